@@ -1,0 +1,3 @@
+"""Put image labels into a data warehouse from Apache Airflow."""
+
+__version__ = "0.1.0"

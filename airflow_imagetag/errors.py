@@ -1,0 +1,195 @@
+"""Every error of this package, in one tree.
+
+The class says what a caller may do, and the fields carry what the service said::
+
+    ImageTagError
+    |-- ConfigurationError         STOP    a connection, parameter or setting is wrong
+    |-- ImageError                 RECORD  this image's fault: record it, go on with the next
+    |   |-- InvalidImageError              the entry names no image
+    |   |-- DuplicateKeyError              another image of this run has the same key
+    |   |-- ImageNotAllowedError           the trust rules forbid reading it
+    |   |-- ImageUnreadableError           the storage has no such object, or refuses it
+    |   |-- ImageTooLargeError             over the size limit of the protocol
+    |   |-- ImageEmptyError                zero bytes
+    |   |-- ImageDecodeError               the service cannot decode it
+    |   |-- ParameterTooLongError          its URL is longer than the service takes
+    |   `-- UnknownCodeError               a business code that no document lists
+    |-- RequestRefusedError        STOP    the account's or the request's fault
+    |   |-- AuthenticationError            signature, key or account refused
+    |   |-- InvalidRequestError            the service does not accept the request's form
+    |   `-- EndpointError                  host or path is not this service
+    |-- TransientError             RETRY   the service's or the network's fault
+    |   |-- ThrottledError                 over the quota
+    |   |-- ServiceUnavailableError        the service failed
+    |   |-- MalformedAnswerError           an answer came and cannot be understood
+    |   |-- ConnectionFailedError          no connection: nothing was sent
+    |   |-- AnswerLostError                sent, and no answer came: may have been billed
+    |   `-- StorageError                   the storage failed while an image was read
+    `-- RunError                   STOP    the run as a whole
+        |-- TooManyFailuresError           more failed images than the task allows
+        `-- RunInterruptedError            the run was asked to end before its last image
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class Decision(enum.Enum):
+    """What a run does when it meets an error."""
+
+    RECORD = "record"
+    """Write the image to the failures and go on."""
+    STOP = "stop"
+    """Send nothing more and fail the task."""
+    RETRY = "retry"
+    """Try the same image again, later and slower."""
+
+
+class Billing(enum.Enum):
+    """What is known about the cost of a call that failed."""
+
+    NOT_SENT = "nothing was sent"
+    REFUSED = "the service answered with an error"
+    UNKNOWN = "it was sent and may have been billed"
+
+
+class ImageTagError(Exception):
+    """Base of every error that this package raises.
+
+    :param message: what happened and what to change; holds no secret.
+    :param code: the service's own code, as text (``"-1102"``), or the HTTP status of an answer
+        without one; None where the service was not asked.
+    :param status: HTTP status of the answer, None without an answer.
+    :param request_id: the service's id of the call, where it gives one.
+    :param billing: what is known about the cost of the call.
+    :param retry_after_seconds: how long the service asks to be left alone, where it says so.
+    """
+
+    decision: ClassVar[Decision] = Decision.STOP
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        billing: Billing = Billing.NOT_SENT,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.request_id = request_id
+        self.billing = billing
+        self.retry_after_seconds = retry_after_seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message,), self.__dict__
+
+
+class ConfigurationError(ImageTagError, ValueError):
+    """A connection field, parameter or setting is missing or malformed; nothing was sent."""
+
+
+class ImageError(ImageTagError):
+    """The image's own fault: the next image may be fine."""
+
+    decision = Decision.RECORD
+
+
+class InvalidImageError(ImageError):
+    """The entry names no image: no URI, no bytes, or a scheme that nothing here can read."""
+
+
+class DuplicateKeyError(ImageError):
+    """Another image of this run has the same key: its labels would be mixed with these."""
+
+
+class ImageNotAllowedError(ImageError):
+    """The trust rules forbid reading this URI on the worker."""
+
+
+class ImageUnreadableError(ImageError):
+    """The storage has no such object, or refuses to hand it out."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image is over the size limit of the protocol."""
+
+
+class ImageEmptyError(ImageError):
+    """The image has no bytes."""
+
+
+class ImageDecodeError(ImageError):
+    """The service cannot decode the image."""
+
+
+class ParameterTooLongError(ImageError):
+    """A parameter, in practice the image's URL, is longer than the service takes."""
+
+
+class UnknownCodeError(ImageError):
+    """The service answered with a business code that no document lists."""
+
+
+class RequestRefusedError(ImageTagError):
+    """The account's or the request's fault: every further call would fail the same way."""
+
+
+class AuthenticationError(RequestRefusedError):
+    """The service refuses the signature, the key or the account."""
+
+
+class InvalidRequestError(RequestRefusedError):
+    """The service does not accept the form of the request."""
+
+
+class EndpointError(RequestRefusedError):
+    """What answered is not this service, or not this method of it."""
+
+
+class TransientError(ImageTagError):
+    """The service's or the network's fault: the same call may succeed later."""
+
+    decision = Decision.RETRY
+
+
+class ThrottledError(TransientError):
+    """More requests than the quota allows."""
+
+
+class ServiceUnavailableError(TransientError):
+    """The service failed or is not available."""
+
+
+class MalformedAnswerError(TransientError):
+    """An answer came that is not what the document describes."""
+
+
+class ConnectionFailedError(TransientError):
+    """No connection to the service: nothing was sent."""
+
+
+class AnswerLostError(TransientError):
+    """The request was sent and no whole answer came back: it may have been billed."""
+
+
+class StorageError(TransientError):
+    """The storage failed while an image was read: nothing was sent to the service."""
+
+
+class RunError(ImageTagError):
+    """The run as a whole failed; what it had finished is in its outputs."""
+
+
+class TooManyFailuresError(RunError):
+    """More images failed than ``max_failure_ratio`` allows."""
+
+
+class RunInterruptedError(RunError):
+    """The run was asked to end before its last image."""

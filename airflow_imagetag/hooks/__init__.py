@@ -1,0 +1,1 @@
+"""Airflow hooks: one service account, one image in, its labels out."""

@@ -1,0 +1,185 @@
+"""The hook: one service account, one image in, its labels out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
+from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.hooks.settings import allowed_local_folders
+from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.service.account import Account, parse_account
+from airflow_imagetag.service.caller import Caller
+from airflow_imagetag.service.registry import SERVICES
+from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.sources.items import as_image
+from airflow_imagetag.transport import blocking
+
+if TYPE_CHECKING:
+    import requests
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_imagetag.hooks.tagger import AccountTagger
+
+ASYNC_CONNECTIONS = 64
+"""Connections that ``async with`` keeps open for concurrent ``atag`` calls."""
+
+
+class ImageTagHook(BaseHook):
+    """Signs requests with the account of an ``imagetag`` connection and labels one image at a time.
+
+    ``tag`` and ``atag`` send one request and do not retry: the operator does, within the quota.
+
+    :param imagetag_conn_id: id of the connection.
+    """
+
+    conn_name_attr = "imagetag_conn_id"
+    default_conn_name = "imagetag_default"
+    conn_type = "imagetag"
+    hook_name = "Image labels (ImageTag)"
+
+    def __init__(self, imagetag_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.imagetag_conn_id = imagetag_conn_id
+        self._tagger: AccountTagger | None = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form fields of the extras, for Airflow versions that ask the hook."""
+        return connection_form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels and placeholders of the form, for Airflow versions that ask the hook."""
+        return ui_field_behaviour()
+
+    @cached_property
+    def account(self) -> Account:
+        """The account that the connection describes, parsed once.
+
+        :raises ConfigurationError: names the field of the connection that is wrong.
+        """
+        return account_of(self.get_connection(self.imagetag_conn_id))
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Builds and reads the calls of the account; its signature is made once and renewed."""
+        return Caller(self.account)
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        return blocking.new_session()
+
+    def get_conn(self) -> requests.Session:
+        """Return the HTTP session that ``tag`` uses."""
+        return self._session
+
+    def tag(self, image: Image | bytes | str) -> TagResult:
+        """Label one image.
+
+        :param image: an ``Image``, bytes, an http(s) URL, an object-storage URI such as
+            ``s3://aws_default@bucket/key``, or a local path inside ``allowed_local_paths``.
+        :raises ImageTagError: the class says what may be done; see ``airflow_imagetag.errors``.
+        """
+        one = as_image(image)
+        payload = self._reader.payload(one)
+        answer = blocking.send(self.get_conn(), self.account, self.caller.request(payload))
+        return self.caller.result(one, answer)
+
+    async def atag(self, image: Image | bytes | str) -> TagResult:
+        """Label one image without blocking the event loop; as ``tag`` in all else.
+
+        Inside ``async with hook:`` all calls share their connections; outside, each opens one.
+        """
+        if self._tagger is None:
+            async with self._new_tagger(await self._aaccount(), max_connections=1) as tagger:
+                return await _tag(tagger, as_image(image))
+        return await _tag(self._tagger, as_image(image))
+
+    async def __aenter__(self) -> Self:
+        tagger = self._new_tagger(await self._aaccount(), max_connections=ASYNC_CONNECTIONS)
+        self._tagger = await tagger.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        tagger, self._tagger = self._tagger, None
+        if tagger is not None:
+            await tagger.__aexit__(*exc_info)
+
+    def tagger(self, reader: ContentReader, *, max_connections: int) -> AccountTagger:
+        """Return what the engine labels with.
+
+        :param reader: reads images under the rules of trust.
+        :param max_connections: bound of connections kept open.
+        """
+        from airflow_imagetag.hooks.tagger import AccountTagger
+
+        return AccountTagger(self.account, self.caller, reader, max_connections=max_connections)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Prove endpoint, account and signature with an empty image, which is never billed."""
+        try:
+            answer = blocking.send(self.get_conn(), self.account, self.caller.probe())
+            self.caller.check_probe(answer)
+        except ImageTagError as error:
+            return False, f"{type(error).__name__}: {error.message}"
+        return True, f"{self.account.endpoint} accepts the signature of AppID {self.account.app_id}"
+
+    @cached_property
+    def _reader(self) -> ContentReader:
+        return ContentReader(allowed_local_folders())
+
+    def _new_tagger(self, account: Account, *, max_connections: int) -> AccountTagger:
+        self.account = account
+        return self.tagger(self._reader, max_connections=max_connections)
+
+    async def _aaccount(self) -> Account:
+        if "account" in self.__dict__:
+            return self.account
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        return account_of(await get_async_connection(self.imagetag_conn_id, self))
+
+
+def account_of(connection: Connection) -> Account:
+    """Return the account that an ``imagetag`` connection describes.
+
+    :raises ConfigurationError: names the field that is wrong.
+    """
+    return parse_account(
+        conn_id=connection.conn_id,
+        login=connection.login,
+        password=connection.password,
+        host=connection.host,
+        port=connection.port,
+        schema=connection.schema,
+        extra=_extra(connection),
+        known_apis=frozenset(SERVICES),
+    )
+
+
+def _extra(connection: Connection) -> dict[str, Any]:
+    # extra_dejson turns what is not JSON into an empty dict and a log line; this is an error here.
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise ConfigurationError(
+            f"Connection {connection.conn_id!r}: extra must be a JSON object such as "
+            '{"app_id": "1250000001"}.'
+        )
+    return extra
+
+
+async def _tag(tagger: AccountTagger, image: Image) -> TagResult:
+    if image.is_at_hand:
+        payload = tagger.load(image)
+    else:
+        payload = await asyncio.to_thread(tagger.load, image)
+    return await tagger.call(image, payload)

@@ -1,0 +1,51 @@
+"""Joins what one call needs: the account's signed requests, the reader of images, the network."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.service.account import Account
+from airflow_imagetag.service.base import Payload
+from airflow_imagetag.service.caller import Caller
+from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.transport.nonblocking import Connections
+
+
+class AccountTagger:
+    """Labels images through one account; an async context that holds its connections.
+
+    :param account: what the connection says.
+    :param caller: builds and reads its calls.
+    :param reader: reads images under the rules of trust.
+    :param max_connections: bound of connections kept open.
+    """
+
+    def __init__(
+        self, account: Account, caller: Caller, reader: ContentReader, *, max_connections: int
+    ) -> None:
+        self._caller = caller
+        self._reader = reader
+        self._connections = Connections(account, max_connections=max_connections)
+
+    async def __aenter__(self) -> Self:
+        await self._connections.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._connections.__aexit__(kind, error, traceback)
+
+    def load(self, image: Image) -> Payload:
+        """Return what to send of the image; blocks while it reads."""
+        return self._reader.payload(image)
+
+    async def call(self, image: Image, payload: Payload) -> TagResult:
+        """Send one request and return the labels; does not retry."""
+        answer = await self._connections.send(self._caller.request(payload))
+        return self._caller.result(image, answer)

@@ -1,0 +1,136 @@
+"""What goes in and what comes out: images, labels and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from airflow_imagetag.errors import ImageError
+from airflow_imagetag.uris import is_http, redact
+
+QUICK_CONTENT_BYTES = 128 * 1024
+"""Up to this size, a digest takes less time than handing the bytes to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image to label.
+
+    :param key: names the image in every output; unique within a source.
+    :param uri: where the image is: an http(s) URL, an object-storage URI (``s3://...``) or a local
+        path. Its credentials are never shown.
+    :param content: the bytes of the image, where the source has them at hand; goes before ``uri``.
+    :param version: changes when the image behind the key changes, such as an ETag or a timestamp.
+    """
+
+    key: str
+    uri: str | None = None
+    content: bytes | None = None
+    version: str | None = None
+
+    @property
+    def display_uri(self) -> str | None:
+        """The URI as logs, outputs and errors show it: without passwords and signatures."""
+        return None if self.uri is None else redact(self.uri)
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether getting the image ready for the service takes next to no time."""
+        if self.content is not None:
+            return len(self.content) < QUICK_CONTENT_BYTES
+        return self.uri is not None and is_http(self.uri)
+
+    def __repr__(self) -> str:
+        size = "" if self.content is None else f", content=<{len(self.content)} bytes>"
+        version = "" if self.version is None else f", version={self.version!r}"
+        return f"Image(key={redact(self.key)!r}, uri={self.display_uri!r}{size}{version})"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedImage:
+    """An entry of a source that is not sent, because it is wrong in itself.
+
+    :param key: names the entry in the failures.
+    :param uri: its URI, where it has one.
+    :param error: what is wrong with it.
+    """
+
+    key: str
+    uri: str | None
+    error: ImageError
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedImage:
+    """An entry of a source that needs no work, such as the second of two equal ones.
+
+    :param key: names the entry.
+    """
+
+    key: str
+
+
+Entry = Image | RejectedImage | SkippedImage
+"""What a source gives, one at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One thing that the service sees in an image.
+
+    :param name: the label, in the service's language.
+    :param probability: from 0 to 1.
+    :param category: first-level category, from the services that give one.
+    :param subcategory: second-level category, likewise.
+    :param scene: the scene that the label was asked for, from the services that have scenes.
+    """
+
+    name: str
+    probability: float
+    category: str | None = None
+    subcategory: str | None = None
+    scene: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagResult:
+    """The labels of one image, the most probable first; may be none.
+
+    :param image_key: key of the image.
+    :param image_uri: URI of the image without credentials; None for bytes without one.
+    :param labels: most probable first.
+    :param api: the service's interface that answered, such as ``picture_classify``.
+    :param tagged_at: when the answer came, in UTC.
+    :param request_id: the service's id of the call, where it gives one.
+    :param reused: the labels are those of another image with equal bytes, so no call was made.
+    """
+
+    image_key: str
+    image_uri: str | None
+    labels: tuple[Label, ...]
+    api: str
+    tagged_at: datetime
+    request_id: str | None = None
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that got no labels, and why.
+
+    :param image_key: key of the image.
+    :param image_uri: URI of the image without credentials.
+    :param error: class name of the error.
+    :param code: the service's code or HTTP status as text, None where it was not asked.
+    :param message: what happened, for a person.
+    :param attempts: requests sent for this image.
+    :param failed_at: when the last of them failed, in UTC.
+    """
+
+    image_key: str
+    image_uri: str | None
+    error: str
+    code: str | None
+    message: str
+    attempts: int
+    failed_at: datetime = field(compare=False)

@@ -1,0 +1,93 @@
+"""The operator's numbers, which may come from templates and so arrive as text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from airflow_imagetag.errors import ConfigurationError
+
+Number = int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The operator's parameters, checked.
+
+    :param min_probability: from 0 to 1.
+    :param top_k: labels of each image at most; None for all.
+    :param max_images: images of this run at most; None for all.
+    :param max_failure_ratio: from 0 to 1.
+    :param max_in_flight: None takes the connection's.
+    :param requests_per_second: None takes the connection's.
+    """
+
+    min_probability: float
+    top_k: int | None
+    max_images: int | None
+    max_failure_ratio: float
+    max_in_flight: int | None
+    requests_per_second: float | None
+
+
+def parse_options(
+    *,
+    min_probability: Number,
+    top_k: Number,
+    max_images: Number,
+    max_failure_ratio: Number,
+    max_in_flight: Number,
+    requests_per_second: Number,
+) -> Options:
+    """Check the numbers and return them.
+
+    :raises ConfigurationError: names the parameter and what it may be.
+    """
+    return Options(
+        min_probability=_share("min_probability", min_probability),
+        top_k=_count("top_k", top_k),
+        max_images=_count("max_images", max_images),
+        max_failure_ratio=_share("max_failure_ratio", max_failure_ratio),
+        max_in_flight=_count("max_in_flight", max_in_flight),
+        requests_per_second=_rate("requests_per_second", requests_per_second),
+    )
+
+
+def _share(name: str, value: Number) -> float:
+    number = _number(name, value, "a number from 0 to 1")
+    if number is None or not 0 <= number <= 1:
+        raise _wrong(name, value, "a number from 0 to 1")
+    return number
+
+
+def _count(name: str, value: Number) -> int | None:
+    number = _number(name, value, "a whole number from 1, or None")
+    if number is None:
+        return None
+    if number < 1 or number != int(number):
+        raise _wrong(name, value, "a whole number from 1, or None")
+    return int(number)
+
+
+def _rate(name: str, value: Number) -> float | None:
+    number = _number(name, value, "a number above 0, or None")
+    if number is not None and number <= 0:
+        raise _wrong(name, value, "a number above 0, or None")
+    return number
+
+
+def _number(name: str, value: Number, expected: str) -> float | None:
+    # A template of a missing parameter renders to one of these texts.
+    if value is None or value in ("", "None"):
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise _wrong(name, value, expected)
+    return number
+
+
+def _wrong(name: str, value: Number, expected: str) -> ConfigurationError:
+    return ConfigurationError(f"{name} must be {expected}, not {value!r}.")

@@ -1,0 +1,244 @@
+"""One service account: what an ``imagetag`` connection says, checked and parsed once."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from airflow_imagetag.errors import ConfigurationError
+
+DEFAULT_HOST = "recognition.image.myqcloud.com"
+DEFAULT_API = "picture_classify"
+IMAGE_ENCODINGS = frozenset({"multipart", "base64"})
+DEFAULT_REQUESTS_PER_SECOND = 20.0
+DEFAULT_TIMEOUT_SECONDS = 30.0
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_APP_ID = re.compile(r"[0-9]{1,20}")
+_HOST = re.compile(r"[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\]")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A label-service account and how to reach it.
+
+    :param app_id: the account's AppID.
+    :param secret_id: SecretId of the key that signs.
+    :param secret_key: SecretKey of the key that signs.
+    :param endpoint: scheme, host and port, such as ``https://recognition.image.myqcloud.com``.
+    :param bucket: a field of older accounts, may be empty.
+    :param api: the service's interface.
+    :param requests_per_second: the account's quota; None for no limit on this side.
+    :param max_in_flight: bound of concurrent requests of one task; None lets the task choose.
+    :param timeout_seconds: for one request, from connecting to the last byte of the answer.
+    :param price_per_thousand: price of 1,000 calls, in the currency you pay in; None if unknown.
+    :param proxy: URL of an HTTP proxy; None takes the environment's.
+    :param image_encoding: how bytes are sent: ``multipart`` as they are, or ``base64`` in JSON, a
+        third larger, for a gateway that does not pass multipart on.
+    :param verify: True checks the server's certificate, False does not, a text is the path of a
+        file of certificate authorities.
+    """
+
+    app_id: str
+    secret_id: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    endpoint: str = f"https://{DEFAULT_HOST}"
+    bucket: str = ""
+    api: str = DEFAULT_API
+    requests_per_second: float | None = DEFAULT_REQUESTS_PER_SECOND
+    max_in_flight: int | None = None
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    price_per_thousand: float | None = None
+    image_encoding: str = "multipart"
+    proxy: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+
+
+def parse_account(
+    *,
+    conn_id: str,
+    login: str | None,
+    password: str | None,
+    host: str | None,
+    port: int | None,
+    schema: str | None,
+    extra: Mapping[str, Any],
+    known_apis: frozenset[str],
+) -> Account:
+    """Check the fields of a connection and return the account they describe.
+
+    Precedence of the endpoint: the scheme is that of ``host`` where it is a URL, else ``schema``,
+    else https; the port is that of ``host``, else ``port``, else the scheme's own. Two that
+    disagree are an error. A field that is empty counts as missing.
+
+    :param conn_id: id of the connection, for the messages.
+    :param extra: the connection's extra, decoded.
+    :param known_apis: names that ``api`` may have.
+    :raises ConfigurationError: names the connection, the field and what to change.
+    """
+    fields = _Fields(conn_id, extra)
+    return Account(
+        app_id=fields.required("app_id", _app_id),
+        secret_id=fields.check("login (the SecretId)", login, _token),
+        secret_key=fields.check("password (the SecretKey)", password, _token),
+        endpoint=_endpoint(fields, host, port, schema),
+        bucket=fields.optional("bucket", _bucket, ""),
+        api=fields.optional("api", _one_of(known_apis), DEFAULT_API),
+        requests_per_second=fields.optional(
+            "requests_per_second", _positive_or_zero, DEFAULT_REQUESTS_PER_SECOND
+        )
+        or None,
+        max_in_flight=fields.optional("max_in_flight", _positive_int, None),
+        timeout_seconds=fields.optional("timeout_seconds", _positive, DEFAULT_TIMEOUT_SECONDS),
+        price_per_thousand=fields.optional("price_per_thousand", _positive_or_zero, None),
+        image_encoding=fields.optional("image_encoding", _one_of(IMAGE_ENCODINGS), "multipart"),
+        proxy=fields.optional("proxy", _proxy, None),
+        verify=fields.optional("verify", _verify, True),
+    )
+
+
+class _Fields:
+    """Reads fields and turns a parser's complaint into an error that names the place."""
+
+    def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
+        self.conn_id = conn_id
+        self.extra = extra
+
+    def error(self, what: str) -> ConfigurationError:
+        return ConfigurationError(f"Connection {self.conn_id!r}: {what}")
+
+    def check(self, name: str, value: Any, parse: Callable[[Any], T]) -> T:
+        if value is None or value == "":
+            raise self.error(f"{name} is missing. Set it in the connection.")
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise self.error(f"{name} {error}.") from None
+
+    def required(self, name: str, parse: Callable[[Any], T]) -> T:
+        return self.check(f"{name} in extra", self.extra.get(name), parse)
+
+    def optional(self, name: str, parse: Callable[[Any], T], default: D) -> T | D:
+        value = self.extra.get(name)
+        if value is None or value == "":
+            return default
+        return self.check(f"{name} in extra", value, parse)
+
+
+def _endpoint(fields: _Fields, host: str | None, port: int | None, schema: str | None) -> str:
+    text = (host or DEFAULT_HOST).strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        url_port = parts.port
+    except ValueError:
+        raise fields.error("host is not a host name or URL.") from None
+    if parts.username is not None or parts.password is not None:
+        raise fields.error("host must not hold credentials; they belong in login and password.")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise fields.error(
+            "host must be a host name or 'https://host:port' with no path; the path follows from "
+            "'api'."
+        )
+    if not parts.hostname or not _HOST.fullmatch(parts.netloc.removesuffix(f":{url_port}")):
+        raise fields.error("host is not a host name or URL.")
+    scheme = _agree(fields, "scheme", parts.scheme.lower() or None, (schema or "").lower() or None)
+    if scheme not in (None, "http", "https"):
+        raise fields.error(f"schema must be 'https' or 'http', not {scheme!r}.")
+    chosen_port = _agree(fields, "port", url_port, port or None)
+    suffix = "" if chosen_port is None else f":{chosen_port}"
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{scheme or 'https'}://{name}{suffix}"
+
+
+def _agree(fields: _Fields, name: str, in_host: T | None, in_field: T | None) -> T | None:
+    if in_host is not None and in_field is not None and in_host != in_field:
+        raise fields.error(f"host says {name} {in_host}, the field says {in_field}; keep one.")
+    return in_field if in_host is None else in_host
+
+
+def _token(value: Any) -> str:
+    text = str(value).strip()
+    if not _TOKEN.fullmatch(text) or "&" in text:
+        raise ValueError("holds a character that no key has (a blank, a line break, '&')")
+    return text
+
+
+def _app_id(value: Any) -> str:
+    text = str(value).strip()
+    if isinstance(value, (bool, float)) or not _APP_ID.fullmatch(text):
+        raise ValueError("must be the account's AppID, a number such as 1250000001")
+    return text
+
+
+def _bucket(value: Any) -> str:
+    text = str(value)
+    if not _TOKEN.fullmatch(text) or "&" in text:
+        raise ValueError("must be a bucket name")
+    return text
+
+
+def _number(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"must be a number, not {value!r}")
+    return number
+
+
+def _positive(value: Any) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError(f"must be above 0, not {value!r}")
+    return number
+
+
+def _positive_or_zero(value: Any) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"must be 0 or more, not {value!r}")
+    return number
+
+
+def _positive_int(value: Any) -> int:
+    number = _positive(value)
+    if number != int(number):
+        raise ValueError(f"must be a whole number, not {value!r}")
+    return int(number)
+
+
+def _one_of(names: frozenset[str]) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(sorted(names))}, not {value!r}")
+        return str(value)
+
+    return parse
+
+
+def _proxy(value: Any) -> str:
+    parts = urlsplit(str(value))
+    # The value may hold a password, so the message does not repeat it.
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+    return str(value)
+
+
+def _verify(value: Any) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip()
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if not Path(text).is_file():
+        raise ValueError(f"must be true, false or the path of a CA file, and {text!r} is no file")
+    return text

@@ -1,0 +1,208 @@
+"""Reading the answers of the recognition service: JSON, HTTP statuses and business codes.
+
+Source: the vendor's interface document of ``picture_classify``, sections on HTTP codes and error
+codes. The statuses 408, 421, 425, 429 and redirects are not in it; they are what any HTTP server
+or gateway in front of it may say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from airflow_imagetag.errors import (
+    AuthenticationError,
+    Billing,
+    EndpointError,
+    ImageDecodeError,
+    ImageEmptyError,
+    ImageTagError,
+    ImageTooLargeError,
+    InvalidRequestError,
+    MalformedAnswerError,
+    ParameterTooLongError,
+    RequestRefusedError,
+    ServiceUnavailableError,
+    ThrottledError,
+    UnknownCodeError,
+)
+from airflow_imagetag.service.base import Answer
+from airflow_imagetag.uris import redact_text
+
+IMAGE_DECODE_FAILED = -1102
+IMAGE_EMPTY = -1300
+PARAMETER_EMPTY = -1301
+PARAMETER_TOO_LONG = -1304
+
+_MAX_QUOTED_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The class of an error and the sentence that tells a person what to do."""
+
+    error: type[ImageTagError]
+    advice: str
+
+
+BUSINESS_CODES: Mapping[int, Meaning] = {
+    IMAGE_DECODE_FAILED: Meaning(ImageDecodeError, "the service cannot decode the image"),
+    IMAGE_EMPTY: Meaning(ImageEmptyError, "the service found no image in the request"),
+    PARAMETER_EMPTY: Meaning(
+        InvalidRequestError, "a parameter is empty: check app_id in the connection's extra"
+    ),
+    PARAMETER_TOO_LONG: Meaning(
+        ParameterTooLongError, "a parameter is too long: shorten the image's URL"
+    ),
+}
+"""Every business code of the document except 0, success."""
+
+HTTP_STATUSES: Mapping[int, Meaning] = {
+    400: Meaning(InvalidRequestError, "the service does not accept the request's form"),
+    401: Meaning(
+        AuthenticationError,
+        "the key has no permission: check login (SecretId), password (SecretKey) and app_id",
+    ),
+    403: Meaning(
+        AuthenticationError,
+        "the signature is refused: check login (SecretId), password (SecretKey), app_id and "
+        "bucket, and that the worker's clock is right",
+    ),
+    404: Meaning(EndpointError, "no such interface: check host and api in the connection"),
+    407: Meaning(AuthenticationError, "the proxy wants credentials: check proxy"),
+    408: Meaning(ServiceUnavailableError, "the service waited too long for the request"),
+    411: Meaning(InvalidRequestError, "the request arrived without its length: check the proxy"),
+    413: Meaning(ImageTooLargeError, "the request is larger than the service takes (6 MB)"),
+    424: Meaning(EndpointError, "the service has no such method: check host and api"),
+    425: Meaning(ServiceUnavailableError, "the service is not ready for the request"),
+    429: Meaning(ThrottledError, "more requests than the quota allows"),
+    500: Meaning(ServiceUnavailableError, "the service failed"),
+    502: Meaning(ServiceUnavailableError, "the service's gateway has no working backend"),
+    503: Meaning(ServiceUnavailableError, "the service is not available"),
+    504: Meaning(ServiceUnavailableError, "the service's backend took too long"),
+}
+"""Every HTTP status of the document, and those that a gateway may add."""
+
+
+def decode(answer: Answer) -> Mapping[str, Any]:
+    """Return the JSON object of a successful answer.
+
+    A business code tells more than a status, except where the status is the gateway's own word on
+    the account, the quota or an outage.
+
+    :raises ImageTagError: the class that the status or the code stands for.
+    """
+    document = _json_object(answer)
+    if answer.status in (401, 403, 407, 429) or answer.status >= 500:
+        raise _status_error(answer, document)
+    code = None if document is None else document.get("code")
+    if isinstance(code, int) and not isinstance(code, bool) and code in BUSINESS_CODES:
+        raise _code_error(answer, code, document)
+    if answer.status != 200:
+        raise _status_error(answer, document)
+    if document is None:
+        raise malformed(answer, "it is not a JSON object")
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise malformed(answer, "it has no whole number 'code'")
+    if code != 0:
+        raise _code_error(answer, code, document)
+    return document
+
+
+def malformed(answer: Answer, why: str) -> MalformedAnswerError:
+    """Return the error for an answer that came whole and means nothing."""
+    return MalformedAnswerError(
+        f"The answer of the service cannot be understood: {why}. It begins: {_quote(answer.body)}",
+        code=str(answer.status),
+        status=answer.status,
+        billing=Billing.UNKNOWN,
+    )
+
+
+def probability(answer: Answer, value: Any, scale: float = 1.0) -> float:
+    """Return a probability from 0 to 1, or raise what ``malformed`` makes.
+
+    :param scale: what the service writes for certainty.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise malformed(answer, "a label's probability is not a number")
+    if not 0 <= value <= scale:
+        raise malformed(answer, f"a label's probability is {value!r}, not from 0 to {scale:g}")
+    return float(value) / scale
+
+
+def label_name(answer: Answer, value: Any) -> str:
+    """Return a label's name, or raise what ``malformed`` makes."""
+    if not isinstance(value, str) or not value.strip():
+        raise malformed(answer, "a label has no name")
+    return value
+
+
+def _json_object(answer: Answer) -> Mapping[str, Any] | None:
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _code_error(answer: Answer, code: int, document: Mapping[str, Any] | None) -> ImageTagError:
+    meaning = BUSINESS_CODES.get(
+        code, Meaning(UnknownCodeError, "the service answered with a code of no document")
+    )
+    return _error(meaning, answer, str(code), document)
+
+
+def _status_error(answer: Answer, document: Mapping[str, Any] | None) -> ImageTagError:
+    status = answer.status
+    if status in HTTP_STATUSES:
+        meaning = HTTP_STATUSES[status]
+    elif status >= 500:
+        meaning = Meaning(ServiceUnavailableError, "the service failed")
+    elif 300 <= status < 400:
+        meaning = Meaning(EndpointError, "it answers with a redirect: check host and schema")
+    elif 200 <= status < 300:
+        meaning = Meaning(MalformedAnswerError, "the status is a success the document lacks")
+    else:
+        meaning = Meaning(RequestRefusedError, "the service refuses the request")
+    return _error(meaning, answer, str(status), document)
+
+
+def _error(
+    meaning: Meaning, answer: Answer, code: str, document: Mapping[str, Any] | None
+) -> ImageTagError:
+    said = document.get("message") if document else None
+    words = f" It says: {_quote(said)}" if isinstance(said, str) and said else ""
+    where = f"HTTP {answer.status}" if code == str(answer.status) else f"code {code}"
+    return meaning.error(
+        f"{meaning.advice[0].upper()}{meaning.advice[1:]} ({where}).{words}",
+        code=code,
+        status=answer.status,
+        billing=Billing.REFUSED if answer.status != 504 else Billing.UNKNOWN,
+        retry_after_seconds=_retry_after_seconds(answer.headers),
+    )
+
+
+def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        # Both moments are by the server's clock, so the worker's own does not matter.
+        seconds = (
+            parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
+        ).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, seconds)
+
+
+def _quote(text: str | bytes) -> str:
+    if isinstance(text, bytes):
+        text = text[: 4 * _MAX_QUOTED_CHARACTERS].decode("utf-8", "replace")
+    # The service may repeat the URL it was given, with the signature in it.
+    short = redact_text(" ".join(text.split()))[:_MAX_QUOTED_CHARACTERS]
+    return repr(short)

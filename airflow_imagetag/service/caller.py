@@ -1,0 +1,62 @@
+"""An account, its interface and its signature: all of a call except sending it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.service.account import Account
+from airflow_imagetag.service.base import Answer, Payload, Request
+from airflow_imagetag.service.registry import SERVICES
+from airflow_imagetag.service.signature import ReusableSignature
+
+
+class Caller:
+    """Builds the requests of one account and turns their answers into results.
+
+    :param account: what the connection says.
+    :param clock: wall clock, in Unix seconds.
+    """
+
+    def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
+        self._account = account
+        self._service = SERVICES[account.api]
+        self._clock = clock
+        self._signature = ReusableSignature(
+            account.app_id, account.secret_id, account.secret_key, account.bucket, clock=clock
+        )
+
+    def request(self, payload: Payload) -> Request:
+        """Return the signed request for one image.
+
+        :raises ImageError: the image cannot be sent.
+        """
+        return self._service.build(self._account, payload, self._signature.value())
+
+    def result(self, image: Image, answer: Answer) -> TagResult:
+        """Return the labels that the answer holds for the image.
+
+        :raises ImageTagError: the answer is an error, or not what the document describes.
+        """
+        reading = self._service.read(answer)
+        return TagResult(
+            image_key=image.key,
+            image_uri=image.display_uri,
+            labels=reading.labels,
+            api=self._service.api,
+            tagged_at=datetime.fromtimestamp(self._clock(), UTC),
+            request_id=reading.request_id,
+        )
+
+    def probe(self) -> Request:
+        """Return a signed request that is not billed."""
+        return self._service.build_probe(self._account, self._signature.value())
+
+    def check_probe(self, answer: Answer) -> None:
+        """Return when the answer to the probe proves endpoint and signature.
+
+        :raises ImageTagError: what is wrong with the connection.
+        """
+        self._service.check_probe(answer)

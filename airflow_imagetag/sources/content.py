@@ -1,0 +1,153 @@
+"""What the service is given of an image: its URL, or bytes read from storage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_imagetag.errors import (
+    ConfigurationError,
+    ImageEmptyError,
+    ImageNotAllowedError,
+    ImageTooLargeError,
+    ImageUnreadableError,
+    InvalidImageError,
+    StorageError,
+)
+from airflow_imagetag.models import Image
+from airflow_imagetag.service.base import Payload
+from airflow_imagetag.uris import is_http, is_local, local_path, redact, redact_text, scheme_of
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+STORAGE_SCHEMES = frozenset(
+    {"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs"}
+    | {"oss", "cos", "cosn", "oci", "hdfs", "webhdfs"}
+)
+"""Schemes that ObjectStoragePath may be asked for.
+
+A list of what is allowed, since fsspec knows many more, and some of them (``simplecache::file``,
+``zip``, ``ftp``) would reach the worker's disk or network behind the rules below.
+"""
+
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+"""No interface of the service takes an image anywhere near this; more is not read into memory."""
+
+
+class ContentReader:
+    """Reads images for the service under the rules of trust.
+
+    An http(s) URL is handed to the service and never fetched here. An object-storage URI is read
+    through Airflow's ObjectStoragePath. A local file is read only if it lies inside an allowed
+    folder, or if the DAG's author wrote its path literally.
+
+    :param allowed_folders: absolute paths of folders.
+    :param literal_paths: paths or file URIs that the DAG's author wrote.
+    :raises ConfigurationError: a folder is not an absolute path.
+    """
+
+    def __init__(
+        self, allowed_folders: Iterable[str] = (), literal_paths: Collection[str] = ()
+    ) -> None:
+        self._folders = [os.path.realpath(_absolute(folder)) for folder in allowed_folders]
+        self._literal_paths = literal_paths
+
+    def payload(self, image: Image) -> Payload:
+        """Return what to send of the image; blocks while it reads.
+
+        :raises ImageError: the image names nothing that may be read.
+        :raises StorageError: the storage failed.
+        :raises ConfigurationError: the storage's connection or package is missing.
+        """
+        if image.content is not None:
+            return _payload(image.content)
+        if image.uri is None:
+            raise InvalidImageError("The image has neither a URI nor bytes.")
+        if is_http(image.uri):
+            return Payload(url=image.uri)
+        content = self._local(image.uri) if is_local(image.uri) else _stored(image.uri)
+        if not content:
+            raise ImageEmptyError(f"{redact(image.uri)} is empty: it has zero bytes.")
+        return _payload(content)
+
+    def _local(self, uri: str) -> bytes:
+        path = os.path.realpath(local_path(uri))
+        inside = any(os.path.commonpath((path, folder)) == folder for folder in self._folders)
+        if not inside and uri not in self._literal_paths:
+            raise ImageNotAllowedError(
+                f"{redact(uri)} is a file of the worker, outside the folders that images from data "
+                "may be read from. If that is meant, add its folder to the option "
+                "[imagetag] allowed_local_paths."
+            )
+        try:
+            # O_NONBLOCK: opening a named pipe must not wait for its writer.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise ImageUnreadableError(f"{redact(uri)} is not a regular file.")
+                return _limited(file, uri)
+        except OSError as error:
+            raise ImageUnreadableError(
+                f"{redact(uri)} cannot be read: {error.strerror or type(error).__name__}."
+            ) from None
+
+
+def _payload(content: bytes) -> Payload:
+    return Payload(content=content, digest=hashlib.sha256(content).hexdigest())
+
+
+def _absolute(folder: str) -> str:
+    if not Path(folder).is_absolute():
+        raise ConfigurationError(
+            f"[imagetag] allowed_local_paths holds {folder!r}, which is not an absolute path."
+        )
+    return folder
+
+
+def _stored(uri: str) -> bytes:
+    scheme = scheme_of(uri)
+    if scheme not in STORAGE_SCHEMES:
+        raise InvalidImageError(
+            f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), a "
+            "local path, or an object storage such as s3, gs or abfs."
+        )
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+
+    try:
+        file: BinaryIO
+        with ObjectStoragePath(uri).open("rb") as file:  # type: ignore[no-untyped-call]
+            return _limited(file, uri)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ImageUnreadableError(f"{redact(uri)} does not exist.") from None
+    except PermissionError:
+        raise ImageUnreadableError(f"{redact(uri)}: the storage refuses to read it.") from None
+    except AirflowNotFoundException as error:
+        raise ConfigurationError(f"{redact(uri)} cannot be read: {error}") from None
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{redact(uri)} cannot be read: {error}. Install the package for {scheme}://, for S3 "
+            "with 'pip install airflow-provider-imagetag[s3]'."
+        ) from None
+    except ImageTooLargeError:
+        raise
+    # Each storage's library has an error tree of its own; whatever it raises is retried, and then
+    # recorded for this image with its name.
+    except Exception as error:  # noqa: BLE001
+        raise StorageError(
+            f"{redact(uri)} cannot be read: {type(error).__name__}: {redact_text(str(error))}"
+        ) from None
+
+
+def _limited(file: BinaryIO, uri: str) -> bytes:
+    content = file.read(MAX_IMAGE_BYTES + 1)
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ImageTooLargeError(
+            f"{redact(uri)} is larger than {MAX_IMAGE_BYTES // 1024 // 1024} MB: no interface of "
+            "the service takes it."
+        )
+    return content

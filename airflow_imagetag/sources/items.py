@@ -1,0 +1,91 @@
+"""One value that names an image: a URI, a path, bytes, a dict or an ``Image``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_imagetag.errors import InvalidImageError
+from airflow_imagetag.models import Image
+from airflow_imagetag.uris import redact
+
+DEFAULT_KEY_COLUMN = "image_key"
+DEFAULT_URI_COLUMN = "image_uri"
+CONTENT_COLUMN = "content"
+VERSION_COLUMN = "version"
+
+
+def as_image(
+    item: Any, key_column: str = DEFAULT_KEY_COLUMN, uri_column: str = DEFAULT_URI_COLUMN
+) -> Image:
+    """Return the image that one value stands for.
+
+    Without a key of its own an image is named by its URI, or by the digest of its bytes.
+
+    :param item: an ``Image``, a URI, a path, bytes, or a dict with the two columns below, or
+        ``content`` in place of the URI, and optionally ``version``.
+    :param key_column: name of the key in a dict.
+    :param uri_column: name of the URI in a dict.
+    :raises InvalidImageError: it stands for no image.
+    """
+    if isinstance(item, Image):
+        return _checked(item.key, item.uri, item.content, item.version)
+    if isinstance(item, Mapping):
+        return _from_mapping(item, key_column, uri_column)
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return _checked(None, None, bytes(item), None)
+    if isinstance(item, (str, os.PathLike)):
+        # An ObjectStoragePath is path-like as well, and its text keeps the scheme.
+        return _checked(None, str(item), None, None)
+    raise InvalidImageError(
+        f"A value of type {type(item).__name__} is no image: give a URI, a dict with "
+        f"{uri_column!r}, an Image or bytes."
+    )
+
+
+def name_of(item: Any, key_column: str, position: int) -> str:
+    """Return a name for an item that stands for no image: its key, or its place in the list."""
+    key = item.get(key_column) if isinstance(item, Mapping) else getattr(item, "key", None)
+    return f"item {position}" if is_missing(key) else redact(str(key))
+
+
+def is_missing(value: Any) -> bool:
+    """Tell None, NaN, NaT and pandas' NA, without importing pandas."""
+    if value is None:
+        return True
+    if isinstance(value, (str, bytes)):
+        return False
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        # The comparison of pandas' NA is NA again, which has no truth value.
+        return type(value).__name__ == "NAType"
+
+
+def _from_mapping(item: Mapping[Any, Any], key_column: str, uri_column: str) -> Image:
+    if key_column in item and is_missing(item[key_column]):
+        raise InvalidImageError(f"The image has no key: {key_column!r} is null.")
+    key = item.get(key_column)
+    values = [item.get(column) for column in (uri_column, CONTENT_COLUMN, VERSION_COLUMN)]
+    uri, content, version = (None if is_missing(value) else value for value in values)
+    return _checked(
+        None if key is None else str(key), uri, content, None if version is None else str(version)
+    )
+
+
+def _checked(key: str | None, uri: Any, content: Any, version: str | None) -> Image:
+    if uri is not None and not isinstance(uri, (str, os.PathLike)):
+        raise InvalidImageError(f"The image's URI is a {type(uri).__name__}, not a text.")
+    if content is not None and not isinstance(content, (bytes, bytearray, memoryview)):
+        raise InvalidImageError(f"The image's content is a {type(content).__name__}, not bytes.")
+    text = None if uri is None else str(uri).strip()
+    if content is None and not text:
+        raise InvalidImageError("The image has no URI: it is null or empty.")
+    data = None if content is None else bytes(content)
+    if key is None:
+        key = redact(text) if text else f"sha256:{hashlib.sha256(data or b'').hexdigest()}"
+    if not key:
+        raise InvalidImageError("The image has no key: it is an empty text.")
+    return Image(key, text, data, version)

@@ -1,0 +1,194 @@
+"""Images given as values: a list, a DataFrame, or what an upstream task returned."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
+from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
+from airflow_imagetag.sources.items import (
+    CONTENT_COLUMN,
+    DEFAULT_KEY_COLUMN,
+    DEFAULT_URI_COLUMN,
+    VERSION_COLUMN,
+    as_image,
+    name_of,
+)
+from airflow_imagetag.uris import is_local, redact
+
+_SHOWN_ITEMS = 10
+_TEMPLATE_MARKS = ("{{", "{%", "{#")
+
+
+class ValueImages:
+    """Images that are all in memory already.
+
+    Wrapping keeps Airflow from rendering each of 100,000 strings as a Jinja template, and keeps
+    what the rendered fields and the serialized DAG show small and free of presigned queries.
+
+    :param value: a list of URIs, dicts, ``Image`` objects or bytes; a DataFrame; or one of these
+        alone. Lists inside the list, such as the outputs of mapped tasks, are taken as one.
+    :param literal: the value stands in the DAG file, so it is the author's own word: the local
+        files that it names may be read.
+    """
+
+    def __init__(self, value: Any, *, literal: bool = False) -> None:
+        self.value = value
+        # The text as it stands in the DAG file: what a template in it becomes is data.
+        self._written = value if literal else None
+
+    def rendered(self, render: Callable[[str], Any]) -> ValueImages:
+        """Return the images with their templates rendered; text without a template is kept.
+
+        :param render: renders one template.
+        """
+        images = ValueImages(_render(self.value, render))
+        images._written = self._written
+        return images
+
+    def from_upstream(self) -> ValueImages:
+        """Return the same images as data, not as the author's own word."""
+        return ValueImages(self.value)
+
+    def literal_paths(self) -> frozenset[str]:
+        """Return the local paths and file URIs that stand in the DAG file as they are."""
+        if self._written is None:
+            return frozenset()
+        items = (_uri_of(item) for item in _flatten(self._written))
+        return frozenset(uri for uri in items if uri and is_local(uri))
+
+    def __len__(self) -> int:
+        if _is_one(self.value):
+            return 1
+        return len(self.value) if hasattr(self.value, "__len__") else 0
+
+    def entries(
+        self, *, key_column: str = DEFAULT_KEY_COLUMN, uri_column: str = DEFAULT_URI_COLUMN
+    ) -> Iterator[Entry]:
+        """Yield every image once; an entry that is wrong in itself comes as a rejected one.
+
+        :param key_column: column or dict key that names the image.
+        :param uri_column: column or dict key of the URI.
+        :raises ConfigurationError: the value as a whole is not a list of images.
+        """
+        seen: dict[str, Image] = {}
+        items = _flatten(_decoded(self.value), key_column, uri_column)
+        for position, item in enumerate(items):
+            try:
+                image = as_image(item, key_column, uri_column)
+            except ImageError as error:
+                yield RejectedImage(name_of(item, key_column, position), None, error)
+                continue
+            first = seen.setdefault(image.key, image)
+            if first is image:
+                yield image
+            elif first == image:
+                yield SkippedImage(image.key)
+            else:
+                yield RejectedImage(image.key, image.display_uri, _duplicate(image.key))
+
+    def serialize(self) -> Any:
+        """Return what Airflow shows: a short list as it is, of a long one the beginning."""
+        if _is_frame(self.value):
+            return repr(self)
+        items = [self.value] if _is_one(self.value) else self.value
+        shown = [_shown(item) for item in islice(items, _SHOWN_ITEMS)]
+        return shown if len(self) <= _SHOWN_ITEMS else {"count": len(self), "first": shown}
+
+    def __repr__(self) -> str:
+        # On Airflow 2 this text is what the rendered field shows, so it must be stable and small.
+        if _is_frame(self.value):
+            columns = ", ".join(map(str, self.value.columns))
+            return f"<DataFrame of {len(self)} images with columns {columns}>"
+        return json.dumps(self.serialize(), ensure_ascii=False)
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, (str, bytes, bytearray, memoryview, Mapping, Image, os.PathLike)) or (
+        not isinstance(value, Iterable)
+    )
+
+
+def _is_frame(value: Any) -> bool:
+    # By name, so that nobody pays for importing pandas who does not use it.
+    return type(value).__name__ == "DataFrame" and hasattr(value, "itertuples")
+
+
+def _decoded(value: Any) -> Any:
+    if value is None:
+        raise ConfigurationError(
+            "images is None: the upstream task returned nothing. Return a list of images; an empty "
+            "list is fine."
+        )
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ConfigurationError(
+                "images is the text of a list, not a list. Pass the upstream task's output as it "
+                "is (images=upstream.output), set render_template_as_native_obj=True on the DAG, "
+                "or end the template with '| tojson'."
+            ) from None
+    return value
+
+
+def _flatten(
+    value: Any, key_column: str = DEFAULT_KEY_COLUMN, uri_column: str = DEFAULT_URI_COLUMN
+) -> Iterator[Any]:
+    if _is_one(value):
+        yield value
+    elif _is_frame(value):
+        yield from _rows(value, key_column, uri_column)
+    else:
+        for item in value:
+            yield from _flatten(item, key_column, uri_column)
+
+
+def _rows(frame: Any, key_column: str, uri_column: str) -> Iterator[dict[str, Any]]:
+    columns = list(frame.columns)
+    if key_column not in columns or not {uri_column, CONTENT_COLUMN} & set(columns):
+        raise ConfigurationError(
+            f"The DataFrame needs the columns key_column={key_column!r} and "
+            f"uri_column={uri_column!r}, and has {', '.join(map(repr, columns)) or 'none'}. Set "
+            "key_column and uri_column to the names of yours."
+        )
+    names = dict.fromkeys((key_column, uri_column, CONTENT_COLUMN, VERSION_COLUMN))
+    wanted = [name for name in names if name in columns]
+    for row in zip(*(frame[name] for name in wanted), strict=True):
+        yield dict(zip(wanted, row, strict=True))
+
+
+def _render(value: Any, render: Callable[[str], Any]) -> Any:
+    if isinstance(value, str):
+        return render(value) if any(mark in value for mark in _TEMPLATE_MARKS) else value
+    if isinstance(value, (list, tuple)):
+        return [_render(item, render) for item in value]
+    if isinstance(value, dict):
+        return {name: _render(item, render) for name, item in value.items()}
+    return value
+
+
+def _uri_of(item: Any) -> str | None:
+    try:
+        return as_image(item).uri
+    except ImageError:
+        return None
+
+
+def _duplicate(key: str) -> DuplicateKeyError:
+    return DuplicateKeyError(
+        f"The key {redact(key)!r} stands for more than one image in this run; the first was taken. "
+        "Make the keys unique."
+    )
+
+
+def _shown(item: Any) -> Any:
+    try:
+        image = as_image(item)
+    except ImageError:
+        return f"<{type(item).__name__}>"
+    return image.display_uri if image.display_uri is not None else redact(image.key)

@@ -1,0 +1,255 @@
+"""Takes entries from a source, labels them concurrently and hands them to a sink in batches.
+
+A feeder reads the source, workers load and call, a writer writes. Bounded queues stand between
+them, so memory depends on ``max_in_flight`` and ``batch_size`` and not on the number of images.
+Reading and writing run in threads and never block the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TypeVar
+
+from airflow_imagetag.errors import Decision, ImageTagError
+from airflow_imagetag.models import Entry, Failure, RejectedImage, SkippedImage
+from airflow_imagetag.tagging import progress, retrying
+from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
+from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Tagger
+from airflow_imagetag.tagging.pace import Gate, evenly
+from airflow_imagetag.tagging.stopping import StopSignal
+from airflow_imagetag.uris import redact
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+READ_CHUNK = 100
+"""Entries taken from the source at a time: a thread switch for each would cost more than it."""
+
+PROGRESS_SECONDS = 10.0
+
+DRAIN_SECONDS = 4.0
+"""How long a run that was asked to end waits for the answers on their way, which may be billed
+already. Airflow 3 kills the process for good a few seconds after it asks."""
+
+OUTAGE_IMAGES = 20
+"""So many images in a row that got nothing but faults of the service mean that it is down."""
+
+LOGGED_FAILURES = 3
+"""Failures of each class that the log shows; the failures output has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run goes about it.
+
+    :param max_in_flight: images loaded or called at the same time.
+    :param requests_per_second: the quota; None for none.
+    :param batch_size: finished images that are written together.
+    :param flush_seconds: how long a finished image waits at most to be written.
+    :param retry: when and how often a call is made again.
+    """
+
+    max_in_flight: int = 32
+    requests_per_second: float | None = 20.0
+    batch_size: int = 200
+    flush_seconds: float = 2.0
+    retry: retrying.Policy = field(default_factory=retrying.Policy)
+
+
+class Run:
+    """One pass over a source.
+
+    :param entries: what to label; read in a thread.
+    :param tagger: how to label one.
+    :param sink: where outcomes go.
+    :param settings: bounds and pace.
+    :param stop: asks the run to end early.
+    :param total: number of entries, None if unknown; only for the log.
+    """
+
+    def __init__(
+        self,
+        entries: Iterator[Entry],
+        tagger: Tagger,
+        sink: Sink,
+        settings: Settings,
+        stop: StopSignal,
+        *,
+        total: int | None = None,
+    ) -> None:
+        self.counts = Counts()
+        self._entries = entries
+        self._tagger = tagger
+        self._sink = sink
+        self._settings = settings
+        self._stop = stop
+        self._total = total
+        self._error: BaseException | None = None
+        self._outage = 0
+        self._logged: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Label everything and write it; what is finished is written on every way out.
+
+        :raises ImageTagError: the error that stopped the run: the account's fault, an outage.
+        :raises Exception: what the source or the sink raised.
+        """
+        settings = self._settings
+        self._started = time.monotonic()
+        self._stopping = self._stop.attach()
+        self._waiting = asyncio.Queue[Entry | None](settings.max_in_flight)
+        self._finished = asyncio.Queue[Outcome | None](settings.batch_size)
+        self._threads = ThreadPoolExecutor(min(settings.max_in_flight, 32) + 2, "imagetag")
+        self._labelling = Labelling(
+            self._tagger,
+            Gate(evenly(settings.requests_per_second)),
+            settings.retry,
+            self._stopping,
+            self._threads,
+            self.counts,
+        )
+        reporter = asyncio.create_task(self._report())
+        writer = asyncio.create_task(self._write())
+        try:
+            await self._label_all()
+        finally:
+            reporter.cancel()
+            await self._finished.put(None)
+            await writer
+            self._stop.detach()
+            # Not waited for: after a stop, a thread may still hang in a storage's read.
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._error is not None:
+            raise self._error
+
+    async def _label_all(self) -> None:
+        workers = [self._work() for _ in range(self._settings.max_in_flight)]
+        tasks = [asyncio.create_task(step) for step in (self._feed(), *workers)]
+        asked = asyncio.create_task(self._stopping.wait())
+        everyone = asyncio.gather(*tasks)
+        await asyncio.wait((everyone, asked), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not everyone.done():
+            await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+            everyone.cancel()
+        await asyncio.gather(everyone, return_exceptions=True)
+
+    async def _feed(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                chunk = await self._in_thread(lambda: list(islice(self._entries, READ_CHUNK)))
+                if not chunk:
+                    break
+                for entry in chunk:
+                    self.counts.seen += 1
+                    await self._waiting.put(entry)
+        except Exception as error:  # noqa: BLE001 (whatever a source raises ends the run)
+            self._end_with(error)
+        for _ in range(self._settings.max_in_flight):
+            await self._waiting.put(None)
+
+    async def _work(self) -> None:
+        while (entry := await self._waiting.get()) is not None:
+            try:
+                outcome = await self._outcome_of(entry)
+            except StoppingError:
+                self.counts.skipped += 1
+            except Exception as error:  # noqa: BLE001 (a fault of ours must end the run, not hang it)
+                self._end_with(error)
+            else:
+                if outcome is not None:
+                    await self._finished.put(outcome)
+
+    async def _outcome_of(self, entry: Entry) -> Outcome | None:
+        if self._stopping.is_set():
+            raise StoppingError
+        if isinstance(entry, SkippedImage):
+            self.counts.skipped += 1
+            return None
+        if isinstance(entry, RejectedImage):
+            return self._failure(entry.key, entry.uri, entry.error, attempts=0)
+        try:
+            result = await self._labelling.label(entry)
+        except GaveUpError as given_up:
+            self._judge(given_up.error)
+            return self._failure(entry.key, entry.display_uri, given_up.error, given_up.attempts)
+        self._outage = 0
+        return result
+
+    def _judge(self, error: ImageTagError) -> None:
+        """Decide what the final error of one image means for the run."""
+        if error.decision is Decision.RECORD:
+            self._outage = 0
+        elif error.decision is Decision.STOP:
+            self._end_with(error)
+        else:
+            self._outage += 1
+            if self._outage >= max(OUTAGE_IMAGES, self._settings.max_in_flight):
+                self._end_with(error)
+
+    def _failure(self, key: str, uri: str | None, error: ImageTagError, attempts: int) -> Failure:
+        name = type(error).__name__
+        self._logged[name] += 1
+        if self._logged[name] <= LOGGED_FAILURES:
+            last = (
+                " Further ones are only counted." if self._logged[name] == LOGGED_FAILURES else ""
+            )
+            log.warning("Image %r failed: %s: %s%s", redact(key), name, error.message, last)
+        now = datetime.now(UTC)
+        return Failure(key, uri, name, error.code, error.message, attempts, now)
+
+    def _end_with(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._stopping.set()
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        batch: list[Outcome] = []
+        deadline: float | None = None
+        ended = False
+        while not ended:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    outcome = await self._finished.get()
+            except TimeoutError:
+                outcome = None
+            else:
+                ended = outcome is None
+            if outcome is not None:
+                batch.append(outcome)
+                deadline = deadline or loop.time() + self._settings.flush_seconds
+            if batch and (outcome is None or len(batch) >= self._settings.batch_size):
+                await self._flush(batch)
+                batch, deadline = [], None
+
+    async def _flush(self, batch: list[Outcome]) -> None:
+        try:
+            await self._in_thread(lambda: self._sink.write(batch))
+        except Exception as error:  # noqa: BLE001 (whatever a sink raises ends the run)
+            self._end_with(error)
+            return
+        for outcome in batch:
+            if isinstance(outcome, Failure):
+                self.counts.failed += 1
+            else:
+                self.counts.tagged += 1
+                self.counts.reused += outcome.reused
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            elapsed = time.monotonic() - self._started
+            log.info(progress.line(self.counts, elapsed_seconds=elapsed, total=self._total))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)

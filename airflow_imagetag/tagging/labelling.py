@@ -1,0 +1,140 @@
+"""One image through the service: load it, wait for the quota, call, call again if that may help."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+
+from airflow_imagetag.errors import ImageError, ImageTagError, ThrottledError
+from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.service.base import Payload
+from airflow_imagetag.tagging import retrying
+from airflow_imagetag.tagging.outcomes import Counts, Tagger
+from airflow_imagetag.tagging.pace import Gate
+from airflow_imagetag.tagging.reuse import Reuse
+
+THROTTLED_HOLD_SECONDS = 0.5
+"""Rest for the whole run after an answer that the quota was exceeded, unless it names a time."""
+
+
+class StoppingError(Exception):
+    """The run was asked to end before the image was sent: nothing was paid or lost."""
+
+
+class GaveUpError(Exception):
+    """The image gets no labels in this run.
+
+    :param error: the last error.
+    :param attempts: requests sent.
+    """
+
+    def __init__(self, error: ImageTagError, attempts: int) -> None:
+        super().__init__(error)
+        self.error = error
+        self.attempts = attempts
+
+
+class Labelling:
+    """What the images of a run share: quota, threads, known answers and counts.
+
+    :param tagger: loads and calls.
+    :param gate: the quota.
+    :param policy: when and how often a call is made again.
+    :param stopping: set when nothing more may be sent.
+    :param threads: where reading blocks.
+    :param counts: the run's counts.
+    """
+
+    def __init__(
+        self,
+        tagger: Tagger,
+        gate: Gate,
+        policy: retrying.Policy,
+        stopping: asyncio.Event,
+        threads: Executor,
+        counts: Counts,
+    ) -> None:
+        self._tagger = tagger
+        self._gate = gate
+        self._policy = policy
+        self._stopping = stopping
+        self._threads = threads
+        self._counts = counts
+        self._reuse = Reuse()
+
+    async def label(self, image: Image) -> TagResult:
+        """Return the labels of the image, from the service or from an image with equal bytes.
+
+        :raises GaveUpError: it gets none.
+        :raises StoppingError: the run ends first.
+        """
+        payload = await self._load(image)
+        if payload.digest is None:
+            return await self._call(image, payload)
+        async with self._reuse.alone(payload.digest) as known:
+            if isinstance(known, ImageError):
+                raise GaveUpError(known, attempts=0)
+            if known is not None:
+                return replace(known, image_key=image.key, image_uri=image.display_uri, reused=True)
+            try:
+                result = await self._call(image, payload)
+            except GaveUpError as given_up:
+                if isinstance(given_up.error, ImageError):
+                    self._reuse.remember(payload.digest, given_up.error)
+                raise
+            self._reuse.remember(payload.digest, result)
+            return result
+
+    async def _load(self, image: Image) -> Payload:
+        async def attempt() -> Payload:
+            if image.is_at_hand:
+                return self._tagger.load(image)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._tagger.load, image)
+
+        try:
+            return await self._retrying(attempt)
+        except ImageTagError as error:
+            raise GaveUpError(error, attempts=0) from None
+
+    async def _call(self, image: Image, payload: Payload) -> TagResult:
+        sent = 0
+
+        async def attempt() -> TagResult:
+            nonlocal sent
+            await self._gate.acquire()
+            if self._stopping.is_set():
+                raise StoppingError
+            self._counts.calls += 1
+            self._counts.retries += sent > 0
+            sent += 1
+            try:
+                return await self._tagger.call(image, payload)
+            except ImageTagError as error:
+                self._slow_down(error)
+                raise
+
+        try:
+            return await self._retrying(attempt)
+        except ImageTagError as error:
+            raise GaveUpError(error, attempts=sent) from None
+
+    async def _retrying(self, attempt: Callable[[], Awaitable[retrying.T]]) -> retrying.T:
+        return await retrying.retry(attempt, self._policy, self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        raise StoppingError
+
+    def _slow_down(self, error: ImageTagError) -> None:
+        throttled = isinstance(error, ThrottledError)
+        self._counts.throttled += throttled
+        seconds = retrying.asked_wait_seconds(error) or (THROTTLED_HOLD_SECONDS if throttled else 0)
+        if seconds:
+            self._gate.hold(seconds)

@@ -1,0 +1,61 @@
+"""What a run makes of each image, and where it puts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from airflow_imagetag.models import Failure, Image, TagResult
+from airflow_imagetag.service.base import Payload
+
+Outcome = TagResult | Failure
+
+
+class Tagger(Protocol):
+    """Labels one image, in the two steps that the engine schedules by themselves."""
+
+    def load(self, image: Image) -> Payload:
+        """Return what to send of the image; may block, and runs in a thread."""
+        ...
+
+    async def call(self, image: Image, payload: Payload) -> TagResult:
+        """Send one request and return the labels; does not retry."""
+        ...
+
+
+class Sink(Protocol):
+    """Takes finished images in batches."""
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep a batch, all of it or nothing; may block, and runs in a thread, one at a time."""
+        ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run did so far.
+
+    :param seen: entries that the source gave.
+    :param tagged: images that got an answer, also when the service saw nothing in them.
+    :param reused: those among the tagged that took the answer of another one with equal bytes.
+    :param failed: images that ended in the failures.
+    :param skipped: entries that need no work, and those that a stopped run left.
+    :param calls: requests sent.
+    :param retries: requests sent for an image after its first.
+    :param throttled: answers that the quota was exceeded.
+    """
+
+    seen: int = 0
+    tagged: int = 0
+    reused: int = 0
+    failed: int = 0
+    skipped: int = 0
+    calls: int = 0
+    retries: int = 0
+    throttled: int = 0
+
+    @property
+    def done(self) -> int:
+        """Images that ended tagged or failed."""
+        return self.tagged + self.failed

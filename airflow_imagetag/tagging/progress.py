@@ -1,0 +1,33 @@
+"""One line in the log from time to time: how far, how fast, how much longer."""
+
+from __future__ import annotations
+
+from airflow_imagetag.tagging.outcomes import Counts
+
+
+def line(counts: Counts, *, elapsed_seconds: float, total: int | None) -> str:
+    """Return the progress as a sentence.
+
+    :param counts: what was done so far.
+    :param elapsed_seconds: since the start of the run.
+    :param total: entries of the source, None if unknown.
+    """
+    done = counts.done + counts.skipped
+    rate = done / elapsed_seconds if elapsed_seconds > 0 else 0.0
+    parts = [f"{done:,} images"]
+    if total:
+        parts = [f"{done:,} of {total:,} images ({min(done / total, 1):.0%})"]
+    parts.append(f"{rate:,.1f} images/s")
+    if total and rate and done < total:
+        parts.append(f"about {duration((total - done) / rate)} left")
+    parts.append(f"{counts.failed:,} failed")
+    parts.append(f"{counts.calls:,} calls ({counts.retries:,} retries)")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for a person: ``42 s``, ``3 min``, ``1 h 05 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,77 @@
+"""When a failed call is made again: pure decisions, for tenacity to carry out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from airflow_imagetag.errors import Decision, ImageTagError
+
+T = TypeVar("T")
+
+MAX_RETRY_AFTER_SECONDS = 300.0
+"""A longer Retry-After is a matter for the next task try, not for a waiting one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Jittered exponential back-off.
+
+    :param max_attempts: requests for one image, the first included.
+    :param first_wait_seconds: bound of the first wait; each further bound is twice the last.
+    :param max_wait_seconds: bound of every wait, except one that the service asks for.
+    """
+
+    max_attempts: int = 6
+    first_wait_seconds: float = 0.5
+    max_wait_seconds: float = 30.0
+
+
+async def retry(
+    attempt: Callable[[], Awaitable[T]], policy: Policy, sleep: Callable[[float], Awaitable[None]]
+) -> T:
+    """Make attempts until one succeeds, and raise the last one's error as it is.
+
+    :param attempt: one attempt.
+    :param sleep: waits so many seconds, or raises to give up.
+    """
+    spread = wait_random_exponential(
+        multiplier=policy.first_wait_seconds, max=policy.max_wait_seconds
+    )
+
+    def wait(state: RetryCallState) -> float:
+        return max(spread(state), asked_wait_seconds(_error_of(state)))
+
+    retrying = AsyncRetrying(
+        sleep=sleep,
+        stop=stop_after_attempt(policy.max_attempts),
+        wait=wait,
+        retry=retry_if_exception(is_worth_another_try),
+        reraise=True,
+    )
+    result: T = await retrying(attempt)
+    return result
+
+
+def is_worth_another_try(error: BaseException) -> bool:
+    """Tell whether the same call may succeed later."""
+    return isinstance(error, ImageTagError) and error.decision is Decision.RETRY
+
+
+def asked_wait_seconds(error: BaseException | None) -> float:
+    """Return how long the service asks to be left alone, 0 where it does not ask."""
+    asked = error.retry_after_seconds if isinstance(error, ImageTagError) else None
+    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()

@@ -1,0 +1,96 @@
+"""Image URIs: their kind, and their form without credentials."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+_SECRET_PARAMETERS = frozenset(
+    {"access_token", "api_key", "apikey", "auth", "authorization", "password", "secret", "token"}
+    | {"sig", "sign", "signature", "security-token"}
+)
+"""Query parameters that hold a secret, whoever made the URL."""
+
+_SIGNING_PREFIXES = ("x-amz-", "x-goog-", "x-cos-", "x-oss-", "q-")
+"""Beginnings of the parameters of presigned URLs: AWS, Google, Tencent COS, Alibaba OSS."""
+
+_COMPANIONS = frozenset(
+    # AWS's second signature version and CloudFront, Google's and Alibaba's older ones.
+    {"awsaccesskeyid", "googleaccessid", "ossaccesskeyid", "expires", "policy", "key-pair-id"}
+    # Azure's shared access signatures.
+    | {"se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "si"}
+    | {"skoid", "sktid", "skt", "ske", "sks", "skv"}
+)
+"""Parameters that belong to a signature beside them; alone, they may tell two images apart."""
+
+_PLAIN = re.compile(r"[^\x00-\x20\x7f\u2028\u2029?#@]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+_URI_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme in lower case; empty for a plain path."""
+    head, separator, _ = uri.partition("://")
+    return head.lower() if separator else ""
+
+
+def is_http(uri: str) -> bool:
+    """Tell whether the service can be given this URI as it is."""
+    return scheme_of(uri) in ("http", "https")
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether the URI names a file on the worker's own disk."""
+    return scheme_of(uri) in ("", "file", "local")
+
+
+def local_path(uri: str) -> str:
+    """Return the path that a local URI names."""
+    if not scheme_of(uri):
+        return uri
+    # A file URI may carry an Airflow connection id before the path: file://conn@/data/a.jpg.
+    rest = uri.partition("://")[2]
+    host, slash, path = rest.partition("/")
+    if slash and (host in ("", "localhost") or host.endswith("@")):
+        rest = "/" + path
+    return unquote(rest)
+
+
+def redact(uri: str) -> str:
+    """Return the URI without passwords, signatures and presigned query parameters.
+
+    Other query parameters stay, since they may be what tells two images apart. Control characters
+    are shown as ``?`` so that a URI from user data cannot forge a log line.
+    """
+    if _PLAIN.fullmatch(uri):
+        return uri
+    clean = _CONTROL.sub("?", uri)
+    try:
+        parts = urlsplit(clean)
+        has_password = parts.password is not None
+    except ValueError:
+        # Not a URL that can be taken apart, so nothing behind the path can be trusted.
+        return clean.split("?", 1)[0]
+    if not has_password and not parts.query and not parts.fragment:
+        return clean
+    netloc = parts.netloc
+    if has_password:
+        netloc = f"***@{netloc.rpartition('@')[2]}"
+    return urlunsplit((parts.scheme, netloc, parts.path, _public_query(parts.query), ""))
+
+
+def redact_text(text: str) -> str:
+    """Return a message with every URI in it redacted."""
+    return _URI_IN_TEXT.sub(lambda match: redact(match.group()), text)
+
+
+def _public_query(query: str) -> str:
+    items = [(unquote(item.partition("=")[0]).lower(), item) for item in query.split("&") if item]
+    hidden = {
+        name
+        for name, _ in items
+        if name in _SECRET_PARAMETERS or name.startswith(_SIGNING_PREFIXES)
+    }
+    if hidden:
+        hidden |= _COMPANIONS
+    return "&".join(item for name, item in items if name not in hidden)
