@@ -1,0 +1,99 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
+PYTHON ?= python3
+# Airflow 2.11 does not run on Python 3.13.
+PYTHON_AIRFLOW2 ?= $(PYTHON)
+VENV := .venv
+VENV2 := .venv-airflow2
+BIN := $(VENV)/bin
+BIN2 := $(VENV2)/bin
+BUILD := build
+
+# Folders, not the user's own Airflow: the metadata database of a test run lives and dies here.
+AIRFLOW_ENV = AIRFLOW_HOME="$(CURDIR)/$(BUILD)/$(1)" AIRFLOW__CORE__LOAD_EXAMPLES=False
+
+# One resolution that holds for every Python and platform that is supported.
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--extra s3 --extra parquet --extra redis --extra tiia --extra emulator --group test \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet
+
+PYTEST_ARGS ?=
+comma := ,
+
+.DEFAULT_GOAL := help
+.PHONY: help venv venv-airflow2 demo test test-airflow2 check format build docs constraints clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.installed  ## Build .venv with the newest Airflow and all tools
+venv-airflow2: $(VENV2)/.installed  ## Build .venv-airflow2 with Airflow 2.11 (Python 3.11 or 3.12)
+
+# $(1): interpreter, $(2): condition that it must meet, $(3): what to say if not, $(4): folder
+define make_venv
+	$(1) -c 'import sys; sys.exit(None if $(2) else "$(3)")'
+	$(1) -m venv $(4)
+	$(4)/bin/python -m pip install --quiet --disable-pip-version-check uv
+endef
+
+$(BIN)/uv:
+	$(call make_venv,$(PYTHON),sys.version_info >= (3$(comma) 11),Python 3.11 or newer is needed: make PYTHON=...,$(VENV))
+
+$(BIN2)/uv:
+	$(call make_venv,$(PYTHON_AIRFLOW2),(3$(comma) 11) <= sys.version_info < (3$(comma) 13),Airflow 2.11 needs Python 3.11 or 3.12: make PYTHON_AIRFLOW2=...,$(VENV2))
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+		-e '.[s3,parquet,emulator]' --group test --group check --group docs --group build
+	@touch $@
+
+$(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
+	$(BIN2)/uv pip install --quiet --python $(BIN2)/python -c constraints-airflow2.txt \
+		-e '.[s3,parquet,emulator]' --group test
+	@touch $@
+
+demo: venv  ## Label real photographs in a real Airflow, against the emulator
+	$(BIN)/python scripts/demo.py
+
+test: venv  ## Run the tests on the newest Airflow
+	@rm -rf $(BUILD)/airflow3 && mkdir -p $(BUILD)
+	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
+	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
+	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest $(PYTEST_ARGS)
+
+check: venv  ## Lint, formatting, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p $(BUILD)
+	$(call AIRFLOW_ENV,airflow3) $(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv  ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build: venv  ## Build the source distribution, and the wheel from it, into dist/
+	rm -rf dist
+	$(BIN)/uv build --quiet --python $(BIN)/python --out-dir dist
+	@ls dist
+
+docs: venv  ## Build the documentation into docs/_build; a warning is an error
+	@mkdir -p $(BUILD)
+	$(call AIRFLOW_ENV,airflow3) $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+# Each compilation writes to a new file, so a failed one leaves the old pins. Airflow 2.11 keeps a
+# DataFrame in an XCom only if it is one of pandas 2, and it runs on SQLAlchemy 1.4. Without a floor
+# the resolver prefers a newer boto3 to a usable s3fs.
+constraints: | $(BIN)/uv  ## Pin again what is installed, for both Airflow versions
+	@mkdir -p $(BUILD)
+	printf 'apache-airflow>=3.3,<3.4\npandas>=3\ns3fs>=2024.6\n' > $(BUILD)/newest.txt
+	$(COMPILE) --group check --group docs --group build -c $(BUILD)/newest.txt -o $(BUILD)/constraints.txt
+	mv $(BUILD)/constraints.txt constraints.txt
+	printf 'apache-airflow>=2.11,<2.12\nsqlalchemy<2\npandas<3\ns3fs>=2024.6\n' > $(BUILD)/oldest.txt
+	$(COMPILE) -c $(BUILD)/oldest.txt -o $(BUILD)/constraints-airflow2.txt
+	mv $(BUILD)/constraints-airflow2.txt constraints-airflow2.txt
+
+clean:  ## Delete everything that these targets made, the environments included
+	rm -rf $(VENV) $(VENV2) $(BUILD) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,163 @@
+"""What this package tells Airflow about itself; read at start-up, so it imports nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_INTEGRATION = "Tencent Cloud image labels"
+_CONNECTION_NAME = "Image labels (ImageTag)"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the description that the ``apache_airflow_provider`` entry point promises."""
+    return {
+        "package-name": "airflow-provider-imagetag",
+        "name": "Image labels (ImageTag)",
+        "description": (
+            "Labels images with the `Tencent Cloud image label service "
+            "<https://cloud.tencent.com/document/product/865>`__ and keeps the labels as a table.\n"
+        ),
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://cloud.tencent.com/document/product/865",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_imagetag.hooks.imagetag"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_imagetag.operators.imagetag"],
+            }
+        ],
+        "task-decorators": [
+            {
+                "name": "image_tag",
+                "class-name": "airflow_imagetag.decorators.imagetag.image_tag_task",
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "imagetag",
+                "hook-class-name": "airflow_imagetag.hooks.imagetag.ImageTagHook",
+                "hook-name": _CONNECTION_NAME,
+                "ui-field-behaviour": _field_behaviour(),
+                "conn-fields": _connection_fields(),
+            }
+        ],
+        "config": {"imagetag": {"description": _CONFIG_TEXT, "options": _config_options()}},
+    }
+
+
+def _field_behaviour() -> dict[str, Any]:
+    return {
+        "hidden-fields": [],
+        "relabeling": {
+            "login": "SecretId",
+            "password": "SecretKey",
+            "host": "Endpoint host",
+            "schema": "Scheme (https or http)",
+        },
+        "placeholders": {
+            "host": "recognition.image.myqcloud.com",
+            "schema": "https",
+            "login": "AKID...",
+        },
+    }
+
+
+def _connection_fields() -> dict[str, Any]:
+    """Return the fields of the connection's extra.
+
+    ``verify`` is a text and not a switch because it may also be the path of a CA file, which a
+    switch would overwrite when the connection is edited.
+    """
+    return {
+        "app_id": {
+            "label": "AppID",
+            "description": "The account's number, such as 1250000001. Required.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "bucket": {
+            "label": "Bucket",
+            "description": "Signed with each request for older accounts; usually empty.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "api": {
+            "label": "API",
+            "description": "The interface of the label service.",
+            "schema": {
+                "type": ["string", "null"],
+                "default": "picture_classify",
+                "enum": ["picture_classify"],
+            },
+        },
+        "requests_per_second": {
+            "label": "Requests per second",
+            "description": "The account's quota. 0 sets no limit on this side.",
+            "schema": {"type": ["number", "null"], "default": 20, "minimum": 0},
+        },
+        "max_in_flight": {
+            "label": "Requests in flight",
+            "description": "Most requests that a task has open at a time. Empty: the task chooses.",
+            "schema": {"type": ["integer", "null"], "minimum": 1},
+        },
+        "timeout_seconds": {
+            "label": "Timeout in seconds",
+            "description": "For one request, from connecting to the end of the answer.",
+            "schema": {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0},
+        },
+        "price_per_thousand": {
+            "label": "Price of 1,000 calls",
+            "description": "Your price, in your currency. Used for the estimated cost of a run.",
+            "schema": {"type": ["number", "null"], "minimum": 0},
+        },
+        "image_encoding": {
+            "label": "Image encoding",
+            "description": (
+                "How bytes are sent: as they are (multipart) or, for a gateway that does not pass "
+                "multipart on, as base64, which is a third larger."
+            ),
+            "schema": {
+                "type": ["string", "null"],
+                "default": "multipart",
+                "enum": ["multipart", "base64"],
+            },
+        },
+        "proxy": {
+            "label": "Proxy",
+            "description": "URL of an HTTP proxy. Empty: the proxy of the environment, if any.",
+            # A proxy's URL may hold a password.
+            "schema": {"type": ["string", "null"], "format": "password"},
+        },
+        "verify": {
+            "label": "Verify TLS",
+            "description": "true, false, or the path of a file of certificate authorities.",
+            "schema": {"type": ["string", "null"], "default": "true"},
+        },
+    }
+
+
+_CONFIG_TEXT = "Settings of the image-label provider.\n"
+
+
+def _config_options() -> dict[str, Any]:
+    return {
+        "allowed_local_paths": {
+            "description": (
+                "Absolute folders under which a task may read images from the worker's own disk,\n"
+                "separated by colons or commas. Image names come from data, so nothing is allowed\n"
+                "unless it is listed here.\n"
+            ),
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "/data/photos:/mnt/images",
+            "default": "",
+        }
+    }

@@ -1,0 +1,14 @@
+"""A local stand-in for the label service, for the tests of whoever uses this package.
+
+:class:`Emulator` is a real HTTP server that speaks the service's V2 and V1 protocols;
+:class:`Faults` tells it how to misbehave; :class:`Stats` is what it counted. The server needs
+the extra ``emulator`` (Pillow); importing this package needs nothing.
+"""
+
+from __future__ import annotations
+
+from airflow_imagetag.testing.emulator import Emulator
+from airflow_imagetag.testing.faults import Faults
+from airflow_imagetag.testing.stats import Stats
+
+__all__ = ["Emulator", "Faults", "Stats"]

@@ -1,0 +1,116 @@
+"""The command ``airflow-imagetag``: ``airflow-imagetag emulator`` runs the emulator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_imagetag.testing.emulator import CONNECTION_VARIABLE, Emulator
+from airflow_imagetag.testing.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    :param argv: the arguments after the command's name; None takes them from the command line.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        emulator = _emulator(arguments)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    with _until_signalled() as signalled:
+        try:
+            emulator.start()
+        except ModuleNotFoundError as error:
+            return _fail(str(error), 2)
+        except OSError as error:
+            return _fail(f"cannot listen on {arguments.host}:{arguments.port}: {error}", 1)
+        try:
+            _announce(emulator, arguments.ready_file)
+            signalled.wait()
+        finally:
+            emulator.stop()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="airflow-imagetag", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True)
+    command = commands.add_parser(
+        "emulator", help="run a local stand-in for the label service until interrupted"
+    )
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    command.add_argument("--port", type=int, default=0, help="port to listen on; 0: a free one")
+    for name in ("app-id", "secret-id", "secret-key"):
+        command.add_argument(f"--{name}", help="of the account that requests are signed with")
+    command.add_argument("--latency-ms", type=float, default=0.0, help="time that a request takes")
+    command.add_argument(
+        "--requests-per-second", type=float, help="quota, over which the answer is HTTP 429"
+    )
+    command.add_argument(
+        "--ready-file",
+        type=Path,
+        metavar="PATH",
+        help="JSON file with url and connection_json, written once the emulator answers",
+    )
+    return parser
+
+
+def _emulator(arguments: argparse.Namespace) -> Emulator:
+    account = {
+        name: getattr(arguments, name)
+        for name in ("app_id", "secret_id", "secret_key")
+        if getattr(arguments, name) is not None
+    }
+    faults = Faults(
+        latency_seconds=arguments.latency_ms / 1000,
+        requests_per_second=arguments.requests_per_second,
+    )
+    return Emulator(host=arguments.host, port=arguments.port, faults=faults, **account)
+
+
+@contextmanager
+def _until_signalled() -> Iterator[threading.Event]:
+    """Give an event that SIGINT and SIGTERM set, in place of ending the process."""
+    signalled = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda *_: signalled.set()) for number in numbers]
+    try:
+        yield signalled
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def _announce(emulator: Emulator, ready_file: Path | None) -> None:
+    print(f"The emulator listens on {emulator.url}")
+    print(f"export {CONNECTION_VARIABLE}={shlex.quote(emulator.connection_json)}", flush=True)
+    if ready_file is not None:
+        ready = {"url": emulator.url, "connection_json": emulator.connection_json}
+        _write_atomically(ready_file, json.dumps(ready))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file that appears whole: who sees it can read all of it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    Path(temporary).replace(path)
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"airflow-imagetag: {message}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,43 @@
+"""Fetching the image that a request names by URL."""
+
+from __future__ import annotations
+
+import aiohttp  # noqa: TID253 - only a started emulator loads this
+
+from airflow_imagetag.testing.refusal import BusinessCode, RefusalError, business_refusal
+
+
+async def download(session: aiohttp.ClientSession, url: str, *, max_bytes: int) -> bytes:
+    """Return the bytes behind the URL.
+
+    The vendor documents no code for a URL that cannot be downloaded. The emulator answers -1300,
+    "the image is empty", because no image arrived; the message gives the reason.
+
+    :param session: its timeout is the time that a download may take.
+    :param url: what the request named.
+    :param max_bytes: a larger image is refused.
+    :raises RefusalError: when there is no image to be had.
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        raise _unavailable("it is not http or https")
+    try:
+        async with session.get(url) as response:
+            if response.status != 200:
+                raise _unavailable(f"HTTP status {response.status}")
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > max_bytes:
+                    raise _unavailable(f"it is over {max_bytes} bytes")
+    except TimeoutError:
+        raise _unavailable("it took too long") from None
+    # A URL that no address can be read from is a ValueError in some of its forms.
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise _unavailable(type(error).__name__) from None
+    if not content:
+        raise business_refusal(BusinessCode.IMAGE_EMPTY, "the image behind the url is empty")
+    return bytes(content)
+
+
+def _unavailable(reason: str) -> RefusalError:
+    return business_refusal(BusinessCode.IMAGE_EMPTY, f"the url could not be downloaded: {reason}")

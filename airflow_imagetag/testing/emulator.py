@@ -1,0 +1,248 @@
+"""The emulator: the label service on this machine, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from airflow_imagetag.testing.chance import Chance
+from airflow_imagetag.testing.faults import Faults
+from airflow_imagetag.testing.stats import Recorder, Stats
+from airflow_imagetag.testing.verification import Account
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from airflow.providers.common.compat.sdk import Connection
+
+CONNECTION_ID: Final = "imagetag_default"
+CONNECTION_VARIABLE: Final = "AIRFLOW_CONN_IMAGETAG_DEFAULT"
+"""Environment variable from which Airflow reads the connection of that id."""
+
+_WILDCARD_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+
+
+class Emulator:
+    """A real HTTP server that speaks the protocols of the label service.
+
+    It runs in a thread of its own from :meth:`start` to :meth:`stop`, or for a ``with`` block.
+    It can be started again afterwards; counts and faults stay.
+
+    :param app_id: AppID of the account that requests must be signed with.
+    :param secret_id: SecretId of that account.
+    :param secret_key: SecretKey of that account.
+    :param bucket: the bucket that signatures must name; empty accepts any.
+    :param host: address to listen on.
+    :param port: port to listen on; 0 takes a free one.
+    :param ssl_context: serve https with it; None serves http.
+    :param faults: how the service misbehaves; None for not at all.
+    :param clock: wall clock in Unix seconds, against which signatures are checked.
+    :param seed: decides what chance decides.
+    :param fetch_timeout_seconds: how long the download of an image by its URL may take.
+    :param answer_form: the vendor's document shows a V2 answer in two forms: as in its
+        ``"example"``, or as in its ``"table"``.
+    """
+
+    def __init__(
+        self,
+        *,
+        app_id: str = "1250000001",
+        secret_id: str = "AKIDemulator0000000000000000000000",  # noqa: S107 - opens nothing real
+        secret_key: str = "emulatorSecretKey000000000000000",  # noqa: S107 - opens nothing real
+        bucket: str = "",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+        faults: Faults | None = None,
+        clock: Callable[[], float] = time.time,
+        seed: int = 0,
+        fetch_timeout_seconds: float = 3.0,
+        answer_form: Literal["example", "table"] = "example",
+    ) -> None:
+        if fetch_timeout_seconds <= 0:
+            raise ValueError("fetch_timeout_seconds must be more than 0")
+        if answer_form not in ("example", "table"):
+            raise ValueError('answer_form must be "example" or "table"')
+        self._account = Account(app_id, secret_id, secret_key, bucket)
+        self._listen_host = host
+        self._listen_port = port
+        self._ssl_context = ssl_context
+        self._clock = clock
+        self._seed = seed
+        self._fetch_timeout_seconds = fetch_timeout_seconds
+        self._answer_form: Literal["example", "table"] = answer_form
+        self._chance = Chance(faults or Faults(), seed)
+        self._recorder = Recorder()
+        self._port: int | None = None
+        self._thread: threading.Thread | None = None
+        self._stop: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        """Name the address and leave out the account."""
+        address = "not started" if self._port is None else self.url
+        return f"<{type(self).__name__} {address}{'' if self._thread else ' (not running)'}>"
+
+    def __enter__(self) -> Self:
+        """Start the server."""
+        return self.start()
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the server."""
+        self.stop()
+
+    def start(self) -> Self:
+        """Start the server and return this emulator once it answers.
+
+        :raises RuntimeError: when it runs already.
+        :raises OSError: when the address cannot be listened on.
+        :raises ModuleNotFoundError: when the extra ``emulator`` is not installed.
+        """
+        if self._thread is not None:
+            raise RuntimeError("the emulator runs already")
+        # Loaded here so that importing this module needs neither aiohttp nor Pillow.
+        try:
+            from airflow_imagetag.testing.server import serve
+        except ModuleNotFoundError as error:
+            raise _without_extra(error) from error
+        ready: Future[tuple[int, Callable[[], object]]] = Future()
+        thread = threading.Thread(
+            target=lambda: asyncio.run(self._run(serve, ready)),
+            name="imagetag-emulator",
+            daemon=True,
+        )
+        thread.start()
+        try:
+            self._port, self._stop = ready.result()
+        except Exception:
+            thread.join()
+            raise
+        self._thread = thread
+        return self
+
+    async def _run(
+        self, serve: Callable[..., Any], ready: Future[tuple[int, Callable[[], object]]]
+    ) -> None:
+        """Serve until told to stop; ``ready`` receives the port and the means to stop."""
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+        try:
+            async with serve(
+                account=self._account,
+                chance=lambda: self._chance,
+                recorder=self._recorder,
+                clock=self._clock,
+                answer_form=self._answer_form,
+                fetch_timeout_seconds=self._fetch_timeout_seconds,
+                host=self._listen_host,
+                port=self._listen_port,
+                ssl_context=self._ssl_context,
+            ) as port:
+                ready.set_result((port, lambda: loop.call_soon_threadsafe(stopped.set)))
+                await stopped.wait()
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    def stop(self) -> None:
+        """Stop the server; requests under way lose their connection. Harmless when stopped."""
+        if self._thread is None or self._stop is None:
+            return
+        self._stop()
+        self._thread.join()
+        self._thread = self._stop = None
+
+    @property
+    def port(self) -> int:
+        """The port of the server; after a stop, the one that it had.
+
+        :raises RuntimeError: before the first start.
+        """
+        if self._port is None:
+            raise RuntimeError("the emulator has not been started")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port, without a path."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{self._scheme}://{host}:{self.port}"
+
+    @property
+    def connection_json(self) -> str:
+        """The Airflow connection as JSON, fit for ``AIRFLOW_CONN_IMAGETAG_DEFAULT``."""
+        return json.dumps({"conn_type": "imagetag", **self._connection_fields()})
+
+    @property
+    def connection(self) -> Connection:
+        """The Airflow connection ``imagetag_default`` to this server."""
+        from airflow.providers.common.compat.sdk import Connection
+
+        fields = self._connection_fields()
+        fields["extra"] = json.dumps(fields["extra"])
+        return Connection(conn_id=CONNECTION_ID, conn_type="imagetag", **fields)
+
+    def _connection_fields(self) -> dict[str, Any]:
+        extra = {"app_id": self._account.app_id}
+        if self._account.bucket:
+            extra["bucket"] = self._account.bucket
+        return {
+            "host": self._host,
+            "port": self.port,
+            "schema": self._scheme,
+            "login": self._account.secret_id,
+            "password": self._account.secret_key,
+            "extra": extra,
+        }
+
+    @property
+    def _host(self) -> str:
+        """The address that clients on this machine connect to."""
+        return _WILDCARD_HOSTS.get(self._listen_host, self._listen_host)
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self._ssl_context is None else "https"
+
+    @property
+    def stats(self) -> Stats:
+        """The counts as they are now."""
+        return self._recorder.snapshot()
+
+    def reset_stats(self) -> None:
+        """Set every count to zero."""
+        self._recorder.reset()
+
+    @property
+    def faults(self) -> Faults:
+        """How the service misbehaves; assign another description at any time, from any thread.
+
+        The next request meets it. Chance starts again from the seed, the quota is fresh, and no
+        image counts as attempted.
+        """
+        return self._chance.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        # One assignment swaps faults and chance together, so no request meets a mixture.
+        self._chance = Chance(faults, self._seed)
+
+
+def _without_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """Return the error to raise for a missing module: it says what to install."""
+    return ModuleNotFoundError(
+        f"the emulator needs {error.name}: pip install 'airflow-provider-imagetag[emulator]'",
+        name=error.name,
+    )

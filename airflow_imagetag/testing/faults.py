@@ -1,0 +1,108 @@
+"""How the emulator misbehaves: a description, without any behaviour of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Garbage = Literal["html", "truncated", "empty", "not_json", "missing_data", "bad_probability"]
+"""The kinds of answer with HTTP status 200 that no client can use."""
+
+GARBAGE_KINDS: Final[tuple[Garbage, ...]] = get_args(Garbage)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong, and how often. The default is a service without faults.
+
+    Shares and rates are between 0 and 1. Where chance decides, the emulator's ``seed`` makes it
+    repeatable.
+
+    :param latency_seconds: time that a request takes, or a range to draw it from evenly.
+    :param requests_per_second: the quota. More requests than this in any second are refused; None
+        for no quota. A fraction counts over a longer time: 0.5 is one request in two seconds.
+    :param throttle_status: HTTP status of the answer to a request over the quota.
+    :param retry_after_seconds: sent in ``Retry-After`` with that answer; None sends none.
+    :param error_rates: HTTP status to the share of requests that get it, drawn at random.
+    :param first_attempts: HTTP status to the share of images whose first attempt gets it; the
+        second attempt works. Which images is decided by their bytes or their URL, so it does not
+        depend on the order of the requests.
+    :param drop_rate: share of requests whose connection is closed without an answer or any work.
+    :param drop_after_work_rate: share of labelled images whose connection is closed without an
+        answer. They are billed.
+    :param garbage_rate: share of labelled images that get a useless answer with status 200. They
+        are billed.
+    :param garbage: which useless answer; None takes each kind in turn.
+    :raises ValueError: when a value is out of range.
+    """
+
+    latency_seconds: float | tuple[float, float] = 0.0
+    requests_per_second: float | None = None
+    throttle_status: int = 429
+    retry_after_seconds: int | None = None
+    error_rates: Mapping[int, float] = field(default_factory=dict)
+    first_attempts: Mapping[int, float] = field(default_factory=dict)
+    drop_rate: float = 0.0
+    drop_after_work_rate: float = 0.0
+    garbage_rate: float = 0.0
+    garbage: Garbage | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value, and keep private copies of the mappings."""
+        _check_latency(self.latency_seconds)
+        _check_quota(self.requests_per_second)
+        _check_status("throttle_status", self.throttle_status)
+        if self.retry_after_seconds is not None and self.retry_after_seconds < 0:
+            raise ValueError("retry_after_seconds must not be negative")
+        for name in ("error_rates", "first_attempts"):
+            shares = MappingProxyType(dict(getattr(self, name)))
+            _check_shares(name, shares)
+            object.__setattr__(self, name, shares)
+        for name in ("drop_rate", "drop_after_work_rate", "garbage_rate"):
+            _check_share(name, getattr(self, name))
+        if self.garbage is not None and self.garbage not in GARBAGE_KINDS:
+            raise ValueError(f"garbage must be one of {', '.join(GARBAGE_KINDS)}, or None")
+
+    @property
+    def latency_range_seconds(self) -> tuple[float, float]:
+        """The shortest and the longest time that a request takes."""
+        if isinstance(self.latency_seconds, tuple):
+            return self.latency_seconds
+        return self.latency_seconds, self.latency_seconds
+
+
+def _check_latency(latency: float | tuple[float, float]) -> None:
+    shortest, longest = latency if isinstance(latency, tuple) else (latency, latency)
+    if not (0 <= shortest <= longest and math.isfinite(longest)):
+        raise ValueError("latency_seconds must be 0 or more, and a range must be ascending")
+
+
+def _check_quota(requests_per_second: float | None) -> None:
+    if requests_per_second is None:
+        return
+    if not (requests_per_second > 0 and math.isfinite(requests_per_second)):
+        raise ValueError("requests_per_second must be more than 0, or None for no quota")
+
+
+def _check_status(name: str, status: int) -> None:
+    if not 400 <= status <= 599:
+        raise ValueError(f"{name}: {status} is no HTTP error status (400 to 599)")
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, not {share}")
+
+
+def _check_shares(name: str, shares: Mapping[int, float]) -> None:
+    for status, share in shares.items():
+        _check_status(name, status)
+        _check_share(f"{name}[{status}]", share)
+    # Ten shares of 0.1 add up to a little less or more than 1 in floating point.
+    if math.fsum(shares.values()) > 1 + 1e-9:
+        raise ValueError(f"the shares of {name} must not add up to more than 1")

@@ -1,0 +1,28 @@
+"""Fixtures for pytest, present wherever this package is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_imagetag.testing.emulator import CONNECTION_VARIABLE, Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.providers.common.compat.sdk import Connection
+
+
+@pytest.fixture
+def imagetag_emulator() -> Iterator[Emulator]:
+    """Run an emulator of the label service for one test."""
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def imagetag_connection(imagetag_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Connection:
+    """Make the emulator Airflow's connection ``imagetag_default`` for one test."""
+    monkeypatch.setenv(CONNECTION_VARIABLE, imagetag_emulator.connection_json)
+    return imagetag_emulator.connection

@@ -1,0 +1,107 @@
+"""The import rules: who may import whom, and what the parsing of a DAG file must not load."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import airflow
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+HEAVY = ["PIL", "aiohttp", "boto3", "fsspec", "numpy", "pandas", "pyarrow", "s3fs", "sqlalchemy"]
+AIRFLOW_2 = airflow.__version__.startswith("2.")
+# Both are lazy; the second is what `from airflow import DAG` loads on Airflow 2.11.
+AIRFLOW_FIRST = "airflow.models.dag" if AIRFLOW_2 else "airflow.sdk"
+# What a DAG file with a hook, an operator and a task has loaded before it imports ours.
+DAG_FILE = (
+    "from airflow import DAG; from airflow.decorators import task; "
+    "from airflow.hooks.base import BaseHook; from airflow.models import BaseOperator"
+    if AIRFLOW_2
+    else "from airflow.sdk import DAG, BaseHook, BaseOperator, task"
+)
+
+# Runs in a process of its own: prints what importing the given modules loaded in addition.
+PROBE = """
+import importlib, json, sys, time
+first, *ours = sys.argv[1:]
+importlib.import_module(first)
+{touch}
+before = set(sys.modules)
+start = time.perf_counter()
+for name in ours:
+    importlib.import_module(name)
+elapsed = time.perf_counter() - start
+print(json.dumps({{"new": sorted(set(sys.modules) - before), "seconds": elapsed}}))
+"""
+
+
+def probe(*modules: str, first: str = AIRFLOW_FIRST, touch: str = "") -> dict:
+    """Return what importing the modules loads in addition to `first`, and how long it takes."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROBE.format(touch=touch), first, *modules],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("importlinter") is None, reason="import-linter is not installed"
+)
+def test_imports_run_downwards_only():
+    """The contracts of pyproject.toml hold: layers, a core without Airflow, a lone emulator."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "airflow_imagetag.hooks.imagetag",
+        "airflow_imagetag.operators.imagetag",
+        "airflow_imagetag.decorators.imagetag",
+        "airflow_imagetag.get_provider_info",
+        "airflow_imagetag.connection_form",
+    ],
+)
+def test_what_a_dag_file_imports_loads_no_heavy_library(module):
+    """Importing a public module after Airflow loads none of the libraries that only a run needs."""
+    heavy = [name for name in probe(module)["new"] if name.partition(".")[0] in HEAVY]
+    assert heavy == []
+
+
+def test_importing_the_operator_is_quick():
+    """The package's own import costs a DAG file less than 50 ms, at the best of five tries."""
+    tries = [
+        probe("airflow_imagetag.operators.imagetag", touch=DAG_FILE)["seconds"] for _ in range(5)
+    ]
+    assert min(tries) < 0.05
+
+
+def test_the_linter_bans_what_this_test_watches():
+    """A heavy library that the probe looks for is also refused by the linter at module level."""
+    banned = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"]
+    assert set(HEAVY) <= set(banned)
+
+
+def test_provider_info_imports_nothing_but_typing():
+    """Airflow reads every provider's description at start-up, so ours loads nothing else."""
+    new = probe("airflow_imagetag.get_provider_info", first="typing")["new"]
+    assert [name for name in new if name != "__future__"] == [
+        "airflow_imagetag",
+        "airflow_imagetag.get_provider_info",
+    ]

@@ -1,0 +1,164 @@
+"""The distributions: what they hold, what they declare, and that one builds from the other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from datetime import date
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+import airflow_imagetag
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSION = airflow_imagetag.__version__
+FOLDERS_OF_SDIST = {"airflow_imagetag", "dags_examples", "docs", "tests"}
+# The backend adds .gitignore always, so that a build from the sdist ignores what a checkout's does.
+FILES_OF_SDIST = {
+    ".gitignore",
+    "CHANGELOG.md",
+    "LICENSE",
+    "PKG-INFO",
+    "README.md",
+    "pyproject.toml",
+}
+
+
+def build(tree: Path, kind: str, into: Path) -> Path:
+    """Build one distribution with the backend that pyproject.toml names, without a network."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(into)],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    [built] = into.glob("*.tar.gz" if kind == "sdist" else "*.whl")
+    return built
+
+
+def package_files(root: Path) -> set[str]:
+    """Return the files of the package in a source tree, as the wheel names them."""
+    return {
+        path.relative_to(root).as_posix()
+        for path in (root / "airflow_imagetag").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """Build the source distribution once."""
+    return build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist, tmp_path_factory) -> Path:
+    """Unpack the source distribution and return its one folder."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    [top] = folder.iterdir()
+    return top
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked, tmp_path_factory) -> Iterator[zipfile.ZipFile]:
+    """Build the wheel from the source distribution and not from the checkout."""
+    with zipfile.ZipFile(build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"))) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def wheel_metadata(wheel) -> Message:
+    """Return the wheel's METADATA."""
+    return message_from_bytes(wheel.read(f"{dist_info()}/METADATA"))
+
+
+def dist_info() -> str:
+    """Return the name of the wheel's folder of metadata."""
+    return f"airflow_provider_imagetag-{VERSION}.dist-info"
+
+
+def test_sdist_holds_the_sources_and_nothing_else(unpacked):
+    """The source distribution has package, tests, docs and examples, and no file of a tool."""
+    entries = list(unpacked.iterdir())
+    assert {entry.name for entry in entries if entry.is_file()} == FILES_OF_SDIST
+    assert {entry.name for entry in entries if entry.is_dir()} == FOLDERS_OF_SDIST
+    assert package_files(unpacked) == package_files(ROOT)
+    left_over = re.compile(r"__pycache__|\.py[co]$|_build|\.db$|\.log$|/\.[^/]*$")
+    names = [path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*")]
+    assert [name for name in names if left_over.search("/" + name)] == [".gitignore"]
+
+
+def test_wheel_holds_the_package_and_its_licence_and_nothing_else(wheel):
+    """An installation adds one importable package, typed, and no tests or documents."""
+    info = {
+        f"{dist_info()}/{name}"
+        for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    }
+    assert set(wheel.namelist()) == package_files(ROOT) | info
+    assert "airflow_imagetag/py.typed" in wheel.namelist()
+
+
+def test_wheel_declares_what_installers_read(wheel_metadata):
+    """Name, version, licence and Python floor are those of this checkout."""
+    assert wheel_metadata["Name"] == "airflow-provider-imagetag"
+    assert wheel_metadata["Version"] == VERSION
+    assert wheel_metadata["License-Expression"] == "Apache-2.0"
+    assert wheel_metadata["Requires-Python"] == ">=3.11"
+    assert set(wheel_metadata.get_all("Provides-Extra")) == {
+        "emulator",
+        "parquet",
+        "redis",
+        "s3",
+        "tiia",
+    }
+
+
+def test_every_dependency_has_a_floor(wheel_metadata):
+    """No requirement is open downwards, and none is pinned."""
+    for requirement in wheel_metadata.get_all("Requires-Dist"):
+        specifier = requirement.partition(";")[0]
+        assert ">=" in specifier, requirement
+        assert "==" not in specifier, requirement
+
+
+def test_entry_points_are_declared(wheel):
+    """Airflow, pytest and the shell each find their door."""
+    text = wheel.read(f"{dist_info()}/entry_points.txt").decode()
+    sections = {
+        section.group(1): section.group(2).strip()
+        for section in re.finditer(r"\[(.+?)\]\n([^\[]*)", text)
+    }
+    assert sections == {
+        "apache_airflow_provider": (
+            "provider_info = airflow_imagetag.get_provider_info:get_provider_info"
+        ),
+        "console_scripts": "airflow-imagetag = airflow_imagetag.testing.cli:main",
+        "pytest11": "imagetag = airflow_imagetag.testing.pytest_plugin",
+    }
+
+
+def test_the_changelogs_top_entry_is_the_version():
+    """The version that is built is the one that the changelog describes first."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## \[([0-9][^\]]*)\] - (\S+)$", changelog, re.MULTILINE)
+    version, released = entries[0]
+    assert version == VERSION
+    assert date.fromisoformat(released)
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-airflow2.txt"])
+def test_constraints_pin_and_name_no_address(name):
+    """A constraints file holds exact versions only, so that it works with any package index."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 100
+    assert [line for line in lines if not re.match(r"[a-z0-9.-]+==[^\s/]+( ; .+)?$", line)] == []

@@ -1,0 +1,255 @@
+"""What Airflow learns about the package: its own schema, its own commands and its own form."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata, resources
+
+import airflow
+import jsonschema
+import pytest
+
+from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
+from airflow_imagetag.get_provider_info import get_provider_info
+
+AIRFLOW_2 = airflow.__version__.startswith("2.")
+PARTS = ("hooks", "operators", "sensors", "triggers")
+FIELDS = {
+    "app_id",
+    "bucket",
+    "api",
+    "requests_per_second",
+    "max_in_flight",
+    "timeout_seconds",
+    "price_per_thousand",
+    "image_encoding",
+    "proxy",
+    "verify",
+}
+
+
+@pytest.fixture(scope="module")
+def connection_type() -> dict:
+    """Return the only connection type that the package declares."""
+    [declared] = get_provider_info()["connection-types"]
+    return declared
+
+
+@pytest.fixture(scope="module")
+def airflow_command(tmp_path_factory):
+    """Return a function that runs an ``airflow`` command and gives its JSON output."""
+    home = tmp_path_factory.mktemp("airflow")
+    env = os.environ | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+    def run(*arguments: str) -> list[dict]:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *arguments, "--output", "json"],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        # Log lines may come before the answer, which is a list that starts a line of its own.
+        start = 0 if done.stdout.startswith("[{") else done.stdout.index("\n[{") + 1
+        return json.loads(done.stdout[start:])
+
+    return run
+
+
+def airflows_schema(name: str) -> dict:
+    """Return a JSON schema that the installed Airflow carries."""
+    return json.loads(resources.files("airflow").joinpath(name).read_text())
+
+
+def class_names(info: dict) -> list[str]:
+    """Return every class and decorator that the provider information names."""
+    return [
+        *(item["hook-class-name"] for item in info["connection-types"]),
+        *(item["class-name"] for item in info["task-decorators"]),
+    ]
+
+
+def modules(info: dict) -> list[str]:
+    """Return every module that the provider information lists."""
+    return [m for part in PARTS for item in info.get(part, []) for m in item["python-modules"]]
+
+
+def test_provider_info_passes_airflows_own_schema():
+    """The description is what the installed Airflow validates at start-up."""
+    jsonschema.validate(get_provider_info(), airflows_schema("provider_info.schema.json"))
+
+
+def test_field_behaviour_passes_airflows_own_schema():
+    """The form's behaviour has the shape that both Airflow versions accept."""
+    schema = airflows_schema("customized_form_field_behaviours.schema.json")
+    jsonschema.validate(ui_field_behaviour(), schema)
+
+
+def test_provider_info_is_json_and_new_at_each_call():
+    """Airflow adds to the dictionary it gets, which must not change the next reader's."""
+    first = get_provider_info()
+    first["connection-types"][0]["conn-fields"].clear()
+    assert set(get_provider_info()["connection-types"][0]["conn-fields"]) == FIELDS
+    assert json.loads(json.dumps(get_provider_info())) == get_provider_info()
+
+
+@pytest.mark.parametrize("name", class_names(get_provider_info()))
+def test_every_class_that_is_named_exists(name):
+    """Each class that Airflow will import by name can be imported."""
+    module, _, attribute = name.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+@pytest.mark.parametrize("name", modules(get_provider_info()))
+def test_every_module_that_is_listed_exists(name):
+    """Each module that Airflow lists can be imported and says what it is for."""
+    assert importlib.import_module(name).__doc__
+
+
+def test_every_integration_is_declared():
+    """A module is listed under an integration that the package declares."""
+    info = get_provider_info()
+    declared = {item["integration-name"] for item in info["integrations"]}
+    used = {item["integration-name"] for part in PARTS for item in info.get(part, [])}
+    assert used <= declared
+
+
+def test_the_secret_key_goes_into_the_password_field(connection_type):
+    """SecretKey is the field that Airflow masks and encrypts, not one of the extra's."""
+    relabeling = connection_type["ui-field-behaviour"]["relabeling"]
+    assert relabeling["password"] == "SecretKey"
+    assert relabeling["login"] == "SecretId"
+    assert not {"secret_key", "secret_id"} & set(connection_type["conn-fields"])
+
+
+def test_each_default_satisfies_the_schema_of_its_field(connection_type):
+    """A form that is saved unchanged holds valid values."""
+    for field in connection_type["conn-fields"].values():
+        jsonschema.Draft202012Validator.check_schema(field["schema"])
+        jsonschema.validate(field["schema"].get("default"), field["schema"])
+        assert field["label"]
+        assert field["description"]
+
+
+def test_the_defaults_of_the_form_are_those_of_the_parser(connection_type):
+    """What the form shows as the default is what an empty field means."""
+    from airflow_imagetag.service.account import Account
+
+    account = Account(app_id="1", secret_id="i", secret_key="k")
+    shown = {
+        name: field["schema"].get("default")
+        for name, field in connection_type["conn-fields"].items()
+    }
+    assert shown.pop("app_id") is None, "an account's number has no default"
+    assert (shown.pop("verify"), account.verify) == ("true", True)
+    assert shown == {name: getattr(account, name) or None for name in shown}
+
+
+def test_the_hook_agrees_with_the_declaration(connection_type):
+    """Airflow warns, and drops the hook, when class and declaration differ."""
+    from airflow_imagetag.hooks.imagetag import ImageTagHook
+
+    assert ImageTagHook.conn_type == connection_type["connection-type"]
+    assert ImageTagHook.hook_name == connection_type["hook-name"]
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2.11 asks the hook for its form")
+def test_airflow_3_builds_the_form_without_importing_the_hook():
+    """On Airflow 3 the form comes from the declaration, defaults included."""
+    from airflow.providers_manager import ProvidersManager
+
+    widgets = ProvidersManager().connection_form_widgets
+    ours = {key: info for key, info in widgets.items() if key.startswith("extra__imagetag__")}
+    assert {info.field_name for info in ours.values()} == FIELDS
+    assert ours["extra__imagetag__requests_per_second"].field["value"] == 20
+    assert ours["extra__imagetag__proxy"].is_sensitive
+
+
+@pytest.mark.skipif(not AIRFLOW_2, reason="Flask-AppBuilder's form is that of Airflow 2.11")
+def test_airflow_2_takes_every_widget():
+    """On Airflow 2.11 the hook's widgets are of the classes that Airflow accepts."""
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
+    # Widgets are gathered when the hooks are imported, and reading the hook imports it.
+    assert manager.hooks["imagetag"].hook_name == "Image labels (ImageTag)"
+    ours = {key for key in manager.connection_form_widgets if key.startswith("extra__imagetag__")}
+    assert ours == {f"extra__imagetag__{name}" for name in FIELDS}
+    assert manager.field_behaviours["imagetag"]["relabeling"]["password"] == "SecretKey"
+
+
+@pytest.mark.skipif(not AIRFLOW_2, reason="Flask-AppBuilder's form is that of Airflow 2.11")
+@pytest.mark.parametrize(
+    ("name", "text", "valid"),
+    [
+        ("requests_per_second", "0.5", True),
+        ("requests_per_second", "", True),
+        ("requests_per_second", "many", False),
+        ("max_in_flight", "0", False),
+        ("max_in_flight", "", True),
+        ("api", "picture_classify", True),
+        ("api", "picture", False),
+        ("verify", "/etc/ssl/ca.pem", True),
+    ],
+)
+def test_the_form_of_airflow_2_refuses_what_the_schema_refuses(name, text, valid):
+    """The 2.11 form holds the limits of the JSON schema, and takes an empty field as unset."""
+    from werkzeug.datastructures import MultiDict
+    from wtforms import Form
+
+    form = type("OneField", (Form,), {name: connection_form_widgets()[name]})
+    assert form(MultiDict({name: text})).validate() is valid
+
+
+def test_airflow_lists_the_provider(airflow_command):
+    """``airflow providers list`` shows the package with its version."""
+    [ours] = [
+        row
+        for row in airflow_command("providers", "list")
+        if row["package_name"] == "airflow-provider-imagetag"
+    ]
+    assert ours["version"] == metadata.version("airflow-provider-imagetag")
+
+
+def test_airflow_shows_the_provider(airflow_command):
+    """``airflow providers get`` finds the package by its distribution's name."""
+    [ours] = airflow_command("providers", "get", "airflow-provider-imagetag")
+    assert ours["Provider"] == "airflow-provider-imagetag"
+    assert ours["Version"] == metadata.version("airflow-provider-imagetag")
+
+
+def test_airflow_lists_the_hook(airflow_command):
+    """``airflow providers hooks`` shows the connection type with the class behind it."""
+    [ours] = [
+        row for row in airflow_command("providers", "hooks") if row["connection_type"] == "imagetag"
+    ]
+    assert ours["class"] == "airflow_imagetag.hooks.imagetag.ImageTagHook"
+    assert ours["hook_name"] == "Image labels (ImageTag)"
+    assert ours["conn_id_attribute_name"] == "imagetag_conn_id"
+
+
+def test_the_installed_entry_point_is_this_module():
+    """Airflow finds the description through the distribution's entry point."""
+    [point] = metadata.entry_points(group="apache_airflow_provider", name="provider_info").select(
+        value="airflow_imagetag.get_provider_info:get_provider_info"
+    )
+    assert point.load() is get_provider_info
+
+
+def test_no_local_path_is_allowed_unless_configured():
+    """No folder of the worker's disk is readable until the configuration names one."""
+    from airflow.configuration import conf
+    from airflow.providers_manager import ProvidersManager
+
+    ProvidersManager().initialize_providers_configuration()
+    assert conf.get("imagetag", "allowed_local_paths") == ""

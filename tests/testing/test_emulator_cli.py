@@ -1,0 +1,120 @@
+"""The command that runs the emulator, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from airflow_imagetag.testing import Emulator
+from airflow_imagetag.testing.cli import main
+
+COMMAND = [
+    sys.executable,
+    "-W",
+    "error",
+    "-c",
+    "import sys; from airflow_imagetag.testing.cli import main; sys.exit(main())",
+    "emulator",
+]
+
+
+@contextmanager
+def running(ready_file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict]]:
+    """Run the command until the block ends; gives the process and what its ready file says."""
+    command = [*COMMAND, "--port", "0", "--ready-file", str(ready_file), *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not ready_file.exists():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield process, json.loads(ready_file.read_text())
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_end(tmp_path, number):
+    """The command says where it listens, serves, and exits with 0 on SIGTERM or SIGINT."""
+    with running(tmp_path / "ready.json") as (process, ready):
+        assert requests.post(ready["url"], timeout=10).status_code == 404
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert errors == ""
+    assert ready["url"] in output
+    assert [path.name for path in tmp_path.iterdir()] == ["ready.json"]
+
+
+def test_the_printed_line_is_ready_for_a_shell(tmp_path):
+    """The export line survives the shell's quoting, whatever the key holds."""
+    with running(tmp_path / "ready.json", "--secret-key", "it's $HOME") as (process, ready):
+        process.terminate()
+        output, _ = process.communicate(timeout=10)
+    line = next(line for line in output.splitlines() if line.startswith("export "))
+    _, assignment = shlex.split(line)
+    name, _, value = assignment.partition("=")
+    assert name == "AIRFLOW_CONN_IMAGETAG_DEFAULT"
+    assert value == ready["connection_json"]
+    assert json.loads(value)["password"] == "it's $HOME"
+
+
+def test_options_reach_the_emulator(tmp_path):
+    """Account, latency and quota are those of the command line."""
+    options = ["--app-id", "5", "--secret-id", "AKIDfive", "--latency-ms", "200"]
+    with running(tmp_path / "ready.json", *options, "--requests-per-second", "0.1") as (_, ready):
+        connection = json.loads(ready["connection_json"])
+        assert connection["extra"] == {"app_id": "5"}
+        assert connection["login"] == "AKIDfive"
+        began = time.monotonic()
+        assert requests.get(ready["url"], timeout=10).status_code == 404
+        assert time.monotonic() - began >= 0.2
+        assert requests.get(ready["url"], timeout=10).status_code == 429
+
+
+def test_without_pillow_it_says_what_to_install(tmp_path):
+    """A missing extra is exit code 2 and one clear line, no traceback."""
+    code = (
+        "import sys; sys.modules['PIL'] = None\n"
+        "from airflow_imagetag.testing.cli import main; sys.exit(main(['emulator']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "airflow-provider-imagetag[emulator]" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["unknown"], ["emulator", "--port", "x"], ["emulator", "--latency-ms", "-1"]],
+)
+def test_wrong_arguments(options, capsys):
+    """Wrong arguments are exit code 2 with a message."""
+    try:
+        code = main(options)
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(capsys):
+    """An address that cannot be listened on is exit code 1, and signals are as they were."""
+    before = signal.getsignal(signal.SIGTERM)
+    with Emulator() as emulator:
+        assert main(["emulator", "--port", str(emulator.port)]) == 1
+    assert "cannot listen" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before

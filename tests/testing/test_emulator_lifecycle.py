@@ -1,0 +1,285 @@
+"""Starting, stopping, counting, connecting."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import aiohttp
+import pytest
+import requests
+import trustme
+
+from airflow_imagetag.testing import Emulator, Faults, Stats
+
+THREAD_NAME = "imagetag-emulator"
+
+
+def emulator_threads() -> list[str]:
+    """Name the threads of emulators that are alive."""
+    return [t.name for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """Test suites pay for the server only when they start one."""
+    code = (
+        "import sys, airflow_imagetag.testing, airflow_imagetag.testing.pytest_plugin\n"
+        "airflow_imagetag.testing.Emulator()\n"
+        "print(sorted({'aiohttp', 'PIL', 'airflow', 'pandas', 'requests'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_emulators_live_side_by_side(connect, photograph):
+    """Each has its own port, account and counts."""
+    with Emulator() as one, Emulator(secret_key="another") as other:
+        assert one.port != other.port
+        assert connect(one).base64(photograph).status_code == 200
+        assert connect(other).base64(photograph).status_code == 403
+        assert (one.stats.billed, other.stats.billed) == (1, 0)
+
+
+def test_stop_frees_port_and_threads(connect, photograph):
+    """After a stop nothing listens and no thread is left; stopping twice is harmless."""
+    emulator = Emulator().start()
+    assert connect(emulator).base64(photograph).status_code == 200
+    emulator.stop()
+    emulator.stop()
+    assert emulator_threads() == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", emulator.port))
+
+
+def test_an_emulator_can_be_started_again(connect, photograph):
+    """Counts survive a restart, so a test can make the service go away for a while."""
+    emulator = Emulator()
+    for _ in range(2):
+        with emulator:
+            assert connect(emulator).base64(photograph).status_code == 200
+    assert emulator.stats.billed == 2
+
+
+def test_misuse_is_told():
+    """Starting twice, asking an unstarted emulator for its port, and bad settings are errors."""
+    with Emulator() as emulator, pytest.raises(RuntimeError, match="already"):
+        emulator.start()
+    with pytest.raises(RuntimeError, match="not been started"):
+        _ = Emulator().port
+    with pytest.raises(ValueError, match="fetch_timeout_seconds"):
+        Emulator(fetch_timeout_seconds=0)
+    with pytest.raises(ValueError, match="answer_form"):
+        Emulator(answer_form="other")
+
+
+def test_a_port_that_is_taken():
+    """Start raises what the system says, and leaves no thread behind."""
+    with Emulator() as emulator:
+        second = Emulator(port=emulator.port)
+        with pytest.raises(OSError, match="address already in use"):
+            second.start()
+    assert emulator_threads() == []
+    with second:
+        assert second.port == emulator.port
+
+
+def test_repr_keeps_the_secret():
+    """The address shows, the account does not."""
+    emulator = Emulator(secret_key="very secret")
+    assert "not started" in repr(emulator)
+    with emulator:
+        assert emulator.url in repr(emulator)
+        assert "very secret" not in repr(emulator) + repr(vars(emulator))
+    assert "not running" in repr(emulator)
+
+
+def test_stopping_with_requests_in_flight(client, photograph):
+    """Clients lose their connections at once and the stop does not wait for them."""
+    client.emulator.faults = Faults(latency_seconds=60)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(client.multipart, photograph) for _ in range(8)]
+        while client.emulator.stats.in_flight < 8:
+            time.sleep(0.005)
+        began = time.monotonic()
+        client.emulator.stop()
+        assert time.monotonic() - began < 2
+        assert all(isinstance(w.exception(), requests.ConnectionError) for w in waiting)
+    assert client.emulator.stats.in_flight == 0
+    assert emulator_threads() == []
+
+
+def test_a_stop_leaves_nothing_open():
+    """With every warning an error, stopping amid requests, decoding and downloads is silent."""
+    code = """if True:
+        import asyncio, gc, io, os, socket, ssl, sys, time
+        import aiohttp, trustme
+        from PIL import Image
+        from airflow_imagetag.service.signature import sign
+        from airflow_imagetag.testing import Emulator, Faults
+
+        authority = trustme.CA()
+        served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(served)
+        trusted = ssl.create_default_context()
+        authority.configure_trust(trusted)
+        now = int(time.time())
+        headers = {"Authorization": sign("1250000001", "AKIDemulator0000000000000000000000",
+            "emulatorSecretKey000000000000000", now=now, expires=now + 600, nonce=1)}
+        file = io.BytesIO()
+        Image.new("RGB", (6000, 6000)).save(file, "PNG", compress_level=1)
+
+        async def use(emulator, silent_url):
+            connector = aiohttp.TCPConnector(ssl=trusted)
+            async with aiohttp.ClientSession(emulator.url, connector=connector) as session:
+                async def post(**body):
+                    path = "/imagetag/picture_classify"
+                    try:
+                        async with session.post(path, headers=headers, **body) as response:
+                            await response.read()
+                    except aiohttp.ClientError:
+                        pass
+                def form():
+                    form = aiohttp.FormData({"app_id": "1250000001"})
+                    form.add_field("image", file.getvalue(), filename="a")
+                    return form
+                posts = [post(data=form()) for _ in range(6)]
+                posts += [post(json={"app_id": "1250000001", "url": silent_url}) for _ in range(3)]
+                tasks = [asyncio.create_task(one) for one in posts]
+                await asyncio.sleep(0.1)
+                await asyncio.to_thread(emulator.stop)
+                await asyncio.wait(tasks)
+
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with Emulator(faults=Faults(latency_seconds=60)) as slow:
+            for context in (None, served):
+                emulator = Emulator(ssl_context=context).start()
+                address = ("127.0.0.1", emulator.port)
+                mute = [socket.create_connection(address) for _ in range(3)]
+                if context:
+                    mute[0] = trusted.wrap_socket(mute[0], server_hostname="127.0.0.1")
+                mute[0].sendall(b"POST / HTTP/1.1\\r\\n")
+                asyncio.run(use(emulator, slow.url + "/x"))
+                for connection in mute:
+                    connection.close()
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_https(connect, photograph):
+    """With an ssl_context the emulator serves https, and its connection says so."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with Emulator(ssl_context=context) as emulator, authority.cert_pem.tempfile() as trusted:
+        assert emulator.url.startswith("https://")
+        assert json.loads(emulator.connection_json)["schema"] == "https"
+        client = connect(emulator)
+        client.session.verify = trusted
+        assert client.base64(photograph).json()["code"] == 0
+        client.session.close()
+
+
+def test_stats(client, photograph, small_images):
+    """A snapshot counts what happened until then, and changes no more."""
+    before = client.emulator.stats
+    client.base64(photograph)
+    client.multipart(photograph)
+    client.multipart(small_images[0])
+    client.multipart(b"text")
+    client.post(f"{client.emulator.url}/elsewhere")
+    stats = client.emulator.stats
+    assert before.requests == 0
+    assert stats.requests == stats.peak_requests_per_second == 5
+    assert stats.by_status == {200: 4, 404: 1}
+    assert stats.by_code == {0: 3, -1102: 1}
+    assert stats.billed == 3
+    assert stats.billed_images == {
+        hashlib.sha256(photograph).hexdigest(): 2,
+        hashlib.sha256(small_images[0]).hexdigest(): 1,
+    }
+    assert (stats.in_flight, stats.max_in_flight, stats.signatures_seen) == (0, 1, 1)
+    with pytest.raises(TypeError):
+        stats.by_code[0] = 7
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        stats.requests = 7
+
+
+def test_stats_can_be_reset(client, photograph):
+    """After a reset every count is zero; a request under way is still in flight."""
+    client.base64(photograph)
+    client.emulator.reset_stats()
+    zero = client.emulator.stats
+    assert isinstance(zero, Stats)
+    assert not any(dataclasses.asdict(dataclasses.replace(zero, **EMPTY_MAPPINGS)).values())
+    client.emulator.faults = Faults(latency_seconds=0.3)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client.multipart, photograph)
+        while client.emulator.stats.in_flight == 0:
+            time.sleep(0.005)
+        client.emulator.reset_stats()
+        assert client.emulator.stats.in_flight == client.emulator.stats.max_in_flight == 1
+        assert slow.result().status_code == 200
+    assert client.emulator.stats.in_flight == 0
+
+
+EMPTY_MAPPINGS = {"by_status": {}, "by_code": {}, "billed_images": {}}
+
+
+def test_many_requests_at_once(client, small_images):
+    """Sixty-four connections at once are served, and each image is billed once."""
+
+    async def post_all() -> list[int]:
+        headers = {"Authorization": client.signature()}
+
+        async def post(session: aiohttp.ClientSession, image: bytes) -> int:
+            form = aiohttp.FormData({"app_id": "1250000001"})
+            form.add_field("image", image, filename="a")
+            async with session.post(client.v2, data=form, headers=headers) as response:
+                return (await response.json())["code"]
+
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64)) as session:
+            return await asyncio.gather(*(post(session, image) for image in small_images))
+
+    assert asyncio.run(post_all()) == [0] * 100
+    assert set(client.emulator.stats.billed_images.values()) == {1}
+    assert client.emulator.stats.billed == 100
+
+
+def test_a_wildcard_address_is_reached_by_the_local_one(connect, photograph):
+    """An emulator that listens everywhere gives an address that clients here can use."""
+    with Emulator(host="0.0.0.0") as emulator:
+        assert emulator.url == f"http://127.0.0.1:{emulator.port}"
+        assert connect(emulator).base64(photograph).status_code == 200
+
+
+def test_the_airflow_connection():
+    """The connection holds all that a hook needs, and Airflow reads the JSON form as the same."""
+    from airflow.providers.common.compat.sdk import Connection
+
+    with Emulator(bucket="mine") as emulator:
+        read = Connection.from_json(emulator.connection_json, conn_id="imagetag_default")
+        for connection in (emulator.connection, read):
+            assert connection.conn_id == "imagetag_default"
+            assert connection.conn_type == "imagetag"
+            assert (connection.host, connection.port) == ("127.0.0.1", emulator.port)
+            assert connection.schema == "http"
+            assert connection.login.startswith("AKID")
+            assert connection.password == "emulatorSecretKey000000000000000"
+            assert connection.extra_dejson == {"app_id": "1250000001", "bucket": "mine"}
