@@ -27,6 +27,8 @@ The class says what a caller may do, and the fields carry what the service said:
     |   `-- StorageError                   the storage failed while an image was read
     `-- RunError                   STOP    the run as a whole
         |-- TooManyFailuresError           more failed images than the task allows
+        |-- StoreError                     the store failed to take finished images
+        |-- ResultTooLargeError            more labels than an XCom should hold
         `-- RunInterruptedError            the run was asked to end before its last image
 """
 
@@ -189,6 +191,14 @@ class RunError(ImageTagError):
 
 class TooManyFailuresError(RunError):
     """More images failed than ``max_failure_ratio`` allows."""
+
+
+class StoreError(RunError):
+    """The store failed for so long that finished images could not be written to it."""
+
+
+class ResultTooLargeError(RunError):
+    """The run made more labels than an XCom should hold: give the task a store."""
 
 
 class RunInterruptedError(RunError):

@@ -159,5 +159,36 @@ def _config_options() -> dict[str, Any]:
             "type": "string",
             "example": "/data/photos:/mnt/images",
             "default": "",
-        }
+        },
+        "allowed_private_hosts": {
+            "description": (
+                "Hosts of private networks that a task with fetch='worker' may download images\n"
+                "from, names or addresses as they stand in the URL, separated by commas.\n"
+            ),
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "images.intranet.example,10.1.2.3",
+            "default": "",
+        },
+        "checkpoint_path": {
+            "description": (
+                "Folder on any object storage where a task without a store keeps what it has paid\n"
+                "for until it succeeds, so that a retry goes on where the last try stopped. Empty\n"
+                "keeps nothing.\n"
+            ),
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "s3://aws_default@airflow/imagetag-checkpoints",
+            "default": "",
+        },
+        "max_result_rows": {
+            "description": (
+                "Labels that a task without a store may return. As Airflow keeps a DataFrame, the\n"
+                "default makes about 15 MB in the metadata database.\n"
+            ),
+            "version_added": "0.1.0",
+            "type": "integer",
+            "example": None,
+            "default": "500000",
+        },
     }

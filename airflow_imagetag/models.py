@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from airflow_imagetag.errors import ImageError
@@ -53,11 +53,13 @@ class RejectedImage:
     :param key: names the entry in the failures.
     :param uri: its URI, where it has one.
     :param error: what is wrong with it.
+    :param version: its version, where it has one.
     """
 
     key: str
     uri: str | None
     error: ImageError
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,9 @@ class TagResult:
     :param tagged_at: when the answer came, in UTC.
     :param request_id: the service's id of the call, where it gives one.
     :param reused: the labels are those of another image with equal bytes, so no call was made.
+    :param version: version of the image, where its source has one.
+    :param content_sha256: digest of the bytes, in hex; None where the service fetched a URL.
+    :param attempts: requests sent for this image.
     """
 
     image_key: str
@@ -112,6 +117,9 @@ class TagResult:
     tagged_at: datetime
     request_id: str | None = None
     reused: bool = False
+    version: str | None = None
+    content_sha256: str | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,10 @@ class Failure:
     :param message: what happened, for a person.
     :param attempts: requests sent for this image.
     :param failed_at: when the last of them failed, in UTC.
+    :param version: version of the image, where its source has one.
+    :param content_sha256: digest of the bytes, in hex, where they were read.
+    :param is_final: the fault is the image's own, so another try would meet it again.
+    :param is_of_image: False where the failure is that of an extra entry for the same key.
     """
 
     image_key: str
@@ -133,4 +145,8 @@ class Failure:
     code: str | None
     message: str
     attempts: int
-    failed_at: datetime = field(compare=False)
+    failed_at: datetime
+    version: str | None = None
+    content_sha256: str | None = None
+    is_final: bool = True
+    is_of_image: bool = True

@@ -23,9 +23,19 @@ _COMPANIONS = frozenset(
 )
 """Parameters that belong to a signature beside them; alone, they may tell two images apart."""
 
-_PLAIN = re.compile(r"[^\x00-\x20\x7f\u2028\u2029?#@]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+# Line breaks of every kind, and the halves of characters that no text can be encoded with.
+_CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_PLAIN = re.compile(rf"[^{_CONTROL_CHARACTERS} ?#@]*")
+_CONTROL = re.compile(rf"[{_CONTROL_CHARACTERS}]")
 _URI_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
+# A secret parameter where no URI can be taken apart: in HTML (&amp;), in JSON (\u0026), or in
+# percents as a parameter of another URI.
+_SECRET_IN_TEXT = re.compile(
+    r"((?:(?<![a-z0-9_\-])|(?<=%3f)|(?<=%26)|(?<=u0026))"
+    rf"(?:(?:{'|'.join(_SIGNING_PREFIXES)})[a-z\-]+|{'|'.join(sorted(_SECRET_PARAMETERS))})"
+    r"(?:=|%3d|\\u003d))(?:(?!%26)[^\s\"'<>&\\])+",
+    re.IGNORECASE,
+)
 
 
 def scheme_of(uri: str) -> str:
@@ -67,21 +77,28 @@ def redact(uri: str) -> str:
     clean = _CONTROL.sub("?", uri)
     try:
         parts = urlsplit(clean)
-        has_password = parts.password is not None
+        # Alone, the name before an object storage's bucket is an Airflow connection id.
+        has_credentials = parts.password is not None or (
+            parts.username is not None and parts.scheme in ("http", "https")
+        )
     except ValueError:
         # Not a URL that can be taken apart, so nothing behind the path can be trusted.
         return clean.split("?", 1)[0]
-    if not has_password and not parts.query and not parts.fragment:
+    if not has_credentials and not parts.query and not parts.fragment:
         return clean
     netloc = parts.netloc
-    if has_password:
+    if has_credentials:
         netloc = f"***@{netloc.rpartition('@')[2]}"
     return urlunsplit((parts.scheme, netloc, parts.path, _public_query(parts.query), ""))
 
 
 def redact_text(text: str) -> str:
-    """Return a message with every URI in it redacted."""
-    return _URI_IN_TEXT.sub(lambda match: redact(match.group()), text)
+    """Return a message with every URI in it redacted, and every secret parameter outside one."""
+    return _hide(_URI_IN_TEXT.sub(lambda match: redact(match.group()), text))
+
+
+def _hide(text: str) -> str:
+    return _SECRET_IN_TEXT.sub(r"\1***", text)
 
 
 def _public_query(query: str) -> str:
@@ -93,4 +110,5 @@ def _public_query(query: str) -> str:
     }
     if hidden:
         hidden |= _COMPANIONS
-    return "&".join(item for name, item in items if name not in hidden)
+    # What is left may hold a whole presigned URL as its value.
+    return "&".join(_hide(item) for name, item in items if name not in hidden)

@@ -88,7 +88,9 @@ def _environment(emulator: Emulator, photographs: Path) -> dict[str, str]:
 def _airflow(environment: dict[str, str], *arguments: str) -> int:
     with LOG.open("a") as log:
         command = [sys.executable, "-m", "airflow", *arguments]
-        return subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
+        return subprocess.run(
+            command, env=environment, stdout=log, stderr=log, check=False
+        ).returncode
 
 
 def _show(table: Path) -> None:

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
-from airflow_imagetag.hooks.settings import allowed_local_folders
+from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.account import Account, parse_account
 from airflow_imagetag.service.caller import Caller
@@ -39,7 +39,7 @@ class ImageTagHook(BaseHook):
     """
 
     conn_name_attr = "imagetag_conn_id"
-    default_conn_name = "imagetag_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = "imagetag"
     hook_name = "Image labels (ImageTag)"
 
@@ -102,6 +102,8 @@ class ImageTagHook(BaseHook):
         return await _tag(self._tagger, as_image(image))
 
     async def __aenter__(self) -> Self:
+        if self._tagger is not None:
+            raise RuntimeError("This hook is open already: one 'async with' at a time.")
         tagger = self._new_tagger(await self._aaccount(), max_connections=ASYNC_CONNECTIONS)
         self._tagger = await tagger.__aenter__()
         return self

@@ -1,4 +1,4 @@
-"""The ``[imagetag]`` section of Airflow's configuration."""
+"""The default connection, and the ``[imagetag]`` section of Airflow's configuration."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ import re
 
 from airflow.providers.common.compat.sdk import conf
 
+DEFAULT_CONN_ID = "imagetag_default"
+
 SECTION = "imagetag"
+
+DEFAULT_MAX_RESULT_ROWS = 500_000
+"""About 15 MB in the metadata database, as Airflow keeps a DataFrame."""
 
 
 def allowed_local_folders() -> list[str]:
     """Return the folders under which local images named by data may be read."""
     text = conf.get(SECTION, "allowed_local_paths", fallback="") or ""
     return [folder.strip() for folder in re.split(r"[,:]", text) if folder.strip()]
+
+
+def allowed_private_hosts() -> list[str]:
+    """Return the hosts of private networks that images may be downloaded from."""
+    text = conf.get(SECTION, "allowed_private_hosts", fallback="") or ""
+    return [host.strip() for host in text.split(",") if host.strip()]
+
+
+def checkpoint_path() -> str | None:
+    """Return the folder of checkpoints; None where runs without a store keep none."""
+    return conf.get(SECTION, "checkpoint_path", fallback="") or None
+
+
+def max_result_rows() -> int:
+    """Return how many labels a run without a store may return."""
+    return int(conf.getint(SECTION, "max_result_rows", fallback=DEFAULT_MAX_RESULT_ROWS))

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
-from airflow_imagetag.hooks.imagetag import ImageTagHook
-from airflow_imagetag.operators.options import Number, parse_options
+from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, checkpoint_path
+from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.sources.values import ValueImages
+from airflow_imagetag.stores.base import LabelStore
 
 if TYPE_CHECKING:
     import jinja2
     import pandas as pd
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_imagetag.operators.options import Number
     from airflow_imagetag.operators.run import LabelRun, Outputs
+    from airflow_imagetag.stores.parquet import ParquetLabelStore
 
 
 class ImageTagOperator(BaseOperator):
-    """Labels images and returns a DataFrame with one row for each image and label.
+    """Labels images, and returns a DataFrame of labels or keeps a table of labels up to date.
+
+    Without a store the result is a labels frame, one row for each image and label, and nothing is
+    remembered. With a store only images that it does not hold yet are labelled, each batch is
+    written when it is finished, and the result is the summary.
 
     The images are labelled concurrently, at the rate that the account's quota allows. An image
     that cannot be labelled becomes a row of the failures and does not stop the others; a fault of
-    the account or the connection stops the task at once. XComs: ``return_value`` is the labels
-    frame, ``failures`` the failures frame and ``summary`` a dict of counts; they are there when the
-    task fails, too.
+    the account or the connection stops the task at once. XComs: ``failures`` is the failures
+    frame and ``summary`` a dict of counts; they are there when the task fails, too.
 
     :param images: a list of URIs, dicts with ``key_column`` and ``uri_column`` (or ``content``),
         ``Image`` objects or bytes; a DataFrame with the two columns; or the output of an upstream
-        task that returns one of these. A URI is an http(s) URL, an object-storage URI such as
+        task that returns one of these; or a source, ``SqlImages`` or ``ObjectStorageImages``. A
+        URI is an http(s) URL, an object-storage URI such as
         ``s3://aws_default@bucket/key``, or a local path that stands in the DAG file or lies inside
         ``[imagetag] allowed_local_paths``. (templated)
     :param imagetag_conn_id: id of the connection. (templated)
@@ -46,9 +54,20 @@ class ImageTagOperator(BaseOperator):
     :param max_in_flight: images handled at the same time; None takes the connection's
         ``max_in_flight``, else 32. (templated)
     :param requests_per_second: pace of this task; None takes the connection's quota. (templated)
+    :param store: where labels are kept: ``SqlLabelStore`` or ``ParquetLabelStore``. (templated)
+    :param retag: with a store, when an image that it holds is labelled again: ``changed``, when its
+        version differs; ``never``; ``always``, in every run and at full price. (templated)
+    :param retry_failed: with a store, whether images that failed by their own fault are tried
+        again. (templated)
+    :param batch_size: finished images that are written together. (templated)
+    :param flush_seconds: how long a finished image waits at most to be written. (templated)
+    :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
+    :param fetch: who downloads http(s) URLs: ``service``, or ``worker``, which refuses addresses
+        of private networks. (templated)
     :raises ConfigurationError: the connection or a parameter is wrong; nothing was sent.
     :raises RequestRefusedError: the account or the key is refused.
     :raises TransientError: the service is down.
+    :raises StoreError: the store failed; what it was not given is in the XCom ``unsaved``.
     :raises TooManyFailuresError: more images failed than ``max_failure_ratio`` allows.
     """
 
@@ -63,6 +82,13 @@ class ImageTagOperator(BaseOperator):
         "max_failure_ratio",
         "max_in_flight",
         "requests_per_second",
+        "store",
+        "retag",
+        "retry_failed",
+        "batch_size",
+        "flush_seconds",
+        "shard",
+        "fetch",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
     ui_color = "#e8f0d8"
@@ -71,7 +97,7 @@ class ImageTagOperator(BaseOperator):
         self,
         *,
         images: Any,
-        imagetag_conn_id: str = ImageTagHook.default_conn_name,
+        imagetag_conn_id: str = DEFAULT_CONN_ID,
         key_column: str = DEFAULT_KEY_COLUMN,
         uri_column: str = DEFAULT_URI_COLUMN,
         min_probability: float | str = 0.0,
@@ -80,10 +106,24 @@ class ImageTagOperator(BaseOperator):
         max_failure_ratio: float | str = 0.1,
         max_in_flight: int | str | None = None,
         requests_per_second: float | str | None = None,
+        store: LabelStore | None = None,
+        retag: str = "changed",
+        retry_failed: bool | str = False,
+        batch_size: int | str = 200,
+        flush_seconds: float | str = 2.0,
+        shard: str | None = None,
+        fetch: str = "service",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.images = images if _is_for_airflow(images) else ValueImages(images, literal=True)
+        self.store = store
+        self.retag = retag
+        self.retry_failed = retry_failed
+        self.batch_size: Number = batch_size
+        self.flush_seconds: Number = flush_seconds
+        self.shard = shard
+        self.fetch = fetch
         self.imagetag_conn_id = imagetag_conn_id
         self.key_column = key_column
         self.uri_column = uri_column
@@ -110,13 +150,21 @@ class ImageTagOperator(BaseOperator):
             if id(content.value) in (seen_oids or ()):
                 return content.from_upstream()
             return content.rendered(lambda text: render(text, context, jinja_env, seen_oids))
+        if isinstance(content, (ImageSource, LabelStore)):
+            # Airflow renders the fields in place, and mapped tasks may share the object.
+            content = copy.copy(content)
         rendered = render(content, context, jinja_env, seen_oids)
         if content is self.images and not _is_for_airflow(rendered):
             return ValueImages(rendered)
         return rendered
 
-    def execute(self, context: Context) -> pd.DataFrame:
-        """Label the images; push ``failures`` and ``summary``; return the labels frame."""
+    def execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
+        """Label the images and push ``failures`` and ``summary``.
+
+        :return: the labels frame, or with a store the summary.
+        """
+        from airflow_imagetag.hooks.imagetag import ImageTagHook
+        from airflow_imagetag.operators.options import parse_options
         from airflow_imagetag.operators.run import LabelRun
 
         options = parse_options(
@@ -125,15 +173,24 @@ class ImageTagOperator(BaseOperator):
             max_images=self.max_images,
             max_failure_ratio=self.max_failure_ratio,
             max_in_flight=self.max_in_flight,
+            batch_size=self.batch_size,
+            flush_seconds=self.flush_seconds,
+            retag=self.retag,
+            retry_failed=self.retry_failed,
+            shard=self.shard,
+            fetch=self.fetch,
             requests_per_second=self.requests_per_second,
         )
-        images = self.images if isinstance(self.images, ValueImages) else ValueImages(self.images)
+        images = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
+        if isinstance(images, ValueImages):
+            images = images.with_columns(self.key_column, self.uri_column)
+        checkpoint = None if self.store is not None else self._checkpoint(context)
         self._run = LabelRun(
             ImageTagHook(self.imagetag_conn_id),
-            images.entries(key_column=self.key_column, uri_column=self.uri_column),
+            images,
             options,
-            total=len(images),
-            literal_paths=images.literal_paths(),
+            store=self.store,
+            checkpoint=checkpoint,
         )
         try:
             self._run.run()
@@ -144,7 +201,19 @@ class ImageTagOperator(BaseOperator):
         outputs = self._run.outputs()
         _push(context, "failures", outputs.failures)
         _push(context, "summary", outputs.summary)
+        if self.store is not None:
+            return outputs.summary
+        if checkpoint is not None:
+            checkpoint.remove()
         return outputs.labels
+
+    def _checkpoint(self, context: Context) -> ParquetLabelStore | None:
+        folder, task_instance = checkpoint_path(), context.get("ti")
+        if folder is None or task_instance is None:
+            return None
+        from airflow_imagetag.operators.checkpoint import checkpoint_store
+
+        return checkpoint_store(folder, task_instance)
 
     def on_kill(self) -> None:
         """End the run: nothing more is sent, and what is finished is kept."""
@@ -155,8 +224,10 @@ class ImageTagOperator(BaseOperator):
         try:
             _push(context, "failures", outputs.failures)
             _push(context, "summary", outputs.summary)
-            if self.do_xcom_push:
+            if self.store is None and self.do_xcom_push:
                 _push(context, "return_value", outputs.labels)
+            elif len(outputs.labels):
+                _push(context, "unsaved", outputs.labels)
         except Exception:  # the error that ended the run is on its way and says more
             self.log.exception("The outputs of the unfinished run could not be kept")
 
@@ -168,9 +239,11 @@ def _push(context: Context, key: str, value: Any) -> None:
 
 
 def _is_for_airflow(images: Any) -> bool:
-    """Tell whether Airflow has to turn the value into images first: an XComArg, a callable."""
+    """Tell whether the value is no list of images yet: an XComArg, a callable, a source."""
     if isinstance(images, os.PathLike):
         return False
+    if isinstance(images, ImageSource):
+        return True
     if callable(images) or callable(getattr(images, "resolve", None)):
         return True
     return next(iter(XComArg.iter_xcom_references(images)), None) is not None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.pending import Rule, parse_rule
+from airflow_imagetag.shards import Shard, parse_shard
+
+T = TypeVar("T")
 
 Number = int | float | str | None
 
@@ -20,6 +25,11 @@ class Options:
     :param max_failure_ratio: from 0 to 1.
     :param max_in_flight: None takes the connection's.
     :param requests_per_second: None takes the connection's.
+    :param batch_size: finished images that are written together.
+    :param flush_seconds: how long a finished image waits at most to be written.
+    :param rule: what counts as new.
+    :param shard: only this part of the source; None for all of it.
+    :param fetch: who downloads http(s) URLs: ``service`` or ``worker``.
     """
 
     min_probability: float
@@ -28,6 +38,11 @@ class Options:
     max_failure_ratio: float
     max_in_flight: int | None
     requests_per_second: float | None
+    batch_size: int
+    flush_seconds: float
+    rule: Rule
+    shard: Shard | None
+    fetch: str
 
 
 def parse_options(
@@ -38,6 +53,12 @@ def parse_options(
     max_failure_ratio: Number,
     max_in_flight: Number,
     requests_per_second: Number,
+    batch_size: Number,
+    flush_seconds: Number,
+    retag: str,
+    retry_failed: bool | str,
+    shard: str | None,
+    fetch: str,
 ) -> Options:
     """Check the numbers and return them.
 
@@ -50,7 +71,24 @@ def parse_options(
         max_failure_ratio=_share("max_failure_ratio", max_failure_ratio),
         max_in_flight=_count("max_in_flight", max_in_flight),
         requests_per_second=_rate("requests_per_second", requests_per_second),
+        batch_size=_required("batch_size", _count("batch_size", batch_size)),
+        flush_seconds=_required("flush_seconds", _rate("flush_seconds", flush_seconds)),
+        rule=parse_rule(retag, retry_failed),
+        shard=parse_shard(shard),
+        fetch=_fetch(fetch),
     )
+
+
+def _fetch(value: str) -> str:
+    if value not in ("service", "worker"):
+        raise ConfigurationError(f"fetch must be 'service' or 'worker', not {value!r}.")
+    return value
+
+
+def _required(name: str, value: T | None) -> T:
+    if value is None:
+        raise ConfigurationError(f"{name} must be a number above 0, not None.")
+    return value
 
 
 def _share(name: str, value: Number) -> float:

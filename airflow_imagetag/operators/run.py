@@ -1,28 +1,37 @@
-"""One execution of the operator: hook, engine and frames put together."""
+"""One execution of the operator: hook, source, engine, frame or store put together."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.errors import RunInterruptedError, TooManyFailuresError
+from airflow_imagetag.addresses import names_private_host
+from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
+from airflow_imagetag.hooks import settings
 from airflow_imagetag.hooks.imagetag import ImageTagHook
-from airflow_imagetag.hooks.settings import allowed_local_folders
-from airflow_imagetag.models import Entry
 from airflow_imagetag.operators.options import Options
-from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.operators.work import Work, into_checkpointed_frame, into_frame, into_store
+from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.sources.content import MAX_IMAGE_BYTES, ContentReader
+from airflow_imagetag.sources.object_storage import ObjectStorageImages
+from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.tagging import progress
 from airflow_imagetag.tagging.engine import DRAIN_SECONDS, Run, Settings
-from airflow_imagetag.tagging.frames import FrameSink
+from airflow_imagetag.tagging.outcomes import Counts
+from airflow_imagetag.tagging.sinks import FrameSink, StoreSink, failures_frame
 from airflow_imagetag.tagging.stopping import StopSignal, run_in_thread
+from airflow_imagetag.transport.download import download
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from airflow_imagetag.stores.base import LabelStore
+    from airflow_imagetag.stores.parquet import ParquetLabelStore
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +43,12 @@ NAMED_ERRORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a run leaves behind: the labels frame, the failures frame and the summary."""
+    """What a run leaves behind.
+
+    :param labels: the labels frame; with a store, the labels that it could not be given.
+    :param failures: the failures frame.
+    :param summary: counts.
+    """
 
     labels: pd.DataFrame
     failures: pd.DataFrame
@@ -42,50 +56,40 @@ class Outputs:
 
 
 class LabelRun:
-    """Labels entries through a hook and keeps what came of it.
+    """Labels the images of a source through a hook.
 
     :param hook: the account.
-    :param entries: what to label.
+    :param source: where the images are.
     :param options: the operator's checked parameters.
-    :param total: number of entries, None if unknown.
-    :param literal_paths: local paths that the DAG's author wrote.
+    :param store: where the labels go; None collects them in a frame.
+    :param checkpoint: with a frame, where they are kept for the task's next try.
     """
 
     def __init__(
         self,
         hook: ImageTagHook,
-        entries: Iterator[Entry],
+        source: ImageSource,
         options: Options,
         *,
-        total: int | None,
-        literal_paths: Collection[str] = (),
+        store: LabelStore | None = None,
+        checkpoint: ParquetLabelStore | None = None,
     ) -> None:
-        self._account = hook.account
         self._hook = hook
+        self._account = hook.account
+        self._source = source
         self._options = options
-        self._total = total
+        self._store = store
+        self._checkpoint = checkpoint
+        self._frame = FrameSink(max_rows=settings.max_result_rows())
+        self._stored = StoreSink()
         self._stop = StopSignal()
-        self._sink = FrameSink(min_probability=options.min_probability, top_k=options.top_k)
+        self._total = len(source) if isinstance(source, ValueImages) and store is None else None
+        self._rate = options.requests_per_second or self._account.requests_per_second
         self._max_in_flight = (
             options.max_in_flight or self._account.max_in_flight or DEFAULT_MAX_IN_FLIGHT
         )
-        self._tagger = hook.tagger(
-            ContentReader(allowed_local_folders(), literal_paths),
-            max_connections=self._max_in_flight,
-        )
-        self._engine = Run(
-            islice(entries, options.max_images),
-            self._tagger,
-            self._sink,
-            Settings(
-                max_in_flight=self._max_in_flight,
-                requests_per_second=(
-                    options.requests_per_second or self._account.requests_per_second
-                ),
-            ),
-            self._stop,
-            total=total,
-        )
+        self._counts = Counts()
+        self._started = time.monotonic()
         self._elapsed_seconds = 0.0
 
     def stop(self) -> None:
@@ -97,72 +101,163 @@ class LabelRun:
 
         :raises ImageTagError: what ended the run before its last image, or made it fail after.
         """
-        started = time.monotonic()
+        _check_xcom_can_hold_frames()
+        self._started = time.monotonic()
+        rate = "no limit of" if self._rate is None else f"{self._rate:g}"
         log.info(
-            "Labelling %s images with %s at %s: up to %d at a time, %s",
-            "some" if self._total is None else f"{self._total:,}",
+            "Labelling %s images with %s at %s: up to %d at a time, %s requests per second",
+            "new" if self._total is None else f"{self._total:,}",
             self._account.api,
             self._account.endpoint,
             self._max_in_flight,
-            self._pace(),
+            rate,
         )
         try:
-            # The writer's last batch comes after the answers that were waited for.
-            run_in_thread(self._main, self._stop, grace_seconds=DRAIN_SECONDS + 4)
+            with self._open() as work:
+                self._run(work)
         finally:
-            self._elapsed_seconds = time.monotonic() - started
+            self._elapsed_seconds = time.monotonic() - self._started
             log.info("Ended: %s", self._progress())
         if self._stop.requested:
             raise RunInterruptedError(
                 f"The run was asked to end before its last image: {self._progress()}. What it "
-                "finished is in the outputs."
+                "finished is in its outputs."
             )
         self._check_failures()
 
     def outputs(self) -> Outputs:
         """Return what the run finished so far."""
-        counts = self._engine.counts
         price = self._account.price_per_thousand
         elapsed = self._elapsed_seconds
+        counts = self._counts
+        frame = self._frame
+        failures = frame.failures
+        if self._store is not None:
+            frame = FrameSink()
+            frame.write(self._stored.unsaved)
+            failures = self._stored.failures
         return Outputs(
-            self._sink.labels_frame(),
-            self._sink.failures_frame(),
+            frame.labels_frame(),
+            failures_frame(failures),
             {
                 **asdict(counts),
                 "elapsed_seconds": round(elapsed, 3),
                 "images_per_second": round(counts.done / elapsed, 3) if elapsed else 0.0,
                 "estimated_cost": None if price is None else round(counts.calls * price / 1000, 6),
-                "store": None,
+                "store": None if self._store is None else self._store.serialize(),
             },
         )
 
-    async def _main(self) -> None:
-        async with self._tagger:
-            await self._engine.run()
+    def _open(self) -> AbstractContextManager[Work]:
+        api = self._account.api
+        if self._store is not None:
+            return into_store(self._source, self._options, self._stored, self._store, api)
+        self._check_size()
+        if self._checkpoint is not None:
+            return into_checkpointed_frame(
+                self._source, self._options, self._frame, self._checkpoint, api
+            )
+        return into_frame(self._source, self._options, self._frame)
+
+    def _run(self, work: Work) -> None:
+        if work.resumed:
+            log.info("An earlier try of this task finished %d images already", work.resumed)
+        self._counts.tagged = self._counts.reused = work.resumed
+        tagger = self._hook.tagger(self._reader(), max_connections=self._max_in_flight)
+        engine = Run(
+            work.entries,
+            tagger,
+            work.sink,
+            Settings(
+                max_in_flight=self._max_in_flight,
+                requests_per_second=self._rate,
+                batch_size=self._options.batch_size,
+                flush_seconds=self._options.flush_seconds,
+            ),
+            self._stop,
+            counts=self._counts,
+            total=self._total,
+            paid=work.paid,
+        )
+
+        async def main() -> None:
+            async with tagger:
+                await engine.run()
+
+        # The writer's last batch comes after the answers that were waited for.
+        run_in_thread(main, self._stop, grace_seconds=DRAIN_SECONDS + 4)
+
+    def _reader(self) -> ContentReader:
+        source = self._source
+        folders = settings.allowed_local_folders()
+        literal_paths: frozenset[str] = frozenset()
+        presign = False
+        if isinstance(source, ValueImages):
+            literal_paths = source.literal_paths()
+        elif isinstance(source, ObjectStorageImages):
+            presign = source.send == "url"
+            folders += source.literal_folders()
+        return ContentReader(
+            folders,
+            literal_paths,
+            presign=presign,
+            fetch=self._fetch() if self._options.fetch == "worker" else None,
+            may_reach_private=names_private_host(self._account.endpoint),
+        )
+
+    def _fetch(self) -> partial[bytes]:
+        return partial(
+            download,
+            max_bytes=MAX_IMAGE_BYTES,
+            timeout_seconds=self._account.timeout_seconds,
+            allowed_hosts=settings.allowed_private_hosts(),
+        )
+
+    def _check_size(self) -> None:
+        """Refuse a result that is sure to be too large before anything is paid."""
+        limit = settings.max_result_rows()
+        images = min(self._total or 0, self._options.max_images or self._total or 0)
+        if images > limit:
+            raise ConfigurationError(
+                f"{images:,} images make more than the {limit:,} labels that an XCom should hold "
+                "([imagetag] max_result_rows). Give the task a store, such as "
+                "store=SqlLabelStore(...), or split the images between mapped tasks."
+            )
 
     def _check_failures(self) -> None:
-        failures = self._sink.failures
-        counts = self._engine.counts
-        done = counts.done
-        if not failures or len(failures) <= self._options.max_failure_ratio * done:
+        counts = self._counts
+        if counts.failed <= self._options.max_failure_ratio * counts.done:
             return
+        failures = self._frame.failures if self._store is None else self._stored.failures
         commonest = Counter(
             failure.error if failure.code is None else f"{failure.error} ({failure.code})"
             for failure in failures
         ).most_common(NAMED_ERRORS)
         names = ", ".join(f"{name} {count:,}" for name, count in commonest)
+        where = "XCom 'return_value'" if self._store is None else "store"
         raise TooManyFailuresError(
-            f"{counts.failed:,} of {done:,} images failed ({counts.failed / done:.1%}), more than "
+            f"{counts.failed:,} of {counts.done:,} images failed "
+            f"({counts.failed / counts.done:.1%}), more than "
             f"max_failure_ratio={self._options.max_failure_ratio:g} allows. Commonest: {names}. "
-            f"The labels of the other {counts.tagged:,} are in the XCom 'return_value', the "
-            "failures in 'failures'."
+            f"The labels of the other {counts.tagged:,} are in the {where}, the failures in the "
+            "XCom 'failures'."
         )
-
-    def _pace(self) -> str:
-        rate = self._options.requests_per_second or self._account.requests_per_second
-        return "no limit of requests per second" if rate is None else f"{rate:g} requests/s"
 
     def _progress(self) -> str:
         return progress.line(
-            self._engine.counts, elapsed_seconds=self._elapsed_seconds, total=self._total
+            self._counts,
+            elapsed_seconds=time.monotonic() - self._started,
+            total=self._total,
+        )
+
+
+def _check_xcom_can_hold_frames() -> None:
+    """Refuse a pair of versions whose outputs could not be kept, before anything is paid."""
+    import pandas as pd
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    if not AIRFLOW_V_3_0_PLUS and int(pd.__version__.partition(".")[0]) >= 3:
+        raise ConfigurationError(
+            f"Airflow 2 cannot put a DataFrame of pandas {pd.__version__} into an XCom. Install "
+            "'pandas<3', or Airflow 3."
         )

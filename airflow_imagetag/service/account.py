@@ -147,15 +147,17 @@ def _endpoint(fields: _Fields, host: str | None, port: int | None, schema: str |
             "host must be a host name or 'https://host:port' with no path; the path follows from "
             "'api'."
         )
-    if not parts.hostname or not _HOST.fullmatch(parts.netloc.removesuffix(f":{url_port}")):
+    name = parts.netloc.removesuffix(f":{url_port}")
+    # urlsplit drops line breaks, so the text is looked at as well.
+    if not parts.hostname or not _TOKEN.fullmatch(text) or not _HOST.fullmatch(name):
         raise fields.error("host is not a host name or URL.")
     scheme = _agree(fields, "scheme", parts.scheme.lower() or None, (schema or "").lower() or None)
     if scheme not in (None, "http", "https"):
         raise fields.error(f"schema must be 'https' or 'http', not {scheme!r}.")
     chosen_port = _agree(fields, "port", url_port, port or None)
     suffix = "" if chosen_port is None else f":{chosen_port}"
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{scheme or 'https'}://{name}{suffix}"
+    hostname = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{scheme or 'https'}://{hostname}{suffix}"
 
 
 def _agree(fields: _Fields, name: str, in_host: T | None, in_field: T | None) -> T | None:
@@ -180,7 +182,7 @@ def _app_id(value: Any) -> str:
 
 def _bucket(value: Any) -> str:
     text = str(value)
-    if not _TOKEN.fullmatch(text) or "&" in text:
+    if not isinstance(value, (str, int)) or not _TOKEN.fullmatch(text) or "&" in text:
         raise ValueError("must be a bucket name")
     return text
 
@@ -188,7 +190,7 @@ def _bucket(value: Any) -> str:
 def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"must be a number, not {value!r}")
@@ -218,17 +220,22 @@ def _positive_int(value: Any) -> int:
 
 def _one_of(names: frozenset[str]) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
-        if value not in names:
+        # JSON may hold a list here, which no set can be asked for.
+        if not isinstance(value, str) or value not in names:
             raise ValueError(f"must be one of {', '.join(sorted(names))}, not {value!r}")
-        return str(value)
+        return value
 
     return parse
 
 
 def _proxy(value: Any) -> str:
-    parts = urlsplit(str(value))
-    # The value may hold a password, so the message does not repeat it.
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    # The value may hold a password, so no message repeats it, urlsplit's own neither.
+    try:
+        parts = urlsplit(str(value))
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise ValueError("must be the URL of an HTTP proxy, such as http://proxy.example:3128")
     return str(value)
 

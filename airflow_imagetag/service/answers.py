@@ -138,6 +138,9 @@ def label_name(answer: Answer, value: Any) -> str:
     """Return a label's name, or raise what ``malformed`` makes."""
     if not isinstance(value, str) or not value.strip():
         raise malformed(answer, "a label has no name")
+    # JSON may hold half of a character, which no table and no file can store.
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise malformed(answer, "a label's name is not a text")
     return value
 
 
@@ -177,11 +180,13 @@ def _error(
     said = document.get("message") if document else None
     words = f" It says: {_quote(said)}" if isinstance(said, str) and said else ""
     where = f"HTTP {answer.status}" if code == str(answer.status) else f"code {code}"
+    # A backend that took too long, or a success that is not understood, may have done the work.
+    unclear = answer.status == 504 or meaning.error is MalformedAnswerError
     return meaning.error(
         f"{meaning.advice[0].upper()}{meaning.advice[1:]} ({where}).{words}",
         code=code,
         status=answer.status,
-        billing=Billing.REFUSED if answer.status != 504 else Billing.UNKNOWN,
+        billing=Billing.UNKNOWN if unclear else Billing.REFUSED,
         retry_after_seconds=_retry_after_seconds(answer.headers),
     )
 
@@ -195,7 +200,7 @@ def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         seconds = (
             parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
         ).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, seconds)
 
@@ -203,6 +208,6 @@ def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
 def _quote(text: str | bytes) -> str:
     if isinstance(text, bytes):
         text = text[: 4 * _MAX_QUOTED_CHARACTERS].decode("utf-8", "replace")
-    # The service may repeat the URL it was given, with the signature in it.
-    short = redact_text(" ".join(text.split()))[:_MAX_QUOTED_CHARACTERS]
+    # The service may repeat the URL it was given, with the signature in it; JSON may escape '/'.
+    short = redact_text(" ".join(text.split()).replace("\\/", "/"))[:_MAX_QUOTED_CHARACTERS]
     return repr(short)

@@ -65,7 +65,7 @@ class ReusableSignature:
     """
 
     app_id: str
-    secret_id: str
+    secret_id: str = field(repr=False)
     secret_key: str = field(repr=False)
     bucket: str = ""
     lifetime_seconds: int = 3600

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from airflow_imagetag.addresses import is_link_local, names_private_host
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
     ImageNotAllowedError,
+    ImageTagError,
     ImageTooLargeError,
     ImageUnreadableError,
     InvalidImageError,
@@ -20,6 +23,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.models import Image
 from airflow_imagetag.service.base import Payload
+from airflow_imagetag.storages import storage_path
 from airflow_imagetag.uris import is_http, is_local, local_path, redact, redact_text, scheme_of
 
 if TYPE_CHECKING:
@@ -35,6 +39,9 @@ A list of what is allowed, since fsspec knows many more, and some of them (``sim
 ``zip``, ``ftp``) would reach the worker's disk or network behind the rules below.
 """
 
+PRESIGNED_SECONDS = 3600
+"""How long a presigned URL lives: longer than the image waits, retries included."""
+
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """No interface of the service takes an image anywhere near this; more is not read into memory."""
 
@@ -48,14 +55,27 @@ class ContentReader:
 
     :param allowed_folders: absolute paths of folders.
     :param literal_paths: paths or file URIs that the DAG's author wrote.
+    :param presign: hand object-storage images to the service as presigned URLs.
+    :param fetch: downloads an http(s) URL on the worker; None leaves that to the service.
+    :param may_reach_private: whether the service can be in the same private network as an image;
+        False refuses URLs of private addresses, which a service in the internet cannot fetch.
     :raises ConfigurationError: a folder is not an absolute path.
     """
 
     def __init__(
-        self, allowed_folders: Iterable[str] = (), literal_paths: Collection[str] = ()
+        self,
+        allowed_folders: Iterable[str] = (),
+        literal_paths: Collection[str] = (),
+        *,
+        presign: bool = False,
+        fetch: Callable[[str], bytes] | None = None,
+        may_reach_private: bool = True,
     ) -> None:
         self._folders = [os.path.realpath(_absolute(folder)) for folder in allowed_folders]
         self._literal_paths = literal_paths
+        self._presign = presign
+        self._fetch = fetch
+        self._may_reach_private = may_reach_private
 
     def payload(self, image: Image) -> Payload:
         """Return what to send of the image; blocks while it reads.
@@ -69,14 +89,34 @@ class ContentReader:
         if image.uri is None:
             raise InvalidImageError("The image has neither a URI nor bytes.")
         if is_http(image.uri):
-            return Payload(url=image.uri)
+            return self._web(image.uri)
+        if self._presign and not is_local(image.uri):
+            return Payload(url=_presigned(image.uri))
         content = self._local(image.uri) if is_local(image.uri) else _stored(image.uri)
         if not content:
             raise ImageEmptyError(f"{redact(image.uri)} is empty: it has zero bytes.")
         return _payload(content)
 
+    def _web(self, url: str) -> Payload:
+        if self._fetch is not None:
+            content = self._fetch(url)
+            if not content:
+                raise ImageEmptyError(f"{redact(url)} is empty: it has zero bytes.")
+            return _payload(content)
+        if is_link_local(url) or (not self._may_reach_private and names_private_host(url)):
+            raise ImageNotAllowedError(
+                f"{redact(url)} is an address of a private network: the service is not asked to "
+                "fetch it. To have the worker send the image, use fetch='worker' and the option "
+                "[imagetag] allowed_private_hosts."
+            )
+        return Payload(url=url)
+
     def _local(self, uri: str) -> bytes:
-        path = os.path.realpath(local_path(uri))
+        try:
+            path = os.path.realpath(local_path(uri))
+        except ValueError:
+            # A zero byte, or half of a character.
+            raise ImageUnreadableError(f"{redact(uri)} is no name that a file can have.") from None
         inside = any(os.path.commonpath((path, folder)) == folder for folder in self._folders)
         if not inside and uri not in self._literal_paths:
             raise ImageNotAllowedError(
@@ -109,32 +149,48 @@ def _absolute(folder: str) -> str:
     return folder
 
 
-def _stored(uri: str) -> bytes:
+def _checked_storage_path(uri: str) -> Any:
     scheme = scheme_of(uri)
     if scheme not in STORAGE_SCHEMES:
         raise InvalidImageError(
             f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), a "
             "local path, or an object storage such as s3, gs or abfs."
         )
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+    return storage_path(uri)
 
+
+def _stored(uri: str) -> bytes:
+    path = _checked_storage_path(uri)
+    with _storage_errors(uri), path.open("rb") as file:
+        return _limited(file, uri)
+
+
+def _presigned(uri: str) -> str:
+    path = _checked_storage_path(uri)
+    with _storage_errors(uri):
+        try:
+            return str(path.fs.sign(path.path, expiration=PRESIGNED_SECONDS))
+        except NotImplementedError:
+            raise ConfigurationError(
+                f"The storage of {redact(uri)} cannot make presigned URLs; use send='bytes'."
+            ) from None
+
+
+@contextmanager
+def _storage_errors(uri: str) -> Iterator[None]:
     try:
-        file: BinaryIO
-        with ObjectStoragePath(uri).open("rb") as file:  # type: ignore[no-untyped-call]
-            return _limited(file, uri)
+        yield
+    except ImageTagError:
+        raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ImageUnreadableError(f"{redact(uri)} does not exist.") from None
     except PermissionError:
         raise ImageUnreadableError(f"{redact(uri)}: the storage refuses to read it.") from None
-    except AirflowNotFoundException as error:
-        raise ConfigurationError(f"{redact(uri)} cannot be read: {error}") from None
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{redact(uri)} cannot be read: {error}. Install the package for {scheme}://, for S3 "
-            "with 'pip install airflow-provider-imagetag[s3]'."
+    except ValueError as error:
+        # Such as a bucket without a key: another try would meet the same.
+        raise ImageUnreadableError(
+            f"{redact(uri)} cannot be read: {redact_text(str(error))}"
         ) from None
-    except ImageTooLargeError:
-        raise
     # Each storage's library has an error tree of its own; whatever it raises is retried, and then
     # recorded for this image with its name.
     except Exception as error:  # noqa: BLE001

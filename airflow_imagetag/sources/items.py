@@ -88,4 +88,16 @@ def _checked(key: str | None, uri: Any, content: Any, version: str | None) -> Im
         key = redact(text) if text else f"sha256:{hashlib.sha256(data or b'').hexdigest()}"
     if not key:
         raise InvalidImageError("The image has no key: it is an empty text.")
+    for name, value in (("key", key), ("URI", text), ("version", version)):
+        _check_text(name, value)
     return Image(key, text, data, version)
+
+
+def _check_text(name: str, value: str | None) -> None:
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        # JSON may hold half of a character, and one such cell would spoil the whole output.
+        raise InvalidImageError(
+            f"The image's {name} is not a text: it holds half of a character."
+        ) from None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
+from airflow_imagetag.shards import Shard
+from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import (
     CONTENT_COLUMN,
     DEFAULT_KEY_COLUMN,
@@ -24,7 +27,7 @@ _SHOWN_ITEMS = 10
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 
-class ValueImages:
+class ValueImages(ImageSource):
     """Images that are all in memory already.
 
     Wrapping keeps Airflow from rendering each of 100,000 strings as a Jinja template, and keeps
@@ -36,18 +39,23 @@ class ValueImages:
         files that it names may be read.
     """
 
+    # The operator renders what holds a template; Airflow would render every text.
+    template_fields: ClassVar[Sequence[str]] = ()
+
     def __init__(self, value: Any, *, literal: bool = False) -> None:
-        self.value = value
+        # What is shown of the images must not use them up.
+        self.value: Any = list(value) if isinstance(value, Iterator) else value
+        self._columns = (DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN)
         # The text as it stands in the DAG file: what a template in it becomes is data.
-        self._written = value if literal else None
+        self._written = self.value if literal else None
 
     def rendered(self, render: Callable[[str], Any]) -> ValueImages:
         """Return the images with their templates rendered; text without a template is kept.
 
         :param render: renders one template.
         """
-        images = ValueImages(_render(self.value, render))
-        images._written = self._written
+        images = copy.copy(self)
+        images.value = _render(self.value, render)
         return images
 
     def from_upstream(self) -> ValueImages:
@@ -58,44 +66,44 @@ class ValueImages:
         """Return the local paths and file URIs that stand in the DAG file as they are."""
         if self._written is None:
             return frozenset()
-        items = (_uri_of(item) for item in _flatten(self._written))
-        return frozenset(uri for uri in items if uri and is_local(uri))
+        uris = (_uri_of(item, *self._columns) for item in _flatten(self._written, *self._columns))
+        return frozenset(uri for uri in uris if uri and is_local(uri))
 
     def __len__(self) -> int:
         if _is_one(self.value):
             return 1
         return len(self.value) if hasattr(self.value, "__len__") else 0
 
-    def entries(
-        self, *, key_column: str = DEFAULT_KEY_COLUMN, uri_column: str = DEFAULT_URI_COLUMN
-    ) -> Iterator[Entry]:
+    def with_columns(self, key_column: str, uri_column: str) -> ValueImages:
+        """Return the same images with other names of columns or dict keys."""
+        images = copy.copy(self)
+        images._columns = (key_column, uri_column)
+        return images
+
+    def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Yield every image once; an entry that is wrong in itself comes as a rejected one.
 
-        :param key_column: column or dict key that names the image.
-        :param uri_column: column or dict key of the URI.
+        :param shard: only the images of this part.
+        :param limit: not needed here: all values are at hand.
         :raises ConfigurationError: the value as a whole is not a list of images.
         """
-        seen: dict[str, Image] = {}
-        items = _flatten(_decoded(self.value), key_column, uri_column)
-        for position, item in enumerate(items):
-            try:
-                image = as_image(item, key_column, uri_column)
-            except ImageError as error:
-                yield RejectedImage(name_of(item, key_column, position), None, error)
-                continue
-            first = seen.setdefault(image.key, image)
-            if first is image:
-                yield image
-            elif first == image:
-                yield SkippedImage(image.key)
-            else:
-                yield RejectedImage(image.key, image.display_uri, _duplicate(image.key))
+        del limit
+        # An upstream's mapped outputs are fetched as they are read, and that belongs in the thread
+        # that Airflow runs the task in; the engine reads entries in another.
+        value = list(self.value) if _is_lazy(self.value) else self.value
+        entries = _entries(value, *self._columns)
+        if shard is None:
+            return entries
+        return (entry for entry in entries if shard.holds(entry.key))
 
     def serialize(self) -> Any:
         """Return what Airflow shows: a short list as it is, of a long one the beginning."""
         if _is_frame(self.value):
             return repr(self)
         items = [self.value] if _is_one(self.value) else self.value
+        if isinstance(items, Set):
+            # The order of a set differs between processes, and each would make a new DAG version.
+            items = sorted(items, key=str)
         shown = [_shown(item) for item in islice(items, _SHOWN_ITEMS)]
         return shown if len(self) <= _SHOWN_ITEMS else {"count": len(self), "first": shown}
 
@@ -107,9 +115,33 @@ class ValueImages:
         return json.dumps(self.serialize(), ensure_ascii=False)
 
 
+def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
+    seen: dict[str, Image] = {}
+    items = _flatten(_decoded(value), key_column, uri_column)
+    for position, item in enumerate(items):
+        try:
+            image = as_image(item, key_column, uri_column)
+        except ImageError as error:
+            yield RejectedImage(name_of(item, key_column, position), None, error)
+            continue
+        first = seen.setdefault(image.key, image)
+        if first is image:
+            yield image
+        elif first == image:
+            yield SkippedImage(image.key)
+        else:
+            yield RejectedImage(image.key, image.display_uri, _duplicate(image.key))
+
+
 def _is_one(value: Any) -> bool:
     return isinstance(value, (str, bytes, bytearray, memoryview, Mapping, Image, os.PathLike)) or (
         not isinstance(value, Iterable)
+    )
+
+
+def _is_lazy(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence) and not _is_one(value) and not isinstance(value, (list, tuple))
     )
 
 
@@ -172,9 +204,9 @@ def _render(value: Any, render: Callable[[str], Any]) -> Any:
     return value
 
 
-def _uri_of(item: Any) -> str | None:
+def _uri_of(item: Any, key_column: str, uri_column: str) -> str | None:
     try:
-        return as_image(item).uri
+        return as_image(item, key_column, uri_column).uri
     except ImageError:
         return None
 

@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
 
-from airflow_imagetag.errors import Decision, ImageTagError
-from airflow_imagetag.models import Entry, Failure, RejectedImage, SkippedImage
+from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError
+from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
+from airflow_imagetag.tagging.lookups import Paid
 from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Tagger
 from airflow_imagetag.tagging.pace import Gate, evenly
 from airflow_imagetag.tagging.stopping import StopSignal
@@ -73,7 +74,9 @@ class Run:
     :param sink: where outcomes go.
     :param settings: bounds and pace.
     :param stop: asks the run to end early.
+    :param counts: where to count; None for counts of its own.
     :param total: number of entries, None if unknown; only for the log.
+    :param paid: returns what was paid for bytes with some digests in an earlier run; blocks.
     """
 
     def __init__(
@@ -84,17 +87,21 @@ class Run:
         settings: Settings,
         stop: StopSignal,
         *,
+        counts: Counts | None = None,
         total: int | None = None,
+        paid: Paid | None = None,
     ) -> None:
-        self.counts = Counts()
+        self.counts = Counts() if counts is None else counts
         self._entries = entries
         self._tagger = tagger
         self._sink = sink
         self._settings = settings
         self._stop = stop
         self._total = total
+        self._paid = paid
         self._error: BaseException | None = None
         self._outage = 0
+        self._late: list[Outcome] = []
         self._logged: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -116,6 +123,7 @@ class Run:
             self._stopping,
             self._threads,
             self.counts,
+            self._paid,
         )
         reporter = asyncio.create_task(self._report())
         writer = asyncio.create_task(self._write())
@@ -125,6 +133,8 @@ class Run:
             reporter.cancel()
             await self._finished.put(None)
             await writer
+            if self._late:
+                await self._flush(self._late)
             self._stop.detach()
             # Not waited for: after a stop, a thread may still hang in a storage's read.
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -163,11 +173,22 @@ class Run:
                 outcome = await self._outcome_of(entry)
             except StoppingError:
                 self.counts.skipped += 1
+            except asyncio.CancelledError:
+                self.counts.skipped += 1
+                raise
             except Exception as error:  # noqa: BLE001 (a fault of ours must end the run, not hang it)
                 self._end_with(error)
             else:
                 if outcome is not None:
-                    await self._finished.put(outcome)
+                    await self._hand_over(outcome)
+
+    async def _hand_over(self, outcome: Outcome) -> None:
+        try:
+            await self._finished.put(outcome)
+        except asyncio.CancelledError:
+            # A slow sink left no room before the run ended; it is paid for all the same.
+            self._late.append(outcome)
+            raise
 
     async def _outcome_of(self, entry: Entry) -> Outcome | None:
         if self._stopping.is_set():
@@ -176,12 +197,12 @@ class Run:
             self.counts.skipped += 1
             return None
         if isinstance(entry, RejectedImage):
-            return self._failure(entry.key, entry.uri, entry.error, attempts=0)
+            return self._failure(entry, GaveUpError(entry.error, 0))
         try:
             result = await self._labelling.label(entry)
         except GaveUpError as given_up:
             self._judge(given_up.error)
-            return self._failure(entry.key, entry.display_uri, given_up.error, given_up.attempts)
+            return self._failure(entry, given_up)
         self._outage = 0
         return result
 
@@ -196,16 +217,26 @@ class Run:
             if self._outage >= max(OUTAGE_IMAGES, self._settings.max_in_flight):
                 self._end_with(error)
 
-    def _failure(self, key: str, uri: str | None, error: ImageTagError, attempts: int) -> Failure:
+    def _failure(self, entry: Image | RejectedImage, given_up: GaveUpError) -> Failure:
+        error = given_up.error
         name = type(error).__name__
         self._logged[name] += 1
         if self._logged[name] <= LOGGED_FAILURES:
-            last = (
-                " Further ones are only counted." if self._logged[name] == LOGGED_FAILURES else ""
-            )
-            log.warning("Image %r failed: %s: %s%s", redact(key), name, error.message, last)
-        now = datetime.now(UTC)
-        return Failure(key, uri, name, error.code, error.message, attempts, now)
+            last = " More are only counted." if self._logged[name] == LOGGED_FAILURES else ""
+            log.warning("Image %r failed: %s: %s%s", redact(entry.key), name, error.message, last)
+        return Failure(
+            entry.key,
+            None if entry.uri is None else redact(entry.uri),
+            name,
+            error.code,
+            error.message,
+            given_up.attempts,
+            datetime.now(UTC),
+            version=entry.version,
+            content_sha256=given_up.digest,
+            is_final=error.decision is Decision.RECORD,
+            is_of_image=not isinstance(error, DuplicateKeyError),
+        )
 
     def _end_with(self, error: BaseException) -> None:
         if self._error is None:

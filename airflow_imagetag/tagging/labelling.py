@@ -11,9 +11,10 @@ from airflow_imagetag.errors import ImageError, ImageTagError, ThrottledError
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import retrying
+from airflow_imagetag.tagging.lookups import Lookups, Paid
 from airflow_imagetag.tagging.outcomes import Counts, Tagger
 from airflow_imagetag.tagging.pace import Gate
-from airflow_imagetag.tagging.reuse import Reuse
+from airflow_imagetag.tagging.reuse import Known, Reuse
 
 THROTTLED_HOLD_SECONDS = 0.5
 """Rest for the whole run after an answer that the quota was exceeded, unless it names a time."""
@@ -28,12 +29,14 @@ class GaveUpError(Exception):
 
     :param error: the last error.
     :param attempts: requests sent.
+    :param digest: SHA-256 of the bytes, where they were read.
     """
 
-    def __init__(self, error: ImageTagError, attempts: int) -> None:
+    def __init__(self, error: ImageTagError, attempts: int, digest: str | None = None) -> None:
         super().__init__(error)
         self.error = error
         self.attempts = attempts
+        self.digest = digest
 
 
 class Labelling:
@@ -45,6 +48,7 @@ class Labelling:
     :param stopping: set when nothing more may be sent.
     :param threads: where reading blocks.
     :param counts: the run's counts.
+    :param paid: returns what was paid for bytes with some digests in an earlier run; blocks.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Labelling:
         stopping: asyncio.Event,
         threads: Executor,
         counts: Counts,
+        paid: Paid | None = None,
     ) -> None:
         self._tagger = tagger
         self._gate = gate
@@ -62,6 +67,7 @@ class Labelling:
         self._stopping = stopping
         self._threads = threads
         self._counts = counts
+        self._lookups = None if paid is None else Lookups(paid, threads)
         self._reuse = Reuse()
 
     async def label(self, image: Image) -> TagResult:
@@ -73,11 +79,12 @@ class Labelling:
         payload = await self._load(image)
         if payload.digest is None:
             return await self._call(image, payload)
-        async with self._reuse.alone(payload.digest) as known:
+        async with self._reuse.alone(payload.digest) as heard:
+            known = heard or await self._recall(payload.digest)
             if isinstance(known, ImageError):
-                raise GaveUpError(known, attempts=0)
+                raise GaveUpError(known, 0, payload.digest)
             if known is not None:
-                return replace(known, image_key=image.key, image_uri=image.display_uri, reused=True)
+                return _for(image, known)
             try:
                 result = await self._call(image, payload)
             except GaveUpError as given_up:
@@ -86,6 +93,14 @@ class Labelling:
                 raise
             self._reuse.remember(payload.digest, result)
             return result
+
+    async def _recall(self, digest: str) -> Known | None:
+        if self._lookups is None:
+            return None
+        known = await self._lookups.get(digest)
+        if known is not None:
+            self._reuse.remember(digest, known)
+        return known
 
     async def _load(self, image: Image) -> Payload:
         async def attempt() -> Payload:
@@ -97,7 +112,7 @@ class Labelling:
         try:
             return await self._retrying(attempt)
         except ImageTagError as error:
-            raise GaveUpError(error, attempts=0) from None
+            raise GaveUpError(error, 0) from None
 
     async def _call(self, image: Image, payload: Payload) -> TagResult:
         sent = 0
@@ -117,9 +132,10 @@ class Labelling:
                 raise
 
         try:
-            return await self._retrying(attempt)
+            result = await self._retrying(attempt)
         except ImageTagError as error:
-            raise GaveUpError(error, attempts=sent) from None
+            raise GaveUpError(error, sent, payload.digest) from None
+        return replace(result, version=image.version, content_sha256=payload.digest, attempts=sent)
 
     async def _retrying(self, attempt: Callable[[], Awaitable[retrying.T]]) -> retrying.T:
         return await retrying.retry(attempt, self._policy, self._sleep)
@@ -138,3 +154,15 @@ class Labelling:
         seconds = retrying.asked_wait_seconds(error) or (THROTTLED_HOLD_SECONDS if throttled else 0)
         if seconds:
             self._gate.hold(seconds)
+
+
+def _for(image: Image, known: TagResult) -> TagResult:
+    """Return the answer for other bytes that are equal as the answer for this image."""
+    return replace(
+        known,
+        image_key=image.key,
+        image_uri=image.display_uri,
+        version=image.version,
+        attempts=0,
+        reused=True,
+    )

@@ -81,8 +81,9 @@ def run_in_thread(
     thread = threading.Thread(
         target=context.run, args=(target,), name="imagetag-engine", daemon=True
     )
-    thread.start()
     try:
+        # Inside, because a signal may strike while the thread starts.
+        thread.start()
         done.wait()
     except BaseException:
         stop.request()

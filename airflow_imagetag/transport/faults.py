@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from airflow_imagetag.errors import (
     AnswerLostError,
+    AuthenticationError,
     Billing,
     ConfigurationError,
     ConnectionFailedError,
+    ImageTagError,
 )
 from airflow_imagetag.service.account import Account
 
@@ -17,6 +19,20 @@ def not_connected(account: Account, what: str) -> ConnectionFailedError:
         f"No connection to {account.endpoint} ({what}): nothing was sent. Check the network, the "
         "proxy and the connection's host and port."
     )
+
+
+def no_tunnel(account: Account, status: int) -> ImageTagError:
+    """Return the error for a proxy that refused to connect to the endpoint.
+
+    :param status: HTTP status of its refusal.
+    """
+    if status == 407:
+        return AuthenticationError(
+            "The proxy wants credentials (HTTP 407): check 'proxy' in the connection.",
+            code="407",
+            status=407,
+        )
+    return not_connected(account, f"the proxy answered HTTP {status}")
 
 
 def answer_lost(account: Account, what: str) -> AnswerLostError:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
 
-from airflow_imagetag.errors import AuthenticationError, ImageTagError
+from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Answer, Request
-from airflow_imagetag.transport.faults import answer_lost, not_connected, untrusted, unusable
+from airflow_imagetag.transport.faults import (
+    answer_lost,
+    no_tunnel,
+    not_connected,
+    untrusted,
+    unusable,
+)
 from airflow_imagetag.transport.settings import proxy_url, ssl_context
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 class Connections:
@@ -34,6 +45,7 @@ class Connections:
             timeout=aiohttp.ClientTimeout(total=self._account.timeout_seconds),
             # A cookie of one answer has no meaning for the next image.
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_marks_what_is_sent()],
         )
         return self
 
@@ -48,6 +60,7 @@ class Connections:
         """
         import aiohttp
 
+        sent = asyncio.Event()
         try:
             async with self._session.post(
                 request.url,
@@ -56,12 +69,28 @@ class Connections:
                 proxy=self._proxy,
                 # A redirect would carry the signature to another host.
                 allow_redirects=False,
+                trace_request_ctx=sent,
             ) as response:
                 body = await response.read()
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status, headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            # The one timeout runs from connecting on, so it alone does not tell what was sent.
+            if isinstance(error, TimeoutError) and not sent.is_set():
+                raise not_connected(self._account, type(error).__name__) from None
             raise _ours(error, self._account) from None
+
+
+def _marks_what_is_sent() -> aiohttp.TraceConfig:
+    """Return what makes a session set each request's event when its first bytes go out."""
+    import aiohttp
+
+    async def mark(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+        context.trace_request_ctx.set()
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_headers_sent.append(mark)
+    return tracing
 
 
 def _body(request: Request) -> Any:
@@ -88,13 +117,7 @@ def _ours(error: Exception, account: Account) -> ImageTagError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return untrusted(account)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        if error.status == 407:
-            return AuthenticationError(
-                "The proxy wants credentials (HTTP 407): check 'proxy' in the connection.",
-                code="407",
-                status=407,
-            )
-        return not_connected(account, f"the proxy answered HTTP {error.status}")
+        return no_tunnel(account, error.status)
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return not_connected(account, what)
     if isinstance(error, (aiohttp.InvalidURL, ValueError)):

@@ -37,7 +37,7 @@ def ca_file(account: Account) -> str | bool:
     """Return what to check certificates with, in the form that requests takes.
 
     The connection's ``verify`` goes first, then the environment variables that requests and curl
-    know, so that both clients trust the same authorities.
+    know, so that both clients trust the same authorities; without either, those of certifi.
     """
     if account.verify is not True:
         return account.verify
@@ -53,8 +53,12 @@ def ssl_context(account: Account) -> ssl.SSLContext | bool:
     :raises ConfigurationError: the file of certificate authorities cannot be read.
     """
     verify = ca_file(account)
-    if isinstance(verify, bool):
-        return verify
+    if verify is False:
+        return False
+    if verify is True:
+        import certifi
+
+        verify = certifi.where()
     try:
         if Path(verify).is_dir():
             return ssl.create_default_context(capath=verify)

@@ -1,0 +1,54 @@
+"""Which hosts are inside a private network, and which are of the internet. No I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_private(address: str) -> bool:
+    """Tell whether an address is loopback, link-local, private or otherwise not of the internet."""
+    parsed = _parsed(address)
+    return parsed is None or not parsed.is_global or parsed.is_multicast
+
+
+def is_address(host: str) -> bool:
+    """Tell whether a host is an address and no name, in any form that the system understands."""
+    return _parsed(host) is not None
+
+
+def names_private_host(url: str) -> bool:
+    """Tell whether a URL itself names a private address, without looking a name up."""
+    host = _host(url)
+    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+        return True
+    return is_address(host) and is_private(host)
+
+
+def is_link_local(url: str) -> bool:
+    """Tell whether a URL names an address such as that of a cloud's metadata service."""
+    parsed = _parsed(_host(url))
+    return parsed is not None and parsed.is_link_local
+
+
+def _host(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".").lower()
+    except ValueError:
+        return ""
+
+
+def _parsed(host: str) -> Address | None:
+    try:
+        address: Address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            # '2130706433' and '0x7f.1' are loopback to the parser that connections use.
+            address = ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address

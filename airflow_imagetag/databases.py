@@ -1,0 +1,122 @@
+"""The door to SQL databases: SQLAlchemy engines through Airflow's connections."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_imagetag.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+_PART = re.compile(r'"((?:[^"]|"")+)"|([^\s".;\'`\\\x00-\x1f]+)')
+SQLITE_BUSY_SECONDS = 60.0
+"""How long a writer waits for another one's transaction on a SQLite file."""
+
+
+def engine_of(conn_id: str) -> Engine:
+    """Return an SQLAlchemy engine for a connection, with a session in UTC.
+
+    :param conn_id: a connection whose hook is one of ``common.sql``.
+    :raises ConfigurationError: it has no such hook, or the driver is not installed.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    hook = _hook_of(conn_id)
+    try:
+        # 'future' makes SQLAlchemy 1.4, which Airflow 2.11 has, behave as 2.0.
+        engine: Engine = hook.get_sqlalchemy_engine({"future": True, "pool_pre_ping": True})
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigurationError(
+            f"Connection {conn_id!r} cannot be used through SQLAlchemy: {type(error).__name__}. "
+            "Install the SQLAlchemy dialect of its database."
+        ) from None
+    prepare = _PREPARE_SESSION.get(engine.dialect.name)
+    if prepare is not None:
+        event.listen(engine, "connect", prepare)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "begin", _begin_immediately)
+    return engine
+
+
+def _begin_immediately(connection: Any) -> None:
+    # Without it, a transaction that reads before it writes fails where it could have waited.
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def split_name(name: str, what: str) -> tuple[str | None, str]:
+    """Return schema and name of ``name``, ``schema.name`` or either part in double quotes.
+
+    :param what: the parameter, for the message.
+    :raises ConfigurationError: it is not one name of a table.
+    """
+    parts: list[str] = []
+    position = 0
+    while match := _PART.match(name, position):
+        quoted, plain = match.groups()
+        parts.append(quoted.replace('""', '"') if quoted is not None else plain)
+        position = match.end()
+        # A dot must have a part behind it.
+        if name[position : position + 1] != "." or position + 1 == len(name):
+            break
+        position += 1
+    if position != len(name) or not 1 <= len(parts) <= 2:
+        raise ConfigurationError(
+            f"{what}={name!r} is not the name of a table. Write 'table' or 'schema.table', and a "
+            "part with blanks, dots or other special characters in double quotes."
+        )
+    return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
+
+
+def _hook_of(conn_id: str) -> Any:
+    from airflow.providers.common.compat.sdk import (
+        AirflowException,
+        AirflowNotFoundException,
+        BaseHook,
+    )
+
+    try:
+        hook = BaseHook.get_connection(conn_id).get_hook()  # type: ignore[no-untyped-call]
+    except AirflowNotFoundException:
+        raise ConfigurationError(f"There is no connection {conn_id!r}. Create it.") from None
+    except (AirflowException, ImportError) as error:
+        raise ConfigurationError(f"Connection {conn_id!r} has no usable hook: {error}") from None
+    if not hasattr(hook, "get_sqlalchemy_engine"):
+        raise ConfigurationError(
+            f"Connection {conn_id!r} is no SQL database: {type(hook).__name__} is not a hook of "
+            "common.sql."
+        )
+    return hook
+
+
+def _execute(statement: str, dbapi_connection: Any, _record: Any) -> None:
+    cursor = dbapi_connection.cursor()
+    try:
+        cursor.execute(statement)
+    finally:
+        cursor.close()
+    dbapi_connection.commit()
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    # The driver must leave transactions to SQLAlchemy, or it begins them too late to wait.
+    dbapi_connection.isolation_level = None
+    dbapi_connection.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY_SECONDS * 1000)}")
+    dbapi_connection.create_function(
+        "imagetag_crc32", 1, lambda text: zlib.crc32(str(text).encode()), deterministic=True
+    )
+
+
+# Versions are compared as text, and the text of a point in time depends on the session's zone.
+_PREPARE_SESSION: dict[str, Callable[..., None]] = {
+    "postgresql": partial(_execute, "SET TIME ZONE 'UTC'"),
+    "mysql": partial(_execute, "SET time_zone = '+00:00'"),
+    "mariadb": partial(_execute, "SET time_zone = '+00:00'"),
+    "sqlite": _prepare_sqlite,
+}

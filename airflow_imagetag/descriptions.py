@@ -1,0 +1,18 @@
+"""Sources and stores as Airflow shows them: plain values, stable, without secrets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from airflow_imagetag.uris import redact
+
+
+def described(item: Any) -> dict[str, Any]:
+    """Return class and set fields of a description, a dataclass, as plain values."""
+    values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return {"type": type(item).__name__} | {
+        name: redact(value) if isinstance(value, str) and "://" in value else value
+        for name, value in values.items()
+        if value is not None
+    }

@@ -1,0 +1,48 @@
+"""Labels and failures as DataFrames, with the same columns and types on every pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The nullable string type is the one that pandas 2 and 3 both have, that holds a missing value and
+# that Airflow's XCom serializer gives back unchanged, also from a column of missing values only.
+_STRING = "string"
+_TIME = "datetime64[us, UTC]"
+
+LABEL_COLUMNS: Mapping[str, str] = {
+    "image_key": _STRING,
+    "image_uri": _STRING,
+    "label": _STRING,
+    "probability": "float64",
+    "rank": "int64",
+    "category": _STRING,
+    "subcategory": _STRING,
+    "scene": _STRING,
+    "api": _STRING,
+    "tagged_at": _TIME,
+}
+"""Columns and types of a labels frame: one row for each image and label."""
+
+FAILURE_COLUMNS: Mapping[str, str] = {
+    "image_key": _STRING,
+    "image_uri": _STRING,
+    "error": _STRING,
+    "code": _STRING,
+    "message": _STRING,
+    "attempts": "int64",
+    "failed_at": _TIME,
+}
+"""Columns and types of a failures frame: one row for each image without labels."""
+
+
+def frame(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> pd.DataFrame:
+    """Return a frame with these columns and types, also when it has no rows."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {name: pd.Series(columns[name], dtype=dtype) for name, dtype in types.items()}
+    )

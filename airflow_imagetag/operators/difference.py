@@ -1,0 +1,77 @@
+"""``source - store``: the entries of a source that a store does not hold yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from airflow_imagetag.models import Entry, Image, SkippedImage
+from airflow_imagetag.pending import Rule
+from airflow_imagetag.shards import Shard
+from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.sources.sql import SqlImages
+from airflow_imagetag.stores.sql import SqlLabelStore
+
+if TYPE_CHECKING:
+    from airflow_imagetag.stores.base import LabelStore, OpenStore
+
+LOOKUP_ENTRIES = 500
+
+
+def new_entries(
+    source: ImageSource,
+    store: LabelStore,
+    opened: OpenStore,
+    rule: Rule,
+    api: str,
+    *,
+    shard: Shard | None,
+    limit: int | None,
+) -> Iterator[Entry]:
+    """Yield the entries that are to be labelled.
+
+    In one database the database itself tells; otherwise the store is asked in chunks.
+
+    :param source: where images are.
+    :param store: where labels are kept.
+    :param opened: the same store, opened.
+    :param rule: what counts as new.
+    :param api: interface that is to label them.
+    :param shard: only the images of this part.
+    :param limit: no more than so many images will be taken.
+    """
+    if (
+        isinstance(source, SqlImages)
+        and isinstance(store, SqlLabelStore)
+        and source.conn_id == store.conn_id
+    ):
+        return source.entries(shard=shard, limit=limit, pending=opened.pending(rule, api))
+    return pending_entries(source.entries(shard=shard), opened, rule, api)
+
+
+def pending_entries(
+    entries: Iterable[Entry], opened: OpenStore, rule: Rule, api: str
+) -> Iterator[Entry]:
+    """Yield the entries that the store does not hold in their version."""
+    iterator = iter(entries)
+    while chunk := list(islice(iterator, LOOKUP_ENTRIES)):
+        held = opened.known([entry.key for entry in chunk], api)
+        for entry in chunk:
+            if isinstance(entry, SkippedImage) or rule.is_pending(
+                held.get(entry.key), version=entry.version, has_uri=entry.uri is not None
+            ):
+                yield entry
+
+
+def limited(entries: Iterator[Entry], max_images: int | None) -> Iterator[Entry]:
+    """Yield entries up to the last of so many images; the others are the next run's."""
+    if max_images is None:
+        yield from entries
+        return
+    left = max_images
+    for entry in entries:
+        yield entry
+        left -= isinstance(entry, Image)
+        if left == 0:
+            return

@@ -1,0 +1,132 @@
+"""What a run reads from and writes to: a frame, a frame with a checkpoint, or a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from airflow_imagetag import errors
+from airflow_imagetag.errors import ImageError
+from airflow_imagetag.models import Entry, Failure
+from airflow_imagetag.operators.difference import limited, new_entries, pending_entries
+from airflow_imagetag.operators.options import Options
+from airflow_imagetag.pending import Rule
+from airflow_imagetag.tagging.lookups import Paid
+from airflow_imagetag.tagging.outcomes import Outcome, Sink
+from airflow_imagetag.tagging.reuse import Known
+from airflow_imagetag.tagging.sinks import Choice, FrameSink, StoreSink
+
+if TYPE_CHECKING:
+    from airflow_imagetag.sources.base import ImageSource
+    from airflow_imagetag.stores.base import LabelStore, OpenStore
+    from airflow_imagetag.stores.parquet import ParquetLabelStore
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run's input and output, while they are open.
+
+    :param entries: what is to be labelled.
+    :param sink: where outcomes go.
+    :param paid: returns what was paid for bytes with some digests earlier; blocks.
+    :param resumed: images that an earlier try of the task finished.
+    """
+
+    entries: Iterator[Entry]
+    sink: Sink
+    paid: Paid | None = None
+    resumed: int = 0
+
+
+@contextmanager
+def into_frame(source: ImageSource, options: Options, frame: FrameSink) -> Iterator[Work]:
+    """Label everything, and keep the labels in memory."""
+    entries = limited(source.entries(shard=options.shard), options.max_images)
+    yield Work(entries, _Chosen(frame, options))
+
+
+@contextmanager
+def into_checkpointed_frame(
+    source: ImageSource,
+    options: Options,
+    frame: FrameSink,
+    checkpoint: ParquetLabelStore,
+    api: str,
+) -> Iterator[Work]:
+    """Label what earlier tries of the task did not, and keep all labels in memory."""
+    chosen = _Chosen(frame, options)
+    with checkpoint.open() as opened:
+        resumed = 0
+        for outcomes in opened.outcomes():
+            chosen.write(outcomes)
+            resumed += len(outcomes)
+        left = None if options.max_images is None else max(options.max_images - resumed, 0)
+        entries = pending_entries(source.entries(shard=options.shard), opened, Rule(), api)
+        yield Work(
+            limited(entries, left),
+            _Both(partial(opened.write, api=api), chosen),
+            partial(_paid, opened, api),
+            resumed,
+        )
+
+
+@contextmanager
+def into_store(
+    source: ImageSource, options: Options, sink: StoreSink, store: LabelStore, api: str
+) -> Iterator[Work]:
+    """Label what the store does not hold, and write it there."""
+    with store.open() as opened:
+        sink.to = partial(opened.write, api=api)
+        entries = new_entries(
+            source,
+            store,
+            opened,
+            options.rule,
+            api,
+            shard=options.shard,
+            limit=options.max_images,
+        )
+        yield Work(
+            limited(entries, options.max_images),
+            _Chosen(sink, options),
+            partial(_paid, opened, api),
+        )
+
+
+class _Chosen:
+    """Hands outcomes on with the labels that the task keeps."""
+
+    def __init__(self, to: Sink, options: Options) -> None:
+        self._to = to
+        self._choice = Choice(min_probability=options.min_probability, top_k=options.top_k)
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        self._to.write([self._choice(outcome) for outcome in outcomes])
+
+
+class _Both:
+    """Writes to the checkpoint first: what it holds is safe whatever comes after."""
+
+    def __init__(self, checkpoint: Callable[[Sequence[Outcome]], None], then: Sink) -> None:
+        self._checkpoint = checkpoint
+        self._then = then
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        self._checkpoint(outcomes)
+        self._then.write(outcomes)
+
+
+def _paid(opened: OpenStore, api: str, digests: Collection[str]) -> dict[str, Known]:
+    return {digest: _known(answer) for digest, answer in opened.answers(digests, api).items()}
+
+
+def _known(answer: Outcome) -> Known:
+    if not isinstance(answer, Failure):
+        return answer
+    kind = getattr(errors, answer.error, ImageError)
+    if not (isinstance(kind, type) and issubclass(kind, ImageError)):
+        kind = ImageError
+    return kind(answer.message, code=answer.code)

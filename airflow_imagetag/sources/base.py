@@ -1,0 +1,40 @@
+"""What every source of images has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from airflow_imagetag.descriptions import described
+from airflow_imagetag.models import Entry
+from airflow_imagetag.shards import Shard, shard_names
+
+
+class ImageSource(ABC):
+    """Where images are. A source is a description: it reads nothing until a task runs.
+
+    Airflow renders the fields that ``template_fields`` names and shows what ``serialize`` returns.
+    """
+
+    template_fields: ClassVar[Sequence[str]]
+
+    @abstractmethod
+    def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
+        """Yield the images, reading page by page.
+
+        :param shard: only the images of this part.
+        :param limit: no more than so many images will be taken.
+        :raises ConfigurationError: the connection or a parameter is wrong.
+        """
+
+    def shards(self, count: int) -> list[str]:
+        """Return the names of ``count`` disjoint parts, for ``.expand(shard=source.shards(n))``.
+
+        :raises ConfigurationError: ``count`` is below 1.
+        """
+        return shard_names(count)
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the description as Airflow shows it; the same for the same source."""
+        return described(self)

@@ -1,0 +1,135 @@
+"""Lists the objects below a path, a page or a folder at a time."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_imagetag.errors import ConfigurationError, ImageEmptyError, StorageError
+from airflow_imagetag.models import Entry, Image, RejectedImage
+from airflow_imagetag.shards import Shard
+from airflow_imagetag.storages import connection_of, storage_path
+from airflow_imagetag.uris import redact, redact_text, scheme_of
+
+if TYPE_CHECKING:
+    from airflow_imagetag.sources.object_storage import ObjectStorageImages
+
+log = logging.getLogger(__name__)
+
+S3_SCHEMES = ("s3", "s3a", "s3n")
+
+
+class _Object(NamedTuple):
+    path: str
+    size: int
+    version: str
+
+
+def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[Entry]:
+    """Yield the images below the source's path.
+
+    :raises ConfigurationError: the path or its connection cannot be used.
+    :raises StorageError: the storage failed.
+    """
+    from airflow_imagetag.sources.object_storage import IMAGE_SUFFIXES
+
+    root = storage_path(source.path, source.conn_id)
+    conn_id = connection_of(root)
+    base = root.path.rstrip("/") + "/"
+    scheme = scheme_of(source.path) or "file"
+    matches = re.compile(fnmatch.translate(source.pattern)).match if source.pattern else None
+    left_out = 0
+    for item in _objects(root, base, scheme, source):
+        below = item.path.removeprefix(base)
+        wanted = matches(below) if matches else below.lower().endswith(IMAGE_SUFFIXES)
+        if not wanted:
+            left_out += 1
+            continue
+        key = f"{scheme}://{item.path}"
+        if shard is not None and not shard.holds(key):
+            continue
+        uri = f"{scheme}://{conn_id}@{item.path}" if conn_id else key
+        if item.size == 0:
+            error = ImageEmptyError(f"{redact(key)} is empty: it has zero bytes.")
+            yield RejectedImage(key, uri, error, version=item.version)
+        else:
+            yield Image(key, uri, version=item.version)
+    if left_out:
+        log.info(
+            "%s: left out %d objects that are no images by name", redact(source.path), left_out
+        )
+
+
+def _objects(root: Any, base: str, scheme: str, source: ObjectStorageImages) -> Iterator[_Object]:
+    try:
+        if scheme in S3_SCHEMES:
+            yield from _s3_objects(root, base)
+        else:
+            yield from _walked(root, base)
+    except FileNotFoundError:
+        raise ConfigurationError(f"There is no {redact(source.path)}.") from None
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{redact(source.path)} may not be listed: {redact_text(str(error))}"
+        ) from None
+
+
+def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
+    """Page through a prefix with the client of Airflow's hook.
+
+    The file system's own listing keeps all objects of a prefix in memory at once.
+    """
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, prefix = base.partition("/")
+    hook = S3Hook(aws_conn_id=connection_of(root) or "aws_default")
+    pages = hook.get_conn().get_paginator("list_objects_v2")
+    try:
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):
+                    version = item["ETag"].strip('"')
+                    yield _Object(f"{bucket}/{item['Key']}", item["Size"], version)
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or status == 429:
+            raise StorageError(f"S3 cannot list {bucket}: {error}") from None
+        raise ConfigurationError(f"S3 refuses to list {bucket}/{prefix}: {error}") from None
+    except BotoCoreError as error:
+        raise StorageError(f"S3 cannot list {bucket}: {type(error).__name__}: {error}") from None
+
+
+def _walked(root: Any, base: str) -> Iterator[_Object]:
+    """Walk folder by folder, so that one folder's listing is held at a time."""
+    file_system = root.fs
+    waiting = [base.rstrip("/") or "/"]
+    while waiting:
+        folder = waiting.pop()
+        found = sorted(file_system.ls(folder, detail=True), key=lambda item: str(item["name"]))
+        file_system.invalidate_cache(folder)
+        for item in found:
+            if item["type"] == "file":
+                yield _Object(item["name"], item["size"] or 0, _version(item))
+        # Links are not followed: one that points upwards would never end.
+        folders = [
+            item["name"]
+            for item in found
+            if item["type"] == "directory" and not item.get("islink") and item["name"] != folder
+        ]
+        waiting += reversed(folders)
+
+
+def _version(item: Mapping[str, Any]) -> str:
+    for name in ("ETag", "etag", "md5Hash"):
+        if item.get(name):
+            return str(item[name]).strip('"')
+    for name in ("mtime", "LastModified", "last_modified", "updated"):
+        if (moment := item.get(name)) is not None:
+            text = moment.isoformat() if isinstance(moment, datetime) else repr(moment)
+            return f"{item.get('size')}-{text}"
+    return str(item.get("size"))

@@ -1,0 +1,65 @@
+"""Images that lie in a bucket or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.models import Entry
+from airflow_imagetag.shards import Shard
+from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.uris import is_local, local_path
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SEND_CHOICES = ("bytes", "url")
+
+
+@dataclass
+class ObjectStorageImages(ImageSource):
+    """Images below a path of any storage that ObjectStoragePath reaches.
+
+    All objects below the path are listed, page by page. Empty objects are reported in the
+    failures; objects that are no images by their name are left out, and the log says how many.
+    The ``image_key`` of the outputs is the object's URI without the connection; the version is its
+    ETag, or its size and time of modification where the storage has none.
+
+    :param path: a bucket or folder, such as ``s3://aws_default@photos/2026/``. (templated)
+    :param conn_id: the storage's connection, where the path names none. (templated)
+    :param pattern: only objects whose path below ``path`` matches; ``*`` stands for any text, also
+        across folders, ``?`` for one character. None takes the usual suffixes of images.
+        (templated)
+    :param send: ``bytes`` reads each object on the worker and sends its bytes; ``url`` sends a
+        presigned URL, for storages that the service can reach.
+    """
+
+    path: str
+    conn_id: str | None = None
+    pattern: str | None = field(default=None, kw_only=True)
+    send: str = field(default="bytes", kw_only=True)
+
+    template_fields: ClassVar[Sequence[str]] = ("path", "conn_id", "pattern")
+
+    def __post_init__(self) -> None:
+        if self.send not in SEND_CHOICES:
+            raise ConfigurationError(f"send must be 'bytes' or 'url', not {self.send!r}.")
+        # Kept as written: what a template in it becomes is data, which may name any folder.
+        self._written = self.path
+
+    def literal_folders(self) -> list[str]:
+        """Return the local folder that the DAG's author wrote, where the path is one."""
+        written = self._written
+        return [local_path(written)] if is_local(written) and "{" not in written else []
+
+    def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
+        """Yield the images in the order of the storage's listing.
+
+        :param shard: only the images of this part; the whole path is listed all the same.
+        :param limit: not needed here: pages are read as they are taken.
+        :raises ConfigurationError: the path or its connection cannot be used.
+        """
+        del limit
+        from airflow_imagetag.sources.listing import list_images
+
+        return list_images(self, shard)

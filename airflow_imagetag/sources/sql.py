@@ -1,0 +1,72 @@
+"""Images that a database table or query lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.models import Entry
+from airflow_imagetag.pending import Condition
+from airflow_imagetag.shards import Shard
+from airflow_imagetag.sources.base import ImageSource
+
+
+@dataclass
+class SqlImages(ImageSource):
+    """Images that a table or a query of any SQL database lists, one row for each.
+
+    Rows are read in pages by key, never the whole table, and no transaction stays open between
+    pages. Rows without a key or a URI, and rows that share a key, are reported in the failures and
+    do not stop the run; of rows that share a key the one with the greatest version is taken.
+
+    :param conn_id: an Airflow connection whose hook is one of ``common.sql``. (templated)
+    :param table: the table: ``table`` or ``schema.table``, with double quotes around a part with
+        special characters. (templated)
+    :param sql: in place of a table, one SELECT statement that gives the columns below. (templated)
+    :param key: column that names an image; its text is the ``image_key`` of the outputs. A table
+        should have an index on it.
+    :param uri: column of the image's URL, object-storage URI or path.
+    :param content: in place of ``uri``, column of the image's bytes.
+    :param version: column that changes when the image behind the key changes, such as
+        ``updated_at``; without it an image is labelled once.
+    """
+
+    conn_id: str
+    table: str | None = field(default=None, kw_only=True)
+    sql: str | None = field(default=None, kw_only=True)
+    key: str = field(default="id", kw_only=True)
+    uri: str | None = field(default="image_url", kw_only=True)
+    content: str | None = field(default=None, kw_only=True)
+    version: str | None = field(default=None, kw_only=True)
+
+    template_fields: ClassVar[Sequence[str]] = ("conn_id", "table", "sql")
+
+    def __post_init__(self) -> None:
+        if (self.table is None) == (self.sql is None):
+            raise ConfigurationError("SqlImages takes one of table and sql.")
+        if self.content is not None:
+            self.uri = None
+        elif self.uri is None:
+            raise ConfigurationError(
+                "SqlImages takes one of uri and content, the name of a column."
+            )
+
+    def entries(
+        self,
+        *,
+        shard: Shard | None = None,
+        limit: int | None = None,
+        pending: Condition | None = None,
+    ) -> Iterator[Entry]:
+        """Yield the images in the order of their keys.
+
+        :param shard: only the images of this part; the database chooses them.
+        :param limit: no more than so many images will be taken.
+        :param pending: a condition on key, version and URI that the database applies.
+        :raises ConfigurationError: the connection, table, query or a column is wrong.
+        """
+        from airflow_imagetag.sources.sql_reader import SqlReader
+
+        return SqlReader(self, shard=shard, limit=limit, pending=pending).entries()

@@ -1,0 +1,93 @@
+"""What every label store has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.pending import Condition, Rule, Stored
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_FRAME_ROWS = 50_000
+
+
+class OpenStore(ABC):
+    """A store while a task uses it. Reading and writing block."""
+
+    @abstractmethod
+    def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
+        """Return what the store holds of the images with these keys.
+
+        :param keys: keys of images, some thousands at most.
+        :param api: interface that labelled them.
+        """
+
+    def pending(self, rule: Rule, api: str) -> Condition | None:
+        """Return the condition that an image is new, for a statement in the store's own database.
+
+        It takes the SQL expressions of key, version and URI (or None), as ``Rule.is_pending`` does
+        their values. A store that is no SQL database has none.
+
+        :param rule: what counts as new.
+        :param api: interface that is to label the image.
+        """
+        del rule, api
+        return None
+
+    @abstractmethod
+    def answers(
+        self, content_sha256: Collection[str], api: str
+    ) -> Mapping[str, TagResult | Failure]:
+        """Return the answers that were paid for images with these bytes, by digest.
+
+        :param content_sha256: digests of the bytes, in hex, some hundreds at most.
+        :param api: interface that answered.
+        """
+
+    @abstractmethod
+    def write(self, outcomes: Sequence[TagResult | Failure], api: str) -> None:
+        """Keep a batch, all of it or nothing; writing the same batch again changes nothing.
+
+        :param outcomes: what came of each image; its labels replace earlier ones.
+        :param api: interface that was asked.
+        """
+
+    @abstractmethod
+    def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield all labels as frames with the columns of a labels frame.
+
+        :param frame_rows: rows of a frame, about.
+        """
+
+
+class LabelStore(ABC):
+    """Where labels are kept. A store is a description: it connects to nothing until it is opened.
+
+    Airflow renders the fields that ``template_fields`` names and shows what ``serialize`` returns.
+    """
+
+    template_fields: ClassVar[Sequence[str]]
+
+    @abstractmethod
+    def open(self) -> AbstractContextManager[OpenStore]:
+        """Return a context in which the store can be read and written, created if need be.
+
+        :raises ConfigurationError: the place cannot be used, or holds something else.
+        """
+
+    def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield all labels as frames, bounded in memory whatever the store holds.
+
+        :param frame_rows: rows of a frame, about.
+        """
+        with self.open() as store:
+            yield from store.labels(frame_rows=frame_rows)
+
+    @abstractmethod
+    def serialize(self) -> dict[str, Any]:
+        """Return the description as Airflow shows it; the same for the same store."""

@@ -1,0 +1,97 @@
+"""The files of a dataset on any storage: listed, read in pieces, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
+import pyarrow.parquet as pq  # noqa: TID253
+
+from airflow_imagetag.storages import storage_path
+
+SUFFIX = ".parquet"
+UNFINISHED = ".unfinished"
+
+
+class Files:
+    """Two folders of Parquet files below one path.
+
+    :param path: the folder above them.
+    :param conn_id: the storage's connection, where the path names none.
+    :raises ConfigurationError: the path or its connection cannot be used.
+    """
+
+    def __init__(self, path: str, conn_id: str | None) -> None:
+        folder = storage_path(path, conn_id)
+        self._fs = folder.fs
+        self._root = folder.path.rstrip("/")
+        protocols = self._fs.protocol
+        names = (protocols,) if isinstance(protocols, str) else protocols
+        self._is_local = "file" in names or "local" in names
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of the finished files, in the order of their names."""
+        folder = f"{self._root}/{kind}"
+        # Other writers add files that a remembered listing does not have.
+        self._fs.invalidate_cache()
+        try:
+            paths = self._fs.ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(name for path in paths if (name := path.rsplit("/", 1)[-1]).endswith(SUFFIX))
+
+    def read(
+        self, kind: str, name: str, schema: pa.Schema, rows: int, filters: Any = None
+    ) -> Iterator[pa.Table]:
+        """Yield a file's rows in pieces; nothing where the file does not exist.
+
+        :param rows: rows of a piece at most.
+        :param filters: conditions as pyarrow takes them.
+        """
+        try:
+            file = self._fs.open(f"{self._root}/{kind}/{name}", "rb")
+        except FileNotFoundError:
+            return
+        with file:
+            if filters is not None:
+                yield pq.read_table(file, schema=schema, filters=filters)
+                return
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
+                yield pa.Table.from_batches([batch])
+
+    def footer_list(self, kind: str, name: str, key: bytes) -> list[str]:
+        """Return a list of texts that a file's footer holds; empty where it holds none."""
+        with self._fs.open(f"{self._root}/{kind}/{name}", "rb") as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return list(json.loads(metadata.get(key, b"[]")))
+
+    def write(self, kind: str, name: str, table: pa.Table) -> None:
+        """Write a file of one table."""
+        self.write_all(kind, name, table.schema, iter([table]))
+
+    def write_all(
+        self, kind: str, name: str, schema: pa.Schema, tables: Iterator[pa.Table]
+    ) -> None:
+        """Write a file piece by piece; it appears when it is whole."""
+        path = f"{self._root}/{kind}/{name}"
+        # Made on the worker's disk first: a storage's own file, closed by an exception, would
+        # appear as if it were whole.
+        with tempfile.TemporaryDirectory(prefix="imagetag-part-") as folder:
+            made = f"{folder}/part"
+            with pq.ParquetWriter(made, schema) as writer:
+                for table in tables:
+                    writer.write_table(table)
+            if not self._is_local:
+                self._fs.put_file(made, path)
+                return
+            # A storage shows an object when its upload ends; a disk shows a file as it grows.
+            self._fs.makedirs(f"{self._root}/{kind}", exist_ok=True)
+            self._fs.put_file(made, path + UNFINISHED)
+            self._fs.mv(path + UNFINISHED, path)
+
+    def remove(self, kind: str, name: str) -> None:
+        """Remove a file."""
+        self._fs.rm_file(f"{self._root}/{kind}/{name}")

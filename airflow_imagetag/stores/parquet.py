@@ -1,0 +1,60 @@
+"""Labels in Parquet files on any storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_imagetag.descriptions import described
+from airflow_imagetag.stores.base import LabelStore
+
+if TYPE_CHECKING:
+    from airflow_imagetag.stores.parquet_dataset import OpenParquetStore
+
+
+@dataclass
+class ParquetLabelStore(LabelStore):
+    """Labels in a Parquet dataset on any storage that ObjectStoragePath reaches.
+
+    The folder gets two datasets: ``labels/``, one row for each image and label, and ``images/``,
+    one row for each image. Every batch becomes a new file in each, written whole or not at all and
+    never changed, so any number of writers may work at once. Where an image was labelled more than
+    once, the latest counts; ``labels()`` and ``compact()`` see to that.
+
+    :param path: folder of the dataset, such as ``s3://aws_default@lake/labels/``. (templated)
+    :param conn_id: the storage's connection, where the path names none. (templated)
+    """
+
+    path: str
+    conn_id: str | None = None
+
+    template_fields: ClassVar[Sequence[str]] = ("path", "conn_id")
+
+    def open(self) -> AbstractContextManager[OpenParquetStore]:
+        """Return a context in which the store can be read and written.
+
+        :raises ConfigurationError: the path or its connection cannot be used.
+        """
+        from airflow_imagetag.stores.parquet_dataset import open_dataset
+
+        return open_dataset(self.path, self.conn_id)
+
+    def compact(self) -> None:
+        """Rewrite the dataset as few files that hold only what counts.
+
+        Writers may go on meanwhile. A reader that takes the files as they are may see rows twice
+        until the old files are gone. One compaction at a time.
+        """
+        with self.open() as store:
+            store.compact()
+
+    def remove(self) -> None:
+        """Remove the dataset, and nothing else that the folder may hold."""
+        with self.open() as store:
+            store.remove()
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the description as Airflow shows it."""
+        return described(self)

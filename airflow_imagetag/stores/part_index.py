@@ -1,0 +1,108 @@
+"""Which part of a dataset holds the latest word on an image: a temporary index on disk.
+
+A dataset may hold more images than memory, so what a run asks of it is kept in an SQLite file that
+goes with the run.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from airflow_imagetag.pending import Status, Stored
+
+_TABLE = """
+CREATE TABLE image (
+    api TEXT, key_sha256 TEXT, version TEXT, status TEXT, has_uri INTEGER,
+    content_sha256 TEXT, written_at TEXT, batch TEXT, part TEXT,
+    PRIMARY KEY (api, key_sha256)
+) WITHOUT ROWID
+"""
+_PUT = """
+INSERT INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (api, key_sha256) DO UPDATE SET
+    version = excluded.version, status = excluded.status, has_uri = excluded.has_uri,
+    content_sha256 = excluded.content_sha256, written_at = excluded.written_at,
+    batch = excluded.batch, part = excluded.part
+WHERE (excluded.status <> 'unfinished' OR image.status = 'unfinished')
+  AND ((excluded.written_at, excluded.batch) >= (image.written_at, image.batch)
+       OR (image.status = 'unfinished' AND excluded.status <> 'unfinished'))
+"""
+
+
+class IndexRow(NamedTuple):
+    """One image as a part of the dataset has it.
+
+    :param written_at: when the batch was written, as text that sorts by time.
+    :param batch: the batch it was written in, which its labels name as well.
+    :param part: file that holds it.
+    """
+
+    api: str
+    key_sha256: str
+    version: str
+    status: str
+    has_uri: bool
+    content_sha256: str | None
+    written_at: str
+    batch: str
+    part: str
+
+
+class PartIndex:
+    """The latest row of each image; used by several threads, one at a time."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="imagetag-index-")
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(
+            Path(self._folder.name) / "index.db", check_same_thread=False, isolation_level=None
+        )
+        # The file is thrown away after the run, so nothing needs to survive a crash.
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute(_TABLE)
+        self._database.execute("CREATE INDEX by_content ON image (content_sha256)")
+
+    def close(self) -> None:
+        """Remove the index."""
+        self._database.close()
+        self._folder.cleanup()
+
+    def put(self, rows: Iterable[IndexRow]) -> None:
+        """Take rows; the latest word on an image stays, and an unfinished one replaces no other."""
+        with self._lock:
+            self._database.execute("BEGIN")
+            self._database.executemany(_PUT, rows)
+            self._database.execute("COMMIT")
+
+    def stored(self, api: str, key_sha256: str) -> Stored | None:
+        """Return what is held of an image."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT version, status, has_uri FROM image WHERE api = ? AND key_sha256 = ?",
+                (api, key_sha256),
+            ).fetchone()
+        return None if row is None else Stored(row[0], Status(row[1]), bool(row[2]))
+
+    def batch(self, api: str, key_sha256: str) -> str | None:
+        """Return the batch whose rows of an image count."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT batch FROM image WHERE api = ? AND key_sha256 = ?", (api, key_sha256)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def settled_by_content(self, api: str, content_sha256: str) -> tuple[str, str] | None:
+        """Return key digest and part of an image with these bytes that has an answer."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT key_sha256, part FROM image"
+                " WHERE api = ? AND content_sha256 = ? AND status <> 'unfinished' LIMIT 1",
+                (api, content_sha256),
+            ).fetchone()
+        return None if row is None else (str(row[0]), str(row[1]))

@@ -1,0 +1,105 @@
+"""What a batch of outcomes becomes in a store: rows of images and rows of labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from airflow_imagetag.models import Failure, Label, TagResult
+from airflow_imagetag.pending import Status
+
+
+def digest_of(key: str) -> str:
+    """Return the digest that stands for an image's key in the primary keys."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def rows_of(
+    outcomes: Sequence[TagResult | Failure], api: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of both tables that a batch makes, the last outcome of a key winning."""
+    latest: dict[str, TagResult | Failure] = {}
+    for outcome in outcomes:
+        if isinstance(outcome, TagResult) or outcome.is_of_image:
+            latest[digest_of(outcome.image_key)] = outcome
+    images: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    for digest, outcome in sorted(latest.items()):
+        images.append(_image_row(digest, outcome, api))
+        if isinstance(outcome, TagResult):
+            labels += _label_rows(digest, outcome)
+    return images, labels
+
+
+def _image_row(digest: str, outcome: TagResult | Failure, api: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "api": api,
+        "key_sha256": digest,
+        "image_key": outcome.image_key,
+        "image_uri": outcome.image_uri,
+        "version": outcome.version or "",
+        "content_sha256": outcome.content_sha256,
+        "attempts": outcome.attempts,
+    }
+    if isinstance(outcome, TagResult):
+        nothing = {"error": None, "code": None, "message": None}
+        return {
+            **row,
+            **nothing,
+            "status": Status.TAGGED.value,
+            "labels_count": len(outcome.labels),
+            "tagged_at": outcome.tagged_at,
+        }
+    return {
+        **row,
+        "status": (Status.FAILED if outcome.is_final else Status.UNFINISHED).value,
+        "labels_count": 0,
+        "error": outcome.error,
+        "code": outcome.code,
+        "message": outcome.message,
+        "tagged_at": outcome.failed_at,
+    }
+
+
+def _label_rows(digest: str, result: TagResult) -> Iterator[dict[str, Any]]:
+    for rank, label in enumerate(result.labels, start=1):
+        yield {
+            "api": result.api,
+            "key_sha256": digest,
+            "rank": rank,
+            "image_key": result.image_key,
+            "image_uri": result.image_uri,
+            "label": label.name,
+            "probability": label.probability,
+            "category": label.category,
+            "subcategory": label.subcategory,
+            "scene": label.scene,
+            "tagged_at": result.tagged_at,
+        }
+
+
+def outcome_of(
+    image: Mapping[str, Any], labels: Iterable[Mapping[str, Any]]
+) -> TagResult | Failure:
+    """Return the answer that an image's row and the rows of its labels, by rank, stand for."""
+    if image["status"] == Status.FAILED.value:
+        return Failure(
+            image["image_key"],
+            image["image_uri"],
+            image["error"],
+            image["code"],
+            image["message"],
+            0,
+            image["tagged_at"],
+            content_sha256=image["content_sha256"],
+        )
+    names = ("label", "probability", "category", "subcategory", "scene")
+    return TagResult(
+        image["image_key"],
+        image["image_uri"],
+        tuple(Label(*(row[name] for name in names)) for row in labels),
+        image["api"],
+        image["tagged_at"],
+        content_sha256=image["content_sha256"],
+    )

@@ -1,0 +1,131 @@
+"""The two tables of a store, and whether tables that exist fit; loaded only by a running task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
+from sqlalchemy import types as sa_types  # noqa: TID253
+from sqlalchemy.dialects import mysql  # noqa: TID253
+
+KEY_DIGEST_LENGTH = 64
+MYSQL_INDEXED_CHARACTERS = 191
+"""MySQL indexes a beginning of a text; so many characters fit its older row formats."""
+
+
+class UtcDateTime(sa_types.TypeDecorator[datetime]):
+    """A point in time: with its zone where the database has such a type, else in UTC."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        """Return the type with microseconds."""
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return the value as the database keeps it."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return the value in UTC."""
+        del dialect
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def tables(name: str, schema: str | None) -> tuple[sa.Table, sa.Table]:
+    """Return the images table and the labels table.
+
+    The primary key holds a digest of the image's key, since keys of any length must be unique and
+    no database indexes a text of any length.
+    """
+    names = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
+    metadata = sa.MetaData(schema=schema, naming_convention=names)
+    images = sa.Table(
+        f"{name}_images",
+        metadata,
+        sa.Column("api", sa.String(64), primary_key=True),
+        sa.Column("key_sha256", sa.String(KEY_DIGEST_LENGTH), primary_key=True),
+        sa.Column("image_key", sa.Text, nullable=False),
+        sa.Column("image_uri", sa.Text),
+        sa.Column("version", sa.Text, nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("content_sha256", sa.String(64)),
+        sa.Column("labels_count", sa.Integer, nullable=False),
+        sa.Column("error", sa.String(64)),
+        sa.Column("code", sa.String(128)),
+        sa.Column("message", sa.Text),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("tagged_at", UtcDateTime, nullable=False),
+    )
+    labels = sa.Table(
+        name,
+        metadata,
+        sa.Column("api", sa.String(64), primary_key=True),
+        sa.Column("key_sha256", sa.String(KEY_DIGEST_LENGTH), primary_key=True),
+        sa.Column("rank", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("image_key", sa.Text, nullable=False),
+        sa.Column("image_uri", sa.Text),
+        sa.Column("label", sa.Text, nullable=False),
+        # 53 bits of mantissa: a double in every database.
+        sa.Column("probability", sa.Float(53), nullable=False),
+        sa.Column("category", sa.Text),
+        sa.Column("subcategory", sa.Text),
+        sa.Column("scene", sa.Text),
+        sa.Column("tagged_at", UtcDateTime, nullable=False),
+    )
+    for table in (images, labels):
+        # A hash index in PostgreSQL, whose B-tree takes no text above some 2,700 bytes.
+        sa.Index(
+            None,
+            table.c.image_key,
+            postgresql_using="hash",
+            mysql_length={"image_key": MYSQL_INDEXED_CHARACTERS},
+            mariadb_length={"image_key": MYSQL_INDEXED_CHARACTERS},
+        )
+    sa.Index(None, images.c.content_sha256)
+    return images, labels
+
+
+def misfits(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
+    """Yield what of an existing table does not fit, each as a sentence's part."""
+    inspector = sa.inspect(engine)
+    found = {
+        column["name"]: column for column in inspector.get_columns(table.name, schema=table.schema)
+    }
+    for column in table.columns:
+        actual = found.pop(column.name, None)
+        if actual is None:
+            yield f"column {column.name!r} is missing"
+        elif _kind(actual["type"]) not in (_kind(column.type), None):
+            yield f"column {column.name!r} is {actual['type']}, not {column.type}"
+    for name, actual in found.items():
+        if not actual["nullable"] and actual.get("default") is None:
+            yield f"column {name!r} is of no use here, takes no NULL and has no default"
+    key = inspector.get_pk_constraint(table.name, schema=table.schema)["constrained_columns"]
+    wanted = [column.name for column in table.primary_key.columns]
+    if set(key) != set(wanted):
+        yield f"the primary key is ({', '.join(key)}), not ({', '.join(wanted)})"
+
+
+def _kind(column_type: Any) -> str | None:
+    for kind, name in (
+        (sa.String, "text"),
+        (sa.Integer, "whole number"),
+        (sa.Numeric, "number"),
+        # No kind of Numeric any more from SQLAlchemy 2.1 on.
+        (sa.Float, "number"),
+        (sa_types.DateTime, "time"),
+        (UtcDateTime, "time"),
+    ):
+        if isinstance(column_type, kind):
+            return name
+    return None

@@ -1,0 +1,320 @@
+"""Reads and writes the two tables of a store; loaded only by a running task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
+import tenacity
+from sqlalchemy import exc as sa_exc  # noqa: TID253
+
+from airflow_imagetag.databases import engine_of, split_name
+from airflow_imagetag.errors import ConfigurationError, StoreError
+from airflow_imagetag.frames import LABEL_COLUMNS, frame
+from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.pending import Condition, Retag, Rule, Status, Stored
+from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
+from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of
+from airflow_imagetag.stores.sql_schema import misfits, tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOOKUP_KEYS = 500
+"""Keys asked for in one statement; SQLite's older builds take 999 parameters."""
+
+RETRY_SECONDS = 300.0
+"""How long a batch that was paid for is tried to be written while the database fails; questions
+have the same patience, since what cannot be asked ends the run as well."""
+
+
+@contextmanager
+def open_tables(conn_id: str, table: str, schema: str | None) -> Iterator[OpenSqlStore]:
+    """Open the store in the two tables, which are created or checked.
+
+    :raises ConfigurationError: the connection cannot be used, or a table does not fit.
+    """
+    in_name, name = split_name(table, "table")
+    if schema is not None and in_name not in (None, schema):
+        raise ConfigurationError(f"table={table!r} and schema={schema!r} disagree; keep one.")
+    engine = engine_of(conn_id)
+    try:
+        store = OpenSqlStore(engine, name, schema or in_name)
+        store.prepare(f"connection {conn_id!r}")
+        yield store
+    finally:
+        engine.dispose()
+
+
+class OpenSqlStore(OpenStore):
+    """A store while a task uses it.
+
+    :param engine: the database.
+    :param table: name of the labels table.
+    :param schema: schema of both tables.
+    """
+
+    def __init__(self, engine: sa.Engine, table: str, schema: str | None = None) -> None:
+        self._engine = engine
+        self._writing = engine.execution_options(writes=True)
+        self._images, self._labels = tables(table, schema)
+
+    def prepare(self, place: str) -> None:
+        """Create the tables, or check those that exist.
+
+        :param place: names the database in messages.
+        :raises ConfigurationError: says what does not fit.
+        """
+        try:
+            self._create()
+            problems = [
+                f"{table.fullname}: {problem}"
+                for table in (self._images, self._labels)
+                for problem in misfits(self._engine, table)
+            ]
+        except sa_exc.DBAPIError as error:
+            raise ConfigurationError(
+                f"The label tables cannot be created or read through {place}: {_reason(error)}"
+            ) from None
+        if problems:
+            raise ConfigurationError(
+                f"The label tables in {place} do not fit: {'; '.join(problems)}. Mend them, or "
+                "name another table."
+            )
+
+    def _create(self) -> None:
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5), reraise=True
+        ):
+            # Two tasks that create the tables at once: one of them fails, and finds them then.
+            with attempt:
+                self._images.metadata.create_all(self._engine)
+
+    def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
+        """Return what the store holds of the images with these keys."""
+        key_of = {digest_of(key): key for key in keys}
+        return self._patiently(
+            lambda: self._known(key_of, api), f"{self._images.fullname} could not be read"
+        )
+
+    def _known(self, key_of: Mapping[str, str], api: str) -> dict[str, Stored]:
+        images = self._images
+        found: dict[str, Stored] = {}
+        with self._engine.connect() as connection:
+            for some in _chunks(list(key_of)):
+                statement = sa.select(
+                    images.c.key_sha256, images.c.version, images.c.status, images.c.image_uri
+                ).where(images.c.api == api, images.c.key_sha256.in_(some))
+                for row in connection.execute(statement):
+                    found[key_of[row.key_sha256]] = Stored(
+                        row.version, Status(row.status), row.image_uri is not None
+                    )
+        return found
+
+    def pending(self, rule: Rule, api: str) -> Condition:
+        """Return the condition that an image is new."""
+        images = self._images
+
+        def condition(key: Any, version: Any, uri: Any) -> Any:
+            if rule.retag is Retag.ALWAYS:
+                return sa.true()
+            settled = images.c.status == Status.TAGGED.value
+            if not rule.retry_failed:
+                failed = images.c.status == Status.FAILED.value
+                if uri is not None:
+                    failed &= images.c.image_uri.is_not(None) | (
+                        sa.func.trim(sa.func.coalesce(uri, "")) == ""
+                    )
+                settled |= failed
+            same = (images.c.image_key == key) & (images.c.api == api)
+            if rule.retag is Retag.CHANGED:
+                same &= images.c.version == version
+            return ~sa.exists().where(same & settled)
+
+        return condition
+
+    def answers(
+        self, content_sha256: Collection[str], api: str
+    ) -> Mapping[str, TagResult | Failure]:
+        """Return the answers that were paid for images with these bytes, by digest."""
+        return self._patiently(
+            lambda: self._answers(content_sha256, api),
+            f"{self._images.fullname} could not be read",
+        )
+
+    def _answers(
+        self, content_sha256: Collection[str], api: str
+    ) -> dict[str, TagResult | Failure]:
+        images, labels = self._images, self._labels
+        settled = images.c.status.in_([Status.TAGGED.value, Status.FAILED.value])
+        found: dict[str, TagResult | Failure] = {}
+        with self._engine.connect() as connection:
+            for some in _chunks(list(content_sha256)):
+                statement = sa.select(images).where(
+                    images.c.content_sha256.in_(some), images.c.api == api, settled
+                )
+                rows = {
+                    row.content_sha256: dict(row._mapping) for row in connection.execute(statement)
+                }
+                if not rows:
+                    continue
+                keys = [row["key_sha256"] for row in rows.values()]
+                labels_of: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
+                statement = sa.select(labels).where(
+                    labels.c.api == api, labels.c.key_sha256.in_(keys)
+                )
+                for row in connection.execute(statement.order_by(labels.c["rank"])):
+                    labels_of[row.key_sha256].append(dict(row._mapping))
+                for digest, image in rows.items():
+                    found[digest] = outcome_of(image, labels_of[image["key_sha256"]])
+        return found
+
+    def write(self, outcomes: Sequence[TagResult | Failure], api: str) -> None:
+        """Keep a batch in one transaction; a database that fails meanwhile is tried again."""
+        images, labels = rows_of(outcomes, api)
+        if not images:
+            return
+        if self._engine.dialect.name == "postgresql":
+            images, labels = (list(map(_without_zero_bytes, rows)) for rows in (images, labels))
+
+        def work() -> None:
+            with self._writing.begin() as connection:
+                self._write(connection, images, labels, api)
+
+        name = self._images.fullname
+        self._patiently(work, f"{len(images)} images could not be written to {name}")
+
+    def _patiently(self, work: Callable[[], T], what: str) -> T:
+        """Do what the database may be asked again while it fails.
+
+        :param what: what did not succeed, the beginning of a message.
+        :raises StoreError: it failed for too long, or in a way that waiting does not mend.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_may_pass),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
+            stop=tenacity.stop_after_delay(RETRY_SECONDS),
+            before_sleep=partial(_log_failure, what),
+            reraise=True,
+        )
+        try:
+            return retrying(work)
+        except sa_exc.DBAPIError as error:
+            raise StoreError(f"{what}: {_reason(error)}") from None
+
+    def _write(
+        self,
+        connection: sa.Connection,
+        images: list[dict[str, Any]],
+        labels: list[dict[str, Any]],
+        api: str,
+    ) -> None:
+        # The image rows go first and in one order: they are the lock that makes two writers of
+        # the same image take turns, and the order keeps them from waiting for each other.
+        settled = [row for row in images if row["status"] != Status.UNFINISHED.value]
+        unfinished = [row for row in images if row["status"] == Status.UNFINISHED.value]
+        self._put(connection, settled, api, replace=True)
+        # What failed for now says nothing of the image, so an earlier answer stays.
+        self._put(connection, unfinished, api, replace=False)
+        ours = self._labels.c
+        for digests in _chunks([row["key_sha256"] for row in settled]):
+            connection.execute(
+                self._labels.delete().where(ours.api == api, ours.key_sha256.in_(digests))
+            )
+        if labels:
+            connection.execute(self._labels.insert(), labels)
+
+    def _put(
+        self, connection: sa.Connection, rows: list[dict[str, Any]], api: str, *, replace: bool
+    ) -> None:
+        if not rows:
+            return
+        insert = _insert(self._images, connection.dialect.name, replace=replace)
+        if insert is None:
+            ours = self._images.c
+            digests = [row["key_sha256"] for row in rows]
+            there = (ours.api == api) & ours.key_sha256.in_(digests)
+            if replace:
+                connection.execute(self._images.delete().where(there))
+            else:
+                held = set(connection.execute(sa.select(ours.key_sha256).where(there)).scalars())
+                rows = [row for row in rows if row["key_sha256"] not in held]
+            insert = self._images.insert()
+        if rows:
+            connection.execute(insert, rows)
+
+    def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield all labels as frames, in the order of api and key digest."""
+        columns = [self._labels.c[name] for name in LABEL_COLUMNS]
+        order = (self._labels.c.api, self._labels.c.key_sha256, self._labels.c["rank"])
+        statement = sa.select(*columns).order_by(*order)
+        options = {"stream_results": True, "yield_per": min(frame_rows, 5_000)}
+        with self._engine.connect().execution_options(**options) as connection:
+            result = connection.execute(statement)
+            while rows := list(islice(result, frame_rows)):
+                columns_of_rows = dict(zip(LABEL_COLUMNS, zip(*rows, strict=True), strict=True))
+                yield frame(columns_of_rows, LABEL_COLUMNS)
+
+
+def _chunks(items: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(items), LOOKUP_KEYS):
+        yield items[start : start + LOOKUP_KEYS]
+
+
+def _insert(table: sa.Table, dialect: str, *, replace: bool) -> Any:
+    """Return the database's insert that minds rows which exist; None where SQLAlchemy has none.
+
+    :param replace: whether it overwrites them, or leaves them alone.
+    """
+    keys = [column.name for column in table.primary_key.columns]
+    others = [column.name for column in table.columns if column.name not in keys]
+    if dialect in ("postgresql", "sqlite"):
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+        if not replace:
+            return insert.on_conflict_do_nothing(index_elements=keys)
+        new = {name: insert.excluded[name] for name in others}
+        return insert.on_conflict_do_update(index_elements=keys, set_=new)
+    if dialect in ("mysql", "mariadb"):
+        from sqlalchemy.dialects import mysql
+
+        rows = mysql.insert(table)
+        if not replace:
+            return rows.prefix_with("IGNORE")
+        return rows.on_duplicate_key_update({name: rows.inserted[name] for name in others})
+    return None
+
+
+def _without_zero_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row that PostgreSQL takes: its texts hold no zero byte."""
+    return {
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in row.items()
+    }
+
+
+def _log_failure(what: str, state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    reason = _reason(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
+    log.warning("Attempt %d: %s: %s", state.attempt_number, what, reason)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell whether what failed may succeed later: a lost connection, a deadlock, a race."""
+    passing = (sa_exc.OperationalError, sa_exc.InterfaceError, sa_exc.IntegrityError)
+    lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
+    return lost or isinstance(error, passing)
+
+
+def _reason(error: sa_exc.DBAPIError) -> str:
+    return " ".join(str(error.orig).split())[:300]

@@ -1,0 +1,137 @@
+"""Where a run's outcomes go: frames in memory, or a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_imagetag.errors import ResultTooLargeError
+from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS, frame
+from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.tagging.outcomes import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_SHOWN_FAILURES = 10_000
+"""Failures that the output shows of a run with a store, which itself holds them all."""
+
+
+class Choice:
+    """Which of an image's labels are kept.
+
+    :param min_probability: labels below it are left out.
+    :param top_k: so many labels of each image at most; None for all.
+    """
+
+    def __init__(self, *, min_probability: float = 0.0, top_k: int | None = None) -> None:
+        self._min_probability = min_probability
+        self._top_k = top_k
+
+    def __call__(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with the labels that are kept."""
+        if isinstance(outcome, Failure):
+            return outcome
+        kept = tuple(
+            label for label in outcome.labels if label.probability >= self._min_probability
+        )[: self._top_k]
+        return outcome if len(kept) == len(outcome.labels) else replace(outcome, labels=kept)
+
+
+class FrameSink:
+    """Collects outcomes in memory and makes frames of them.
+
+    :param max_rows: labels that the frame may hold; None for any number.
+    """
+
+    def __init__(self, *, max_rows: int | None = None) -> None:
+        self._max_rows = max_rows
+        self._labels: dict[str, list[Any]] = {column: [] for column in LABEL_COLUMNS}
+        self.failures: list[Failure] = []
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Take a batch.
+
+        :raises ResultTooLargeError: the labels are more than ``max_rows`` now; all are kept.
+        """
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                self.failures.append(outcome)
+            else:
+                self._add(outcome)
+        if self._max_rows is not None and self.rows > self._max_rows:
+            raise ResultTooLargeError(
+                f"The result has more than {self._max_rows:,} labels, more than an XCom should "
+                "hold. Give the task a store, such as store=SqlLabelStore(...), or split the "
+                "images between mapped tasks. An XCom backend of your own may allow for a larger "
+                "[imagetag] max_result_rows."
+            )
+
+    @property
+    def rows(self) -> int:
+        """Number of labels."""
+        return len(self._labels["label"])
+
+    def labels_frame(self) -> pd.DataFrame:
+        """Return one row for each image and label, in the order in which images were finished."""
+        return frame(self._labels, LABEL_COLUMNS)
+
+    def failures_frame(self) -> pd.DataFrame:
+        """Return one row for each image without labels."""
+        return failures_frame(self.failures)
+
+    def _add(self, result: TagResult) -> None:
+        for rank, label in enumerate(result.labels, start=1):
+            row = (
+                result.image_key,
+                result.image_uri,
+                label.name,
+                label.probability,
+                rank,
+                label.category,
+                label.subcategory,
+                label.scene,
+                result.api,
+                result.tagged_at,
+            )
+            for values, value in zip(self._labels.values(), row, strict=True):
+                values.append(value)
+
+
+class StoreSink:
+    """Writes outcomes to a store and keeps of them what the task's outputs show."""
+
+    def __init__(self) -> None:
+        self.to: Callable[[Sequence[Outcome]], None] | None = None
+        """Writes a batch to the store, all of it or nothing; None before the store is open."""
+        self._failed = False
+        self.failures: list[Failure] = []
+        self.unsaved: list[Outcome] = []
+        """What was paid for and could not be written."""
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Write a batch; after a store has failed for good, keep what comes in memory.
+
+        :raises StoreError: the store failed.
+        """
+        room = MAX_SHOWN_FAILURES - len(self.failures)
+        failures = (outcome for outcome in outcomes if isinstance(outcome, Failure))
+        self.failures += [failure for _, failure in zip(range(room), failures, strict=False)]
+        if self._failed or self.to is None:
+            self.unsaved += outcomes
+            return
+        try:
+            self.to(outcomes)
+        except BaseException:
+            self._failed = True
+            self.unsaved += outcomes
+            raise
+
+
+def failures_frame(failures: Sequence[Failure]) -> pd.DataFrame:
+    """Return one row for each image without labels."""
+    columns = {
+        column: [getattr(failure, column) for failure in failures] for column in FAILURE_COLUMNS
+    }
+    return frame(columns, FAILURE_COLUMNS)

