@@ -1,0 +1,65 @@
+"""What tests of all parts share: an Airflow home of their own, the emulator, photographs."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Airflow writes a configuration and a database where this points to, as soon as it is imported.
+if "AIRFLOW_HOME" not in os.environ:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="imagetag-airflow-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+    os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+
+from airflow_imagetag.testing import Emulator
+
+PHOTOGRAPHS = ("rocket.jpg", "coffee.png", "chelsea.png", "astronaut.png")
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """Run an emulator for one test and make it the connection ``imagetag_default``."""
+    with Emulator() as running:
+        monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", running.connection_json)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Path]:
+    """Name real photographs of scikit-image's wheel, without importing it."""
+    specification = importlib.util.find_spec("skimage")
+    assert specification is not None
+    assert specification.origin is not None
+    folder = Path(specification.origin).parent / "data"
+    return [folder / name for name in PHOTOGRAPHS]
+
+
+@pytest.fixture(scope="session")
+def small_jpegs(photographs: list[Path]) -> Callable[[int], list[bytes]]:
+    """Make so many small JPEGs, all different, by cropping a photograph."""
+    from PIL import Image
+
+    made: list[bytes] = []
+
+    def make(count: int) -> list[bytes]:
+        with Image.open(photographs[1]) as photograph:
+            columns = photograph.width - 64
+            for number in range(len(made), count):
+                left, top = (7 * number) % columns, 3 * (7 * number // columns)
+                file = io.BytesIO()
+                photograph.crop((left, top, left + 64, top + 64)).convert("RGB").resize(
+                    (32, 32)
+                ).save(file, "JPEG")
+                made.append(file.getvalue())
+        assert len(set(made)) == len(made)
+        return made[:count]
+
+    return make

@@ -1,0 +1,357 @@
+"""Images given as values."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, InvalidImageError
+from airflow_imagetag.models import Image, RejectedImage, SkippedImage
+from airflow_imagetag.sources.values import ValueImages
+
+URLS = ["https://h/1.jpg", "https://h/2.jpg", "https://h/3.jpg"]
+PRESIGNED = "https://h/1.jpg?X-Amz-Signature=5ecre7&X-Amz-Date=1"
+
+
+def entries(value: Any, key: str = "image_key", uri: str = "image_uri") -> list[Any]:
+    """Return the entries of a value."""
+    return list(ValueImages(value).with_columns(key, uri).entries())
+
+
+def keys(value: Any) -> list[str]:
+    """Return the keys of a value that holds nothing but good images."""
+    found = entries(value)
+    assert all(isinstance(entry, Image) for entry in found), found
+    return [entry.key for entry in found]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        URLS,
+        tuple(URLS),
+        [URLS[:1], URLS[1:]],
+        [[URLS[0]], [[URLS[1]], []], URLS[2]],
+        np.array(URLS, dtype=object),
+        pd.Series(URLS),
+        pd.Series(URLS, index=[5, 6, 7], dtype="string"),
+        dict.fromkeys(URLS).keys(),
+        [{"image_uri": url} for url in URLS],
+        [Image(url, url) for url in URLS],
+        json.dumps(URLS),
+        "\n  " + json.dumps(URLS, indent=2),
+        json.dumps([{"image_uri": url} for url in URLS]),
+        pd.DataFrame({"image_key": URLS, "image_uri": URLS}),
+        pd.DataFrame({"image_uri": URLS, "other": 1, "image_key": URLS}, index=[0, 0, 0]),
+        [pd.DataFrame({"image_key": URLS, "image_uri": URLS})],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_many_images(value):
+    """A list of any kind, nested lists, a series, JSON and a DataFrame give the same images."""
+    assert keys(value) == URLS
+
+
+@pytest.mark.parametrize(
+    "value",
+    [URLS[0], Image(URLS[0], URLS[0]), {"image_uri": URLS[0]}],
+    ids=["str", "Image", "dict"],
+)
+def test_one_image(value):
+    """A single image needs no list around it."""
+    assert keys(value) == [URLS[0]]
+    assert len(ValueImages(value)) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        (),
+        "[]",
+        [[], []],
+        pd.Series([], dtype=object),
+        pd.DataFrame({"image_key": [], "image_uri": []}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_no_images(value):
+    """An empty list is fine and gives nothing."""
+    assert entries(value) == []
+
+
+def test_a_set_is_shown_the_same_in_every_process():
+    """The order of a set of texts differs between processes; what is shown of it does not."""
+    program = (
+        "from airflow_imagetag.sources.values import ValueImages as V;"
+        "v = V({str(n) for n in range(50)}); print(repr(v), v.serialize())"
+    )
+    shown = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            env={"PYTHONHASHSEED": str(seed), "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2)
+    }
+    assert len(shown) == 1
+
+
+def test_the_columns_of_a_frame_may_have_other_names():
+    """Key, URI, content and version are taken from a DataFrame, and all else is left."""
+    frame = pd.DataFrame(
+        {"id": [1, 2], "url": ["u1", None], "content": [None, b"2"], "version": ["a", None], "x": 0}
+    )
+    assert entries(frame, key="id", uri="url") == [
+        Image("1", "u1", None, "a"),
+        Image("2", None, b"2"),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [object, "string"])
+@pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA])
+def test_missing_cells_of_a_frame(dtype, nothing):
+    """A row without a URI or without a key is rejected, and the others are not touched."""
+    frame = pd.DataFrame(
+        {
+            "image_key": pd.Series(["a", "b", nothing], dtype=dtype),
+            "image_uri": pd.Series([nothing, "u", "v"], dtype=dtype),
+        }
+    )
+    first, second, third = entries(frame)
+    assert (type(first), first.key) == (RejectedImage, "a")
+    assert second == Image("b", "u")
+    assert (type(third), third.key) == (RejectedImage, "item 2")
+
+
+def test_integers_keep_their_look_as_keys():
+    """Numbers of numpy are keys like any other."""
+    frame = pd.DataFrame({"image_key": np.array([1, 2], dtype="int32"), "image_uri": ["a", "b"]})
+    assert keys(frame) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "columns"),
+    [
+        (pd.DataFrame({"a": [1]}), {}),
+        (pd.DataFrame(), {}),
+        (pd.DataFrame({"image_key": ["a"]}), {}),
+        (pd.DataFrame({"image_uri": ["a"]}), {}),
+        (pd.DataFrame({"image_key": ["a"], "image_uri": ["b"]}), {"uri": "url"}),
+    ],
+)
+def test_a_frame_without_the_columns(frame, columns):
+    """The error names the columns that are wanted and those that are there."""
+    with pytest.raises(ConfigurationError, match=r"key_column='image_key'.*has ") as caught:
+        entries(frame, **columns)
+    for column in frame.columns:
+        assert repr(column) in caught.value.message
+
+
+def test_a_wrong_entry_is_rejected_and_the_others_go_on():
+    """Whatever stands in the list, each entry is an image, a rejection or a skip."""
+    found = entries([URLS[0], 5, None, float("nan"), {"image_key": "k"}, b"", object(), URLS[1]])
+    kinds = [type(entry).__name__ for entry in found]
+    assert kinds == ["Image", *["RejectedImage"] * 4, "Image", "RejectedImage", "Image"]
+    rejected = [entry for entry in found if isinstance(entry, RejectedImage)]
+    assert [entry.key for entry in rejected] == ["item 1", "item 2", "item 3", "k", "item 6"]
+    assert all(isinstance(entry.error, InvalidImageError) for entry in rejected)
+
+
+def test_an_equal_entry_is_skipped_and_another_one_is_rejected():
+    """The first of two equal entries is taken; a key for another image is that entry's error."""
+    found = entries(
+        [
+            {"image_key": "a", "image_uri": "u"},
+            {"image_key": "a", "image_uri": "u"},
+            {"image_key": "a", "image_uri": PRESIGNED},
+            {"image_key": "b", "image_uri": "u"},
+            {"image_key": "b", "image_uri": "u", "version": "2"},
+        ]
+    )
+    assert [type(entry).__name__ for entry in found] == [
+        "Image",
+        "SkippedImage",
+        "RejectedImage",
+        "Image",
+        "RejectedImage",
+    ]
+    assert found[1] == SkippedImage("a")
+    assert (found[2].key, found[2].uri) == ("a", "https://h/1.jpg")
+    assert isinstance(found[2].error, DuplicateKeyError)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (None, "an empty list is fine"),
+        ("['https://h/a.jpg']", "render_template_as_native_obj"),
+        ("[1, 2", "tojson"),
+    ],
+)
+def test_a_value_that_is_no_list(value, hint):
+    """The error says what the DAG's author may change."""
+    with pytest.raises(ConfigurationError, match=hint):
+        entries(value)
+
+
+BIG = [f"https://h/{number}.jpg?X-Amz-Signature=5ecre7{number}" for number in range(100_000)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        BIG,
+        tuple(BIG),
+        [BIG],
+        pd.DataFrame({"image_key": BIG, "image_uri": BIG}),
+        [{"image_uri": url} for url in BIG[:1000]],
+        [b"x" * 1000] * 1000,
+        json.dumps(BIG),
+    ],
+    ids=["list", "tuple", "nested", "frame", "dicts", "bytes", "JSON"],
+)
+def test_what_is_shown_of_many_images_is_small(value):
+    """Rendered fields and the serialized DAG do not grow with the images, nor show signatures."""
+    images = ValueImages(value)
+    for shown in (repr(images), json.dumps(images.serialize())):
+        assert len(shown) < 2000
+        assert "5ecre7" not in shown
+    assert repr(images) == repr(ValueImages(value))
+
+
+def test_what_is_shown_of_a_long_list():
+    """The count and the first ten."""
+    shown = ValueImages(BIG).serialize()
+    assert shown["count"] == 100_000
+    assert shown["first"] == [f"https://h/{number}.jpg" for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (URLS, URLS),
+        ([], []),
+        (URLS[0], URLS[:1]),
+        (PRESIGNED, ["https://h/1.jpg"]),
+        ({"image_key": "k", "image_uri": PRESIGNED}, ["https://h/1.jpg"]),
+        ([{"image_key": "k", "content": b"1"}], ["k"]),
+        ([5, None], ["<int>", "<NoneType>"]),
+        ([URLS], ["<list>"]),
+    ],
+)
+def test_what_is_shown_of_few_images(value, shown):
+    """A short list is shown as it is, without credentials and bytes; repr is the same as JSON."""
+    images = ValueImages(value)
+    assert images.serialize() == shown
+    assert json.loads(repr(images)) == shown
+
+
+def test_only_text_with_a_template_is_rendered():
+    """Of 100,000 literal texts none costs a rendering; the one with a template is rendered."""
+    asked: list[str] = []
+
+    def render(text: str) -> str:
+        asked.append(text)
+        return text.replace("{{ ds }}", "2026-01-01")
+
+    rendered = ValueImages([*BIG, "s3://b/{{ ds }}.jpg"]).rendered(render)
+    assert asked == ["s3://b/{{ ds }}.jpg"]
+    assert rendered.value[:-1] == BIG
+    assert rendered.value[-1] == "s3://b/2026-01-01.jpg"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("{{ x }}", "X"),
+        (["{% if 1 %}", "{# a #}", "a"], ["X", "X", "a"]),
+        (("{{ x }}",), ["X"]),
+        ([{"image_key": "{{ x }}", "image_uri": "u"}], [{"image_key": "X", "image_uri": "u"}]),
+        ([["{{ x }}"]], [["X"]]),
+        ([b"{{ x }}", 5], [b"{{ x }}", 5]),
+    ],
+)
+def test_templates_anywhere_in_the_value(value, expected):
+    """Templates are found in lists and dicts at any depth; bytes hold none."""
+    assert ValueImages(value).rendered(lambda text: "X").value == expected
+
+
+def test_an_object_passes_rendering_untouched():
+    """An Image and a DataFrame are not looked into."""
+    frame = pd.DataFrame({"image_key": ["{{ x }}"]})
+    assert ValueImages(frame).rendered(lambda text: "X").value is frame
+
+
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        (
+            ["/data/a.jpg", "https://h/a", "s3://b/a", "file:///data/b.jpg", "a.jpg", 5],
+            {"/data/a.jpg", "file:///data/b.jpg", "a.jpg"},
+        ),
+        ([{"image_uri": "/data/a.jpg"}, Image("k", "/data/b.jpg")], {"/data/a.jpg", "/data/b.jpg"}),
+        ([["/data/a.jpg"]], {"/data/a.jpg"}),
+        ("/data/a.jpg", {"/data/a.jpg"}),
+        (["/data/a.jpg", "{{ x }}"], {"/data/a.jpg", "{{ x }}"}),
+    ],
+)
+def test_literal_paths(value, paths):
+    """Local paths that stand in the DAG file are the author's own word, also after rendering."""
+    images = ValueImages(value, literal=True)
+    assert images.literal_paths() == paths
+    assert images.rendered(lambda text: "/etc/passwd").literal_paths() == paths
+
+
+def test_literal_paths_under_other_names():
+    """The columns that name the images' URIs name the author's paths as well."""
+    value = [{"id": 1, "path": "/data/a.jpg", "image_uri": "/data/b.jpg"}]
+    images = ValueImages(value, literal=True).with_columns("id", "path")
+    assert images.literal_paths() == {"/data/a.jpg"}
+    assert [entry.key for entry in images.rendered(str).entries()] == ["1"]
+
+
+def test_what_is_rendered_from_data_is_never_literal():
+    """A template that becomes a path, or a list of them, gives no right to read them."""
+    for text in ('["/etc/passwd"]', "/etc/passwd"):
+        images = ValueImages(["{{ x }}"], literal=True).rendered(lambda _, text=text: text)
+        assert "/etc/passwd" not in images.literal_paths()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        ValueImages(["/data/a.jpg"]),
+        ValueImages(["/data/a.jpg"], literal=True).from_upstream(),
+        ValueImages(["/data/a.jpg"]).rendered(str),
+    ],
+)
+def test_data_is_never_literal(images):
+    """What an upstream task returned names no path on the author's word."""
+    assert images.literal_paths() == frozenset()
+
+
+def test_showing_a_generator_uses_nothing_up():
+    """A generator's images are all there after they were shown."""
+    images = ValueImages(url for url in URLS)
+    assert images.serialize() == URLS
+    assert len(images) == 3
+    assert [entry.key for entry in images.entries()] == URLS
+
+
+@pytest.mark.parametrize("name", ["rendered", "from_upstream", "entries"])
+def test_entries_may_be_read_again(name):
+    """A retried task sees the same images: reading uses nothing up."""
+    images = ValueImages(URLS)
+    first = list(images.entries())
+    images.serialize()
+    getattr(images, name)(*([str] if name == "rendered" else []))
+    assert list(images.entries()) == first

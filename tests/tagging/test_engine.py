@@ -1,0 +1,708 @@
+"""The engine: bounded, patient where that helps, and never losing what it has paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import pytest
+
+from airflow_imagetag import errors
+from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.hooks.tagger import AccountTagger
+from airflow_imagetag.models import Entry, Image, Label, RejectedImage, SkippedImage, TagResult
+from airflow_imagetag.service.account import Account
+from airflow_imagetag.service.base import Payload
+from airflow_imagetag.service.caller import Caller
+from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.tagging import engine
+from airflow_imagetag.tagging.engine import Run, Settings
+from airflow_imagetag.tagging.outcomes import Outcome
+from airflow_imagetag.tagging.retrying import Policy
+from airflow_imagetag.tagging.stopping import StopSignal
+from airflow_imagetag.testing import Emulator, Faults
+
+QUICK = Policy(max_attempts=4, first_wait_seconds=0.001, max_wait_seconds=0.002)
+
+
+class FakeTagger:
+    """Labels by itself: waits, and fails as told; it counts what goes on at the same time.
+
+    :param fail: returns the error of a call, by key and attempt, or None.
+    """
+
+    def __init__(
+        self,
+        fail: Callable[[str, int], BaseException | None] = lambda key, attempt: None,
+        *,
+        call_seconds: float = 0.0,
+        load_seconds: float = 0.0,
+    ) -> None:
+        self._fail = fail
+        self._call_seconds = call_seconds
+        self._load_seconds = load_seconds
+        self._lock = threading.Lock()
+        self.calls: Counter[str] = Counter()
+        self.answered: set[str] = set()
+        self.loading = self.calling = self.most_loading = self.most_calling = 0
+
+    def load(self, image: Image) -> Payload:
+        with self._lock:
+            self.loading += 1
+            self.most_loading = max(self.most_loading, self.loading)
+        time.sleep(self._load_seconds)
+        with self._lock:
+            self.loading -= 1
+        if image.content is not None:
+            digest = hashlib.sha256(image.content).hexdigest()
+            return Payload(content=image.content, digest=digest)
+        return Payload(url=image.uri)
+
+    async def call(self, image: Image, payload: Payload) -> TagResult:
+        self.calls[image.key] += 1
+        self.calling += 1
+        self.most_calling = max(self.most_calling, self.calling)
+        try:
+            await asyncio.sleep(self._call_seconds)
+        finally:
+            self.calling -= 1
+        if (error := self._fail(image.key, self.calls[image.key])) is not None:
+            raise error
+        self.answered.add(image.key)
+        return TagResult(image.key, image.uri, (Label("a", 1.0),), "fake", datetime.now(UTC))
+
+
+class FakeSink:
+    """Keeps what it is given; may be slow, and may fail from a batch on."""
+
+    def __init__(self, *, seconds: float = 0.0, fail_at: int | None = None) -> None:
+        self.batches: list[list[Outcome]] = []
+        self._seconds = seconds
+        self._fail_at = fail_at
+        self._lock = threading.Lock()
+
+    def write(self, outcomes: Iterable[Outcome]) -> None:
+        assert self._lock.acquire(blocking=False), "two batches at the same time"
+        try:
+            time.sleep(self._seconds)
+            if self._fail_at is not None and len(self.batches) >= self._fail_at:
+                raise OSError("disk full")
+            self.batches.append(list(outcomes))
+        finally:
+            self._lock.release()
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return list(itertools.chain.from_iterable(self.batches))
+
+    @property
+    def tagged(self) -> set[str]:
+        return {item.image_key for item in self.outcomes if isinstance(item, TagResult)}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        return {
+            item.image_key: item.error for item in self.outcomes if not isinstance(item, TagResult)
+        }
+
+
+def urls(count: int) -> Iterator[Image]:
+    """Give so many images that are URLs."""
+    return (Image(str(number), f"https://h/{number}.jpg") for number in range(count))
+
+
+def settings(**fields: Any) -> Settings:
+    """Return settings without a quota and with quick retries."""
+    return Settings(**{"requests_per_second": None, "retry": QUICK, "max_in_flight": 8} | fields)
+
+
+def make(
+    entries: Iterable[Entry], tagger: Any, sink: Any, stop: StopSignal | None = None, **fields: Any
+) -> Run:
+    """Make a run."""
+    return Run(iter(entries), tagger, sink, settings(**fields), stop or StopSignal())
+
+
+def go(run: Run) -> BaseException | None:
+    """Run to the end and return the error that ended it; a run that hangs fails the test."""
+
+    async def main() -> BaseException | None:
+        try:
+            async with asyncio.timeout(20):
+                await run.run()
+        except TimeoutError:
+            raise AssertionError("the run hangs") from None
+        except Exception as error:  # noqa: BLE001
+            return error
+        return None
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    yield
+    deadline = time.monotonic() + 5
+    while left := [t for t in threading.enumerate() if t.name.startswith("imagetag")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 1000])
+def test_every_image_ends_once(count):
+    """However many there are, each is called once and written once."""
+    tagger, sink = FakeTagger(), FakeSink()
+    run = make(urls(count), tagger, sink, batch_size=30)
+    assert go(run) is None
+    assert sorted(item.image_key for item in sink.outcomes) == sorted(map(str, range(count)))
+    assert set(tagger.calls.values()) <= {1}
+    assert (run.counts.seen, run.counts.tagged, run.counts.calls) == (count,) * 3
+    assert all(len(batch) <= 30 for batch in sink.batches)
+
+
+def test_no_more_than_so_many_in_flight():
+    """Images loaded or called at the same time are bounded, and the bound is used."""
+    tagger = FakeTagger(call_seconds=0.01, load_seconds=0.005)
+    images = (Image(str(number), "/not/at/hand") for number in range(200))
+    assert go(make(images, tagger, FakeSink(), max_in_flight=7)) is None
+    assert 5 <= tagger.most_calling <= 7
+    assert 2 <= tagger.most_loading <= 7
+
+
+def test_one_at_a_time():
+    """A bound of one is a bound."""
+    tagger = FakeTagger(call_seconds=0.001)
+    assert go(make(urls(20), tagger, FakeSink(), max_in_flight=1)) is None
+    assert tagger.most_calling == 1
+
+
+def test_a_slow_sink_holds_the_run_back():
+    """Results do not pile up: reading and calling wait until the sink has taken what is there."""
+    taken = 0
+
+    def source() -> Iterator[Image]:
+        nonlocal taken
+        for image in urls(100_000):
+            taken += 1
+            yield image
+
+    stop, sink, tagger = StopSignal(), FakeSink(seconds=0.15), FakeTagger()
+    run = make(source(), tagger, sink, stop, max_in_flight=8, batch_size=10)
+    timer = threading.Timer(0.4, stop.request)
+    timer.start()
+    assert go(run) is None
+    timer.join()
+    written_when_asked = 3 * 10
+    # A batch being written, the queue of results, the workers, the queue of images, one chunk.
+    bound = written_when_asked + 10 + 10 + 8 + 10
+    assert len(tagger.answered) <= bound
+    assert taken <= bound + 8 + 2 * engine.READ_CHUNK
+
+
+def test_results_are_written_before_the_batch_is_full():
+    """A finished image waits for its batch so long at most."""
+    go_on = threading.Event()
+
+    def source() -> Iterator[Image]:
+        yield from urls(engine.READ_CHUNK)
+        go_on.wait(10)
+
+    class Sink(FakeSink):
+        def write(self, outcomes: Iterable[Outcome]) -> None:
+            super().write(outcomes)
+            if len(self.outcomes) == engine.READ_CHUNK:
+                go_on.set()
+
+    sink = Sink()
+    started = time.monotonic()
+    assert go(make(source(), FakeTagger(), sink, flush_seconds=0.05)) is None
+    assert time.monotonic() - started < 5
+    assert len(sink.tagged) == engine.READ_CHUNK
+
+
+def test_a_transient_fault_is_tried_again():
+    """The counts tell calls from images; the image is tagged in the end."""
+    tagger = FakeTagger(
+        lambda key, attempt: errors.ServiceUnavailableError("x") if attempt < 3 else None
+    )
+    sink = FakeSink()
+    run = make(urls(50), tagger, sink)
+    assert go(run) is None
+    assert len(sink.tagged) == 50
+    assert (run.counts.calls, run.counts.retries) == (150, 100)
+
+
+def test_an_image_that_stays_transient_is_a_failure():
+    """After its attempts it is recorded with their number, and the run goes on."""
+    tagger = FakeTagger(lambda key, attempt: errors.AnswerLostError("lost") if key == "7" else None)
+    sink = FakeSink()
+    run = make(urls(50), tagger, sink)
+    assert go(run) is None
+    assert sink.failed == {"7": "AnswerLostError"}
+    (failure,) = [item for item in sink.outcomes if item.image_key == "7"]
+    assert (failure.attempts, failure.message, tagger.calls["7"]) == (4, "lost", 4)
+    assert (run.counts.failed, run.counts.tagged) == (1, 49)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.ImageDecodeError("x", code="-1102"), errors.UnknownCodeError("x")]
+)
+def test_an_images_own_fault_is_recorded(error):
+    """It is called once, and the others are not touched."""
+    tagger = FakeTagger(lambda key, attempt: error if int(key) % 2 else None)
+    sink = FakeSink()
+    assert go(make(urls(100), tagger, sink)) is None
+    assert len(sink.failed) == len(sink.tagged) == 50
+    assert set(tagger.calls.values()) == {1}
+    assert {item.code for item in sink.outcomes if item.image_key in sink.failed} == {error.code}
+
+
+def test_retry_after_holds_everyone():
+    """One throttled answer that names a time lets nobody through until then."""
+    moments: list[float] = []
+
+    def fail(key: str, attempt: int) -> ImageTagError | None:
+        moments.append(time.monotonic())
+        if len(moments) == 20:
+            return errors.ThrottledError("x", retry_after_seconds=0.4)
+        return None
+
+    sink = FakeSink()
+    run = make(urls(200), FakeTagger(fail), sink, max_in_flight=4)
+    assert go(run) is None
+    assert len(sink.tagged) == 200
+    assert run.counts.throttled == 1
+    # Those on their way at that moment may still arrive.
+    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert max(gaps) >= 0.35
+    assert gaps.index(max(gaps)) <= 19 + 4
+
+
+def test_the_emulators_quota_is_waited_for(small_jpegs):
+    """A real 429 with Retry-After: every image is labelled, and billed once."""
+    faults = Faults(requests_per_second=10, retry_after_seconds=1)
+    with Emulator(faults=faults) as emulator:
+        run, sink = emulated(emulator, images_of(small_jpegs(12)))
+        assert go_emulated(run) is None
+        assert len(sink.tagged) == 12
+        assert emulator.stats.over_limit >= 1
+        assert run.counts.throttled == emulator.stats.over_limit
+        assert set(emulator.stats.billed_images.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "error", [errors.AuthenticationError("x"), errors.ConfigurationError("x"), ImageTagError("x")]
+)
+def test_the_accounts_fault_ends_the_run_at_once(error):
+    """Nothing more is sent than was on its way; the error is raised and no image is lost."""
+    tagger = FakeTagger(lambda key, attempt: error, call_seconds=0.01)
+    sink = FakeSink()
+    run = make(urls(10_000), tagger, sink, max_in_flight=8)
+    started = time.monotonic()
+    assert go(run) is error
+    assert time.monotonic() - started < 2
+    assert 1 <= tagger.calls.total() <= 8
+    assert len(sink.failed) == tagger.calls.total()
+    assert run.counts.seen <= 3 * engine.READ_CHUNK
+
+
+def test_the_accounts_fault_does_not_wait_for_a_retry():
+    """Others that wait for their next attempt are given up, not waited for."""
+
+    def fail(key: str, attempt: int) -> ImageTagError:
+        if key == "7":
+            return errors.AuthenticationError("x")
+        return errors.ServiceUnavailableError("x", retry_after_seconds=None)
+
+    tagger = FakeTagger(fail, call_seconds=0.02)
+    patient = Policy(max_attempts=9, first_wait_seconds=60, max_wait_seconds=60)
+    started = time.monotonic()
+    error = go(make(urls(8), tagger, FakeSink(), retry=patient))
+    assert isinstance(error, errors.AuthenticationError)
+    assert time.monotonic() - started < 1.5
+    assert tagger.calls.total() <= 8 + 1
+
+
+def test_what_was_answered_before_the_accounts_fault_is_written():
+    """Labels that are paid for reach the sink."""
+    tagger = FakeTagger(
+        lambda key, attempt: errors.AuthenticationError("x") if int(key) > 200 else None
+    )
+    sink = FakeSink()
+    assert isinstance(go(make(urls(1000), tagger, sink)), errors.AuthenticationError)
+    assert sink.tagged == tagger.answered
+    assert len(sink.tagged) >= 190
+
+
+def test_an_outage_ends_the_run():
+    """A service that is down is not asked for every image; the last error says so."""
+    tagger = FakeTagger(lambda key, attempt: errors.ConnectionFailedError("down"))
+    sink = FakeSink()
+    error = go(make(urls(10_000), tagger, sink, max_in_flight=4))
+    assert isinstance(error, errors.ConnectionFailedError)
+    assert engine.OUTAGE_IMAGES <= len(sink.failed) <= engine.OUTAGE_IMAGES + 4
+
+
+@pytest.mark.parametrize("between", [None, errors.ImageDecodeError("x")])
+def test_now_and_then_is_no_outage(between):
+    """A success or an image's own fault shows that the service is there."""
+
+    def fail(key: str, attempt: int) -> ImageTagError | None:
+        return between if int(key) % 10 == 0 else errors.ConnectionFailedError("x")
+
+    assert go(make(urls(300), FakeTagger(fail), FakeSink(), max_in_flight=4)) is None
+
+
+def test_a_source_that_raises():
+    """What it gave is labelled and written as far as it was sent; its error is raised."""
+
+    def source() -> Iterator[Image]:
+        yield from urls(engine.READ_CHUNK * 3)
+        raise KeyError("source")
+
+    sink, tagger = FakeSink(), FakeTagger(call_seconds=0.001)
+    error = go(make(source(), tagger, sink))
+    assert isinstance(error, KeyError)
+    assert sink.tagged == tagger.answered
+    assert len(sink.tagged) >= engine.READ_CHUNK
+
+
+def test_a_source_that_raises_at_once():
+    """Without a single image the error is raised all the same."""
+
+    def source() -> Iterator[Image]:
+        raise errors.ConfigurationError("images is None")
+        yield
+
+    assert isinstance(go(make(source(), FakeTagger(), FakeSink())), errors.ConfigurationError)
+
+
+@pytest.mark.parametrize("fail_at", [0, 2])
+def test_a_sink_that_raises(fail_at):
+    """Nothing more is sent than fits between the workers and the sink; its error is raised."""
+    tagger, sink = FakeTagger(call_seconds=0.001), FakeSink(fail_at=fail_at)
+    run = make(urls(10_000), tagger, sink, batch_size=10)
+    error = go(run)
+    assert isinstance(error, OSError)
+    assert len(sink.batches) == fail_at
+    assert tagger.calls.total() < 10 * fail_at + 100
+    assert run.counts.tagged == 10 * fail_at
+
+
+@pytest.mark.parametrize("where", ["load", "call"])
+def test_a_fault_of_ours_ends_the_run(where):
+    """An exception that is none of ours is raised, and does not hang the run."""
+
+    class Broken(FakeTagger):
+        def load(self, image: Image) -> Payload:
+            if where == "load":
+                raise ZeroDivisionError
+            return super().load(image)
+
+        async def call(self, image: Image, payload: Payload) -> TagResult:
+            raise ZeroDivisionError
+
+    assert isinstance(go(make(urls(1000), Broken(), FakeSink())), ZeroDivisionError)
+
+
+def test_entries_that_are_not_sent():
+    """A rejected entry is a failure without an attempt, a skipped one only counts."""
+    entries = [
+        RejectedImage("bad", None, errors.InvalidImageError("no image")),
+        SkippedImage("twin"),
+        Image("good", "https://h/a"),
+    ]
+    tagger, sink = FakeTagger(), FakeSink()
+    run = make(entries, tagger, sink)
+    assert go(run) is None
+    assert sink.failed == {"bad": "InvalidImageError"}
+    assert sink.tagged == {"good"}
+    assert tagger.calls == {"good": 1}
+    assert (run.counts.seen, run.counts.skipped, run.counts.failed) == (3, 1, 1)
+
+
+def test_loading_is_tried_again_and_sends_nothing():
+    """A storage that fails for a moment is asked again; one that stays down is a failure."""
+
+    class Shaky(FakeTagger):
+        loads: ClassVar[Counter[str]] = Counter()
+
+        def load(self, image: Image) -> Payload:
+            self.loads[image.key] += 1
+            if image.key == "3" or self.loads[image.key] < 2:
+                raise errors.StorageError("down")
+            return super().load(image)
+
+    tagger, sink = Shaky(), FakeSink()
+    run = make(urls(10), tagger, sink)
+    assert go(run) is None
+    assert sink.failed == {"3": "StorageError"}
+    assert "3" not in tagger.calls
+    assert (run.counts.calls, run.counts.retries) == (9, 0)
+    (failure,) = [item for item in sink.outcomes if item.image_key == "3"]
+    assert failure.attempts == 0
+
+
+# Equal bytes
+
+
+def equal(count: int, content: bytes = b"same") -> list[Image]:
+    """Give images with equal bytes."""
+    return [Image(f"{content.decode()}{number}", content=content) for number in range(count)]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.02])
+def test_equal_bytes_are_called_once(seconds):
+    """Also when they come at the same time; each image gets the labels under its own key."""
+    tagger, sink = FakeTagger(call_seconds=seconds), FakeSink()
+    run = make([*equal(50), *equal(50, b"other")], tagger, sink)
+    assert go(run) is None
+    assert tagger.calls.total() == 2
+    assert len(sink.tagged) == 100
+    assert run.counts.reused == 98
+    assert sum(item.reused for item in sink.outcomes) == 98
+
+
+def test_equal_bytes_share_a_fault_of_theirs():
+    """What the service cannot decode once, it cannot decode under another key."""
+    tagger = FakeTagger(lambda key, attempt: errors.ImageDecodeError("x", code="-1102"))
+    sink = FakeSink()
+    assert go(make(equal(30), tagger, sink)) is None
+    assert tagger.calls.total() == 1
+    assert set(sink.failed.values()) == {"ImageDecodeError"}
+    assert sorted(item.attempts for item in sink.outcomes) == [0] * 29 + [1]
+
+
+def test_equal_bytes_do_not_share_a_fault_of_the_service():
+    """The next image with these bytes tries for itself."""
+
+    def fail(key: str, attempt: int) -> ImageTagError | None:
+        return errors.AnswerLostError("x") if key == "same0" else None
+
+    tagger, sink = FakeTagger(fail), FakeSink()
+    assert go(make(equal(10), tagger, sink, max_in_flight=1)) is None
+    assert sink.failed == {"same0": "AnswerLostError"}
+    assert tagger.calls == {"same0": 4, "same1": 1}
+    assert len(sink.tagged) == 9
+
+
+def test_equal_urls_are_called_each():
+    """What is behind a URL is not known here."""
+    tagger = FakeTagger()
+    go(make([Image(str(n), "https://h/a") for n in range(5)], tagger, FakeSink()))
+    assert tagger.calls.total() == 5
+
+
+# Stopping
+
+
+def stopped_after(seconds: float, run: Run, stop: StopSignal) -> float:
+    """Run, give the signal from another thread, and return how long the run took to end."""
+    asked: list[float] = []
+
+    def ask() -> None:
+        asked.append(time.monotonic())
+        stop.request()
+
+    timer = threading.Timer(seconds, ask)
+    timer.start()
+    assert go(run) is None
+    ended = time.monotonic()
+    timer.join()
+    return ended - asked[0]
+
+
+def test_stopping_while_calls_are_under_way():
+    """Answers on their way are waited for and written; nothing new is sent."""
+    stop, sink = StopSignal(), FakeSink()
+    tagger = FakeTagger(call_seconds=0.3)
+    run = make(urls(10_000), tagger, sink, stop)
+    assert stopped_after(0.1, run, stop) < 1
+    assert tagger.calls.total() == 8
+    assert sink.tagged == tagger.answered == set(tagger.calls)
+    assert run.counts.tagged == 8
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.ServiceUnavailableError("x"), errors.ThrottledError("x", retry_after_seconds=200)],
+)
+def test_stopping_while_retries_wait(error, monkeypatch):
+    """A long wait for the next attempt, or for the service's rest, does not keep the run."""
+    monkeypatch.setattr(engine, "DRAIN_SECONDS", 0.5)
+    stop, sink = StopSignal(), FakeSink()
+    tagger = FakeTagger(lambda key, attempt: error if int(key) > 3 else None)
+    patient = Policy(max_attempts=9, first_wait_seconds=300, max_wait_seconds=300)
+    run = make(urls(1000), tagger, sink, stop, retry=patient)
+    assert stopped_after(0.2, run, stop) < 2
+    assert sink.tagged == tagger.answered >= {"0", "1", "2", "3"}
+    assert sink.failed == {}
+
+
+def test_stopping_while_the_quota_is_waited_for(monkeypatch):
+    """Workers that wait for their turn send nothing after the signal."""
+    monkeypatch.setattr(engine, "DRAIN_SECONDS", 0.5)
+    stop, sink, tagger = StopSignal(), FakeSink(), FakeTagger()
+    run = make(urls(1000), tagger, sink, stop, requests_per_second=0.5)
+    assert stopped_after(0.2, run, stop) < 2
+    assert tagger.calls.total() == 1
+    assert sink.tagged == tagger.answered
+
+
+def test_stopping_while_the_source_is_slow(monkeypatch):
+    """A source that gives nothing for long does not keep the run."""
+    monkeypatch.setattr(engine, "DRAIN_SECONDS", 0.2)
+    go_on = threading.Event()
+
+    def source() -> Iterator[Image]:
+        yield from urls(engine.READ_CHUNK)
+        go_on.wait(10)
+
+    stop, sink = StopSignal(), FakeSink()
+    run = make(source(), FakeTagger(), sink, stop)
+    try:
+        assert stopped_after(0.1, run, stop) < 2
+    finally:
+        go_on.set()
+    assert len(sink.tagged) == engine.READ_CHUNK
+
+
+def test_stopping_while_a_call_hangs(monkeypatch):
+    """After the time for answers on their way, a call that hangs is given up."""
+    monkeypatch.setattr(engine, "DRAIN_SECONDS", 0.3)
+    stop, sink = StopSignal(), FakeSink()
+    run = make(urls(10), FakeTagger(call_seconds=60), sink, stop)
+    assert 0.2 < stopped_after(0.1, run, stop) < 2
+    assert sink.outcomes == []
+
+
+def test_stopping_while_the_sink_is_slow(monkeypatch):
+    """What is finished and waits for the sink is written, however long the sink takes."""
+    monkeypatch.setattr(engine, "DRAIN_SECONDS", 0.1)
+    stop, sink, tagger = StopSignal(), FakeSink(seconds=0.15), FakeTagger()
+    run = make(urls(1000), tagger, sink, stop, batch_size=2, max_in_flight=4)
+    assert stopped_after(0.1, run, stop) < 4
+    assert sink.tagged == tagger.answered
+    assert run.counts.tagged == len(sink.tagged)
+
+
+def test_a_run_that_is_stopped_before_it_starts():
+    """Nothing is sent."""
+    stop, tagger = StopSignal(), FakeTagger()
+    stop.request()
+    assert go(make(urls(100), tagger, FakeSink(), stop)) is None
+    assert tagger.calls.total() == 0
+
+
+# The log
+
+
+def test_failures_are_logged_but_not_all(caplog):
+    """The first of each class are shown with key and reason; credentials are not."""
+    tagger = FakeTagger(lambda key, attempt: errors.ImageDecodeError("cannot be decoded"))
+    images = [Image(f"https://h/{n}?sig=5ecre7", f"https://h/{n}?sig=5ecre7") for n in range(50)]
+    with caplog.at_level(logging.DEBUG, engine.log.name):
+        go(make(images, tagger, FakeSink()))
+    shown = [record.getMessage() for record in caplog.records if "failed:" in record.getMessage()]
+    assert len(shown) == engine.LOGGED_FAILURES
+    assert "ImageDecodeError: cannot be decoded" in shown[0]
+    assert "5ecre7" not in caplog.text
+
+
+def test_progress_is_logged(caplog, monkeypatch):
+    """A line from time to time."""
+    monkeypatch.setattr(engine, "PROGRESS_SECONDS", 0.05)
+    with caplog.at_level(logging.INFO, engine.log.name):
+        go(make(urls(40), FakeTagger(call_seconds=0.04), FakeSink()))
+    assert any("images/s" in record.getMessage() for record in caplog.records)
+
+
+# Against the emulator
+
+
+def images_of(contents: list[bytes]) -> list[Image]:
+    """Name images by their place."""
+    return [Image(str(number), content=content) for number, content in enumerate(contents)]
+
+
+def emulated(emulator: Emulator, images: list[Image], **fields: Any) -> tuple[Run, FakeSink]:
+    """Make a run against the emulator, and its sink."""
+    connection = emulator.connection
+    account = Account(
+        connection.extra_dejson["app_id"],
+        connection.login,
+        connection.password,
+        emulator.url,
+        timeout_seconds=5,
+    )
+    tagger = AccountTagger(account, Caller(account), ContentReader(), max_connections=16)
+    sink = FakeSink()
+    return make(images, tagger, sink, max_in_flight=16, **fields), sink
+
+
+def go_emulated(run: Run) -> BaseException | None:
+    """Run to the end with open connections."""
+
+    async def main() -> None:
+        async with run._tagger:  # type: ignore[attr-defined]
+            await run.run()
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), 30))
+    except Exception as error:  # noqa: BLE001
+        return error
+    return None
+
+
+def test_a_bad_day_of_the_service(small_jpegs):
+    """Errors, dropped connections and garbage: every image ends, and is written once."""
+    faults = Faults(
+        first_attempts={500: 0.2, 503: 0.1},
+        error_rates={502: 0.05},
+        drop_rate=0.05,
+        drop_after_work_rate=0.03,
+        garbage_rate=0.06,
+    )
+    contents = small_jpegs(150)
+    broken = [b"not an image %d" % number for number in range(10)]
+    with Emulator(faults=faults) as emulator:
+        policy = Policy(max_attempts=8, first_wait_seconds=0.01, max_wait_seconds=0.05)
+        run, sink = emulated(emulator, images_of([*contents, *broken]), retry=policy)
+        assert go_emulated(run) is None
+        stats = emulator.stats
+    assert len(sink.outcomes) == 160
+    assert sink.failed == {str(number): "ImageDecodeError" for number in range(150, 160)}
+    assert run.counts.calls == stats.requests
+    assert stats.max_in_flight <= 16
+    # Only an answer that was lost or spoiled is paid for again.
+    assert stats.billed <= 150 + stats.dropped + stats.garbage
+
+
+def test_equal_photographs_are_billed_once(small_jpegs):
+    """Twenty copies of five photographs cost five calls."""
+    with Emulator(faults=Faults(latency_seconds=0.02)) as emulator:
+        run, sink = emulated(emulator, images_of(small_jpegs(5) * 20))
+        assert go_emulated(run) is None
+        assert emulator.stats.billed == 5
+        assert emulator.stats.requests == 5
+    assert len(sink.tagged) == 100
+
+
+def test_a_wrong_key_sends_little(small_jpegs):
+    """At most so many requests as may be in flight, and the run ends at once."""
+    with Emulator(secret_key="another") as emulator:
+        run, _ = emulated(emulator, images_of(small_jpegs(100)))
+        run._tagger._caller._signature.secret_key = "wrong"  # type: ignore[attr-defined]
+        started = time.monotonic()
+        assert isinstance(go_emulated(run), errors.AuthenticationError)
+        assert time.monotonic() - started < 2
+        assert emulator.stats.requests <= 16
+        assert emulator.stats.billed == 0
