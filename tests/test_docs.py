@@ -1,0 +1,560 @@
+"""README and docs agree with the code: examples run, lists are complete, links lead on.
+
+An HTML comment right above a block says what is special about it::
+
+    <!-- test: not run, needs Spark -->         looked at (Python: compiled), but not run
+    <!-- test: run on sqlite, postgresql -->    SQL: run there, against a store that was filled
+
+Each block of Python runs in a namespace of its own, in a folder with photographs, against the
+emulator and a warehouse of SQLite.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import dataclasses
+import dis
+import io
+import json
+import re
+import subprocess
+import sys
+import types
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import (  # noqa: F401 (fixtures)
+    database_fixture,
+    postgres_fixture,
+    sqlite_fixture,
+)
+
+from airflow_imagetag import errors
+from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
+from airflow_imagetag.get_provider_info import get_provider_info
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.pending import Retag, Status
+from airflow_imagetag.sources import ObjectStorageImages, SqlImages
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.testing import Emulator
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in DOCS.rglob("*.md") if "_build" not in str(path)),
+]
+MARK = re.compile(r"<!-- test: (not run, (?P<reason>.+)|run on (?P<places>.+)) -->")
+FENCE = re.compile(
+    r"^(?P<fence>```+)(?P<language>[a-z]+)\n(?P<code>.*?)^(?P=fence)$", re.DOTALL | re.MULTILINE
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    reason: str | None
+    places: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(language: str) -> list[Block]:
+    """Return the blocks of all pages in one language."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in FENCE.finditer(text):
+            above = text[: match.start()].rstrip("\n").rsplit("\n", 1)[-1]
+            mark = MARK.fullmatch(above)
+            places = mark["places"].split(", ") if mark and mark["places"] else ()
+            line = text[: match.start()].count("\n") + 2
+            reason = mark["reason"] if mark else None
+            found.append(Block(page, line, match["language"], match["code"], reason, tuple(places)))
+    return [block for block in found if block.language == language]
+
+
+def test_every_mark_is_understood_and_belongs_to_a_block():
+    """A mark with a slip in it would switch a test off in silence."""
+    marks = sum(page.read_text().count("<!-- test:") for page in PAGES)
+    languages = ("python", "sql")
+    used = [block for language in languages for block in blocks(language)]
+    assert marks == sum(bool(block.reason or block.places) for block in used)
+
+
+def without_quota(emulator: Emulator, patch: pytest.MonkeyPatch) -> None:
+    """Make the emulator the connection ``imagetag_default``, as fast as it is."""
+    connection = json.loads(emulator.connection_json)
+    connection["extra"]["requests_per_second"] = 0
+    patch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+
+
+# --- Python
+
+
+@pytest.fixture
+def surroundings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulator: Emulator, photographs: list[Path]
+) -> Path:
+    """Make what an example may use: photographs, the service, a warehouse that holds labels."""
+    without_quota(emulator, monkeypatch)
+    (tmp_path / "photos").mkdir()
+    for number, path in enumerate(photographs[:2]):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(path.read_bytes())
+    (tmp_path / "photo.jpg").write_bytes(photographs[0].read_bytes())
+    warehouse = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def in_this_place(code: str, folder: Path) -> str:
+    """Return an example for the Airflow that is installed, with its dataset in a folder."""
+    code = code.replace(
+        "from airflow.sdk import", "from airflow.providers.common.compat.sdk import"
+    )
+    return re.sub(r"s3://(aws_default@)?lake/labels", f"{folder}/lake", code)
+
+
+def undefined_names(code: types.CodeType, known: set[str]) -> set[str]:
+    """Return the names that the code of a module or function takes from nowhere."""
+    names = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    found = {name for name in names if isinstance(name, str)} - known - set(dir(builtins))
+    return found.union(*(undefined_names(code, known) for code in inner))
+
+
+def with_named_dags(code: str) -> ast.Module:
+    """Return an example in which ``with DAG(...)`` gives the DAG a name."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.With):
+            continue
+        opened = node.items[0]
+        if getattr(getattr(opened.context_expr, "func", None), "id", None) == "DAG":
+            opened.optional_vars = ast.Name("dag_of_the_page", ast.Store())
+    return ast.fix_missing_locations(tree)
+
+
+def serialized(dag: Any) -> dict[str, Any]:
+    """Return what Airflow's parser would keep of a DAG."""
+    import airflow.serialization.serialized_objects as objects
+
+    return getattr(objects, "DagSerialization", objects.SerializedDAG).to_dict(dag)
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_block_runs(block, surroundings, emulator):
+    """An example runs as it stands; bodies of functions know their names, DAGs can be scheduled."""
+    code = in_this_place(block.code, surroundings)
+    compiled = compile(with_named_dags(code), str(block), "exec")
+    if block.reason:
+        return
+    has_dag = "with DAG(" in code
+    if "lake" in code and not has_dag:
+        fill(ParquetLabelStore(f"{surroundings}/lake"))
+    if "SqlLabelStore" in code and not has_dag:
+        fill(SqlLabelStore("warehouse", table="product_labels"))
+    namespace: dict[str, Any] = {"__name__": "example", "emulator": emulator}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compiled, namespace)
+    stored = {
+        instruction.argval
+        for instruction in dis.get_instructions(compiled)
+        if instruction.opname == "STORE_NAME"
+    }
+    # The emulator's page has a function that stands for the reader's own.
+    assert undefined_names(compiled, stored | set(namespace)) <= {"send_to"}
+    assert has_dag == ("dag_of_the_page" in namespace)
+    if has_dag:
+        dag = namespace["dag_of_the_page"]
+        assert dag.task_ids
+        assert json.dumps(serialized(dag)) == json.dumps(serialized(dag))
+
+
+# --- SQL
+
+
+def fill(store: Any, version: str = "1") -> None:
+    """Label four photographs into a store, one of which cannot be decoded."""
+    from PIL import Image
+
+    images = []
+    for number, colour in enumerate(("red", "green", "blue")):
+        file = io.BytesIO()
+        Image.new("RGB", (48, 32 + int(version)), colour).save(file, "PNG")
+        images.append({"image_key": str(number), "content": file.getvalue(), "version": version})
+    images.append(
+        {"image_key": "3", "content": b"no image " + version.encode(), "version": version}
+    )
+    operator = ImageTagOperator(
+        task_id="fill", images=images, store=store, max_failure_ratio=1, batch_size=2
+    )
+    summary = operator.execute({})
+    assert (summary["tagged"], summary["failed"]) == (3, 1)
+
+
+def test_every_sql_block_says_where_it_was_run():
+    """SQL that was not run says why."""
+    assert [str(block) for block in blocks("sql") if not (block.places or block.reason)] == []
+    for block in blocks("sql"):
+        assert set(block.places) <= {"sqlite", "postgresql", "duckdb"}, block
+
+
+def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
+    """Joins, the wide view and the query of failures give what the store holds."""
+    import pandas as pd
+
+    without_quota(emulator, monkeypatch)
+    keys = [str(number) for number in range(4)]
+    database.run("CREATE TABLE products (sku varchar(20))")
+    database.run("INSERT INTO products VALUES (:sku)", *({"sku": key} for key in keys))
+    database.run("CREATE TABLE numbered (id integer)")
+    database.run("INSERT INTO numbered VALUES (:id)", *({"id": int(key)} for key in keys))
+    store = SqlLabelStore(database.conn_id, table="product_labels")
+    fill(store)
+    labels = pd.concat(store.labels())
+    best = dict(labels[labels["rank"] == 1][["image_key", "label"]].itertuples(index=False))
+    assert sorted(best) == ["0", "1", "2"]
+    joined, view, of_numbers, failed = (
+        block for block in blocks("sql") if database.dialect in block.places
+    )
+    assert {sku: label for sku, label, _ in database.rows(joined.code)} == best
+    database.script(view.code)
+    assert dict(database.rows(of_numbers.code)) == {int(key): best.get(key) for key in keys}
+    assert database.rows(failed.code) == [("ImageDecodeError", "-1102", 1)]
+    columns = [f"{name}_{rank}" for rank in (1, 2, 3) for name in ("label", "probability")]
+    wide = database.rows(f"SELECT image_key, {', '.join(columns)} FROM product_labels_wide")
+    assert {key: tuple(values) for key, *values in wide} == {
+        key: best_three(labels[labels["image_key"] == key]) for key in best
+    }
+
+
+def best_three(labels: Any) -> tuple[Any, ...]:
+    """Return label and probability of ranks 1 to 3 of one image, None where it has fewer."""
+    rows = labels.sort_values("rank")[["label", "probability"]].head(3)
+    values = [value for row in rows.itertuples(index=False) for value in row]
+    return tuple(values + [None] * (6 - len(values)))
+
+
+def test_sql_of_the_pages_reads_a_dataset_with_duckdb(tmp_path, emulator, monkeypatch):
+    """The query for raw readers gives the rows of ``labels()``, before and after a compaction."""
+    import duckdb
+    import pandas as pd
+
+    without_quota(emulator, monkeypatch)
+    store = ParquetLabelStore(f"{tmp_path}/lake")
+    fill(store)
+    fill(store, version="2")
+    [block] = [block for block in blocks("sql") if "duckdb" in block.places]
+    code = in_this_place(block.code, tmp_path)
+
+    columns = ["image_key", "label", "probability", "rank", "api"]
+
+    def rows(found: Any) -> list[tuple[Any, ...]]:
+        names = [column[0] for column in found.description]
+        places = [names.index(column) for column in columns]
+        return sorted(tuple(row[place] for place in places) for row in found.fetchall())
+
+    files = f"{tmp_path}/lake/labels/*.parquet"
+    everything = rows(duckdb.connect().execute("SELECT * FROM read_parquet(?)", [files]))
+    labels = pd.concat(store.labels())[columns]
+    expected = sorted(labels.itertuples(index=False, name=None))
+    assert len(everything) > len(expected) > 0
+    assert rows(duckdb.connect().execute(code)) == expected
+    store.compact()
+    assert rows(duckdb.connect().execute(code)) == expected
+
+
+# --- Lists
+
+
+def section(page: str, heading: str) -> str:
+    """Return what a page says below a heading, up to the next one of its level or above."""
+    text = FENCE.sub("", (DOCS / page).read_text())
+    level = heading.partition(" ")[0]
+    assert f"\n{heading}\n" in text, (page, heading)
+    below = text.partition(f"\n{heading}\n")[2]
+    return re.split(rf"^#{{1,{len(level)}}} ", below, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def in_first_column(text: str) -> set[str]:
+    """Return the names in code font in the first cells of the text's tables."""
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """Return the cells of the text's tables by the first name in each row."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("|") and (names := re.findall(r"`([^`]+)`", line.split("|")[1])):
+            cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")][1:]
+            found.update(dict.fromkeys(names, cells))
+    return found
+
+
+def parameters(of: Any) -> set[str]:
+    """Return the parameters that a class takes itself, and not for its base."""
+    own = signature(of.__init__).parameters.values()
+    return {p.name for p in own if p.kind is not p.VAR_KEYWORD} - {"self"}
+
+
+@pytest.mark.parametrize(
+    ("of", "page", "heading"),
+    [
+        (ImageTagOperator, "operator.md", "## Parameters"),
+        (SqlImages, "tables.md", "## SqlImages: where the images are"),
+        (SqlLabelStore, "tables.md", "## SqlLabelStore: where the labels go"),
+        (ObjectStorageImages, "buckets.md", "## ObjectStorageImages: where the images are"),
+        (ParquetLabelStore, "buckets.md", "## ParquetLabelStore: where the labels go"),
+    ],
+)
+def test_every_parameter_is_listed_with_its_default(of, page, heading):
+    """A parameter without a row, or with another default than its own, would mislead."""
+    text = section(page, heading)
+    assert parameters(of) - in_first_column(text) == set()
+    rows = rows_of(text)
+    defaults = {p.name: p.default for p in signature(of.__init__).parameters.values()}
+    for name in parameters(of):
+        shown = rows[name][0]
+        if defaults[name] is signature(of.__init__).empty:
+            assert shown == "required", name
+        elif shown:
+            assert shown.strip('"') == str(defaults[name]), name
+        else:
+            assert defaults[name] is None, name
+
+
+@pytest.mark.parametrize("of", [SqlImages, SqlLabelStore, ObjectStorageImages, ParquetLabelStore])
+def test_pages_say_what_is_templated(of):
+    """The fields that Airflow renders, and no others, are called templated."""
+    pages = {"SqlImages": "tables.md", "SqlLabelStore": "tables.md"}
+    page = pages.get(of.__name__, "buckets.md")
+    title = "images are" if of.__name__.endswith("Images") else "labels go"
+    rows = rows_of(section(page, f"## {of.__name__}: where the {title}"))
+    said = {name for name in parameters(of) if "(templated)" in rows[name][-1]}
+    assert said == set(of.template_fields)
+
+
+def test_all_parameters_of_the_operator_are_templated():
+    """The page says that all are."""
+    assert set(ImageTagOperator.template_fields) == parameters(ImageTagOperator)
+
+
+@pytest.mark.parametrize(
+    ("heading", "columns"),
+    [("### The labels frame", LABEL_COLUMNS), ("### The failures frame", FAILURE_COLUMNS)],
+)
+def test_every_column_of_the_frames_is_listed_with_its_type(heading, columns):
+    """Columns, their order and their types are those of the frames."""
+    rows = rows_of(section("operator.md", heading))
+    assert [(name, cells[0]) for name, cells in rows.items()] == list(columns.items())
+
+
+def test_every_column_of_the_tables_is_listed_with_its_type():
+    """Columns, their order and PostgreSQL's types are those of the tables that are created."""
+    from sqlalchemy.dialects import postgresql
+
+    from airflow_imagetag.stores.sql_schema import tables
+
+    names = {
+        "TIMESTAMP WITH TIME ZONE": "timestamptz",
+        "FLOAT(53)": "double precision",
+    }
+    images, labels = tables("image_labels", None)
+    for heading, table in (("### The labels table", labels), ("### The images table", images)):
+        types_of = {
+            column.name: column.type.compile(dialect=postgresql.dialect())
+            for column in table.columns
+        }
+        expected = [(name, names.get(text, text.lower())) for name, text in types_of.items()]
+        rows = rows_of(section("tables.md", heading))
+        assert [(name, cells[0]) for name, cells in rows.items()] == expected
+
+
+def test_every_column_of_the_dataset_is_listed():
+    """Both folders of the dataset, with no column too many."""
+    from airflow_imagetag.stores.parquet_dataset import IMAGES, LABELS
+
+    labels, images = section("buckets.md", "### Layout").split("`images/`:")
+    assert in_first_column(labels) == set(LABELS.names)
+    assert in_first_column(images) == set(IMAGES.names)
+    athena = next(block.code for block in blocks("sql") if "EXTERNAL TABLE" in block.code)
+    kinds = {"int64": "bigint", "timestamp[us, tz=UTC]": "timestamp"}
+    for name, schema in (("label_rows", LABELS), ("image_rows", IMAGES)):
+        said = re.search(rf"{name} \((.*?)\) STORED", athena, re.DOTALL)[1].replace("`", "")
+        columns = [tuple(column.split()) for column in said.split(",")]
+        expected = [(f.name, kinds.get(str(f.type), str(f.type))) for f in schema]
+        assert columns == expected
+
+
+def test_every_output_is_listed(surroundings):
+    """XCom keys are those that the operator pushes, keys of the summary those of a run."""
+    source = (ROOT / "airflow_imagetag/operators/imagetag.py").read_text()
+    pushed = {
+        node.args[1].value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "_push"
+    }
+    assert pushed
+    listed = in_first_column(section("operator.md", "## Outputs").partition("###")[0])
+    assert {name for name in listed if not name.startswith("label.")} == pushed | {"return_value"}
+    summary = ImageTagOperator(task_id="none", images=[], store=SqlLabelStore("warehouse")).execute(
+        {}
+    )
+    assert in_first_column(section("operator.md", "### The summary")) == set(summary)
+
+
+def test_every_error_is_listed():
+    """All classes of the tree, and no others."""
+
+    def tree(kind: type) -> set[str]:
+        return {kind.__name__}.union(*(tree(child) for child in kind.__subclasses__()))
+
+    text = section("hook.md", "## Errors").split("Each carries")[0]
+    named = set(re.findall(r"`(\w+Error)`", text)) - {"ValueError"}
+    assert named == tree(errors.ImageTagError)
+
+
+def test_every_setting_and_connection_field_is_listed():
+    """Names and defaults of the configuration, names of the connection's extra."""
+    info = get_provider_info()
+    options = info["config"]["imagetag"]["options"]
+    rows = rows_of(section("connection.md", "## Settings of the package"))
+    assert {name: cells[0].replace("empty", "") for name, cells in rows.items()} == {
+        name: option["default"] for name, option in options.items()
+    }
+    [connection] = info["connection-types"]
+    assert set(connection["conn-fields"]) <= in_first_column(section("connection.md", "## Fields"))
+
+
+def test_every_choice_is_listed():
+    """The values of ``retag`` and of the column ``status``, and the schemes of storages."""
+    from airflow_imagetag.sources.content import STORAGE_SCHEMES
+    from airflow_imagetag.sources.object_storage import IMAGE_SUFFIXES
+
+    named = in_first_column(section("incremental.md", "## What is new"))
+    assert {name.strip('"') for name in named} - {"retag"} == {*Retag, *Status}
+    storage = section("security.md", "## Object storage, and connections in URIs")
+    assert [scheme for scheme in STORAGE_SCHEMES if f"`{scheme}`" not in storage] == []
+    listing = section("buckets.md", "### What is listed")
+    assert [suffix for suffix in IMAGE_SUFFIXES if f"`{suffix}`" not in listing] == []
+
+
+def test_numbers_of_the_pages_are_those_of_the_code():
+    """Limits that the pages give as numbers."""
+    from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT
+    from airflow_imagetag.sources import content, sql_reader
+    from airflow_imagetag.stores import sql_tables
+    from airflow_imagetag.tagging import engine, retrying, reuse, sinks
+    from airflow_imagetag.transport import download
+
+    policy = retrying.Policy()
+    said = {
+        "hook.md": ["Up to 64 requests"],
+        "operator.md": [
+            f"else {DEFAULT_MAX_IN_FLIGHT}",
+            f"up to {sinks.MAX_SHOWN_FAILURES:,} rows",
+            f"up to {policy.max_attempts} requests for the image",
+            f"for {engine.OUTAGE_IMAGES} images in a row",
+            f"up to {engine.DRAIN_SECONDS:.0f} seconds",
+            f"up to\n{retrying.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
+        ],
+        "tables.md": [
+            f"pages of {sql_reader.PAGE_ROWS:,}",
+            f"of {sql_reader.UNINDEXED_PAGE_ROWS:,} where keys may repeat",
+            f"or of {sql_reader.CONTENT_PAGE_ROWS} with `content`",
+            f"for up to {sql_tables.RETRY_SECONDS / 60:.0f} minutes",
+        ],
+        "incremental.md": [f"the latest {reuse.MAX_REMEMBERED:,} digests"],
+        "security.md": [
+            f"up to {content.MAX_IMAGE_BYTES // 2**20} MB",
+            f"up to {download.MAX_REDIRECTS} redirects",
+        ],
+    }
+    missing = [
+        (page, text)
+        for page, texts in said.items()
+        for text in texts
+        if " ".join(text.split()) not in " ".join((DOCS / page).read_text().split())
+    ]
+    assert missing == []
+
+
+def test_examples_page_shows_every_example():
+    """A DAG that is not on the page would not be found."""
+    shown = re.findall(
+        r"literalinclude\} \.\./dags_examples/(\S+)", (DOCS / "examples.md").read_text()
+    )
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "dags_examples").glob("*.py"))
+
+
+# --- Links
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as MyST and GitHub make them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    """Files and headings that a page links to are there."""
+    text = FENCE.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_is_in_the_table_of_contents():
+    """A page that no list names cannot be found."""
+    for index in (DOCS / "index.md", DOCS / "reference" / "index.md"):
+        listed = set(
+            re.search(r"\{toctree\}.*?\n\n(.*?)```", index.read_text(), re.DOTALL)[1].split()
+        )
+        pages = {path.stem for path in index.parent.glob("*.md")} - {"index"}
+        assert pages <= listed
+
+
+def test_documentation_builds_without_a_warning(tmp_path):
+    """Sphinx finds every reference, where it is installed."""
+    pytest.importorskip("sphinx")
+    pytest.importorskip("myst_parser")
+    pytest.importorskip("furo")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-b",
+            "html",
+            str(DOCS),
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
