@@ -8,6 +8,11 @@ from urllib.parse import urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+"""What a NAT64 gateway turns into IPv4 (RFC 6052)."""
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+"""An older way to write an IPv4 address; two of them are addresses of their own."""
+
 
 def is_private(address: str) -> bool:
     """Tell whether an address is loopback, link-local, private or otherwise not of the internet."""
@@ -48,7 +53,16 @@ def _parsed(host: str) -> Address | None:
         try:
             # '2130706433' and '0x7f.1' are loopback to the parser that connections use.
             address = ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
+        # A zero byte is no OSError.
+        except (OSError, ValueError):
             return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
+    return address if isinstance(address, ipaddress.IPv4Address) else _inner(address)
+
+
+def _inner(address: ipaddress.IPv6Address) -> Address:
+    """Return the IPv4 address that an IPv6 one leads to, where it is made of one."""
+    if inner := address.ipv4_mapped or address.sixtofour:
+        return inner
+    if address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address

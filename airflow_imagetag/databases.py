@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.shards import key_hash
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -109,13 +109,14 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     dbapi_connection.isolation_level = None
     dbapi_connection.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY_SECONDS * 1000)}")
     dbapi_connection.create_function(
-        "imagetag_crc32", 1, lambda text: zlib.crc32(str(text).encode()), deterministic=True
+        "imagetag_hash", 1, lambda text: key_hash(str(text)), deterministic=True
     )
 
 
-# Versions are compared as text, and the text of a point in time depends on the session's zone.
+# Versions are compared as text, and the text of a point in time depends on the session's zone, and
+# in PostgreSQL on its style of dates.
 _PREPARE_SESSION: dict[str, Callable[..., None]] = {
-    "postgresql": partial(_execute, "SET TIME ZONE 'UTC'"),
+    "postgresql": partial(_execute, "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'"),
     "mysql": partial(_execute, "SET time_zone = '+00:00'"),
     "mariadb": partial(_execute, "SET time_zone = '+00:00'"),
     "sqlite": _prepare_sqlite,

@@ -16,3 +16,9 @@ def described(item: Any) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def as_text(item: Any) -> str:
+    """Return what ``serialize`` tells as a line, such as ``SqlImages(conn_id='warehouse')``."""
+    fields = [f"{name}={value!r}" for name, value in item.serialize().items() if name != "type"]
+    return f"{type(item).__name__}({', '.join(fields)})"

@@ -4,6 +4,7 @@ The class says what a caller may do, and the fields carry what the service said:
 
     ImageTagError
     |-- ConfigurationError         STOP    a connection, parameter or setting is wrong
+    |   `-- UnknownConnectionError         Airflow knows no connection of this id
     |-- ImageError                 RECORD  this image's fault: record it, go on with the next
     |   |-- InvalidImageError              the entry names no image
     |   |-- DuplicateKeyError              another image of this run has the same key
@@ -95,6 +96,10 @@ class ImageTagError(Exception):
 
 class ConfigurationError(ImageTagError, ValueError):
     """A connection field, parameter or setting is missing or malformed; nothing was sent."""
+
+
+class UnknownConnectionError(ConfigurationError):
+    """Airflow knows no connection of this id."""
 
 
 class ImageError(ImageTagError):

@@ -35,7 +35,7 @@ class Image:
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether getting the image ready for the service takes next to no time."""
+        """Whether the image needs no reading and, if it is bytes, little time for a digest."""
         if self.content is not None:
             return len(self.content) < QUICK_CONTENT_BYTES
         return self.uri is not None and is_http(self.uri)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-import zlib
 from dataclasses import dataclass
 
 from airflow_imagetag.errors import ConfigurationError
@@ -24,10 +24,16 @@ class Shard:
 
     def holds(self, key: str) -> bool:
         """Tell whether the image with this key belongs to the part."""
-        return zlib.crc32(key.encode()) % self.count == self.index
+        return key_hash(key) % self.count == self.index
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+
+def key_hash(key: str) -> int:
+    """Return a number that spreads keys evenly, however alike they are."""
+    digest = hashlib.md5(key.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
+    return int.from_bytes(digest[:4])
 
 
 def shard_names(count: int) -> list[str]:

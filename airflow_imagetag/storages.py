@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.uris import redact, scheme_of
 
 
@@ -25,7 +25,7 @@ def storage_path(uri: str, conn_id: str | None = None) -> Any:
             _check_connection(named)
         path.fs  # noqa: B018 (connects, and so finds out what is missing)
     except AirflowNotFoundException as error:
-        raise ConfigurationError(f"{redact(uri)} cannot be used: {error}") from None
+        raise UnknownConnectionError(f"{redact(uri)} cannot be used: {error}") from None
     except (ImportError, ValueError) as error:
         raise ConfigurationError(
             f"{redact(uri)} cannot be used: {error}. Install the package for {scheme_of(uri)}://, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -64,6 +65,16 @@ def local_path(uri: str) -> str:
     if slash and (host in ("", "localhost") or host.endswith("@")):
         rest = "/" + path
     return unquote(rest)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Tell whether a real path is in a folder, whose own links are followed.
+
+    :param path: an absolute path without links.
+    :param folder: an absolute path.
+    """
+    real = os.path.realpath(folder)
+    return os.path.commonpath((path, real)) == real
 
 
 def redact(uri: str) -> str:

@@ -180,7 +180,7 @@ def _extra(connection: Connection) -> dict[str, Any]:
 
 
 async def _tag(tagger: AccountTagger, image: Image) -> TagResult:
-    if image.is_at_hand:
+    if tagger.is_quick(image):
         payload = tagger.load(image)
     else:
         payload = await asyncio.to_thread(tagger.load, image)

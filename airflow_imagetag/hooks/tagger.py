@@ -41,6 +41,10 @@ class AccountTagger:
     ) -> None:
         await self._connections.__aexit__(kind, error, traceback)
 
+    def is_quick(self, image: Image) -> bool:
+        """Tell whether ``load`` takes next to no time, so that it needs no thread."""
+        return self._reader.is_quick(image)
+
     def load(self, image: Image) -> Payload:
         """Return what to send of the image; blocks while it reads."""
         return self._reader.payload(image)

@@ -160,9 +160,11 @@ class LabelRun:
         return into_frame(self._source, self._options, self._frame)
 
     def _run(self, work: Work) -> None:
-        if work.resumed:
-            log.info("An earlier try of this task finished %d images already", work.resumed)
-        self._counts.tagged = self._counts.reused = work.resumed
+        resumed = work.resumed_tagged + work.resumed_failed
+        if resumed:
+            log.info("An earlier try of this task finished %d images already", resumed)
+        self._counts.tagged = self._counts.reused = work.resumed_tagged
+        self._counts.failed = work.resumed_failed
         tagger = self._hook.tagger(self._reader(), max_connections=self._max_in_flight)
         engine = Run(
             work.entries,
@@ -197,6 +199,7 @@ class LabelRun:
         elif isinstance(source, ObjectStorageImages):
             presign = source.send == "url"
             folders += source.literal_folders()
+            source.check_folder(folders)
         return ContentReader(
             folders,
             literal_paths,

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_imagetag import errors
-from airflow_imagetag.errors import ImageError
+from airflow_imagetag.errors import ImageError, ResultTooLargeError
 from airflow_imagetag.models import Entry, Failure
 from airflow_imagetag.operators.difference import limited, new_entries, pending_entries
 from airflow_imagetag.operators.options import Options
-from airflow_imagetag.pending import Rule
+from airflow_imagetag.pending import Retag, Rule
 from airflow_imagetag.tagging.lookups import Paid
 from airflow_imagetag.tagging.outcomes import Outcome, Sink
 from airflow_imagetag.tagging.reuse import Known
@@ -32,13 +32,15 @@ class Work:
     :param entries: what is to be labelled.
     :param sink: where outcomes go.
     :param paid: returns what was paid for bytes with some digests earlier; blocks.
-    :param resumed: images that an earlier try of the task finished.
+    :param resumed_tagged: images that an earlier try of the task labelled.
+    :param resumed_failed: images that failed in one by their own fault.
     """
 
     entries: Iterator[Entry]
     sink: Sink
     paid: Paid | None = None
-    resumed: int = 0
+    resumed_tagged: int = 0
+    resumed_failed: int = 0
 
 
 @contextmanager
@@ -59,17 +61,26 @@ def into_checkpointed_frame(
     """Label what earlier tries of the task did not, and keep all labels in memory."""
     chosen = _Chosen(frame, options)
     with checkpoint.open() as opened:
-        resumed = 0
+        tagged = failed = 0
+        too_large: ResultTooLargeError | None = None
         for outcomes in opened.outcomes():
-            chosen.write(outcomes)
-            resumed += len(outcomes)
-        left = None if options.max_images is None else max(options.max_images - resumed, 0)
+            failures = sum(isinstance(outcome, Failure) for outcome in outcomes)
+            failed += failures
+            tagged += len(outcomes) - failures
+            try:
+                chosen.write(outcomes)
+            except ResultTooLargeError as error:
+                # The outputs of this try replace those of the last one, so they get all of it.
+                too_large = error
+        limit = options.max_images
+        left = None if limit is None else max(limit - tagged - failed, 0)
         entries = pending_entries(source.entries(shard=options.shard), opened, Rule(), api)
         yield Work(
-            limited(entries, left),
+            limited(entries, left) if too_large is None else _refused(too_large),
             _Both(partial(opened.write, api=api), chosen),
-            partial(_paid, opened, api),
-            resumed,
+            partial(_paid, opened, Rule(), api),
+            tagged,
+            failed,
         )
 
 
@@ -92,8 +103,17 @@ def into_store(
         yield Work(
             limited(entries, options.max_images),
             _Chosen(sink, options),
-            partial(_paid, opened, api),
+            # Who asks for every image anew is not given the labels that were paid before.
+            None
+            if options.rule.retag is Retag.ALWAYS
+            else partial(_paid, opened, options.rule, api),
         )
+
+
+def _refused(error: ResultTooLargeError) -> Iterator[Entry]:
+    """Raise when the first entry is asked for: by then the run has counted what it resumed."""
+    yield from ()
+    raise error
 
 
 class _Chosen:
@@ -119,8 +139,12 @@ class _Both:
         self._then.write(outcomes)
 
 
-def _paid(opened: OpenStore, api: str, digests: Collection[str]) -> dict[str, Known]:
-    return {digest: _known(answer) for digest, answer in opened.answers(digests, api).items()}
+def _paid(opened: OpenStore, rule: Rule, api: str, digests: Collection[str]) -> dict[str, Known]:
+    return {
+        digest: _known(answer)
+        for digest, answer in opened.answers(digests, api).items()
+        if not (rule.retry_failed and isinstance(answer, Failure))
+    }
 
 
 def _known(answer: Outcome) -> Known:

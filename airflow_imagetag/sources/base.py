@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from airflow_imagetag.descriptions import described
+from airflow_imagetag.descriptions import as_text, described
 from airflow_imagetag.models import Entry
 from airflow_imagetag.shards import Shard, shard_names
 
@@ -38,3 +38,7 @@ class ImageSource(ABC):
     def serialize(self) -> dict[str, Any]:
         """Return the description as Airflow shows it; the same for the same source."""
         return described(self)
+
+    def __repr__(self) -> str:
+        # Airflow 2 keeps this text where Airflow 3 keeps what serialize() returns.
+        return as_text(self)

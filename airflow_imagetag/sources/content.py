@@ -20,11 +20,20 @@ from airflow_imagetag.errors import (
     ImageUnreadableError,
     InvalidImageError,
     StorageError,
+    UnknownConnectionError,
 )
 from airflow_imagetag.models import Image
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.storages import storage_path
-from airflow_imagetag.uris import is_http, is_local, local_path, redact, redact_text, scheme_of
+from airflow_imagetag.uris import (
+    is_below,
+    is_http,
+    is_local,
+    local_path,
+    redact,
+    redact_text,
+    scheme_of,
+)
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -77,6 +86,10 @@ class ContentReader:
         self._fetch = fetch
         self._may_reach_private = may_reach_private
 
+    def is_quick(self, image: Image) -> bool:
+        """Tell whether ``payload`` takes next to no time, so that it needs no thread."""
+        return image.is_at_hand and (image.content is not None or self._fetch is None)
+
     def payload(self, image: Image) -> Payload:
         """Return what to send of the image; blocks while it reads.
 
@@ -117,7 +130,7 @@ class ContentReader:
         except ValueError:
             # A zero byte, or half of a character.
             raise ImageUnreadableError(f"{redact(uri)} is no name that a file can have.") from None
-        inside = any(os.path.commonpath((path, folder)) == folder for folder in self._folders)
+        inside = any(is_below(path, folder) for folder in self._folders)
         if not inside and uri not in self._literal_paths:
             raise ImageNotAllowedError(
                 f"{redact(uri)} is a file of the worker, outside the folders that images from data "
@@ -149,27 +162,36 @@ def _absolute(folder: str) -> str:
     return folder
 
 
-def _checked_storage_path(uri: str) -> Any:
+def _object(uri: str) -> tuple[Any, str]:
+    """Return the file system of an object, and its path there."""
     scheme = scheme_of(uri)
     if scheme not in STORAGE_SCHEMES:
         raise InvalidImageError(
             f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), a "
             "local path, or an object storage such as s3, gs or abfs."
         )
-    return storage_path(uri)
+    # Only the bucket goes through the path object: it would take a name with a tab or a dot alone
+    # between slashes for another one.
+    bucket, slash, name = uri.partition("://")[2].partition("/")
+    try:
+        root = storage_path(f"{scheme}://{bucket}")
+    except UnknownConnectionError as error:
+        # The id stands in the URI, which is data: one wrong row must not end the run.
+        raise ImageUnreadableError(error.message) from None
+    return root.fs, f"{root.path.rstrip('/')}{slash}{name}"
 
 
 def _stored(uri: str) -> bytes:
-    path = _checked_storage_path(uri)
-    with _storage_errors(uri), path.open("rb") as file:
+    file_system, path = _object(uri)
+    with _storage_errors(uri), file_system.open(path, "rb") as file:
         return _limited(file, uri)
 
 
 def _presigned(uri: str) -> str:
-    path = _checked_storage_path(uri)
+    file_system, path = _object(uri)
     with _storage_errors(uri):
         try:
-            return str(path.fs.sign(path.path, expiration=PRESIGNED_SECONDS))
+            return str(file_system.sign(path, expiration=PRESIGNED_SECONDS))
         except NotImplementedError:
             raise ConfigurationError(
                 f"The storage of {redact(uri)} cannot make presigned URLs; use send='bytes'."

@@ -9,11 +9,16 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_imagetag.errors import ConfigurationError, ImageEmptyError, StorageError
+from airflow_imagetag.errors import (
+    ConfigurationError,
+    ImageEmptyError,
+    InvalidImageError,
+    StorageError,
+)
 from airflow_imagetag.models import Entry, Image, RejectedImage
 from airflow_imagetag.shards import Shard
 from airflow_imagetag.storages import connection_of, storage_path
-from airflow_imagetag.uris import redact, redact_text, scheme_of
+from airflow_imagetag.uris import is_local, redact, redact_text, scheme_of
 
 if TYPE_CHECKING:
     from airflow_imagetag.sources.object_storage import ObjectStorageImages
@@ -52,7 +57,13 @@ def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[En
         key = f"{scheme}://{item.path}"
         if shard is not None and not shard.holds(key):
             continue
+        if error := _unwritable(key):
+            yield RejectedImage(redact(key), None, error, version=item.version)
+            continue
         uri = f"{scheme}://{conn_id}@{item.path}" if conn_id else key
+        if is_local(uri):
+            # Whoever reads a file's URI takes a percent sign for an escape.
+            uri = uri.replace("%", "%25")
         if item.size == 0:
             error = ImageEmptyError(f"{redact(key)} is empty: it has zero bytes.")
             yield RejectedImage(key, uri, error, version=item.version)
@@ -62,6 +73,14 @@ def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[En
         log.info(
             "%s: left out %d objects that are no images by name", redact(source.path), left_out
         )
+
+
+def _unwritable(key: str) -> InvalidImageError | None:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return InvalidImageError(f"The name of {redact(key)} is no text: it is not UTF-8.")
+    return None
 
 
 def _objects(root: Any, base: str, scheme: str, source: ObjectStorageImages) -> Iterator[_Object]:
@@ -87,7 +106,8 @@ def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = base.partition("/")
-    hook = S3Hook(aws_conn_id=connection_of(root) or "aws_default")
+    # None takes the worker's own credentials, as reading an object does.
+    hook = S3Hook(aws_conn_id=connection_of(root))
     pages = hook.get_conn().get_paginator("list_objects_v2")
     try:
         for page in pages.paginate(Bucket=bucket, Prefix=prefix):
@@ -113,9 +133,12 @@ def _walked(root: Any, base: str) -> Iterator[_Object]:
         found = sorted(file_system.ls(folder, detail=True), key=lambda item: str(item["name"]))
         file_system.invalidate_cache(folder)
         for item in found:
-            if item["type"] == "file":
+            if item["type"] == "file" and not item.get("islink"):
                 yield _Object(item["name"], item["size"] or 0, _version(item))
         # Links are not followed: one that points upwards would never end.
+        links = sum(bool(item.get("islink")) for item in found)
+        if links:
+            log.info("%s: left out %d symbolic links", folder, links)
         folders = [
             item["name"]
             for item in found

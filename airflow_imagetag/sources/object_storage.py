@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,13 +11,13 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry
 from airflow_imagetag.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.uris import is_local, local_path
+from airflow_imagetag.uris import is_below, is_local, local_path, redact
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SEND_CHOICES = ("bytes", "url")
 
 
-@dataclass
+@dataclass(repr=False)
 class ObjectStorageImages(ImageSource):
     """Images below a path of any storage that ObjectStoragePath reaches.
 
@@ -51,6 +52,21 @@ class ObjectStorageImages(ImageSource):
         """Return the local folder that the DAG's author wrote, where the path is one."""
         written = self._written
         return [local_path(written)] if is_local(written) and "{" not in written else []
+
+    def check_folder(self, allowed: Collection[str]) -> None:
+        """Return when the path is in an object storage, or in an allowed folder of the worker.
+
+        :param allowed: absolute paths of folders.
+        :raises ConfigurationError: it is a folder that only data has named.
+        """
+        if not is_local(self.path):
+            return
+        path = os.path.realpath(local_path(self.path))
+        if not any(is_below(path, folder) for folder in allowed):
+            raise ConfigurationError(
+                f"{redact(self.path)} is a folder of the worker that a template has named. If that "
+                "is meant, add it to the option [imagetag] allowed_local_paths."
+            )
 
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Yield the images in the order of the storage's listing.

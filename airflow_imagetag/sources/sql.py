@@ -13,7 +13,7 @@ from airflow_imagetag.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 
 
-@dataclass
+@dataclass(repr=False)
 class SqlImages(ImageSource):
     """Images that a table or a query of any SQL database lists, one row for each.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
 from sqlalchemy import exc as sa_exc  # noqa: TID253
+from sqlalchemy.dialects import mysql  # noqa: TID253
 
 from airflow_imagetag.databases import engine_of, split_name
 from airflow_imagetag.errors import (
@@ -18,7 +19,7 @@ from airflow_imagetag.errors import (
     InvalidImageError,
     StorageError,
 )
-from airflow_imagetag.models import Entry, Image, RejectedImage
+from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.pending import Condition
 from airflow_imagetag.shards import Shard
 
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 2_000
+UNINDEXED_PAGE_ROWS = 20_000
+"""Rows of a query, or of a table whose keys may repeat: the database goes through all of them for
+each page."""
+
 CONTENT_PAGE_ROWS = 16
 """Rows with the bytes in them: a page is held in memory whole."""
 
 SHARDING_DIALECTS = ("mariadb", "mysql", "postgresql", "sqlite")
 """Databases with a hash that is known here; of others, every row is read and the rest left out."""
-
-REPORTED_ROWS_WITHOUT_KEY = 100
 
 
 class SqlReader:
@@ -51,9 +54,7 @@ class SqlReader:
         self._source = source
         self._shard = shard
         self._pending = pending
-        page = PAGE_ROWS if source.content is None else CONTENT_PAGE_ROWS
-        # A run that takes five images need not read two thousand.
-        self._page_rows = min(page, limit or page)
+        self._limit = limit
         self._engine = engine_of(source.conn_id)
         self._is_sharded = self._engine.dialect.name in SHARDING_DIALECTS
 
@@ -88,9 +89,10 @@ class SqlReader:
         """Return what to select from: rows with unique keys, and how many rows share each."""
         if self._source.sql is not None:
             # Text of the user's own; its colons and percent signs are not parameters.
-            statement = re.sub(r"(?<![:\\]):(?!:)", r"\\:", self._source.sql.strip().rstrip(";"))
+            statement = re.sub(r"(?<!:):(?!:)", r"\\:", self._source.sql.strip().rstrip(";"))
             wanted: list[Any] = [sa.column(name) for name in self._columns()]
-            return self._unique(sa.text(statement).columns(*wanted).subquery("source"))
+            # The new line ends a comment, which would take the closing bracket with it.
+            return self._unique(sa.text(f"{statement}\n").columns(*wanted).subquery("source"))
         schema, name = split_name(self._source.table or "", "table")
         inspector = sa.inspect(self._engine)
         found = {column["name"] for column in inspector.get_columns(name, schema=schema)}
@@ -110,16 +112,23 @@ class SqlReader:
             constraint["column_names"]
             for constraint in inspector.get_unique_constraints(name, schema=schema)
         ]
+        keys += [
+            index["column_names"]
+            for index in inspector.get_indexes(name, schema=schema)
+            # One on part of the rows says nothing of the others.
+            if index.get("unique") and not index.get("dialect_options", {}).get("postgresql_where")
+        ]
         return [self._source.key] in keys
 
     def _unique(self, rows: sa.FromClause) -> sa.FromClause:
         """Return the rows numbered by key, the greatest version first, and counted."""
         key = rows.c[self._source.key]
-        order: list[Any] = [
-            rows.c[name].desc()
-            for name in (self._source.version, self._source.uri)
-            if name is not None
-        ]
+        order: list[Any] = []
+        # The bytes decide last: they are compared only where nothing else tells two rows apart.
+        for name in (self._source.version, self._source.uri, self._source.content):
+            if name is not None:
+                # A NULL is the greatest value in PostgreSQL and the smallest in the others.
+                order += [rows.c[name].is_(None), rows.c[name].desc()]
         place = sa.func.row_number().over(partition_by=key, order_by=order or [key])
         copies = sa.func.count().over(partition_by=key)
         return sa.select(
@@ -127,22 +136,27 @@ class SqlReader:
         ).subquery("numbered")
 
     def _without_key(self, rows: sa.FromClause) -> Iterator[Entry]:
+        """Yield the rows without a key as skipped: nothing could remember that they failed."""
         if self._shard is not None and self._shard.index > 0:
             return
-        columns = [rows.c[self._source.uri]] if self._source.uri else [sa.literal(None)]
-        statement = (
-            sa.select(*columns)
-            .where(rows.c[self._source.key].is_(None))
-            .limit(REPORTED_ROWS_WITHOUT_KEY)
-        )
+        statement = sa.select(sa.func.count()).where(rows.c[self._source.key].is_(None))
         with self._engine.connect() as connection:
-            found = connection.execute(statement).all()
-        for number, row in enumerate(found):
-            error = InvalidImageError(f"The row has no key: {self._source.key!r} is null.")
-            yield RejectedImage(f"row {number} without key", _text(row[0]), error)
+            count = connection.execute(statement.select_from(rows)).scalar_one()
+        if count:
+            log.warning("Left out %d rows whose key %r is null", count, self._source.key)
+        for _ in range(count):
+            yield SkippedImage("")
+
+    def _page_size(self, rows: sa.FromClause) -> int:
+        page = UNINDEXED_PAGE_ROWS if "imagetag_place" in rows.c else PAGE_ROWS
+        if self._source.content is not None:
+            page = CONTENT_PAGE_ROWS
+        # A run that takes five images need not read two thousand.
+        return min(page, self._limit or page)
 
     def _pages(self, rows: sa.FromClause) -> Iterator[Entry]:
-        statement = self._page_statement(rows)
+        page_rows = self._page_size(rows)
+        statement = self._page_statement(rows).limit(page_rows)
         last: Any = None
         while True:
             page = statement
@@ -152,7 +166,7 @@ class SqlReader:
                 found = connection.execute(page).mappings().all()
             for row in found:
                 yield from self._entries_of(row)
-            if len(found) < self._page_rows:
+            if len(found) < page_rows:
                 return
             last = found[-1]["native_key"]
 
@@ -182,7 +196,7 @@ class SqlReader:
             statement = statement.where(_in_shard(self._engine.dialect.name, key_text, self._shard))
         if self._pending is not None:
             statement = statement.where(self._pending(key_text, version, uri))
-        return statement.order_by(key).limit(self._page_rows)
+        return statement.order_by(key)
 
     def _entries_of(self, row: Any) -> Iterator[Entry]:
         key = str(row["key"])
@@ -200,6 +214,8 @@ class SqlReader:
                     f"{row['copies']} rows have this key; the one with the greatest version was "
                     "taken. Make the keys unique."
                 ),
+                # That of the image which was taken: once it is stored, this is reported no more.
+                version=row["version"],
             )
 
     def _image(self, key: str, row: Any) -> Image:
@@ -231,9 +247,11 @@ def _in_shard(dialect: str, key: Any, shard: Shard) -> Any:
         # Without the sign, which the remainder would keep.
         number = sa.func.hashtext(key, type_=sa.Integer).op("&")(0x7FFFFFFF)
     elif dialect in ("mysql", "mariadb"):
-        number = sa.func.crc32(key, type_=sa.Integer)
+        # CRC32() would be shorter, and puts keys that are alike into one part.
+        digits = sa.func.substring(sa.func.md5(key), 1, 8)
+        number = sa.cast(sa.func.conv(digits, 16, 10), mysql.INTEGER(unsigned=True))
     else:
-        number = sa.func.imagetag_crc32(key, type_=sa.Integer)
+        number = sa.func.imagetag_hash(key, type_=sa.Integer)
     return number % shard.count == shard.index
 
 

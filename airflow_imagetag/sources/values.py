@@ -130,7 +130,9 @@ def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
         elif first == image:
             yield SkippedImage(image.key)
         else:
-            yield RejectedImage(image.key, image.display_uri, _duplicate(image.key))
+            # With the version that was taken: once it is stored, this is reported no more.
+            twice = _duplicate(image.key)
+            yield RejectedImage(image.key, image.display_uri, twice, version=first.version)
 
 
 def _is_one(value: Any) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_imagetag.descriptions import as_text
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.pending import Condition, Rule, Stored
 
@@ -91,3 +92,7 @@ class LabelStore(ABC):
     @abstractmethod
     def serialize(self) -> dict[str, Any]:
         """Return the description as Airflow shows it; the same for the same store."""
+
+    def __repr__(self) -> str:
+        # Airflow 2 keeps this text where Airflow 3 keeps what serialize() returns.
+        return as_text(self)

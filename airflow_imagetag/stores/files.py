@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
 import pyarrow.parquet as pq  # noqa: TID253
 
+from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.storages import storage_path
+from airflow_imagetag.uris import redact
 
 SUFFIX = ".parquet"
 UNFINISHED = ".unfinished"
@@ -27,10 +30,20 @@ class Files:
     def __init__(self, path: str, conn_id: str | None) -> None:
         folder = storage_path(path, conn_id)
         self._fs = folder.fs
+        self.place = redact(path)
         self._root = folder.path.rstrip("/")
         protocols = self._fs.protocol
         names = (protocols,) if isinstance(protocols, str) else protocols
         self._is_local = "file" in names or "local" in names
+
+    def check(self) -> None:
+        """Find out before anything is paid for that the bucket is there.
+
+        :raises ConfigurationError: there is none.
+        """
+        bucket = self._root.partition("/")[0]
+        if not self._is_local and not self._fs.exists(bucket):
+            raise ConfigurationError(f"{self.place} cannot be used: there is no bucket {bucket}.")
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the finished files, in the order of their names."""
@@ -46,27 +59,34 @@ class Files:
     def read(
         self, kind: str, name: str, schema: pa.Schema, rows: int, filters: Any = None
     ) -> Iterator[pa.Table]:
-        """Yield a file's rows in pieces; nothing where the file does not exist.
+        """Yield a file's rows in pieces.
 
         :param rows: rows of a piece at most.
         :param filters: conditions as pyarrow takes them.
+        :raises FileNotFoundError: there is no such file.
+        :raises ConfigurationError: it is no part of such a dataset.
         """
-        try:
-            file = self._fs.open(f"{self._root}/{kind}/{name}", "rb")
-        except FileNotFoundError:
-            return
-        with file:
+        path = f"{self._root}/{kind}/{name}"
+        with self._fs.open(path, "rb") as file, _foreign(path):
             if filters is not None:
                 yield pq.read_table(file, schema=schema, filters=filters)
                 return
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
+            part = pq.ParquetFile(file)
+            if missing := set(schema.names).difference(part.schema_arrow.names):
+                raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(missing))}")
+            for batch in part.iter_batches(batch_size=rows, columns=schema.names):
                 yield pa.Table.from_batches([batch])
 
     def footer_list(self, kind: str, name: str, key: bytes) -> list[str]:
-        """Return a list of texts that a file's footer holds; empty where it holds none."""
-        with self._fs.open(f"{self._root}/{kind}/{name}", "rb") as file:
+        """Return a list of texts that a file's footer holds; empty where it holds none.
+
+        :raises FileNotFoundError: there is no such file.
+        :raises ConfigurationError: it is no part of such a dataset.
+        """
+        path = f"{self._root}/{kind}/{name}"
+        with self._fs.open(path, "rb") as file, _foreign(path):
             metadata = pq.read_metadata(file).metadata or {}
-        return list(json.loads(metadata.get(key, b"[]")))
+            return list(json.loads(metadata.get(key, b"[]")))
 
     def write(self, kind: str, name: str, table: pa.Table) -> None:
         """Write a file of one table."""
@@ -95,3 +115,14 @@ class Files:
     def remove(self, kind: str, name: str) -> None:
         """Remove a file."""
         self._fs.rm_file(f"{self._root}/{kind}/{name}")
+
+
+@contextmanager
+def _foreign(path: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise ConfigurationError(
+            f"{redact(path)} is no part of a dataset of labels: {error}. Move it elsewhere, or "
+            "give the dataset a folder of its own."
+        ) from None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.stores.parquet_dataset import OpenParquetStore
 
 
-@dataclass
+@dataclass(repr=False)
 class ParquetLabelStore(LabelStore):
     """Labels in a Parquet dataset on any storage that ObjectStoragePath reaches.
 

@@ -75,9 +75,11 @@ class PartIndex:
 
     def put(self, rows: Iterable[IndexRow]) -> None:
         """Take rows; the latest word on an image stays, and an unfinished one replaces no other."""
+        # Taken out first: without a journal, what fails in the middle cannot be rolled back.
+        taken = list(rows)
         with self._lock:
             self._database.execute("BEGIN")
-            self._database.executemany(_PUT, rows)
+            self._database.executemany(_PUT, taken)
             self._database.execute("COMMIT")
 
     def stored(self, api: str, key_sha256: str) -> Stored | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.stores.sql_tables import OpenSqlStore
 
 
-@dataclass
+@dataclass(repr=False)
 class SqlLabelStore(LabelStore):
     """Labels in a table, one row for each image and label, and the images in a second table.
 

@@ -151,9 +151,7 @@ class OpenSqlStore(OpenStore):
             f"{self._images.fullname} could not be read",
         )
 
-    def _answers(
-        self, content_sha256: Collection[str], api: str
-    ) -> dict[str, TagResult | Failure]:
+    def _answers(self, content_sha256: Collection[str], api: str) -> dict[str, TagResult | Failure]:
         images, labels = self._images, self._labels
         settled = images.c.status.in_([Status.TAGGED.value, Status.FAILED.value])
         found: dict[str, TagResult | Failure] = {}

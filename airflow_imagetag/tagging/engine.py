@@ -114,7 +114,10 @@ class Run:
         self._started = time.monotonic()
         self._stopping = self._stop.attach()
         self._waiting = asyncio.Queue[Entry | None](settings.max_in_flight)
-        self._finished = asyncio.Queue[Outcome | None](settings.batch_size)
+        self._finished = asyncio.Queue[Outcome | None]()
+        # Room is given back when a batch is written, so that a process that is killed loses no
+        # more than one batch of finished images.
+        self._room = asyncio.Semaphore(settings.batch_size)
         self._threads = ThreadPoolExecutor(min(settings.max_in_flight, 32) + 2, "imagetag")
         self._labelling = Labelling(
             self._tagger,
@@ -131,7 +134,7 @@ class Run:
             await self._label_all()
         finally:
             reporter.cancel()
-            await self._finished.put(None)
+            self._finished.put_nowait(None)
             await writer
             if self._late:
                 await self._flush(self._late)
@@ -184,11 +187,12 @@ class Run:
 
     async def _hand_over(self, outcome: Outcome) -> None:
         try:
-            await self._finished.put(outcome)
+            await self._room.acquire()
         except asyncio.CancelledError:
             # A slow sink left no room before the run ended; it is paid for all the same.
             self._late.append(outcome)
             raise
+        self._finished.put_nowait(outcome)
 
     async def _outcome_of(self, entry: Entry) -> Outcome | None:
         if self._stopping.is_set():
@@ -269,6 +273,9 @@ class Run:
         except Exception as error:  # noqa: BLE001 (whatever a sink raises ends the run)
             self._end_with(error)
             return
+        finally:
+            for _ in batch:
+                self._room.release()
         for outcome in batch:
             if isinstance(outcome, Failure):
                 self.counts.failed += 1

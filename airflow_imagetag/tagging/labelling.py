@@ -104,7 +104,7 @@ class Labelling:
 
     async def _load(self, image: Image) -> Payload:
         async def attempt() -> Payload:
-            if image.is_at_hand:
+            if self._tagger.is_quick(image):
                 return self._tagger.load(image)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._tagger.load, image)

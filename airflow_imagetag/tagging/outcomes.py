@@ -15,8 +15,12 @@ Outcome = TagResult | Failure
 class Tagger(Protocol):
     """Labels one image, in the two steps that the engine schedules by themselves."""
 
+    def is_quick(self, image: Image) -> bool:
+        """Tell whether ``load`` takes next to no time, so that it needs no thread."""
+        ...
+
     def load(self, image: Image) -> Payload:
-        """Return what to send of the image; may block, and runs in a thread."""
+        """Return what to send of the image; may block, and runs in a thread unless it is quick."""
         ...
 
     async def call(self, image: Image, payload: Payload) -> TagResult:

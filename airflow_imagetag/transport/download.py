@@ -10,19 +10,21 @@ import asyncio
 import socket
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from airflow_imagetag.addresses import is_address, is_private
 from airflow_imagetag.errors import (
     ImageNotAllowedError,
     ImageTooLargeError,
     ImageUnreadableError,
+    InvalidImageError,
     StorageError,
 )
 from airflow_imagetag.uris import is_http, redact
 
 if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
+    from yarl import URL
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 64 * 1024
@@ -36,6 +38,7 @@ def download(
     :param max_bytes: more is not read.
     :param timeout_seconds: for all of it, redirects included.
     :param allowed_hosts: host names and addresses that may be private.
+    :raises InvalidImageError: it is no URL.
     :raises ImageNotAllowedError: the URL, or one it redirects to, is in a private network.
     :raises ImageUnreadableError: the server does not hand the image out.
     :raises ImageTooLargeError: it is larger than ``max_bytes``.
@@ -54,12 +57,12 @@ async def _download(
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             for _ in range(MAX_REDIRECTS + 1):
-                _check(url, allowed_hosts)
-                async with session.get(url, allow_redirects=False) as response:
+                target = _checked(url, allowed_hosts)
+                async with session.get(target, allow_redirects=False) as response:
                     location = response.headers.get("Location")
                     if not (300 <= response.status < 400 and location):
                         return await _content(response, url, max_bytes)
-                    url = urljoin(url, location)
+                    url = _joined(url, location)
     except (aiohttp.ClientError, OSError) as error:
         refused = error.__cause__ or error.__context__
         if isinstance(refused, _PrivateAddressError):
@@ -68,13 +71,34 @@ async def _download(
     raise ImageUnreadableError(f"{redact(url)} redirects more than {MAX_REDIRECTS} times.")
 
 
-def _check(url: str, allowed_hosts: frozenset[str]) -> None:
-    host = urlsplit(url).hostname
+def _checked(url: str, allowed_hosts: frozenset[str]) -> URL:
+    """Return the URL as the client takes it, who reads more spellings of a host than one may list.
+
+    A name is checked by the resolver; an address in the URL never gets there.
+    """
+    from yarl import URL
+
+    try:
+        parsed = URL(url)
+        host = _plain(parsed.raw_host or "")
+    except ValueError:
+        raise InvalidImageError(f"{redact(url)} is no URL.") from None
     if not is_http(url) or not host:
         raise ImageNotAllowedError(f"A redirect leads to {redact(url)}, which is no http(s) URL.")
-    # A name is checked by the resolver; an address in the URL never gets there.
     if host not in allowed_hosts and is_address(host) and is_private(host):
         raise _not_allowed(url)
+    return parsed
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise InvalidImageError(f"{redact(url)} redirects to what is no URL.") from None
+
+
+def _plain(host: str) -> str:
+    return host.rstrip(".").lower()
 
 
 async def _content(response: Any, url: str, max_bytes: int) -> bytes:
@@ -103,7 +127,7 @@ def _public_resolver(allowed_hosts: frozenset[str]) -> Any:
             self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
         ) -> list[ResolveResult]:
             found = await super().resolve(host, port, family)
-            if host not in allowed_hosts and any(is_private(item["host"]) for item in found):
+            if _plain(host) not in allowed_hosts and any(is_private(item["host"]) for item in found):
                 raise _PrivateAddressError(host)
             return found
 

@@ -406,8 +406,8 @@ def test_a_storage_that_is_down(monkeypatch):
 
 
 def test_a_connection_that_is_not_there():
-    """An unknown connection id is an error of the configuration, which no retry mends."""
-    with pytest.raises(ConfigurationError, match="no_such_connection"):
+    """The id stands in the URI, which is data: it is this image's fault and not the run's."""
+    with pytest.raises(ImageUnreadableError, match="no_such_connection"):
         read(ContentReader(), "s3://no_such_connection@photos/a.jpg")
 
 

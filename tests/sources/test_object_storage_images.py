@@ -1,0 +1,471 @@
+"""Images that lie in a bucket of S3 or in a local folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import (  # noqa: F401 (fixtures)
+    Bucket,
+    Database,
+    TaskInstance,
+    bucket_fixture,
+    s3_connection,
+    s3_url_fixture,
+    service_fixture,
+    sqlite_fixture,
+)
+
+from airflow_imagetag.errors import (
+    ConfigurationError,
+    ImageEmptyError,
+    ImageNotAllowedError,
+    ImageTagError,
+    StorageError,
+)
+from airflow_imagetag.models import Entry, Image, RejectedImage
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.shards import parse_shard
+from airflow_imagetag.sources import ObjectStorageImages
+from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.stores import SqlLabelStore
+from airflow_imagetag.testing import Emulator
+
+ODD_NAMES = [
+    "two words.jpg",
+    "it's.jpg",
+    'a "quote".jpg',
+    "plus+plus.jpg",
+    "hash#tag.jpg",
+    "what?.jpg",
+    "what?x=1&token=2.jpg",
+    "100%.jpg",
+    "50%25.jpg",
+    "a%20b.jpg",
+    "%41.jpg",
+    "smile😀.jpg",
+    "Grüße/日本.jpg",
+    "at@sign.jpg",
+    "colon:semi;comma,.jpg",
+    "back\\slash.jpg",
+    "brackets[1]{2}(3).jpg",
+    "star*.jpg",
+    "~tilde.jpg",
+    "double..dot.jpg",
+    "&amp;<b>.jpg",
+    "=equals.jpg",
+    "tab\tin.jpg",
+]
+
+
+def s3_source(bucket: Bucket, path: str = "", **fields: Any) -> ObjectStorageImages:
+    """Describe the images below a path of the bucket."""
+    return ObjectStorageImages(f"s3://aws_default@{bucket.name}/{path}", **fields)
+
+
+def names(entries: Iterator[Entry], base: str) -> list[str]:
+    """Return the keys of the images, as they are below a path."""
+    return [entry.key.removeprefix(base) for entry in entries if isinstance(entry, Image)]
+
+
+# -- listing ----------------------------------------------------------------------------------
+
+
+def test_more_objects_than_a_page(bucket: Bucket):
+    """All 2,500 objects of three pages are listed once, with their ETags."""
+    etags = {
+        f"s3://{bucket.name}/photos/{n % 7}/{n:04}.jpg": bucket.put(
+            f"photos/{n % 7}/{n:04}.jpg", b"%d" % (n % 3)
+        )
+        for n in range(2500)
+    }
+    found = list(s3_source(bucket, "photos/").entries())
+    assert {entry.key: entry.version for entry in found} == etags
+    assert len(found) == 2500
+    described = s3_source(bucket, "photos")
+    parts = [list(described.entries(shard=parse_shard(s))) for s in described.shards(4)]
+    together = Counter(entry.key for part in parts for entry in part)
+    assert set(together) == set(etags)
+    assert set(together.values()) == {1}
+    assert all(500 < len(part) < 750 for part in parts)
+
+
+@pytest.fixture
+def mixture(bucket: Bucket) -> Bucket:
+    """Put images, folders, other files and empty objects into a bucket."""
+    for key in (
+        "a.jpg",
+        "b.PNG",
+        "c.JpEg",
+        "notes.txt",
+        "jpg",
+        "no_suffix",
+        "archive.jpg.zip",
+        "2026/d.webp",
+        "2026/07/e.gif",
+        "2026/07/f.tiff",
+        "2026/07/thumbs/g.bmp",
+        "20261/other.jpg",
+    ):
+        bucket.put(key, b"x")
+    for key in ("2026/", "2026/07/", "looks_like.jpg/"):
+        bucket.put(key, b"")
+    bucket.put("2026/empty.jpg", b"")
+    return bucket
+
+
+def test_a_bucket(mixture: Bucket):
+    """Images are known by their suffix, in small or large letters, in every folder."""
+    found = s3_source(mixture).entries()
+    assert names(found, f"s3://{mixture.name}/") == [
+        "2026/07/e.gif",
+        "2026/07/f.tiff",
+        "2026/07/thumbs/g.bmp",
+        "2026/d.webp",
+        "20261/other.jpg",
+        "a.jpg",
+        "b.PNG",
+        "c.JpEg",
+    ]
+
+
+@pytest.mark.parametrize("path", ["2026", "2026/"])
+def test_a_folder(mixture: Bucket, path: str):
+    """A folder's name is not the beginning of another's."""
+    found = s3_source(mixture, path).entries()
+    assert names(found, f"s3://{mixture.name}/2026/") == [
+        "07/e.gif",
+        "07/f.tiff",
+        "07/thumbs/g.bmp",
+        "d.webp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.txt", ["notes.txt"]),
+        ("*", None),
+        ("2026/*", ["2026/07/e.gif", "2026/07/f.tiff", "2026/07/thumbs/g.bmp", "2026/d.webp"]),
+        ("?.jpg", ["a.jpg"]),
+        ("[ab].*", ["a.jpg", "b.PNG"]),
+        ("nothing", []),
+    ],
+)
+def test_a_pattern(mixture: Bucket, pattern: str, expected: list[str] | None):
+    """A pattern takes the place of the suffixes; ``*`` goes across folders."""
+    found = names(
+        s3_source(mixture, pattern=pattern).entries(), f"s3://{mixture.name}/"
+    )
+    assert len(found) == 12 if expected is None else found == expected
+
+
+def test_empty_objects_are_reported(mixture: Bucket):
+    """They are no images, and neither are the markers of folders, of which nobody speaks."""
+    [empty] = [e for e in s3_source(mixture).entries() if isinstance(e, RejectedImage)]
+    assert empty.key == f"s3://{mixture.name}/2026/empty.jpg"
+    assert isinstance(empty.error, ImageEmptyError)
+    assert empty.version
+
+
+def test_objects_that_are_no_images_are_counted(
+    mixture: Bucket, caplog: pytest.LogCaptureFixture
+):
+    """The log says how many were left out."""
+    with caplog.at_level(logging.INFO):
+        list(s3_source(mixture).entries())
+    assert "left out 4 objects" in caplog.text
+
+
+def test_nothing_below_a_path(mixture: Bucket):
+    """A prefix of S3 without objects is an empty source."""
+    assert list(s3_source(mixture, "2027/").entries()) == []
+
+
+def test_a_replaced_object_has_another_version(bucket: Bucket):
+    """The version is the ETag, which the bytes decide."""
+    versions = []
+    for content in (b"first", b"second", b"first"):
+        bucket.put("a.jpg", content)
+        [entry] = s3_source(bucket).entries()
+        assert isinstance(entry, Image)
+        versions.append(entry.version)
+    assert versions[0] != versions[1]
+    assert versions[0] == versions[2]
+
+
+def test_the_connection_is_no_part_of_the_key(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
+    """A renamed connection makes no image new."""
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", bucket.connection_json)
+    bucket.put("a.jpg", b"x")
+    [first] = s3_source(bucket).entries()
+    [second] = ObjectStorageImages(f"s3://{bucket.name}/", "other").entries()
+    assert first.key == second.key == f"s3://{bucket.name}/a.jpg"
+    assert [entry.uri for entry in (first, second) if isinstance(entry, Image)] == [
+        f"s3://{conn_id}@{bucket.name}/a.jpg" for conn_id in ("aws_default", "other")
+    ]
+
+
+# -- reading what was listed ------------------------------------------------------------------
+
+
+def test_any_name_is_read_back(bucket: Bucket):
+    """Whatever an object is called, the bytes that are sent are its own."""
+    wanted = {}
+    for number, name in enumerate([*ODD_NAMES, "two//slashes.jpg", "dot/./in.jpg", "up/../b.jpg"]):
+        bucket.put(name, b"content %d" % number)
+        wanted[f"s3://{bucket.name}/{name}"] = b"content %d" % number
+    reader = ContentReader()
+    found = {}
+    for entry in s3_source(bucket).entries():
+        assert isinstance(entry, Image)
+        try:
+            found[entry.key] = reader.payload(entry).content
+        except ImageTagError as error:
+            found[entry.key] = repr(error).encode()
+    assert {key: (found.get(key), content) for key, content in wanted.items() if found.get(key) != content} == {}
+
+
+def test_any_local_name_is_read_back(tmp_path: Path):
+    """Also on the worker's disk, where percent signs are no escapes."""
+    wanted = {}
+    for number, name in enumerate([*ODD_NAMES, "line\nbreak.jpg"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"content %d" % number)
+        wanted[name] = b"content %d" % number
+    for path in (str(tmp_path), f"file://{tmp_path}"):
+        source = ObjectStorageImages(path)
+        reader = ContentReader(source.literal_folders())
+        found = {}
+        for entry in source.entries():
+            assert isinstance(entry, Image)
+            found[entry.key.removeprefix(f"file://{tmp_path}/")] = reader.payload(entry).content
+        assert found == wanted
+
+
+def test_a_name_that_is_no_text_is_reported(tmp_path: Path):
+    """A file whose name cannot be written down does not stop the others."""
+    (tmp_path / "good.jpg").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jpg")).write_bytes(b"x")
+    for shard in (None, parse_shard("0/1")):
+        found = list(ObjectStorageImages(str(tmp_path)).entries(shard=shard))
+        assert [type(entry).__name__ for entry in found] == ["RejectedImage", "Image"]
+        json.dumps([entry.key for entry in found]).encode()
+        "".join(entry.key for entry in found).encode()
+
+
+# -- local folders ----------------------------------------------------------------------------
+
+
+def test_links_do_not_lead_around(tmp_path: Path):
+    """A link to a folder above, or to itself, is not followed for ever."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "photo.jpg").write_bytes(b"x")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a" / "self").symlink_to(tmp_path / "a" / "self")
+    (tmp_path / "a" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    found = list(ObjectStorageImages(str(tmp_path)).entries())
+    assert names(iter(found), f"file://{tmp_path}/") in (
+        ["a/b/photo.jpg"],
+        ["a/gone.jpg", "a/b/photo.jpg"],
+    )
+
+
+def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path, service: Emulator):
+    """A link to a file elsewhere is left out or refused, and the file is not read."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (photos / "evil.jpg").symlink_to(tmp_path / "secret.jpg")
+    task_instance = TaskInstance()
+    ImageTagOperator(
+        task_id="label", images=ObjectStorageImages(str(photos)), max_failure_ratio=1
+    ).execute({"ti": task_instance})
+    assert set(task_instance.xcoms["failures"]["error"]) <= {"ImageNotAllowedError"}
+    assert service.stats.requests == 0
+    with pytest.raises(ImageNotAllowedError):
+        ContentReader([str(photos)]).payload(Image("evil", f"{photos}/evil.jpg"))
+
+
+def test_a_changed_file_has_another_version(tmp_path: Path):
+    """The version of a file is made of its size and its time of modification."""
+    photo = tmp_path / "a.jpg"
+    versions = set()
+    for content, moment in ((b"x", 1), (b"xy", 1), (b"xy", 2)):
+        photo.write_bytes(content)
+        os.utime(photo, ns=(moment, moment * 10**9))
+        [entry] = ObjectStorageImages(str(tmp_path)).entries()
+        [again] = ObjectStorageImages(str(tmp_path)).entries()
+        assert entry == again
+        assert isinstance(entry, Image)
+        versions.add(entry.version)
+    assert len(versions) == 3
+
+
+def test_a_missing_folder_is_named(tmp_path: Path):
+    """The message names it."""
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        list(ObjectStorageImages(str(tmp_path / "nowhere")).entries())
+
+
+# -- storages that fail -----------------------------------------------------------------------
+
+
+def test_a_missing_bucket_is_named(bucket: Bucket):
+    """It is the configuration's fault."""
+    with pytest.raises(ConfigurationError, match="no-such-bucket"):
+        list(ObjectStorageImages("s3://aws_default@no-such-bucket-here/photos").entries())
+
+
+def test_a_missing_connection_is_named(bucket: Bucket):
+    """The worker's own credentials are not used in its place."""
+    with pytest.raises(ConfigurationError, match="nobody_knows"):
+        list(ObjectStorageImages(f"s3://nobody_knows@{bucket.name}/").entries())
+
+
+def test_an_unknown_storage_is_named():
+    """So is a scheme that nothing reads."""
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        list(ObjectStorageImages("nowhere://bucket/").entries())
+
+
+@contextmanager
+def answering(status: int, code: str) -> Iterator[str]:
+    """Run a storage that answers every request with an error."""
+    body = f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [(403, "AccessDenied", ConfigurationError), (503, "SlowDown", StorageError)],
+)
+def test_a_storage_that_refuses(
+    status: int, code: str, error: type[ImageTagError], monkeypatch: pytest.MonkeyPatch
+):
+    """A refusal is the configuration's fault, and an overload may pass."""
+    with answering(status, code) as url:
+        extra = {
+            "endpoint_url": url,
+            "region_name": "us-east-1",
+            "config_kwargs": {"retries": {"total_max_attempts": 1}},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_REFUSING", s3_connection(url, extra=extra))
+        with pytest.raises(error, match="photos"):
+            list(ObjectStorageImages("s3://refusing@photos/2026/").entries())
+
+
+def test_a_storage_out_of_reach(monkeypatch: pytest.MonkeyPatch):
+    """It may be back for the task's next try."""
+    url = "http://127.0.0.1:1"
+    extra = {
+        "endpoint_url": url,
+        "region_name": "us-east-1",
+        "config_kwargs": {"retries": {"total_max_attempts": 1}},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_DARK", s3_connection(url, extra=extra))
+    with pytest.raises(StorageError, match="photos"):
+        list(ObjectStorageImages("s3://dark@photos/2026/").entries())
+
+
+# -- labelling --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("send", ["bytes", "url"])
+def test_what_the_service_is_sent(
+    bucket: Bucket,
+    sqlite: Database,
+    service: Emulator,
+    small_jpegs: Callable[[int], list[bytes]],
+    caplog: pytest.LogCaptureFixture,
+    send: str,
+):
+    """Bytes, or a presigned URL whose signature shows nowhere afterwards."""
+    for name, content in zip(ODD_NAMES, small_jpegs(len(ODD_NAMES)), strict=True):
+        bucket.put(f"photos/{name}", content)
+    bucket.put("photos/broken.jpg", b"no picture")
+    task_instance = TaskInstance()
+    operator = ImageTagOperator(
+        task_id="label",
+        images=s3_source(bucket, "photos/", send=send),
+        store=SqlLabelStore("warehouse", "labels"),
+    )
+    with caplog.at_level(logging.DEBUG, "airflow_imagetag"):
+        summary = operator.execute({"ti": task_instance})
+    [failure] = task_instance.xcoms["failures"].to_dict("records")
+    assert failure["image_key"].endswith("broken.jpg")
+    assert summary["tagged"] == len(ODD_NAMES), failure
+    kept = sqlite.rows("SELECT * FROM labels_images") + sqlite.rows("SELECT * FROM labels")
+    everything = f"{kept} {caplog.text} {failure} {summary}"
+    assert "signature" not in everything.lower()
+    assert "AKIATEST" not in everything
+    digests = sqlite.value("SELECT count(content_sha256) FROM labels_images")
+    assert digests == (0 if send == "url" else len(ODD_NAMES) + 1)
+
+
+def test_fields_are_templates():
+    """Path, connection and pattern are rendered."""
+    source = ObjectStorageImages("s3://photos/{{ day }}/", "{{ c }}", pattern="{{ p }}")
+    operator = ImageTagOperator(task_id="label", images=source)
+    rendered = operator.render_template(source, {"day": "2026-07-01", "c": "aws", "p": "*.jpg"})
+    assert (rendered.path, rendered.conn_id, rendered.pattern) == (
+        "s3://photos/2026-07-01/",
+        "aws",
+        "*.jpg",
+    )
+    assert source.path == "s3://photos/{{ day }}/"
+
+
+def test_a_rendered_folder_is_not_the_authors_word(
+    tmp_path: Path, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
+):
+    """A template in a local path may name any folder, so what is in it is not read."""
+    (tmp_path / "a.jpg").write_bytes(small_jpegs(1)[0])
+    for path in (str(tmp_path), "{{ folder }}"):
+        operator = ImageTagOperator(task_id="label", images=ObjectStorageImages(path))
+        operator.images = operator.render_template(operator.images, {"folder": str(tmp_path)})
+        if "{" in path:
+            with pytest.raises(ConfigurationError, match="allowed_local_paths"):
+                operator.execute({})
+        else:
+            operator.execute({})
+        assert service.stats.requests == 1
+
+
+def test_only_two_ways_to_send():
+    """The DAG's author learns it while the DAG is parsed."""
+    with pytest.raises(ConfigurationError, match="send must be"):
+        ObjectStorageImages("s3://photos/", send="both")
+
+
+def test_it_is_described_without_secrets():
+    """What Airflow shows of a path holds no password."""
+    shown = ObjectStorageImages("s3://key:secret@photos/").serialize()
+    assert "secret" not in json.dumps(shown)
+    assert shown == ObjectStorageImages("s3://key:secret@photos/").serialize()
