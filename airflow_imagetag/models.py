@@ -54,12 +54,15 @@ class RejectedImage:
     :param uri: its URI, where it has one.
     :param error: what is wrong with it.
     :param version: its version, where it has one.
+    :param is_tolerated: the source has such entries in the ordinary course, such as a product
+        without a photograph, so they are reported and do not make a task fail.
     """
 
     key: str
     uri: str | None
     error: ImageError
     version: str | None = None
+    is_tolerated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class Failure:
     :param content_sha256: digest of the bytes, in hex, where they were read.
     :param is_final: the fault is the image's own, so another try would meet it again.
     :param is_of_image: False where the failure is that of an extra entry for the same key.
+    :param is_tolerated: reported, and not counted against ``max_failure_ratio``.
     """
 
     image_key: str
@@ -150,3 +154,4 @@ class Failure:
     content_sha256: str | None = None
     is_final: bool = True
     is_of_image: bool = True
+    is_tolerated: bool = False

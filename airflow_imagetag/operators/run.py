@@ -229,18 +229,20 @@ class LabelRun:
 
     def _check_failures(self) -> None:
         counts = self._counts
-        if counts.failed <= self._options.max_failure_ratio * counts.done:
+        failed = counts.failed - counts.tolerated
+        judged = counts.done - counts.tolerated
+        if failed <= self._options.max_failure_ratio * judged:
             return
         failures = self._frame.failures if self._store is None else self._stored.failures
         commonest = Counter(
             failure.error if failure.code is None else f"{failure.error} ({failure.code})"
             for failure in failures
+            if not failure.is_tolerated
         ).most_common(NAMED_ERRORS)
         names = ", ".join(f"{name} {count:,}" for name, count in commonest)
         where = "XCom 'return_value'" if self._store is None else "store"
         raise TooManyFailuresError(
-            f"{counts.failed:,} of {counts.done:,} images failed "
-            f"({counts.failed / counts.done:.1%}), more than "
+            f"{failed:,} of {judged:,} images failed ({failed / judged:.1%}), more than "
             f"max_failure_ratio={self._options.max_failure_ratio:g} allows. Commonest: {names}. "
             f"The labels of the other {counts.tagged:,} are in the {where}, the failures in the "
             "XCom 'failures'."

@@ -57,8 +57,10 @@ def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[En
         key = f"{scheme}://{item.path}"
         if shard is not None and not shard.holds(key):
             continue
-        if error := _unwritable(key):
-            yield RejectedImage(redact(key), None, error, version=item.version)
+        if unwritable := _unwritable(key):
+            yield RejectedImage(
+                redact(key), None, unwritable, version=item.version, is_tolerated=True
+            )
             continue
         uri = f"{scheme}://{conn_id}@{item.path}" if conn_id else key
         if is_local(uri):
@@ -66,7 +68,7 @@ def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[En
             uri = uri.replace("%", "%25")
         if item.size == 0:
             error = ImageEmptyError(f"{redact(key)} is empty: it has zero bytes.")
-            yield RejectedImage(key, uri, error, version=item.version)
+            yield RejectedImage(key, uri, error, version=item.version, is_tolerated=True)
         else:
             yield Image(key, uri, version=item.version)
     if left_out:

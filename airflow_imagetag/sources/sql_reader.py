@@ -205,7 +205,7 @@ class SqlReader:
         try:
             yield self._image(key, row)
         except ImageError as error:
-            yield RejectedImage(key, None, error, version=row["version"])
+            yield RejectedImage(key, None, error, version=row["version"], is_tolerated=True)
         if row["copies"] > 1:
             yield RejectedImage(
                 key,
@@ -216,6 +216,7 @@ class SqlReader:
                 ),
                 # That of the image which was taken: once it is stored, this is reported no more.
                 version=row["version"],
+                is_tolerated=True,
             )
 
     def _image(self, key: str, row: Any) -> Image:

@@ -240,6 +240,7 @@ class Run:
             content_sha256=given_up.digest,
             is_final=error.decision is Decision.RECORD,
             is_of_image=not isinstance(error, DuplicateKeyError),
+            is_tolerated=isinstance(entry, RejectedImage) and entry.is_tolerated,
         )
 
     def _end_with(self, error: BaseException) -> None:
@@ -279,6 +280,7 @@ class Run:
         for outcome in batch:
             if isinstance(outcome, Failure):
                 self.counts.failed += 1
+                self.counts.tolerated += outcome.is_tolerated
             else:
                 self.counts.tagged += 1
                 self.counts.reused += outcome.reused

@@ -44,6 +44,8 @@ class Counts:
     :param tagged: images that got an answer, also when the service saw nothing in them.
     :param reused: those among the tagged that took the answer of another one with equal bytes.
     :param failed: images that ended in the failures.
+    :param tolerated: those among the failed that do not count against ``max_failure_ratio``: rows
+        without a URI or with a key that repeats, empty objects.
     :param skipped: entries that need no work, and those that a stopped run left.
     :param calls: requests sent.
     :param retries: requests sent for an image after its first.
@@ -54,6 +56,7 @@ class Counts:
     tagged: int = 0
     reused: int = 0
     failed: int = 0
+    tolerated: int = 0
     skipped: int = 0
     calls: int = 0
     retries: int = 0

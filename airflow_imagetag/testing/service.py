@@ -95,7 +95,11 @@ class Service:
         _fail_with(chance.error_status())
         protocol = self._admit(request)
         await _allow_body(request)
-        body = await request.content.read()
+        try:
+            body = await request.content.read()
+        except ConnectionResetError:
+            # The client died while it sent: nobody is left to answer.
+            raise ConnectionDroppedError from None
         content_type = request.headers.get("Content-Type", "")
         wanted = protocol.read(content_type, body, self._account.app_id)
         first_attempt = wanted.url.encode("utf-8", "replace") if wanted.url else wanted.image

@@ -127,7 +127,8 @@ def _public_resolver(allowed_hosts: frozenset[str]) -> Any:
             self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
         ) -> list[ResolveResult]:
             found = await super().resolve(host, port, family)
-            if _plain(host) not in allowed_hosts and any(is_private(item["host"]) for item in found):
+            private = any(is_private(item["host"]) for item in found)
+            if private and _plain(host) not in allowed_hosts:
                 raise _PrivateAddressError(host)
             return found
 

@@ -1,0 +1,295 @@
+"""Every example DAG runs, and so does the demo."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import ROOT, AirflowHome, connection
+from databases import Bucket, Database
+
+from airflow_imagetag.testing import Emulator
+
+AIRFLOW_2 = metadata.version("apache-airflow").startswith("2.")
+EXAMPLES = ROOT / "dags_examples"
+
+
+@dataclass
+class Setting:
+    """What an example needs besides the connection ``imagetag_default``, and what it must leave.
+
+    :param dag_id: the DAG of the file.
+    :param conf: the configuration of its run.
+    :param environment: variables, such as further connections.
+    :param check: looks at what the run left, and raises if it is not right.
+    :param change: changes one image after the first run; the second run must find nothing new, and
+        the third, after the change, one image. None for an example that remembers nothing.
+    """
+
+    dag_id: str
+    conf: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    check: Callable[[AirflowHome, Emulator], None] = lambda home, emulator: None
+    change: Callable[[], None] | None = None
+
+
+def label_images(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Three photographs in a folder; the labels go to another."""
+    photographs, labels = folder / "photographs", folder / "labels"
+    photographs.mkdir()
+    for number, content in enumerate(request.getfixturevalue("photographs")[:3]):
+        (photographs / f"{number}.jpg").write_bytes(content)
+
+    def check(home: AirflowHome, emulator: Emulator) -> None:
+        import pandas as pd
+
+        keys = set(pd.read_parquet(labels / "labels.parquet")["image_key"])
+        assert keys == {"0.jpg", "1.jpg", "2.jpg"}
+        assert len(pd.read_csv(labels / "labels.csv")) >= 3
+        assert json.loads((labels / "summary.json").read_text())["tagged"] == 3
+        assert emulator.stats.billed == 3
+
+    return Setting(
+        dag_id="label_images",
+        conf={"folder": str(photographs), "output": str(labels)},
+        environment={"AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": str(photographs)},
+        check=check,
+    )
+
+
+def products(request: pytest.FixtureRequest, without_photograph: int = 1) -> Database:
+    """Make a table of nine products in PostgreSQL, and of some without a photograph."""
+    database: Database = request.getfixturevalue("postgres")
+    database.run(
+        "create table products (sku text primary key, photo_url text, updated_at timestamptz)"
+    )
+    urls = [*request.getfixturevalue("image_urls")[:9], *[None] * without_photograph]
+    rows = [{"sku": f"SKU-{number}", "url": url} for number, url in enumerate(urls)]
+    database.run("insert into products values (:sku, :url, now())", *rows)
+    return database
+
+
+def keeps_labels(
+    dag_id: str,
+    request: pytest.FixtureRequest,
+    check_more: Callable[[AirflowHome], None],
+    without_photograph: int = 1,
+) -> Setting:
+    """Products in a warehouse, labelled into a table of the same database."""
+    warehouse = products(request, without_photograph)
+
+    def check(home: AirflowHome, emulator: Emulator) -> None:
+        states = dict(warehouse.rows("select image_key, status from product_labels_images"))
+        expected = {f"SKU-{number}": "tagged" for number in range(9)}
+        assert states == expected | ({"SKU-9": "failed"} if without_photograph else {})
+        best = warehouse.rows(
+            "SELECT p.sku, l.label, l.probability FROM products p "
+            "JOIN product_labels l ON l.image_key = p.sku AND l.rank = 1"
+        )
+        assert sorted(sku for sku, _, _ in best) == sorted(expected)
+        assert all(label and 0 < probability <= 1 for _, label, probability in best)
+        assert emulator.stats.billed == emulator.stats.requests == 9
+        check_more(home)
+
+    def change() -> None:
+        warehouse.run("update products set updated_at = now() where sku = 'SKU-3'")
+
+    return Setting(
+        dag_id=dag_id,
+        environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
+        check=check,
+        change=change,
+    )
+
+
+def warehouse_enrichment(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have a table of products beside which a table of labels is kept."""
+
+    def check(home: AirflowHome) -> None:
+        summary = home.xcoms("warehouse_enrichment")["label_products", "return_value"]
+        assert (summary["tagged"], summary["failed"]) == (9, 1)
+
+    return keeps_labels("warehouse_enrichment", request, check)
+
+
+def sharded_warehouse(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have the same table shared by four mapped tasks."""
+
+    def check(home: AirflowHome) -> None:
+        summaries = [
+            json.loads(value)
+            for (value,) in home.query("select value from xcom where key = 'summary'")
+        ]
+        assert len(summaries) == 4
+        assert sum(summary["tagged"] for summary in summaries) == 9
+
+    # In a part of two or three products, one without a photograph is over max_failure_ratio.
+    return keeps_labels("sharded_warehouse", request, check, without_photograph=0)
+
+
+def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Photographs in a bucket, and the labels in a dataset of the same storage."""
+    bucket: Bucket = request.getfixturevalue("bucket")
+    photographs = request.getfixturevalue("photographs")
+    for number, content in enumerate(photographs[:6]):
+        bucket.put(f"photos/2026/{number % 2}/{number}.jpg", content)
+    bucket.put("photos/2026/notes.txt", b"no photograph")
+    bucket.put("photos/2025/old.jpg", photographs[6])
+
+    def frames(kind: str) -> Any:
+        import pandas as pd
+
+        files = [key for key in sorted(bucket.keys()) if key.startswith(f"lake/labels/{kind}/")]
+        assert all(key.endswith(".parquet") for key in files)
+        bodies = [bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"] for key in files]
+        return pd.concat([pd.read_parquet(io.BytesIO(body.read())) for body in bodies])
+
+    def check(home: AirflowHome, emulator: Emulator) -> None:
+        uris = {f"s3://{bucket.name}/photos/2026/{n % 2}/{n}.jpg" for n in range(6)}
+        labels, images = frames("labels"), frames("images")
+        assert set(labels["image_key"]) == uris
+        assert labels["probability"].min() >= 0.3
+        assert not labels.duplicated(["image_key", "rank"]).any()
+        assert sorted(images["image_key"]) == sorted(uris)
+        assert set(images["status"]) == {"tagged"}
+        assert emulator.stats.billed == emulator.stats.requests == 6
+
+    return Setting(
+        dag_id="bucket_to_parquet",
+        conf={
+            "photographs": f"s3://aws_default@{bucket.name}/photos/2026/",
+            "labels": f"s3://aws_default@{bucket.name}/lake/labels/",
+        },
+        environment={"AIRFLOW_CONN_AWS_DEFAULT": bucket.connection_json},
+        check=check,
+        change=lambda: bucket.put("photos/2026/1/3.jpg", photographs[7]) and None,
+    )
+
+
+def load_downstream(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have a table of products, and one of best labels that the DAG's own task fills."""
+    warehouse = products(request)
+
+    def check(home: AirflowHome, emulator: Emulator) -> None:
+        best = dict(warehouse.rows("select sku, label from best_labels"))
+        assert sorted(best) == [f"SKU-{number}" for number in range(9)]
+        assert all(best.values())
+        assert home.xcoms("load_downstream")["load", "return_value"] == 9
+        assert emulator.stats.billed == emulator.stats.requests == 9
+
+    return Setting(
+        dag_id="load_downstream",
+        environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
+        check=check,
+    )
+
+
+# One function for each file of dags_examples. It gets an empty folder and the request of the test,
+# through which it may use any fixture (a PostgreSQL, an S3), and returns the setting of the run.
+SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
+    "bucket_to_parquet.py": bucket_to_parquet,
+    "label_images.py": label_images,
+    "load_downstream.py": load_downstream,
+    "sharded_warehouse.py": sharded_warehouse,
+    "warehouse_enrichment.py": warehouse_enrichment,
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_example_runs(name, tmp_path, request, new_home, emulator):
+    """``airflow dags test`` of the example ends green and leaves what its setting says."""
+    assert name in SETTINGS, f"tell in SETTINGS what {name} needs"
+    setting = SETTINGS[name](tmp_path, request)
+    home = new_home(
+        EXAMPLES,
+        AIRFLOW_CONN_IMAGETAG_DEFAULT=connection(emulator),
+        **setting.environment,
+    )
+    run_example(home, setting)
+    setting.check(home, emulator)
+    if setting.change is None:
+        return
+    calls = emulator.stats.requests
+    run_example(home, setting)
+    assert emulator.stats.requests == calls, "the second run of an incremental example sent calls"
+    setting.change()
+    run_example(home, setting)
+    assert emulator.stats.requests == calls + 1
+
+
+def run_example(home: AirflowHome, setting: Setting) -> None:
+    """Run the example's DAG once, and see that every task ended well."""
+    done = home.command("dags", "test", setting.dag_id, "-c", json.dumps(setting.conf))
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-6000:]
+    # The command has ended with 0 before although a task failed.
+    tasks = home.query("select run_id, task_id, map_index, state from task_instance")
+    assert {task[-1] for task in tasks} == {"success"}, f"{tasks}\n{log[-6000:]}"
+
+
+def test_no_setting_is_left_over():
+    """Every setting is one of an example that there is."""
+    assert set(SETTINGS) == {path.name for path in EXAMPLES.glob("*.py")}
+
+
+def test_examples_have_no_import_errors(new_home):
+    """Airflow's own parser finds no fault in any example."""
+    home = new_home(EXAMPLES)
+    where = [] if AIRFLOW_2 else ["--local"]
+    done = home.command("dags", "list-import-errors", *where, "--output", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No data found" in done.stdout or done.stdout.strip().endswith("[]"), done.stdout
+    listed = home.command("dags", "list", *where, "--output", "json")
+    for path in EXAMPLES.glob("*.py"):
+        assert path.name in listed.stdout, listed.stdout + listed.stderr
+
+
+def test_demo_prints_every_photograph_and_leaves_no_process():
+    """The demo ends with 0, shows a table, a summary and the files, and nothing runs on."""
+    environment = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name}
+    mark = f"demo-of-{os.getpid()}"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "demo.py")],
+        env=environment | {"PYTHONPATH": str(ROOT), "IMAGETAG_TEST_MARK": mark},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        start_new_session=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("astronaut.png", "camera.png", "chelsea.png", "rocket.jpg"):
+        assert name in done.stdout
+    shown = {line.split()[0] for line in done.stdout.splitlines() if line[:1].isalpha()}
+    photographs = {path.name for path in (ROOT / "build" / "demo" / "photographs").iterdir()}
+    assert len(photographs) == 10
+    assert photographs <= shown
+    assert "tagged              10" in done.stdout
+    written = [
+        line.split(": ")[1] for line in done.stdout.splitlines() if line.startswith("Written")
+    ]
+    assert len(written) == 3
+    assert all(Path(path).stat().st_size for path in written)
+    assert not processes_with(mark)
+
+
+def processes_with(mark: str) -> list[str]:
+    """Return the command lines of processes that have inherited the mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("IMAGETAG_TEST_MARK") == mark:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
