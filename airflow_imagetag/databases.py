@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.shards import key_hash
 
 if TYPE_CHECKING:
@@ -84,9 +84,17 @@ def _hook_of(conn_id: str) -> Any:
     try:
         hook = BaseHook.get_connection(conn_id).get_hook()  # type: ignore[no-untyped-call]
     except AirflowNotFoundException:
-        raise ConfigurationError(f"There is no connection {conn_id!r}. Create it.") from None
-    except (AirflowException, ImportError) as error:
-        raise ConfigurationError(f"Connection {conn_id!r} has no usable hook: {error}") from None
+        raise UnknownConnectionError(
+            f"There is no connection {conn_id!r}. Correct conn_id, or create it with 'airflow "
+            f"connections add {conn_id} --conn-type ...'."
+        ) from None
+    # Airflow meets a type that no installed provider has with errors of several kinds.
+    except (AirflowException, AttributeError, ImportError) as error:
+        raise ConfigurationError(
+            f"Connection {conn_id!r} has no usable hook. Install the provider of its database, "
+            "such as apache-airflow-providers-postgres, and see that the connection has its type. "
+            f"Airflow says: {error}"
+        ) from None
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise ConfigurationError(
             f"Connection {conn_id!r} is no SQL database: {type(hook).__name__} is not a hook of "

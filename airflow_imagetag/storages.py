@@ -29,7 +29,7 @@ def storage_path(uri: str, conn_id: str | None = None) -> Any:
     except (ImportError, ValueError) as error:
         raise ConfigurationError(
             f"{redact(uri)} cannot be used: {error}. Install the package for {scheme_of(uri)}://, "
-            "for S3 with 'pip install airflow-provider-imagetag[s3]'."
+            "for S3 the extra [s3] of this package."
         ) from None
     return path
 

@@ -24,7 +24,7 @@ def test_names_are_read_back():
 def test_parts_are_disjoint_complete_and_even(count: int, form: str):
     """Also of keys that are as like as rows of a table are."""
     keys = [form.format(number) for number in range(4000)]
-    parts = [{key for key in keys if shard.holds(key)} for shard in map(parse_shard, shard_names(count)) if shard]
+    parts = [{key for key in keys if Shard(n, count).holds(key)} for n in range(count)]
     assert sum(map(len, parts)) == 4000
     assert set().union(*parts) == set(keys)
     assert all(0.75 * 4000 / count < len(part) < 1.25 * 4000 / count for part in parts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_imagetag.errors import ConfigurationError, RunError
 from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, checkpoint_path
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
@@ -116,6 +117,13 @@ class ImageTagOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not isinstance(store, LabelStore | None):
+            raise ConfigurationError(
+                f"store must be a SqlLabelStore or a ParquetLabelStore, not a "
+                f"{type(store).__name__}."
+            )
+        if isinstance(images, LabelStore):
+            raise ConfigurationError("images is a store; give it as store=.")
         self.images = images if _is_for_airflow(images) else ValueImages(images, literal=True)
         self.store = store
         self.retag = retag
@@ -134,6 +142,7 @@ class ImageTagOperator(BaseOperator):
         self.max_in_flight: Number = max_in_flight
         self.requests_per_second: Number = requests_per_second
         self._run: LabelRun | None = None
+        self._is_killed = False
 
     def render_template(
         self,
@@ -164,6 +173,7 @@ class ImageTagOperator(BaseOperator):
         :return: the labels frame, or with a store the summary.
         """
         from airflow_imagetag.hooks.imagetag import ImageTagHook
+        from airflow_imagetag.operators.final import without_retry
         from airflow_imagetag.operators.options import parse_options
         from airflow_imagetag.operators.run import LabelRun
 
@@ -192,18 +202,29 @@ class ImageTagOperator(BaseOperator):
             store=self.store,
             checkpoint=checkpoint,
         )
+        if self._is_killed:
+            self._run.stop()
         try:
             self._run.run()
-        except BaseException:
+        except BaseException as error:
             # Whatever ended the run, a kill included: what it paid for goes to the outputs first.
             self._push_all(context, self._run.outputs())
+            if isinstance(error, RunError) and self._run.is_final(error):
+                raise without_retry(error) from None
             raise
-        outputs = self._run.outputs()
+        else:
+            outputs = self._run.outputs()
+        finally:
+            # It holds locks, which an operator that is copied must not.
+            self._run = None
         _push(context, "failures", outputs.failures)
         _push(context, "summary", outputs.summary)
         if self.store is not None:
             return outputs.summary
         if checkpoint is not None:
+            # Airflow keeps the result after this method; the checkpoint goes when it is kept.
+            if self.do_xcom_push:
+                _push(context, "return_value", outputs.labels)
             checkpoint.remove()
         return outputs.labels
 
@@ -217,19 +238,22 @@ class ImageTagOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """End the run: nothing more is sent, and what is finished is kept."""
+        self._is_killed = True
         if self._run is not None:
             self._run.stop()
 
     def _push_all(self, context: Context, outputs: Outputs) -> None:
-        try:
-            _push(context, "failures", outputs.failures)
-            _push(context, "summary", outputs.summary)
-            if self.store is None and self.do_xcom_push:
-                _push(context, "return_value", outputs.labels)
-            elif len(outputs.labels):
-                _push(context, "unsaved", outputs.labels)
-        except Exception:  # the error that ended the run is on its way and says more
-            self.log.exception("The outputs of the unfinished run could not be kept")
+        values: dict[str, Any] = {}
+        if self.store is None and self.do_xcom_push:
+            values["return_value"] = outputs.labels
+        elif self.store is not None and len(outputs.labels):
+            values["unsaved"] = outputs.labels
+        values |= {"failures": outputs.failures, "summary": outputs.summary}
+        for key, value in values.items():
+            try:
+                _push(context, key, value)
+            except Exception:  # the error that ended the run is on its way and says more
+                self.log.exception("The XCom %r of the unfinished run could not be kept", key)
 
 
 def _push(context: Context, key: str, value: Any) -> None:

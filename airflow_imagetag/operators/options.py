@@ -12,6 +12,9 @@ from airflow_imagetag.shards import Shard, parse_shard
 
 T = TypeVar("T")
 
+MIN_RATE = 0.001
+MAX_IN_FLIGHT = 1_000
+
 Number = int | float | str | None
 
 
@@ -69,7 +72,7 @@ def parse_options(
         top_k=_count("top_k", top_k),
         max_images=_count("max_images", max_images),
         max_failure_ratio=_share("max_failure_ratio", max_failure_ratio),
-        max_in_flight=_count("max_in_flight", max_in_flight),
+        max_in_flight=_in_flight(max_in_flight),
         requests_per_second=_rate("requests_per_second", requests_per_second),
         batch_size=_required("batch_size", _count("batch_size", batch_size)),
         flush_seconds=_required("flush_seconds", _rate("flush_seconds", flush_seconds)),
@@ -107,10 +110,17 @@ def _count(name: str, value: Number) -> int | None:
     return int(number)
 
 
+def _in_flight(value: Number) -> int | None:
+    number = _count("max_in_flight", value)
+    if number is not None and number > MAX_IN_FLIGHT:
+        raise _wrong("max_in_flight", value, f"a whole number from 1 to {MAX_IN_FLIGHT:,}, or None")
+    return number
+
+
 def _rate(name: str, value: Number) -> float | None:
     number = _number(name, value, "a number above 0, or None")
-    if number is not None and number <= 0:
-        raise _wrong(name, value, "a number above 0, or None")
+    if number is not None and not number >= MIN_RATE:
+        raise _wrong(name, value, f"a number from {MIN_RATE:g}, or None")
     return number
 
 

@@ -11,7 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.addresses import names_private_host
-from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
+from airflow_imagetag.errors import (
+    ConfigurationError,
+    ResultTooLargeError,
+    RunError,
+    RunInterruptedError,
+    TooManyFailuresError,
+)
 from airflow_imagetag.hooks import settings
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.operators.options import Options
@@ -148,6 +154,13 @@ class LabelRun:
             },
         )
 
+    def is_final(self, error: RunError) -> bool:
+        """Tell whether a retry of the task would end in the same error again."""
+        if isinstance(error, TooManyFailuresError):
+            failures = self._frame.failures if self._store is None else self._stored.failures
+            return all(failure.is_final for failure in failures)
+        return isinstance(error, ResultTooLargeError)
+
     def _open(self) -> AbstractContextManager[Work]:
         api = self._account.api
         if self._store is not None:
@@ -240,10 +253,12 @@ class LabelRun:
             if not failure.is_tolerated
         ).most_common(NAMED_ERRORS)
         names = ", ".join(f"{name} {count:,}" for name, count in commonest)
+        first = next(failure for failure in failures if not failure.is_tolerated)
         where = "XCom 'return_value'" if self._store is None else "store"
         raise TooManyFailuresError(
             f"{failed:,} of {judged:,} images failed ({failed / judged:.1%}), more than "
             f"max_failure_ratio={self._options.max_failure_ratio:g} allows. Commonest: {names}. "
+            f"The first: {first.message} "
             f"The labels of the other {counts.tagged:,} are in the {where}, the failures in the "
             "XCom 'failures'."
         )

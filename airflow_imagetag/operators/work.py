@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_imagetag import errors
-from airflow_imagetag.errors import ImageError, ResultTooLargeError
+from airflow_imagetag.errors import ImageError, ResultTooLargeError, StoreError
 from airflow_imagetag.models import Entry, Failure
 from airflow_imagetag.operators.difference import limited, new_entries, pending_entries
 from airflow_imagetag.operators.options import Options
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from airflow_imagetag.sources.base import ImageSource
     from airflow_imagetag.stores.base import LabelStore, OpenStore
     from airflow_imagetag.stores.parquet import ParquetLabelStore
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def into_checkpointed_frame(
     with checkpoint.open() as opened:
         tagged = failed = 0
         too_large: ResultTooLargeError | None = None
-        for outcomes in opened.outcomes():
+        for outcomes in opened.outcomes(api):
             failures = sum(isinstance(outcome, Failure) for outcome in outcomes)
             failed += failures
             tagged += len(outcomes) - failures
@@ -90,6 +94,7 @@ def into_store(
 ) -> Iterator[Work]:
     """Label what the store does not hold, and write it there."""
     with store.open() as opened:
+        opened.check_writable()
         sink.to = partial(opened.write, api=api)
         entries = new_entries(
             source,
@@ -131,11 +136,17 @@ class _Both:
     """Writes to the checkpoint first: what it holds is safe whatever comes after."""
 
     def __init__(self, checkpoint: Callable[[Sequence[Outcome]], None], then: Sink) -> None:
-        self._checkpoint = checkpoint
+        self._checkpoint: Callable[[Sequence[Outcome]], None] | None = checkpoint
         self._then = then
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        self._checkpoint(outcomes)
+        try:
+            if self._checkpoint is not None:
+                self._checkpoint(outcomes)
+        except StoreError as error:
+            # It only spares a later try some calls; the result of this one does not need it.
+            log.error("No checkpoint is kept from here on: %s", error.message)
+            self._checkpoint = None
         self._then.write(outcomes)
 
 
@@ -143,8 +154,13 @@ def _paid(opened: OpenStore, rule: Rule, api: str, digests: Collection[str]) -> 
     return {
         digest: _known(answer)
         for digest, answer in opened.answers(digests, api).items()
-        if not (rule.retry_failed and isinstance(answer, Failure))
+        if not isinstance(answer, Failure) or _holds(answer, rule)
     }
+
+
+def _holds(failure: Failure, rule: Rule) -> bool:
+    """Tell whether equal bytes would fail again: the service said so, and nobody asks anew."""
+    return failure.code is not None and not rule.retry_failed
 
 
 def _known(answer: Outcome) -> Known:

@@ -32,6 +32,8 @@ from airflow_imagetag.errors import (
 from airflow_imagetag.service.base import Answer
 from airflow_imagetag.uris import redact_text
 
+ROUNDING = 1e-6
+
 IMAGE_DECODE_FAILED = -1102
 IMAGE_EMPTY = -1300
 PARAMETER_EMPTY = -1301
@@ -113,10 +115,15 @@ def decode(answer: Answer) -> Mapping[str, Any]:
 
 
 def malformed(answer: Answer, why: str) -> MalformedAnswerError:
-    """Return the error for an answer that came whole and means nothing."""
+    """Return the error for an answer that came whole and means nothing.
+
+    Its code is 0 where the service says that it succeeded, else the HTTP status.
+    """
+    document = _json_object(answer)
+    is_success = answer.status == 200 and document is not None and document.get("code") == 0
     return MalformedAnswerError(
         f"The answer of the service cannot be understood: {why}. It begins: {_quote(answer.body)}",
-        code=str(answer.status),
+        code="0" if is_success else str(answer.status),
         status=answer.status,
         billing=Billing.UNKNOWN,
     )
@@ -129,9 +136,10 @@ def probability(answer: Answer, value: Any, scale: float = 1.0) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise malformed(answer, "a label's probability is not a number")
-    if not 0 <= value <= scale:
+    # What a sum of floats may be above certainty is no reason to throw a paid answer away.
+    if not 0 <= value <= scale * (1 + ROUNDING):
         raise malformed(answer, f"a label's probability is {value!r}, not from 0 to {scale:g}")
-    return float(value) / scale
+    return min(float(value) / scale, 1.0)
 
 
 def label_name(answer: Answer, value: Any) -> str:

@@ -20,7 +20,6 @@ from airflow_imagetag.errors import (
     ImageUnreadableError,
     InvalidImageError,
     StorageError,
-    UnknownConnectionError,
 )
 from airflow_imagetag.models import Image
 from airflow_imagetag.service.base import Payload
@@ -175,8 +174,8 @@ def _object(uri: str) -> tuple[Any, str]:
     bucket, slash, name = uri.partition("://")[2].partition("/")
     try:
         root = storage_path(f"{scheme}://{bucket}")
-    except UnknownConnectionError as error:
-        # The id stands in the URI, which is data: one wrong row must not end the run.
+    except ConfigurationError as error:
+        # Connection and scheme stand in the URI, which is data: one wrong row must not end the run.
         raise ImageUnreadableError(error.message) from None
     return root.fs, f"{root.path.rstrip('/')}{slash}{name}"
 

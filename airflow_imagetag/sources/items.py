@@ -67,12 +67,27 @@ def is_missing(value: Any) -> bool:
 def _from_mapping(item: Mapping[Any, Any], key_column: str, uri_column: str) -> Image:
     if key_column in item and is_missing(item[key_column]):
         raise InvalidImageError(f"The image has no key: {key_column!r} is null.")
+    if uri_column not in item and CONTENT_COLUMN not in item:
+        raise InvalidImageError(
+            f"The dict has no {uri_column!r} (uri_column) and no {CONTENT_COLUMN!r}; it has "
+            f"{', '.join(map(repr, item)) or 'nothing'}."
+        )
     key = item.get(key_column)
     values = [item.get(column) for column in (uri_column, CONTENT_COLUMN, VERSION_COLUMN)]
     uri, content, version = (None if is_missing(value) else value for value in values)
     return _checked(
-        None if key is None else str(key), uri, content, None if version is None else str(version)
+        None if key is None else _text(key),
+        uri,
+        content,
+        None if version is None else _text(version),
     )
+
+
+def _text(value: Any) -> str:
+    # A column of whole numbers becomes one of floats when a single cell of it is empty.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
 
 
 def _checked(key: str | None, uri: Any, content: Any, version: str | None) -> Image:

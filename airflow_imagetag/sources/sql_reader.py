@@ -69,7 +69,9 @@ class SqlReader:
             if self._engine.dialect.name == "sqlite":
                 raise self._wrong(_reason(error)) from None
             raise StorageError(str(self._wrong(_reason(error)))) from None
-        except (sa_exc.DBAPIError, sa_exc.NoSuchTableError) as error:
+        except sa_exc.NoSuchTableError:
+            raise self._wrong("there is no such table.") from None
+        except sa_exc.DBAPIError as error:
             raise self._wrong(_reason(error)) from None
         finally:
             self._engine.dispose()

@@ -21,6 +21,13 @@ class OpenStore(ABC):
     """A store while a task uses it. Reading and writing block."""
 
     @abstractmethod
+    def check_writable(self) -> None:
+        """Find out before anything is paid for that the store takes what will be written.
+
+        :raises ConfigurationError: it does not.
+        """
+
+    @abstractmethod
     def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
         """Return what the store holds of the images with these keys.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq  # noqa: TID253
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.storages import storage_path
-from airflow_imagetag.uris import redact
+from airflow_imagetag.uris import redact, redact_text
 
 SUFFIX = ".parquet"
 UNFINISHED = ".unfinished"
@@ -44,6 +45,25 @@ class Files:
         bucket = self._root.partition("/")[0]
         if not self._is_local and not self._fs.exists(bucket):
             raise ConfigurationError(f"{self.place} cannot be used: there is no bucket {bucket}.")
+
+    def check_writable(self) -> None:
+        """Write a file and remove it.
+
+        :raises ConfigurationError: the storage does not let us.
+        """
+        name = f"probe-{uuid.uuid4().hex}{UNFINISHED}"
+        path = f"{self._root}/images/{name}"
+        try:
+            if self._is_local:
+                self._fs.makedirs(f"{self._root}/images", exist_ok=True)
+            self._fs.pipe_file(path, b"probe")
+            self._fs.rm_file(path)
+        # Each storage's library has an error tree of its own.
+        except Exception as error:  # noqa: BLE001
+            raise ConfigurationError(
+                f"{self.place} cannot be written to: {type(error).__name__}: "
+                f"{redact_text(str(error))[:300]}"
+            ) from None
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the finished files, in the order of their names."""

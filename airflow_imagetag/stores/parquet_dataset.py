@@ -137,6 +137,13 @@ class OpenParquetStore(OpenStore):
             self._index.put(_index_row(row, part) for row in rows)
         self._loaded.add(part)
 
+    def check_writable(self) -> None:
+        """Write a file and remove it.
+
+        :raises ConfigurationError: the storage does not let us.
+        """
+        self._files.check_writable()
+
     def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
         """Return what the dataset holds of the images with these keys."""
         found = ((key, self._index.stored(api, digest_of(key))) for key in keys)
@@ -183,7 +190,7 @@ class OpenParquetStore(OpenStore):
             self._write(images, labels)
 
     def _write(self, images: list[dict[str, Any]], labels: list[dict[str, Any]]) -> None:
-        now = datetime.now(UTC)
+        now = self._index.later_than_all(datetime.now(UTC))
         batch = f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}"
         part = f"part-{batch}.parquet"
         label_rows = [{**row, "batch": batch} for row in labels]
@@ -230,15 +237,22 @@ class OpenParquetStore(OpenStore):
         if columns["label"]:
             yield frame(columns, LABEL_COLUMNS)
 
-    def outcomes(self) -> Iterator[list[TagResult | Failure]]:
-        """Yield what the dataset holds of images that need no further try, part by part."""
+    def outcomes(self, api: str) -> Iterator[list[TagResult | Failure]]:
+        """Yield what the dataset holds of images that need no further try, part by part.
+
+        :param api: interface that labelled them.
+        """
         for part in self._live_parts(self._files.names("images")):
             labels: dict[str, list[dict[str, Any]]] = {}
             for rows in self._labels_of(part):
                 for row in filter(self._counts, rows):
                     labels.setdefault(row["key_sha256"], []).append(row)
             for rows in self._read("images", part, IMAGES):
-                settled = [row for row in rows if self._counts(row) and _is_settled(row)]
+                settled = [
+                    row
+                    for row in rows
+                    if row["api"] == api and self._counts(row) and _is_settled(row)
+                ]
                 yield [_outcome(row, labels.get(row["key_sha256"], [])) for row in settled]
 
     def compact(self) -> None:

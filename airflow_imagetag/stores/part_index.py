@@ -10,6 +10,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,18 @@ class PartIndex:
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute(_TABLE)
         self._database.execute("CREATE INDEX by_content ON image (content_sha256)")
+        self._database.execute("CREATE INDEX by_time ON image (written_at)")
+
+    def later_than_all(self, now: datetime) -> datetime:
+        """Return the time, or one after the latest row where a clock has run ahead of this one.
+
+        What is written next must count, whatever clock wrote before.
+        """
+        with self._lock:
+            row = self._database.execute("SELECT max(written_at) FROM image").fetchone()
+        if row is None or row[0] is None:
+            return now
+        return max(now, datetime.fromisoformat(row[0]) + timedelta(microseconds=1))
 
     def close(self) -> None:
         """Remove the index."""
@@ -104,7 +117,9 @@ class PartIndex:
         with self._lock:
             row = self._database.execute(
                 "SELECT key_sha256, part FROM image"
-                " WHERE api = ? AND content_sha256 = ? AND status <> 'unfinished' LIMIT 1",
+                " WHERE api = ? AND content_sha256 = ? AND status <> 'unfinished'"
+                # Labels rather than a failure, where equal bytes had both.
+                " ORDER BY status DESC LIMIT 1",
                 (api, content_sha256),
             ).fetchone()
         return None if row is None else (str(row[0]), str(row[1]))

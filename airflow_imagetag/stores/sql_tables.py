@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,8 @@ T = TypeVar("T")
 
 LOOKUP_KEYS = 500
 """Keys asked for in one statement; SQLite's older builds take 999 parameters."""
+
+RACE_ATTEMPTS = 4
 
 RETRY_SECONDS = 300.0
 """How long a batch that was paid for is tried to be written while the database fails; questions
@@ -99,6 +102,32 @@ class OpenSqlStore(OpenStore):
             with attempt:
                 self._images.metadata.create_all(self._engine)
 
+    def check_writable(self) -> None:
+        """Write a row to each table and take it back.
+
+        :raises ConfigurationError: the database does not let us.
+        """
+        now = datetime.now(UTC)
+        probe = Failure("probe", None, "probe", None, "", 0, now, is_final=True)
+        [image], _ = rows_of([probe], "probe")
+        label = {
+            **{column.name: None for column in self._labels.columns},
+            **{name: image[name] for name in ("api", "key_sha256", "image_key", "tagged_at")},
+            "rank": 1,
+            "label": "probe",
+            "probability": 0.0,
+        }
+        try:
+            with self._writing.connect() as connection, connection.begin() as transaction:
+                connection.execute(self._images.insert(), [image])
+                connection.execute(self._labels.insert(), [label])
+                transaction.rollback()
+        except sa_exc.DBAPIError as error:
+            raise ConfigurationError(
+                f"{self._labels.fullname} and {self._images.fullname} cannot be written: "
+                f"{_reason(error)}"
+            ) from None
+
     def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
         """Return what the store holds of the images with these keys."""
         key_of = {digest_of(key): key for key in keys}
@@ -160,6 +189,8 @@ class OpenSqlStore(OpenStore):
                 statement = sa.select(images).where(
                     images.c.content_sha256.in_(some), images.c.api == api, settled
                 )
+                # The last one of equal bytes is taken: labels rather than a failure.
+                statement = statement.order_by(images.c.status)
                 rows = {
                     row.content_sha256: dict(row._mapping) for row in connection.execute(statement)
                 }
@@ -198,7 +229,7 @@ class OpenSqlStore(OpenStore):
         :raises StoreError: it failed for too long, or in a way that waiting does not mend.
         """
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_may_pass),
+            retry=_may_pass,
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
             stop=tenacity.stop_after_delay(RETRY_SECONDS),
             before_sleep=partial(_log_failure, what),
@@ -307,11 +338,14 @@ def _log_failure(what: str, state: tenacity.RetryCallState) -> None:
     log.warning("Attempt %d: %s: %s", state.attempt_number, what, reason)
 
 
-def _may_pass(error: BaseException) -> bool:
+def _may_pass(state: tenacity.RetryCallState) -> bool:
     """Tell whether what failed may succeed later: a lost connection, a deadlock, a race."""
-    passing = (sa_exc.OperationalError, sa_exc.InterfaceError, sa_exc.IntegrityError)
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, sa_exc.IntegrityError):
+        # Of two writers at once, one is refused; a row that breaks a rule is refused each time.
+        return state.attempt_number < RACE_ATTEMPTS
     lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
-    return lost or isinstance(error, passing)
+    return lost or isinstance(error, (sa_exc.OperationalError, sa_exc.InterfaceError))
 
 
 def _reason(error: sa_exc.DBAPIError) -> str:

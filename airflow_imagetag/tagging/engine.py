@@ -22,7 +22,7 @@ from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
-from airflow_imagetag.tagging.lookups import Paid
+from airflow_imagetag.tagging.lookups import Lookups, Paid
 from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Tagger
 from airflow_imagetag.tagging.pace import Gate, evenly
 from airflow_imagetag.tagging.stopping import StopSignal
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 READ_CHUNK = 100
 """Entries taken from the source at a time: a thread switch for each would cost more than it."""
+
+MAX_LOADERS = 32
+"""Images read from a storage at the same time."""
 
 PROGRESS_SECONDS = 10.0
 
@@ -118,15 +121,20 @@ class Run:
         # Room is given back when a batch is written, so that a process that is killed loses no
         # more than one batch of finished images.
         self._room = asyncio.Semaphore(settings.batch_size)
-        self._threads = ThreadPoolExecutor(min(settings.max_in_flight, 32) + 2, "imagetag")
+        # Apart from each other: a storage that hangs in every load must not keep what is finished
+        # from being written.
+        self._loaders = ThreadPoolExecutor(
+            min(settings.max_in_flight, MAX_LOADERS), "imagetag-load"
+        )
+        self._threads = ThreadPoolExecutor(3, "imagetag")
         self._labelling = Labelling(
             self._tagger,
             Gate(evenly(settings.requests_per_second)),
             settings.retry,
             self._stopping,
-            self._threads,
+            self._loaders,
             self.counts,
-            self._paid,
+            None if self._paid is None else Lookups(self._paid, self._threads),
         )
         reporter = asyncio.create_task(self._report())
         writer = asyncio.create_task(self._write())
@@ -140,6 +148,7 @@ class Run:
                 await self._flush(self._late)
             self._stop.detach()
             # Not waited for: after a stop, a thread may still hang in a storage's read.
+            self._loaders.shutdown(wait=False, cancel_futures=True)
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._error is not None:
             raise self._error
@@ -238,8 +247,8 @@ class Run:
             datetime.now(UTC),
             version=entry.version,
             content_sha256=given_up.digest,
-            is_final=error.decision is Decision.RECORD,
-            is_of_image=not isinstance(error, DuplicateKeyError),
+            is_final=(error.decision is Decision.RECORD or retrying.is_unreadable_success(error)),
+            is_of_image=_is_of_image(entry),
             is_tolerated=isinstance(entry, RejectedImage) and entry.is_tolerated,
         )
 
@@ -293,3 +302,13 @@ class Run:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _is_of_image(entry: Image | RejectedImage) -> bool:
+    """Tell whether a failure is to be remembered under the key of its entry.
+
+    What a list has wrong may have the key of an image that is right, and nothing was paid for it.
+    """
+    if isinstance(entry, Image):
+        return True
+    return entry.is_tolerated and not isinstance(entry.error, DuplicateKeyError)

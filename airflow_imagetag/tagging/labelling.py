@@ -11,7 +11,7 @@ from airflow_imagetag.errors import ImageError, ImageTagError, ThrottledError
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import retrying
-from airflow_imagetag.tagging.lookups import Lookups, Paid
+from airflow_imagetag.tagging.lookups import Lookups
 from airflow_imagetag.tagging.outcomes import Counts, Tagger
 from airflow_imagetag.tagging.pace import Gate
 from airflow_imagetag.tagging.reuse import Known, Reuse
@@ -48,7 +48,7 @@ class Labelling:
     :param stopping: set when nothing more may be sent.
     :param threads: where reading blocks.
     :param counts: the run's counts.
-    :param paid: returns what was paid for bytes with some digests in an earlier run; blocks.
+    :param lookups: finds what was paid for equal bytes in an earlier run.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Labelling:
         stopping: asyncio.Event,
         threads: Executor,
         counts: Counts,
-        paid: Paid | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self._tagger = tagger
         self._gate = gate
@@ -67,7 +67,7 @@ class Labelling:
         self._stopping = stopping
         self._threads = threads
         self._counts = counts
-        self._lookups = None if paid is None else Lookups(paid, threads)
+        self._lookups = lookups
         self._reuse = Reuse()
 
     async def label(self, image: Image) -> TagResult:
@@ -88,7 +88,8 @@ class Labelling:
             try:
                 result = await self._call(image, payload)
             except GaveUpError as given_up:
-                if isinstance(given_up.error, ImageError):
+                # Only the service's own word on the bytes; a limit of ours depends on settings.
+                if isinstance(given_up.error, ImageError) and given_up.attempts:
                     self._reuse.remember(payload.digest, given_up.error)
                 raise
             self._reuse.remember(payload.digest, result)

@@ -9,14 +9,16 @@ from typing import TypeVar
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception,
     stop_after_attempt,
     wait_random_exponential,
 )
 
-from airflow_imagetag.errors import Decision, ImageTagError
+from airflow_imagetag.errors import Decision, ImageTagError, MalformedAnswerError
 
 T = TypeVar("T")
+
+UNREADABLE_ATTEMPTS = 2
+"""Requests for an image whose answer is a success that cannot be read."""
 
 MAX_RETRY_AFTER_SECONDS = 300.0
 """A longer Retry-After is a matter for the next task try, not for a waiting one."""
@@ -51,11 +53,17 @@ async def retry(
     def wait(state: RetryCallState) -> float:
         return max(spread(state), asked_wait_seconds(_error_of(state)))
 
+    def try_again(state: RetryCallState) -> bool:
+        error = _error_of(state)
+        if is_unreadable_success(error):
+            return state.attempt_number < UNREADABLE_ATTEMPTS
+        return error is not None and is_worth_another_try(error)
+
     retrying = AsyncRetrying(
         sleep=sleep,
         stop=stop_after_attempt(policy.max_attempts),
         wait=wait,
-        retry=retry_if_exception(is_worth_another_try),
+        retry=try_again,
         reraise=True,
     )
     result: T = await retrying(attempt)
@@ -65,6 +73,14 @@ async def retry(
 def is_worth_another_try(error: BaseException) -> bool:
     """Tell whether the same call may succeed later."""
     return isinstance(error, ImageTagError) and error.decision is Decision.RETRY
+
+
+def is_unreadable_success(error: BaseException | None) -> bool:
+    """Tell whether the service says that it labelled the image, in a form that no document has.
+
+    It will have billed the call, and what it says of this image will hardly change.
+    """
+    return isinstance(error, MalformedAnswerError) and error.code == "0"
 
 
 def asked_wait_seconds(error: BaseException | None) -> float:

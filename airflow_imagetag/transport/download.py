@@ -63,6 +63,8 @@ async def _download(
                     if not (300 <= response.status < 400 and location):
                         return await _content(response, url, max_bytes)
                     url = _joined(url, location)
+    except UnicodeError:
+        raise InvalidImageError(f"{redact(url)} has a host that no name can have.") from None
     except (aiohttp.ClientError, OSError) as error:
         refused = error.__cause__ or error.__context__
         if isinstance(refused, _PrivateAddressError):

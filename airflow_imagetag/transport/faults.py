@@ -17,7 +17,8 @@ def not_connected(account: Account, what: str) -> ConnectionFailedError:
     """Return the error for a connection that never stood."""
     return ConnectionFailedError(
         f"No connection to {account.endpoint} ({what}): nothing was sent. Check the network, the "
-        "proxy and the connection's host and port."
+        "proxy and the connection's host, port and schema, which is 'http' for an endpoint without "
+        "TLS."
     )
 
 

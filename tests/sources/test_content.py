@@ -413,6 +413,6 @@ def test_a_connection_that_is_not_there():
 
 @pytest.mark.filterwarnings("ignore:UPath")
 def test_a_storage_whose_package_is_missing():
-    """A scheme that no installed provider serves is an error of the configuration."""
-    with pytest.raises(ConfigurationError, match="webhdfs"):
+    """The scheme stands in the URI, which is data: the failure says what to install."""
+    with pytest.raises(ImageUnreadableError, match="webhdfs"):
         read(ContentReader(), "webhdfs://host/a.jpg")

@@ -202,7 +202,10 @@ def test_casts_in_a_query(postgres: Database):
     """PostgreSQL's casts and slices have colons of their own."""
     postgres.run("CREATE TABLE photos (id integer PRIMARY KEY, urls text[], at timestamptz)")
     postgres.script("INSERT INTO photos VALUES (1, '{https://x/a,https://x/b}', now())")
-    sql = "SELECT id::text AS sku, (urls[1:2])[1]::text AS photo, at::date::text AS changed FROM photos"
+    sql = (
+        "SELECT id::text AS sku, (urls[1:2])[1]::text AS photo, at::date::text AS changed"
+        " FROM photos"
+    )
     [entry] = source(table=None, sql=sql).entries()
     assert (entry.key, entry.uri if isinstance(entry, Image) else None) == ("1", "https://x/a")
 
@@ -243,7 +246,9 @@ def test_of_rows_that_share_a_key_the_greatest_version_is_taken(database: Databa
             "INSERT INTO products VALUES ('sku-0003', :uri, :version)",
             {"uri": f"https://shop/{version}.jpg", "version": version},
         )
-    fields = {"table": "products"} if kind == "table" else {"table": None, "sql": "SELECT * FROM products"}
+    fields: dict[str, Any] = {"table": "products"}
+    if kind == "sql":
+        fields = {"table": None, "sql": "SELECT * FROM products"}
     runs = [list(source(**fields).entries()) for _ in range(3)]
     chosen = [entry for entry in runs[0] if isinstance(entry, Image)]
     assert Counter(entry.key for entry in chosen) == {f"sku-{n:04}": 1 for n in range(20)}
@@ -303,9 +308,7 @@ def test_a_second_run_reports_no_row_again(
             task_instance = TaskInstance()
             summary = ImageTagOperator(
                 task_id="label",
-                images=SqlImages(
-                    "warehouse", table="photos", content="photo", version="version"
-                ),
+                images=SqlImages("warehouse", table="photos", content="photo", version="version"),
                 store=SqlLabelStore(conn_id, "photo_labels"),
             ).execute({"ti": task_instance})
             assert (summary["tagged"], service.stats.billed) == (expected, expected)
@@ -346,10 +349,14 @@ def test_kinds_of_keys(postgres: Database, kind: str, made: str, unique: bool):
     """Pages go on after the last key, whatever its type; the text is the one that SQL gives."""
     key = "PRIMARY KEY" if unique else ""
     postgres.run(f"CREATE TABLE photos (id {kind} {key}, image_url text)")
-    postgres.script(f"INSERT INTO photos SELECT {made}, 'https://x/a' FROM generate_series(1, 40) g")
+    postgres.script(
+        f"INSERT INTO photos SELECT {made}, 'https://x/a' FROM generate_series(1, 40) g"
+    )
     with postgres.engine.connect() as connection:
         connection.exec_driver_sql("SET TIME ZONE 'UTC'")
-        rows = connection.exec_driver_sql("SELECT CAST(id AS varchar) FROM photos ORDER BY photos.id")
+        rows = connection.exec_driver_sql(
+            "SELECT CAST(id AS varchar) FROM photos ORDER BY photos.id"
+        )
         expected = [text for (text,) in rows]
     assert keys(SqlImages("warehouse", table="photos").entries()) == expected
 
@@ -407,12 +414,13 @@ def test_bytes(database: Database):
         *({"id": n, "photo": None if n == 9 else bytes([n, 0, 255])} for n in range(20)),
     )
     found = list(source(table="photos", key="id", uri=None, content="photo").entries())
-    expected = [
-        Image(str(n), content=bytes([n, 0, 255]), version="v") for n in range(20) if n != 9
-    ]
-    assert sorted(
-        (entry for entry in found if isinstance(entry, Image)), key=lambda image: int(image.key)
-    ) == expected
+    expected = [Image(str(n), content=bytes([n, 0, 255]), version="v") for n in range(20) if n != 9]
+    assert (
+        sorted(
+            (entry for entry in found if isinstance(entry, Image)), key=lambda image: int(image.key)
+        )
+        == expected
+    )
     assert rejected(iter(found)) == [("9", "InvalidImageError")]
 
 
@@ -435,9 +443,7 @@ def test_shards(database: Database, count: int, unique: bool):
     if not unique:
         database.run("INSERT INTO products VALUES (NULL, 'https://x/lost', 'v')")
     described = source()
-    found = [
-        list(described.entries(shard=parse_shard(name))) for name in described.shards(count)
-    ]
+    found = [list(described.entries(shard=parse_shard(name))) for name in described.shards(count)]
     together = Counter(entry.key for part in found for entry in part)
     assert together.total() == 800 + (not unique)
     assert set(together.values()) == {1}
@@ -452,9 +458,7 @@ def test_shards_are_the_same_in_every_session(database: Database):
     assert keys(source().entries(shard=shard)) == keys(source().entries(shard=shard))
 
 
-def test_a_limit_reads_no_more_than_it_needs(
-    database: Database, caplog: pytest.LogCaptureFixture
-):
+def test_a_limit_reads_no_more_than_it_needs(database: Database, caplog: pytest.LogCaptureFixture):
     """Five images of a large table take one small page."""
     products(database, 50)
     logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)

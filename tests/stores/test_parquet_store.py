@@ -59,7 +59,7 @@ class Folder:
         client, name = self.bucket.client, self.bucket.name
         return {
             key.removeprefix("lake/"): client.get_object(Bucket=name, Key=key)["Body"].read()
-            for key in self.bucket.keys()
+            for key in self.bucket.all_keys()
         }
 
     def put(self, name: str, content: bytes) -> None:
@@ -253,12 +253,16 @@ def test_compacted_files_are_what_the_store_gives(folder: Folder):
         write(folder, tagged("a", f"x{number}", minute=number), tagged(f"b{number}", "y"))
     folder.store.compact()
     frame = pd.read_parquet(folder.on_disk() / "labels")
-    assert gathered(iter([frame])) == rows(folder) == [
-        ("a", "x2"),
-        ("b0", "y"),
-        ("b1", "y"),
-        ("b2", "y"),
-    ]
+    assert (
+        gathered(iter([frame]))
+        == rows(folder)
+        == [
+            ("a", "x2"),
+            ("b0", "y"),
+            ("b1", "y"),
+            ("b2", "y"),
+        ]
+    )
 
 
 # -- answers ----------------------------------------------------------------------------------
@@ -350,7 +354,8 @@ def test_compacting_keeps_what_counts_in_one_part(folder: Folder):
     write(folder, tagged("b0", "z", version="2"), tagged("d", "done"))
     folder.store.compact()
     assert len(folder.files()) == 2
-    assert rows(folder) == sorted([*(row for row in before if row[0] != "b0"), ("b0", "z"), ("d", "done")])
+    kept = [row for row in before if row[0] != "b0"]
+    assert rows(folder) == sorted([*kept, ("b0", "z"), ("d", "done")])
 
 
 def test_an_empty_dataset_is_compacted(folder: Folder):
@@ -476,7 +481,7 @@ def test_a_writer_killed_between_the_two_files_leaves_nothing(
         capture_output=True,
         text=True,
         timeout=60,
-        env=dict(os.environ),
+        env={**os.environ, "TMPDIR": str(folder.copies.parent)},
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(parts(folder, "labels/")) == 2
@@ -636,9 +641,8 @@ def test_a_place_that_cannot_be_used_is_named(path: str, named: str):
 def test_a_missing_bucket_is_named(bucket: Bucket):
     """A run does not pay for labels that nothing can take."""
     path = "s3://aws_default@no-such-bucket-anywhere/labels"
-    with pytest.raises((ConfigurationError, StoreError), match="no-such-bucket"):
-        with ParquetLabelStore(path).open():
-            pass
+    with pytest.raises(ConfigurationError, match="no-such-bucket"), ParquetLabelStore(path).open():
+        pass
 
 
 def test_a_part_names_its_time(local: Folder):

@@ -126,9 +126,7 @@ def test_the_tables_have_the_documented_columns(database: Database, store: SqlLa
         ("product_labels_images", IMAGES_COLUMNS),
         ("product_labels", LABELS_COLUMNS),
     ):
-        found = {
-            column["name"]: kind_of(column["type"]) for column in inspector.get_columns(table)
-        }
+        found = {column["name"]: kind_of(column["type"]) for column in inspector.get_columns(table)}
         assert found == expected
 
 
@@ -253,16 +251,18 @@ def test_a_schema_is_used(postgres: Database):
     assert gathered(by_name.labels()) == [("a", "x")]
     assert postgres.tables("Cat alogue") == {"labels", "labels_images"}
     assert postgres.tables() == set()
-    with pytest.raises(ConfigurationError, match="disagree"), (
-        SqlLabelStore("warehouse", "other.labels", schema="Cat alogue").open()
+    with (
+        pytest.raises(ConfigurationError, match="disagree"),
+        SqlLabelStore("warehouse", "other.labels", schema="Cat alogue").open(),
     ):
         pass
 
 
 def test_a_schema_that_does_not_exist_is_named(database: Database):
     """The message names connection and schema, and nothing is created."""
-    with pytest.raises(ConfigurationError, match=r"'warehouse'.*nowhere"), (
-        SqlLabelStore("warehouse", "labels", schema="nowhere").open()
+    with (
+        pytest.raises(ConfigurationError, match=r"'warehouse'.*nowhere"),
+        SqlLabelStore("warehouse", "labels", schema="nowhere").open(),
     ):
         pass
     assert database.tables() == set()
@@ -286,8 +286,9 @@ def test_a_schema_that_does_not_exist_is_named(database: Database):
 def test_a_text_that_is_no_table_is_refused(database: Database, table: str):
     """It never reaches the database."""
     database.run("CREATE TABLE victims (id integer)")
-    with pytest.raises(ConfigurationError, match="is not the name of a table"), (
-        SqlLabelStore("warehouse", table).open()
+    with (
+        pytest.raises(ConfigurationError, match="is not the name of a table"),
+        SqlLabelStore("warehouse", table).open(),
     ):
         pass
     assert database.tables() == {"victims"}
@@ -306,8 +307,9 @@ def test_a_quoted_name_is_a_name(database: Database, name: str):
 def test_a_schema_is_no_way_in(database: Database):
     """A schema with SQL in it is the name of a schema that does not exist."""
     database.run("CREATE TABLE victims (id integer)")
-    with pytest.raises(ConfigurationError), (
-        SqlLabelStore("warehouse", "labels", schema="x'; DROP TABLE victims; --").open()
+    with (
+        pytest.raises(ConfigurationError),
+        SqlLabelStore("warehouse", "labels", schema="x'; DROP TABLE victims; --").open(),
     ):
         pass
     assert database.tables() == {"victims"}
@@ -558,9 +560,11 @@ def test_the_database_decides_as_the_rule_does(
 def test_the_condition_holds_for_sources_without_uris(database: Database, store: SqlLabelStore):
     """A source of bytes has no URI to compare."""
     write(store, failed("a", uri=None), failed("b", uri=None), tagged("c", "x", uri=None))
-    database.run("CREATE TABLE photos (id varchar(9) PRIMARY KEY, data BLOB)".replace(
-        "BLOB", "bytea" if database.is_postgres else "BLOB"
-    ))
+    database.run(
+        "CREATE TABLE photos (id varchar(9) PRIMARY KEY, data BLOB)".replace(
+            "BLOB", "bytea" if database.is_postgres else "BLOB"
+        )
+    )
     database.run(
         "INSERT INTO photos VALUES (:id, :data)", *({"id": key, "data": b"x"} for key in "abcd")
     )

@@ -673,6 +673,7 @@ def test_a_bad_day_of_the_service(small_jpegs):
         drop_rate=0.05,
         drop_after_work_rate=0.03,
         garbage_rate=0.06,
+        garbage="truncated",
     )
     contents = small_jpegs(150)
     broken = [b"not an image %d" % number for number in range(10)]
@@ -687,6 +688,21 @@ def test_a_bad_day_of_the_service(small_jpegs):
     assert stats.max_in_flight <= 16
     # Only an answer that was lost or spoiled is paid for again.
     assert stats.billed <= 150 + stats.dropped + stats.garbage
+
+
+@pytest.mark.parametrize(
+    ("garbage", "requests"), [("missing_data", 2), ("bad_probability", 2), ("html", 4)]
+)
+def test_an_answer_that_cannot_be_read(small_jpegs, garbage, requests):
+    """A success in no known form will have been billed: one more try, then it is the image's."""
+    with Emulator(faults=Faults(garbage_rate=1.0, garbage=garbage)) as emulator:
+        policy = Policy(max_attempts=4, first_wait_seconds=0.01, max_wait_seconds=0.02)
+        run, sink = emulated(emulator, images_of(small_jpegs(1)), retry=policy)
+        assert go_emulated(run) is None
+        assert emulator.stats.requests == requests
+    [failure] = sink.outcomes
+    assert failure.error == "MalformedAnswerError"
+    assert failure.is_final is (requests == 2)
 
 
 def test_equal_photographs_are_billed_once(small_jpegs):

@@ -1,0 +1,22 @@
+"""Errors that a retry of the task would only meet again, at full price: Airflow makes none."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_imagetag.errors import ResultTooLargeError, RunError, TooManyFailuresError
+
+
+class FinalFailuresError(TooManyFailuresError, AirflowFailException):
+    """More images failed than allowed, all of them by their own fault."""
+
+
+class FinalResultTooLargeError(ResultTooLargeError, AirflowFailException):
+    """The images make more labels than an XCom should hold."""
+
+
+def without_retry(error: RunError) -> RunError:
+    """Return the error as one after which Airflow does not try the task again."""
+    if isinstance(error, ResultTooLargeError):
+        return FinalResultTooLargeError(error.message)
+    return FinalFailuresError(error.message)

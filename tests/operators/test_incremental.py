@@ -1,0 +1,599 @@
+"""Labels kept up to date: any source with any store, killed and restarted, never paid twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import (  # noqa: F401 (fixtures)
+    Bucket,
+    Database,
+    TaskInstance,
+    bucket_fixture,
+    gathered,
+    postgres_fixture,
+    s3_url_fixture,
+    service_fixture,
+    sqlite_fixture,
+    unlimited,
+)
+
+from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.sources import ObjectStorageImages, SqlImages
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.tagging import retrying
+from airflow_imagetag.testing import Emulator, Faults
+
+DRIVER = Path(__file__).resolve().parent / "label_driver.py"
+MAX_IN_FLIGHT = 8
+
+
+class Driver:
+    """The process that forks tasks.
+
+    :param folder: where their outputs go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[Task] = []
+        with (folder / "driver.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(DRIVER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                # What a killed task leaves goes with the tests' own files.
+                env={**os.environ, "TMPDIR": str(folder)},
+            )
+
+    def ask(self, **request: Any) -> Any:
+        """Send a request and return its answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, (self.folder / "driver.log").read_text()[-4000:]
+        return json.loads(answer)
+
+    def start(self, job: dict[str, Any], environment: dict[str, str]) -> Task:
+        """Start a task."""
+        output = self.folder / f"task-{len(self.started)}.log"
+        pid = self.ask(start=job, environment=environment, output=str(output))
+        self.started.append(Task(self, pid, output))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """End the process and whatever a failed test has left."""
+        for task in self.started:
+            if task.code is None and task.poll() is None:
+                task.signal(signal.SIGKILL)
+                task.wait()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+@dataclass
+class Task:
+    """A process that labels.
+
+    :param driver: its parent.
+    :param pid: its id.
+    :param output: what it writes; the last line is the summary.
+    :param code: how it ended.
+    """
+
+    driver: Driver
+    pid: int
+    output: Path
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return how it ended, None if it runs."""
+        if self.code is None:
+            self.code = self.driver.ask(poll=self.pid)
+        return self.code
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit code, or minus the signal that ended it."""
+        if self.code is None:
+            self.code = self.driver.ask(wait=self.pid)
+        return self.code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def summary(self) -> dict[str, Any]:
+        """Wait for it to succeed and return its summary."""
+        assert self.wait() == 0, self.output.read_text()[-4000:]
+        summary: dict[str, Any] = json.loads(self.output.read_text().splitlines()[-1])
+        return summary
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Start the process that forks tasks."""
+    running = Driver(tmp_path_factory.mktemp("tasks"))
+    yield running
+    running.end()
+
+
+@dataclass
+class Setup:
+    """A source that can be changed, and a store.
+
+    :param source: where images are.
+    :param store: where labels are kept.
+    :param put: writes an image under a key.
+    :param environment: the connections, for other processes.
+    """
+
+    source: Any
+    store: Any
+    put: Callable[[dict[str, bytes]], None]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, **parameters: Any) -> dict[str, Any]:
+        """Run the operator here and return its summary."""
+        task = ImageTagOperator(task_id="label", images=self.source, store=self.store, **parameters)
+        summary: dict[str, Any] = task.execute({})
+        return summary
+
+    def start(self, driver: Driver, service: Emulator, **fields: Any) -> Task:
+        """Run the operator in a process of its own."""
+        job = {"source": self.source.serialize(), "store": self.store.serialize(), **fields}
+        connections = {"AIRFLOW_CONN_IMAGETAG_DEFAULT": unlimited(service)}
+        return driver.start(job, {**connections, **self.environment})
+
+    def labelled(self) -> Counter[str]:
+        """Return how often the store has each image's most probable label."""
+        frames = list(self.store.labels())
+        return Counter(
+            key.rpartition("/")[2].removesuffix(".jpg")
+            for frame in frames
+            for key, rank in zip(frame["image_key"], frame["rank"], strict=True)
+            if rank == 1
+        )
+
+
+def sql_source(database: Database) -> tuple[SqlImages, Callable[[dict[str, bytes]], None]]:
+    """Make a table of images, and a way to write into it."""
+    binary = "bytea" if database.is_postgres else "BLOB"
+    database.run(f"CREATE TABLE photos (id varchar(40) PRIMARY KEY, photo {binary}, version text)")
+
+    def put(images: dict[str, bytes]) -> None:
+        database.run(
+            "INSERT INTO photos VALUES (:id, :photo, :version)"
+            " ON CONFLICT (id) DO UPDATE SET photo = excluded.photo, version = excluded.version",
+            *(
+                {"id": key, "photo": data, "version": str(time.time_ns())}
+                for key, data in images.items()
+            ),
+        )
+
+    return SqlImages("warehouse", table="photos", content="photo", version="version"), put
+
+
+@pytest.fixture(params=["sql-sql", "sql-parquet", "s3-sql", "s3-parquet"])
+def crossing(request: pytest.FixtureRequest, postgres: Database, bucket: Bucket) -> Setup:
+    """Give every crossing of source and store."""
+    kind, _, store_kind = request.param.partition("-")
+    store: Any = SqlLabelStore("warehouse", "photo_labels")
+    if store_kind == "parquet":
+        store = ParquetLabelStore(f"s3://aws_default@{bucket.name}/labels/")
+    if kind == "sql":
+        return Setup(*reordered(sql_source(postgres), store))
+
+    def put(images: dict[str, bytes]) -> None:
+        for key, data in images.items():
+            bucket.put(f"photos/{key}.jpg", data)
+
+    return Setup(ObjectStorageImages(f"s3://aws_default@{bucket.name}/photos/"), store, put)
+
+
+def reordered(source: tuple[Any, Any], store: Any) -> tuple[Any, Any, Any]:
+    """Return source, store and the way to write."""
+    return source[0], store, source[1]
+
+
+# -- from run to run --------------------------------------------------------------------------
+
+
+def test_each_run_pays_for_what_is_new(
+    crossing: Setup, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
+):
+    """All, nothing, what changed, what came: each is paid once, in every crossing."""
+    images = small_jpegs(60)
+    crossing.put({f"k{n:02}": images[n] for n in range(40)})
+
+    def calls(**fields: Any) -> int:
+        service.reset_stats()
+        crossing.run(**fields)
+        return service.stats.requests
+
+    assert calls(batch_size=7) == 40
+    assert calls() == 0
+    crossing.put({"k03": images[40], "k17": images[41], "k39": images[42]})
+    assert calls(retag="never") == 0
+    assert calls() == 3
+    assert calls() == 0
+    crossing.put({f"k{n:02}": images[n + 3] for n in range(40, 45)})
+    assert calls(max_images=2) == 2
+    assert calls(max_images="2") == 2
+    assert calls(max_images=2) == 1
+    assert calls() == 0
+    # A new version with the bytes that were paid for before costs nothing.
+    crossing.put({"k05": images[6]})
+    assert calls() == 0
+    assert calls(retag="always") == 44
+    assert crossing.labelled() == {f"k{n:02}": 1 for n in range(45)}
+
+
+def test_failures_are_remembered(
+    crossing: Setup, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
+):
+    """An image at fault is sent again when its version changes or the user asks for it."""
+    images = {f"k{n}": data for n, data in enumerate(small_jpegs(9))}
+    crossing.put(images | {"bad": b"no picture", "worse": b"no picture either"})
+
+    def run(**fields: Any) -> tuple[int, int, int]:
+        service.reset_stats()
+        summary = crossing.run(max_failure_ratio=1, **fields)
+        return summary["tagged"], summary["failed"], service.stats.requests
+
+    assert run() == (9, 2, 11)
+    assert run() == (0, 0, 0)
+    assert run(retry_failed=True) == (0, 2, 2)
+    crossing.put({"bad": small_jpegs(10)[9]})
+    assert run() == (1, 0, 1)
+    assert run(retry_failed="True") == (0, 1, 1)
+    assert crossing.labelled() == dict.fromkeys([*images, "bad"], 1)
+
+
+def test_an_outage_is_made_up_for(
+    crossing: Setup,
+    service: Emulator,
+    small_jpegs: Callable[[int], list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Images that failed by the service's fault are the next run's."""
+    quick = retrying.Policy(max_attempts=2, first_wait_seconds=0.01)
+    monkeypatch.setattr(retrying.Policy.__init__, "__defaults__", tuple(vars_of(quick)))
+    crossing.put({f"k{n}": data for n, data in enumerate(small_jpegs(30))})
+    service.faults = Faults(error_rates={503: 0.5})
+    with pytest.raises(ImageTagError):
+        crossing.run(max_failure_ratio=0.01)
+    assert 0 < service.stats.billed < 30
+    service.faults = Faults()
+    assert crossing.run()["failed"] == 0
+    assert service.stats.billed == 30
+    assert crossing.labelled() == dict.fromkeys((f"k{n}" for n in range(30)), 1)
+
+
+def vars_of(policy: retrying.Policy) -> Iterator[Any]:
+    """Yield a policy's values, in the order of its parameters."""
+    for name in fields(policy):
+        yield getattr(policy, name.name)
+
+
+def test_copies_are_paid_once(
+    bucket: Bucket,
+    postgres: Database,
+    service: Emulator,
+    small_jpegs: Callable[[int], list[bytes]],
+    capsys: pytest.CaptureFixture[str],
+):
+    """Of 1,000 objects 200 are copies of others: 800 calls, in one run or in two."""
+    images = small_jpegs(800)
+    chance = random.Random(7)
+    contents = images + [chance.choice(images) for _ in range(200)]
+    chance.shuffle(contents)
+    bucket.put_many((f"photos/{n:04}.jpg", data) for n, data in enumerate(contents))
+    source = ObjectStorageImages(f"s3://aws_default@{bucket.name}/photos/")
+    store = SqlLabelStore("warehouse", "photo_labels")
+    setup = Setup(source, store, lambda images: None)
+    summaries = [setup.run(max_images=limit) for limit in (400, None)]
+    assert [summary["tagged"] for summary in summaries] == [400, 600]
+    assert sum(summary["reused"] for summary in summaries) == 200
+    with capsys.disabled():
+        print(f"\n1,000 objects, 200 copies: {service.stats.billed} billed calls")
+    assert service.stats.billed == 800
+    assert setup.labelled().total() == 1000
+
+
+# -- several processes ------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["postgres", "sqlite", "parquet"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Setup:
+    """Give a table of images and a store that several processes use."""
+    kind = "sqlite" if request.param == "sqlite" else "postgres"
+    database: Database = request.getfixturevalue(kind)
+    source, put = sql_source(database)
+    store: Any = SqlLabelStore("warehouse", "photo_labels")
+    if request.param == "parquet":
+        store = ParquetLabelStore(str(tmp_path / "lake"))
+    return Setup(source, store, put, {"AIRFLOW_CONN_WAREHOUSE": database.connection_json})
+
+
+def test_many_processes_write_one_store(
+    place: Setup, driver: Driver, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
+):
+    """Four with a shard each and one more with the same as another: no error, no row twice."""
+    service.faults = Faults(latency_seconds=0.01)
+    images = small_jpegs(200)
+    place.put({f"k{n:03}": data for n, data in enumerate(images)})
+    shards = ["0/4", "1/4", "2/4", "3/4", "0/4"]
+    started = [place.start(driver, service, shard=shard, batch_size=5) for shard in shards]
+    summaries = [task.summary() for task in started]
+    assert place.labelled() == {f"k{n:03}": 1 for n in range(200)}
+    rows = gathered(place.store.labels())
+    assert len(rows) == len(set(rows))
+    assert sum(summary["tagged"] for summary in summaries[:4]) >= 150
+    assert set(service.stats.billed_images.values()) <= {1, 2}
+    assert place.run()["calls"] == 0
+
+
+# -- killed -----------------------------------------------------------------------------------
+
+IMAGES, BATCH_SIZE, KILLS = 600, 20, 5
+
+
+def wait_for(task: Task, condition: Callable[[], bool]) -> None:
+    """Wait for something that a running task brings about."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        assert task.poll() is None, task.output.read_text()[-4000:]
+        time.sleep(0.002)
+
+
+def interrupted(
+    place: Setup, driver: Driver, service: Emulator, number: signal.Signals, thresholds: list[int]
+) -> list[int]:
+    """Start the operator, end it by a signal at these counts of calls, and then let it finish."""
+    fields = {"batch_size": BATCH_SIZE, "max_in_flight": MAX_IN_FLIGHT}
+    codes = []
+    for threshold in thresholds:
+        task = place.start(driver, service, **fields)
+        wanted = service.stats.billed + threshold
+        wait_for(task, lambda wanted=wanted: service.stats.billed >= wanted)
+        task.signal(number)
+        codes.append(task.wait())
+    assert place.start(driver, service, **fields).summary()["failed"] == 0
+    return codes
+
+
+@pytest.fixture(params=["postgres", "parquet"])
+def killed_place(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    postgres: Database,
+    small_jpegs: Callable[[int], list[bytes]],
+) -> Setup:
+    """Give 600 images and a store."""
+    source, put = sql_source(postgres)
+    put({f"k{n:03}": data for n, data in enumerate(small_jpegs(IMAGES))})
+    store: Any = SqlLabelStore("warehouse", "photo_labels")
+    if request.param == "parquet":
+        store = ParquetLabelStore(str(tmp_path / "lake"))
+    return Setup(source, store, put, {"AIRFLOW_CONN_WAREHOUSE": postgres.connection_json})
+
+
+def test_sigkill_loses_at_most_a_window(
+    killed_place: Setup, driver: Driver, service: Emulator, capsys: pytest.CaptureFixture[str]
+):
+    """Killed five times: each image is labelled once, and little is paid for twice."""
+    service.faults = Faults(latency_seconds=(0.002, 0.02))
+    chance = random.Random()
+    thresholds = [chance.randint(1, 100) for _ in range(KILLS)]
+    codes = interrupted(killed_place, driver, service, signal.SIGKILL, thresholds)
+    assert codes == [-signal.SIGKILL] * KILLS
+    billed, bound = service.stats.billed, IMAGES + KILLS * (BATCH_SIZE + MAX_IN_FLIGHT)
+    with capsys.disabled():
+        print(f"\nkill -9 after {thresholds} more calls: {billed} billed, at most {bound}")
+    assert killed_place.labelled() == {f"k{n:03}": 1 for n in range(IMAGES)}
+    assert IMAGES <= billed <= bound
+
+
+def test_sigkill_while_the_store_is_slow(
+    postgres: Database,
+    driver: Driver,
+    service: Emulator,
+    small_jpegs: Callable[[int], list[bytes]],
+    capsys: pytest.CaptureFixture[str],
+):
+    """However long a batch takes to be written, no more than a window waits behind it."""
+    source, put = sql_source(postgres)
+    put({f"k{n:03}": data for n, data in enumerate(small_jpegs(150))})
+    store = SqlLabelStore("warehouse", "photo_labels")
+    place = Setup(source, store, put, {"AIRFLOW_CONN_WAREHOUSE": postgres.connection_json})
+
+    def stored() -> int:
+        return int(postgres.value("SELECT count(*) FROM photo_labels_images"))
+
+    service.faults = Faults(latency_seconds=0.02)
+    task = place.start(driver, service, batch_size=BATCH_SIZE, max_in_flight=MAX_IN_FLIGHT)
+    wait_for(task, lambda: service.stats.billed >= 5)
+    with postgres.engine.connect() as connection:
+        connection.exec_driver_sql("LOCK TABLE photo_labels IN ACCESS EXCLUSIVE MODE")
+        billed = -1
+        while billed != service.stats.billed:
+            billed = service.stats.billed
+            time.sleep(1)
+        task.signal(signal.SIGKILL)
+        task.wait()
+    with capsys.disabled():
+        print(f"\nkill -9 while the store stands still: {billed - stored()} billed and lost")
+    assert BATCH_SIZE <= billed - stored() <= BATCH_SIZE + MAX_IN_FLIGHT
+    place.run()
+    assert place.labelled() == {f"k{n:03}": 1 for n in range(150)}
+    assert service.stats.billed <= 150 + BATCH_SIZE + MAX_IN_FLIGHT
+
+
+def test_sigterm_loses_nothing(
+    killed_place: Setup, driver: Driver, service: Emulator, capsys: pytest.CaptureFixture[str]
+):
+    """What is finished or under way is written, so each image is paid for once."""
+    service.faults = Faults(latency_seconds=(0.002, 0.02))
+    chance = random.Random()
+    thresholds = [chance.randint(1, 150) for _ in range(3)]
+    codes = interrupted(killed_place, driver, service, signal.SIGTERM, thresholds)
+    assert codes == [3] * 3
+    with capsys.disabled():
+        print(f"\nSIGTERM after {thresholds} more calls: {service.stats.billed} billed")
+    assert killed_place.labelled() == {f"k{n:03}": 1 for n in range(IMAGES)}
+    assert service.stats.billed == IMAGES
+
+
+# -- trust ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Inside:
+    """A server on the worker that images from data must not reach.
+
+    :param port: where it listens.
+    :param asked: paths that were asked for.
+    """
+
+    port: int
+    asked: list[str]
+
+
+@pytest.fixture
+def inside() -> Iterator[Inside]:
+    """Run the server; what is below ``/to/`` is a redirect to the rest of the path."""
+    with listening() as found:
+        yield found
+
+
+@contextmanager
+def listening() -> Iterator[Inside]:
+    """Run a server for a ``with`` block."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.path.startswith("/to/"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/to/"))
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield Inside(server.server_port, asked)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["sql", "parquet"])
+@pytest.mark.parametrize("fetch", ["service", "worker"])
+def test_uris_that_lead_inside(
+    sqlite: Database,
+    tmp_path: Path,
+    service: Emulator,
+    inside: Inside,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    fetch: str,
+):
+    """Each is recorded with a class that says why; none is read, fetched or sent."""
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_PRIVATE_HOSTS", "localhost")
+    uris = {
+        "file:///etc/passwd": "ImageNotAllowedError",
+        "/etc/passwd": "ImageNotAllowedError",
+        "file://localhost/etc/passwd": "ImageNotAllowedError",
+        "../../../etc/passwd": "ImageNotAllowedError",
+        "local:///etc/passwd": "ImageNotAllowedError",
+        "http://169.254.169.254/latest": "ImageNotAllowedError",
+        "http://[::ffff:169.254.169.254]/latest": "ImageNotAllowedError",
+        "ftp://127.0.0.1/secret": "InvalidImageError",
+        "zip::file:///etc/passwd": "InvalidImageError",
+        "'; DROP TABLE photos; --": "ImageNotAllowedError",
+    }
+    if fetch == "worker":
+        allowed = f"http://localhost:{inside.port}/to/"
+        uris |= {
+            f"http://127.0.0.1:{inside.port}/": "ImageNotAllowedError",
+            f"http://2130706433:{inside.port}/": "ImageNotAllowedError",
+            # A digit of another width, which a URL may hold.
+            f"http://\uff1127.0.0.1:{inside.port}/": "ImageNotAllowedError",
+            f"{allowed}http://127.0.0.1:{inside.port}/secret": "ImageNotAllowedError",
+            f"{allowed}http://169.254.169.254/latest": "ImageNotAllowedError",
+            f"{allowed}file:///etc/passwd": "ImageNotAllowedError",
+            "http://[broken/": "InvalidImageError",
+        }
+    sqlite.run("CREATE TABLE photos (id integer PRIMARY KEY, image_url text)")
+    sqlite.run(
+        "INSERT INTO photos VALUES (:id, :uri)",
+        *({"id": n, "uri": uri} for n, uri in enumerate(uris)),
+    )
+    store: Any = SqlLabelStore("warehouse", "photo_labels")
+    if kind == "parquet":
+        store = ParquetLabelStore(str(tmp_path / "lake"))
+    task_instance = TaskInstance()
+    summary = ImageTagOperator(
+        task_id="label",
+        images=SqlImages("warehouse", table="photos"),
+        store=store,
+        fetch=fetch,
+        max_failure_ratio=1,
+    ).execute({"ti": task_instance})
+    failures = task_instance.xcoms["failures"]
+    found = dict(zip(failures["image_key"], failures["error"], strict=True))
+    assert found == {str(n): error for n, error in enumerate(uris.values())}
+    assert summary["failed"] == len(uris)
+    assert service.stats.requests == 0
+    assert all(path.startswith("/to/") for path in inside.asked)
+    assert len(inside.asked) == (3 if fetch == "worker" else 0)
+    assert "photos" in sqlite.tables()
+    assert not re.search("root:", " ".join(failures["message"]))
+
+
+def test_localhost_without_permission(sqlite: Database, service: Emulator, inside: Inside):
+    """With nothing allowed the worker fetches from no private host, by name or by address."""
+    sqlite.run("CREATE TABLE photos (id integer PRIMARY KEY, image_url text)")
+    for n, host in enumerate(("localhost:1", f"localhost:{inside.port}", "10.0.0.1", "[::1]:1")):
+        sqlite.run("INSERT INTO photos VALUES (:n, :uri)", {"n": n, "uri": f"http://{host}/"})
+    task_instance = TaskInstance()
+    ImageTagOperator(
+        task_id="label",
+        images=SqlImages("warehouse", table="photos"),
+        store=SqlLabelStore("warehouse"),
+        fetch="worker",
+        max_failure_ratio=1,
+    ).execute({"ti": task_instance})
+    assert task_instance.xcoms["failures"]["error"].tolist() == ["ImageNotAllowedError"] * 4
+    assert inside.asked == []
+    assert service.stats.requests == 0
