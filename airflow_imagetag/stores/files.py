@@ -74,6 +74,10 @@ class Files:
             paths = self._fs.ls(folder, detail=False)
         except FileNotFoundError:
             return []
+        except (NotADirectoryError, PermissionError) as error:
+            raise ConfigurationError(
+                f"{self.place} cannot be listed: {type(error).__name__}: {redact_text(str(error))}"
+            ) from None
         return sorted(name for path in paths if (name := path.rsplit("/", 1)[-1]).endswith(SUFFIX))
 
     def read(

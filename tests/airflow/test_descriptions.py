@@ -177,7 +177,7 @@ def test_templates_of_object_storage_are_rendered(run_warehouse, bucket, photogr
     run = run_warehouse(label_bucket, place=bucket, bucket=bucket.name, pattern="1/*.jpg")
     assert run.state == "success", run.log
     assert run.xcom("label")["tagged"] == 2
-    written = {tuple(key.split("/")[:2]) for key in sorted(bucket.keys())}
+    written = {tuple(key.split("/")[:2]) for key in sorted(bucket.all_keys())}
     assert written == {("photos", "0"), ("photos", "1"), ("labels", "labels"), ("labels", "images")}
     rendered = run.rendered["label", -1]
     assert rendered["images"] == shown(

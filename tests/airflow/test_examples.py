@@ -149,7 +149,7 @@ def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
     def frames(kind: str) -> Any:
         import pandas as pd
 
-        files = [key for key in sorted(bucket.keys()) if key.startswith(f"lake/labels/{kind}/")]
+        files = [key for key in sorted(bucket.all_keys()) if key.startswith(f"lake/labels/{kind}/")]
         assert all(key.endswith(".parquet") for key in files)
         bodies = [bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"] for key in files]
         return pd.concat([pd.read_parquet(io.BytesIO(body.read())) for body in bodies])

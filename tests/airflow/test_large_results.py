@@ -159,7 +159,7 @@ def checkpoints(request: pytest.FixtureRequest, tmp_path: Path) -> Checkpoints:
     if request.param == "bucket":
         bucket: Bucket = request.getfixturevalue("bucket")
         path = f"s3://aws_default@{bucket.name}/checkpoints"
-        return Checkpoints(path, lambda: sorted(bucket.keys()))
+        return Checkpoints(path, lambda: sorted(bucket.all_keys()))
     return Checkpoints(
         str(tmp_path), lambda: [str(path) for path in tmp_path.rglob("*") if path.is_file()]
     )

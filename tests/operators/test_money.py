@@ -1,0 +1,231 @@
+"""Nothing is paid twice without need, and nothing that was paid for is lost."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from databases import (  # noqa: F401 (fixtures)
+    API,
+    Database,
+    TaskInstance,
+    service_fixture,
+    sqlite_fixture,
+    tagged,
+    unlimited,
+)
+
+from airflow_imagetag.errors import (
+    ConfigurationError,
+    ResultTooLargeError,
+    RunInterruptedError,
+    TooManyFailuresError,
+)
+from airflow_imagetag.models import Image
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore, parquet_dataset
+from airflow_imagetag.testing import Emulator
+
+SmallJpegs = Callable[[int], list[bytes]]
+
+
+def rows(contents: list[bytes], **more: Any) -> list[dict[str, Any]]:
+    """Return dicts that name these images."""
+    return [{"image_key": f"k{n}", "content": c, **more} for n, c in enumerate(contents)]
+
+
+def count(database: Database, table: str = "image_labels_images") -> int:
+    """Return the number of rows of a table."""
+    return int(database.value(f"SELECT count(*) FROM {table}"))
+
+
+def label(images: Any, **fields: Any) -> tuple[Any, TaskInstance]:
+    """Run a task; return its result and its XComs."""
+    task_instance = TaskInstance()
+    task = ImageTagOperator(task_id="label", images=images, **fields)
+    return task.execute({"ti": task_instance}), task_instance
+
+
+def test_a_faulty_entry_does_not_touch_the_image_of_its_key(
+    sqlite: Database, service: Emulator, small_jpegs: SmallJpegs
+):
+    """As a join gives it: the labels stay, whatever the order, and are paid once."""
+    good = rows(small_jpegs(3), version="v1")
+    faulty = [{"image_key": "k1", "image_uri": None, "version": "v1"}]
+    store = SqlLabelStore("warehouse")
+    for images in (good + faulty, faulty + good, good + faulty):
+        label(images, store=store, max_failure_ratio=1)
+        assert service.stats.billed == 3
+        assert {key for frame in store.labels() for key in frame["image_key"]} == {
+            "k0",
+            "k1",
+            "k2",
+        }
+
+
+def test_a_storage_that_hangs_does_not_keep_labels_from_the_store(
+    sqlite: Database,
+    service: Emulator,
+    small_jpegs: SmallJpegs,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """However many images hang in it, what is finished is written, and a kill ends the run."""
+    released = threading.Event()
+    payload = ContentReader.payload
+
+    def hang(self: ContentReader, image: Image) -> Any:
+        if image.content is None:
+            released.wait(30)
+        return payload(self, image)
+
+    monkeypatch.setattr(ContentReader, "payload", hang)
+    images = [
+        *rows(small_jpegs(40)),
+        *({"image_key": f"slow{n}", "image_uri": f"/none/{n}.jpg"} for n in range(100)),
+    ]
+    task = ImageTagOperator(
+        task_id="label",
+        images=images,
+        store=SqlLabelStore("warehouse"),
+        max_in_flight=64,
+        flush_seconds=0.2,
+    )
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            task.execute({"ti": TaskInstance()})
+        except RunInterruptedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 15
+        while not sqlite.tables() or count(sqlite) < 40:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        task.on_kill()
+        thread.join(15)
+        assert not thread.is_alive()
+    finally:
+        released.set()
+        thread.join()
+    assert len(errors) == 1
+
+
+def test_a_task_that_is_killed_before_it_starts_sends_nothing(
+    service: Emulator, small_jpegs: SmallJpegs
+):
+    """Also when the signal comes while the connection is fetched."""
+    task = ImageTagOperator(task_id="label", images=rows(small_jpegs(5)))
+    task.on_kill()
+    with pytest.raises(RunInterruptedError):
+        task.execute({"ti": TaskInstance()})
+    assert service.stats.requests == 0
+
+
+def test_an_operator_can_be_copied_after_its_run(service: Emulator, small_jpegs: SmallJpegs):
+    """It keeps nothing of the run."""
+    task = ImageTagOperator(task_id="label", images=rows(small_jpegs(1)))
+    task.execute({"ti": TaskInstance()})
+    copy.deepcopy(task)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "parquet"])
+def test_a_store_that_takes_nothing_is_found_out_before_a_call(
+    kind: str, sqlite: Database, service: Emulator, small_jpegs: SmallJpegs, tmp_path: Path
+):
+    """The task fails with nothing sent, in every try."""
+    if kind == "sqlite":
+        store: Any = SqlLabelStore("warehouse")
+        with store.open():
+            pass
+        sqlite.run(
+            "CREATE TRIGGER no BEFORE INSERT ON image_labels BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    else:
+        # Below a file, so that it holds for root as well, who may write anywhere.
+        (tmp_path / "file").write_text("")
+        store = ParquetLabelStore(f"file://{tmp_path}/file/labels")
+    with pytest.raises(ConfigurationError):
+        label(rows(small_jpegs(3)), store=store)
+    assert service.stats.requests == 0
+
+
+def test_a_probe_leaves_nothing(sqlite: Database, service: Emulator, tmp_path: Path):
+    """An empty run leaves empty stores."""
+    label([], store=SqlLabelStore("warehouse"))
+    assert count(sqlite) == count(sqlite, "image_labels") == 0
+    label([], store=ParquetLabelStore(f"file://{tmp_path}/lake"))
+    assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
+
+
+def test_errors_that_a_retry_would_meet_again(
+    service: Emulator, small_jpegs: SmallJpegs, monkeypatch: pytest.MonkeyPatch
+):
+    """Airflow is told not to try again, where that would only cost the same once more."""
+    broken = rows([*small_jpegs(3), b"no image", b"none either"])
+    with pytest.raises(TooManyFailuresError, match="cannot decode") as failures:
+        label(broken)
+    assert isinstance(failures.value, AirflowFailException)
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__MAX_RESULT_ROWS", "5")
+    with pytest.raises(ResultTooLargeError) as large:
+        label(rows(small_jpegs(4)))
+    assert isinstance(large.value, AirflowFailException)
+
+
+def test_whole_numbers_stay_whole_beside_an_empty_cell(service: Emulator, small_jpegs: SmallJpegs):
+    """Pandas makes floats of them; key and version are the same texts as without the empty cell."""
+    contents = small_jpegs(2)
+    frame = pd.DataFrame({"image_key": [1, 2, None], "content": [*contents, None]})
+    labels, _ = label(frame, max_failure_ratio=1)
+    assert set(labels["image_key"]) == {"1", "2"}
+
+
+def test_a_limit_of_ours_is_no_word_on_the_bytes(
+    sqlite: Database, service: Emulator, monkeypatch: pytest.MonkeyPatch
+):
+    """An image too large for base64 is sent under another key once multipart takes it."""
+    connection = json.loads(unlimited(service))
+    large = b"\xff\xd8" + b"x" * 5_000_000
+    store = SqlLabelStore("warehouse")
+    for number, encoding in enumerate(("base64", "multipart")):
+        connection["extra"]["image_encoding"] = encoding
+        monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+        _, task_instance = label(
+            [{"image_key": f"k{number}", "content": large}], store=store, max_failure_ratio=1
+        )
+        [error] = task_instance.xcoms["failures"]["error"]
+        assert error == ("ImageTooLargeError", "ImageDecodeError")[number]
+    assert service.stats.requests == 1
+
+
+def test_what_is_written_last_counts_whatever_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker whose clock ran ahead does not hide what others write after it."""
+    ahead = itertools.chain([timedelta(days=1)], itertools.repeat(timedelta()))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(UTC) + next(ahead)
+
+    monkeypatch.setattr(parquet_dataset, "datetime", Clock)
+    store = ParquetLabelStore(f"file://{tmp_path}/lake")
+    for name in ("early", "late", "last"):
+        with store.open() as opened:
+            opened.write([tagged("a", name, version=name)], API)
+        assert [set(frame["label"]) for frame in store.labels()] == [{name}]
