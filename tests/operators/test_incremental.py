@@ -341,17 +341,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Setup:
 def test_many_processes_write_one_store(
     place: Setup, driver: Driver, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
 ):
-    """Four with a shard each and one more with the same as another: no error, no row twice."""
+    """Eight with a shard each and one more with the same as another: no error, no row twice."""
     service.faults = Faults(latency_seconds=0.01)
     images = small_jpegs(200)
     place.put({f"k{n:03}": data for n, data in enumerate(images)})
-    shards = ["0/4", "1/4", "2/4", "3/4", "0/4"]
+    shards = [*(f"{n}/8" for n in range(8)), "0/8"]
     started = [place.start(driver, service, shard=shard, batch_size=5) for shard in shards]
     summaries = [task.summary() for task in started]
     assert place.labelled() == {f"k{n:03}": 1 for n in range(200)}
     rows = gathered(place.store.labels())
     assert len(rows) == len(set(rows))
-    assert sum(summary["tagged"] for summary in summaries[:4]) >= 150
+    assert sum(summary["tagged"] for summary in summaries[:8]) >= 150
     assert set(service.stats.billed_images.values()) <= {1, 2}
     assert place.run()["calls"] == 0
 
