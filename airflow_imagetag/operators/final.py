@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_imagetag.errors import ResultTooLargeError, RunError, TooManyFailuresError
 
 
-class FinalFailuresError(TooManyFailuresError, AirflowFailException):
+class FinalTooManyFailuresError(TooManyFailuresError, AirflowFailException):
     """More images failed than allowed, all of them by their own fault."""
 
 
@@ -19,4 +19,4 @@ def without_retry(error: RunError) -> RunError:
     """Return the error as one after which Airflow does not try the task again."""
     if isinstance(error, ResultTooLargeError):
         return FinalResultTooLargeError(error.message)
-    return FinalFailuresError(error.message)
+    return FinalTooManyFailuresError(error.message)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
 
-from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError
+from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError, ResultTooLargeError
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
@@ -280,6 +280,9 @@ class Run:
     async def _flush(self, batch: list[Outcome]) -> None:
         try:
             await self._in_thread(lambda: self._sink.write(batch))
+        except ResultTooLargeError as error:
+            # The sink has kept the batch, and takes no more.
+            self._end_with(error)
         except Exception as error:  # noqa: BLE001 (whatever a sink raises ends the run)
             self._end_with(error)
             return

@@ -105,7 +105,7 @@ class StoreSink:
     def __init__(self) -> None:
         self.to: Callable[[Sequence[Outcome]], None] | None = None
         """Writes a batch to the store, all of it or nothing; None before the store is open."""
-        self._failed = False
+        self._error: BaseException | None = None
         self.failures: list[Failure] = []
         self.unsaved: list[Outcome] = []
         """What was paid for and could not be written."""
@@ -118,13 +118,13 @@ class StoreSink:
         room = MAX_SHOWN_FAILURES - len(self.failures)
         failures = (outcome for outcome in outcomes if isinstance(outcome, Failure))
         self.failures += [failure for _, failure in zip(range(room), failures, strict=False)]
-        if self._failed or self.to is None:
-            self.unsaved += outcomes
-            return
         try:
-            self.to(outcomes)
-        except BaseException:
-            self._failed = True
+            if self._error is not None:
+                raise self._error
+            if self.to is not None:
+                self.to(outcomes)
+        except BaseException as error:
+            self._error = error
             self.unsaved += outcomes
             raise
 
