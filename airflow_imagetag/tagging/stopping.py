@@ -8,6 +8,7 @@ exception can strike, and the main thread does nothing but wait for it.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import contextvars
@@ -66,7 +67,7 @@ def run_in_thread(
     :param grace_seconds: how long to wait for a run that was asked to end.
     """
     errors: list[BaseException] = []
-    done = threading.Event()
+    end = _End()
 
     def target() -> None:
         try:
@@ -74,31 +75,62 @@ def run_in_thread(
         except BaseException as error:  # noqa: BLE001 (the waiting thread raises it)
             errors.append(error)
         finally:
-            done.set()
+            end.set()
 
     context = contextvars.copy_context()
     # A daemon: past the grace, a stuck request must not keep the process alive.
     thread = threading.Thread(
         target=context.run, args=(target,), name="imagetag-engine", daemon=True
     )
+
+    def start() -> None:
+        try:
+            thread.start()
+        except BaseException as error:  # noqa: BLE001 (the waiting thread raises it)
+            errors.append(error)
+            end.set()
+
     try:
-        # Inside, because a signal may strike while the thread starts.
-        thread.start()
-        done.wait()
+        # Not thread.start() itself: an exception that strikes while it waits for the new thread can
+        # leave that thread stuck for ever. This call is one step for a signal handler.
+        _thread.start_new_thread(start, ())
+        end.wait()
     except BaseException:
         stop.request()
-        _wait_stubbornly(done, grace_seconds)
+        _wait_stubbornly(end, grace_seconds)
         raise
-    thread.join()
     if errors:
         raise errors[0]
 
 
-def _wait_stubbornly(done: threading.Event, seconds: float) -> None:
+class _End:
+    """Tells that something has ended, to a thread in which a signal may raise at any line.
+
+    An exception inside ``threading.Event.wait`` can leave the lock of its condition taken, and then
+    neither side ever goes on. Here the waiter's exception can at worst keep a lock that nobody
+    needs any more, because the flag is set before.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let the waiter go on; to be called once."""
+        self._is_set = True
+        self._lock.release()
+
+    def wait(self, timeout_seconds: float = -1) -> bool:
+        """Wait for the end, for ever if the time is negative, and return whether it came."""
+        return self._is_set or self._lock.acquire(timeout=timeout_seconds)
+
+
+def _wait_stubbornly(end: _End, seconds: float) -> None:
     """Wait although further signals raise: the first one already decided that the task ends."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         # The first exception is on its way already, so a further one adds nothing.
         with contextlib.suppress(BaseException):
-            if done.wait(left):
+            if end.wait(left):
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import contextvars
@@ -9,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -176,17 +177,27 @@ def test_a_signal_at_any_line(delay):
 def test_a_signal_while_the_thread_starts(monkeypatch):
     """An exception that strikes inside the start of the thread asks the run to end as well."""
     work = Work()
-    start = threading.Thread.start
+    start = _thread.start_new_thread
 
-    def interrupted(thread: threading.Thread) -> None:
-        start(thread)
-        if thread.name == "imagetag-engine":
-            raise TimedOutError
+    def interrupted(function: Callable[[], None], arguments: tuple[()]) -> None:
+        start(function, arguments)
+        raise TimedOutError
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(_thread, "start_new_thread", interrupted)
     with pytest.raises(TimedOutError):
         work.run()
     assert work.written
+
+
+def test_a_thread_that_cannot_start(monkeypatch):
+    """A machine out of threads: the error is raised here, and nobody waits for ever."""
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="new thread"):
+        Work().run()
 
 
 def test_a_handler_may_ask_the_run_to_end():
