@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from airflow_imagetag.shards import key_hash
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
+    from sqlalchemy.exc import DBAPIError
 
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^\s".;\'`\\\x00-\x1f]+)')
 SQLITE_BUSY_SECONDS = 60.0
@@ -72,6 +74,54 @@ def split_name(name: str, what: str) -> tuple[str | None, str]:
             "part with blanks, dots or other special characters in double quotes."
         )
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
+
+
+def may_pass(error: DBAPIError) -> bool:
+    """Tell whether the database may answer later: it is away or busy, and does not refuse.
+
+    Decided by the codes of the drivers for PostgreSQL, MySQL and SQLite.
+    """
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    if error.connection_invalidated:
+        return True
+    origin: Any = error.orig
+    sqlite_code = getattr(origin, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in _SQLITE_PASSING
+    state = getattr(origin, "pgcode", None) or getattr(origin, "sqlstate", None)
+    if state is not None:
+        return str(state)[:2] in _POSTGRES_PASSING
+    number = next(iter(getattr(origin, "args", ())), None)
+    if isinstance(number, int):
+        # From 2000 on it is the client that speaks: no connection, or a lost one.
+        return 2000 <= number < 3000 or number in _MYSQL_PASSING
+    if any(text in str(origin) for text in _POSTGRES_REFUSALS):
+        return False
+    return isinstance(error, (OperationalError, InterfaceError))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what the database said, without the statement and its parameters."""
+    origin = getattr(error, "orig", None)
+    return " ".join(str(error if origin is None else origin).split())[:300]
+
+
+_SQLITE_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
+_POSTGRES_PASSING = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
+"""Classes of SQLSTATE: connection, rollback, resources, locks, operator, system, internal."""
+
+_MYSQL_PASSING = frozenset({1040, 1053, 1203, 1205, 1213, 1226})
+"""Too many connections, shutdown, limits of a user, lock timeout, deadlock."""
+
+_POSTGRES_REFUSALS = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "permission denied for database",
+)
+"""What libpq says of a login that is refused: at this time it hands no code to the driver."""
 
 
 def _hook_of(conn_id: str) -> Any:

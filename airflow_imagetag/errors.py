@@ -208,3 +208,11 @@ class ResultTooLargeError(RunError):
 
 class RunInterruptedError(RunError):
     """The run was asked to end before its last image."""
+
+
+def error_named(name: str) -> type[ImageTagError]:
+    """Return the class of this name, which a store or an event holds; the base if there is none."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, ImageTagError):
+        return found
+    return ImageTagError

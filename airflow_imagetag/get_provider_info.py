@@ -7,6 +7,12 @@ from typing import Any
 _INTEGRATION = "Tencent Cloud image labels"
 _CONNECTION_NAME = "Image labels (ImageTag)"
 
+_ASSET_URIS = {
+    "schemes": ["imagetag"],
+    "handler": "airflow_imagetag.assets.sanitize_uri",
+    "factory": "airflow_imagetag.assets.create_asset",
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the description that the ``apache_airflow_provider`` entry point promises."""
@@ -36,6 +42,21 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_imagetag.operators.imagetag"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_imagetag.sensors.imagetag"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_imagetag.triggers.imagetag"],
+            }
+        ],
+        "asset-uris": [_ASSET_URIS],
+        # The name of the same in Airflow 2.
+        "dataset-uris": [_ASSET_URIS],
         "task-decorators": [
             {
                 "name": "image_tag",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from airflow_imagetag.errors import ConfigurationError
@@ -73,6 +74,24 @@ class Rule:
         if stored.status is Status.FAILED:
             return self.retry_failed or (has_uri and not stored.has_uri)
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When an image must have changed to be asked about; both ends belong to it.
+
+    :param after: not earlier, with a zone; None for any time.
+    :param before: not later, with a zone; None for any time.
+    """
+
+    after: datetime | None = None
+    before: datetime | None = None
+
+    def holds(self, moment: datetime) -> bool:
+        """Tell whether a point in time, which has a zone, lies in the window."""
+        if self.after is not None and moment < self.after:
+            return False
+        return self.before is None or moment <= self.before
 
 
 def parse_rule(retag: str, retry_failed: bool | str) -> Rule:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
-from airflow_imagetag.uris import redact, scheme_of
+from airflow_imagetag.errors import ConfigurationError, StorageError, UnknownConnectionError
+from airflow_imagetag.uris import redact, redact_text, scheme_of
 
 
 def storage_path(uri: str, conn_id: str | None = None) -> Any:
@@ -39,6 +39,15 @@ def connection_of(path: Any) -> str | None:
     # Airflow 2 keeps it among the options, Airflow 3 in a property of its own.
     found = getattr(path, "conn_id", None) or path.storage_options.get("conn_id")
     return None if found is None else str(found)
+
+
+def storage_failure(error: Exception, what: str) -> StorageError:
+    """Return the error of a storage that failed in a way which may pass.
+
+    :param error: as the storage's library raised it.
+    :param what: what did not succeed, the beginning of a message.
+    """
+    return StorageError(f"{what}: {type(error).__name__}: {redact_text(str(error))[:300]}")
 
 
 @cache

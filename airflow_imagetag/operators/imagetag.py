@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
-
-from airflow_imagetag.errors import ConfigurationError, RunError
+from airflow_imagetag.errors import RunError
 from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, checkpoint_path
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.templating import ImagesTemplating, as_images, as_store
 
 if TYPE_CHECKING:
-    import jinja2
     import pandas as pd
     from airflow.providers.common.compat.sdk import Context
 
@@ -26,7 +22,11 @@ if TYPE_CHECKING:
     from airflow_imagetag.stores.parquet import ParquetLabelStore
 
 
-class ImageTagOperator(BaseOperator):
+OUTLET_COUNTS = ("seen", "tagged", "reused", "failed", "skipped", "calls")
+"""What of the summary the event of the store's asset holds."""
+
+
+class ImageTagOperator(ImagesTemplating):
     """Labels images, and returns a DataFrame of labels or keeps a table of labels up to date.
 
     Without a store the result is a labels frame, one row for each image and label, and nothing is
@@ -116,16 +116,9 @@ class ImageTagOperator(BaseOperator):
         fetch: str = "service",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(store, LabelStore | None):
-            raise ConfigurationError(
-                f"store must be a SqlLabelStore or a ParquetLabelStore, not a "
-                f"{type(store).__name__}."
-            )
-        if isinstance(images, LabelStore):
-            raise ConfigurationError("images is a store; give it as store=.")
-        self.images = images if _is_for_airflow(images) else ValueImages(images, literal=True)
-        self.store = store
+        super().__init__(**_with_outlet(kwargs, store))
+        self.images = as_images(images)
+        self.store = as_store(store)
         self.retag = retag
         self.retry_failed = retry_failed
         self.batch_size: Number = batch_size
@@ -143,29 +136,6 @@ class ImageTagOperator(BaseOperator):
         self.requests_per_second: Number = requests_per_second
         self._run: LabelRun | None = None
         self._is_killed = False
-
-    def render_template(
-        self,
-        content: Any,
-        context: Context,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
-    ) -> Any:
-        """Render a field; of the images, only the values that hold a template."""
-        render = super().render_template
-        if isinstance(content, ValueImages):
-            # Values that dynamic mapping took from an XCom are data: to render them would run
-            # whatever an upstream system wrote there.
-            if id(content.value) in (seen_oids or ()):
-                return content.from_upstream()
-            return content.rendered(lambda text: render(text, context, jinja_env, seen_oids))
-        if isinstance(content, (ImageSource, LabelStore)):
-            # Airflow renders the fields in place, and mapped tasks may share the object.
-            content = copy.copy(content)
-        rendered = render(content, context, jinja_env, seen_oids)
-        if content is self.images and not _is_for_airflow(rendered):
-            return ValueImages(rendered)
-        return rendered
 
     def execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
         """Label the images and push ``failures`` and ``summary``.
@@ -220,6 +190,7 @@ class ImageTagOperator(BaseOperator):
         _push(context, "failures", outputs.failures)
         _push(context, "summary", outputs.summary)
         if self.store is not None:
+            self._tell_outlet(context, self.store, outputs.summary)
             return outputs.summary
         if checkpoint is not None:
             # Airflow keeps the result after this method; the checkpoint goes when it is kept.
@@ -242,6 +213,13 @@ class ImageTagOperator(BaseOperator):
         if self._run is not None:
             self._run.stop()
 
+    def _tell_outlet(self, context: Context, store: LabelStore, summary: Mapping[str, Any]) -> None:
+        """Put the counts into the event of the store's asset, if the task has it as an outlet."""
+        outlet_events = context.get("outlet_events")
+        for outlet in self.outlets:
+            if outlet_events is not None and getattr(outlet, "uri", None) == store.asset.uri:
+                outlet_events[outlet].extra = {name: summary[name] for name in OUTLET_COUNTS}
+
     def _push_all(self, context: Context, outputs: Outputs) -> None:
         values: dict[str, Any] = {}
         if self.store is None and self.do_xcom_push:
@@ -256,18 +234,22 @@ class ImageTagOperator(BaseOperator):
                 self.log.exception("The XCom %r of the unfinished run could not be kept", key)
 
 
+def _with_outlet(kwargs: dict[str, Any], store: LabelStore | None) -> dict[str, Any]:
+    """Return the operator's arguments with the store's asset among the outlets.
+
+    Not for a mapped task: Airflow takes the outlets of such a one from ``partial`` alone, and
+    refuses an event of any other.
+    """
+    if not isinstance(store, LabelStore) or store.is_template or "_airflow_from_mapped" in kwargs:
+        return kwargs
+    outlets = kwargs.get("outlets") or []
+    outlets = list(outlets) if isinstance(outlets, (list, tuple)) else [outlets]
+    if store.asset.uri not in [getattr(outlet, "uri", None) for outlet in outlets]:
+        outlets.append(store.asset)
+    return kwargs | {"outlets": outlets}
+
+
 def _push(context: Context, key: str, value: Any) -> None:
     task_instance = context.get("ti")
     if task_instance is not None:
         task_instance.xcom_push(key=key, value=value)
-
-
-def _is_for_airflow(images: Any) -> bool:
-    """Tell whether the value is no list of images yet: an XComArg, a callable, a source."""
-    if isinstance(images, os.PathLike):
-        return False
-    if isinstance(images, ImageSource):
-        return True
-    if callable(images) or callable(getattr(images, "resolve", None)):
-        return True
-    return next(iter(XComArg.iter_xcom_references(images)), None) is not None

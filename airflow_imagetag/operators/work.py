@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_imagetag import errors
-from airflow_imagetag.errors import ImageError, ResultTooLargeError, StoreError
+from airflow_imagetag.difference import limited, new_entries, pending_entries
+from airflow_imagetag.errors import ImageError, ResultTooLargeError, StoreError, error_named
 from airflow_imagetag.models import Entry, Failure
-from airflow_imagetag.operators.difference import limited, new_entries, pending_entries
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.pending import Retag, Rule
 from airflow_imagetag.tagging.lookups import Paid
@@ -166,7 +165,6 @@ def _holds(failure: Failure, rule: Rule) -> bool:
 def _known(answer: Outcome) -> Known:
     if not isinstance(answer, Failure):
         return answer
-    kind = getattr(errors, answer.error, ImageError)
-    if not (isinstance(kind, type) and issubclass(kind, ImageError)):
-        kind = ImageError
-    return kind(answer.message, code=answer.code)
+    kind = error_named(answer.error)
+    known = kind if issubclass(kind, ImageError) else ImageError
+    return known(answer.message, code=answer.code)

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from airflow_imagetag.descriptions import as_text, described
-from airflow_imagetag.models import Entry
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.models import Entry, Image
+from airflow_imagetag.pending import Condition, Window
 from airflow_imagetag.shards import Shard, shard_names
 
 
@@ -27,6 +29,28 @@ class ImageSource(ABC):
         :param limit: no more than so many images will be taken.
         :raises ConfigurationError: the connection or a parameter is wrong.
         """
+
+    def images(
+        self,
+        *,
+        limit: int | None = None,
+        window: Window | None = None,
+        pending: Condition | None = None,
+    ) -> Iterator[Image]:
+        """Yield only the images that can be labelled, without their bytes where that saves work.
+
+        :param limit: no more than so many images will be taken.
+        :param window: only images that changed in this time.
+        :param pending: a condition that the source's database applies, where it has one.
+        :raises ConfigurationError: the source knows no times, or is wrong in itself.
+        """
+        del pending
+        if window is not None:
+            raise ConfigurationError(
+                f"{type(self).__name__} knows no time at which an image changed, so modified_after "
+                "and settle_seconds cannot be used with it."
+            )
+        return (entry for entry in self.entries(limit=limit) if isinstance(entry, Image))
 
     def shards(self, count: int) -> list[str]:
         """Return the names of ``count`` disjoint parts, for ``.expand(shard=source.shards(n))``.

@@ -19,11 +19,10 @@ from airflow_imagetag.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
     InvalidImageError,
-    StorageError,
 )
 from airflow_imagetag.models import Image
 from airflow_imagetag.service.base import Payload
-from airflow_imagetag.storages import storage_path
+from airflow_imagetag.storages import storage_failure, storage_path
 from airflow_imagetag.uris import (
     is_below,
     is_http,
@@ -215,9 +214,7 @@ def _storage_errors(uri: str) -> Iterator[None]:
     # Each storage's library has an error tree of its own; whatever it raises is retried, and then
     # recorded for this image with its name.
     except Exception as error:  # noqa: BLE001
-        raise StorageError(
-            f"{redact(uri)} cannot be read: {type(error).__name__}: {redact_text(str(error))}"
-        ) from None
+        raise storage_failure(error, f"{redact(uri)} cannot be read") from None
 
 
 def _limited(file: BinaryIO, uri: str) -> bytes:

@@ -6,18 +6,20 @@ import fnmatch
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
+    ImageTagError,
     InvalidImageError,
     StorageError,
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage
+from airflow_imagetag.pending import Window
 from airflow_imagetag.shards import Shard
-from airflow_imagetag.storages import connection_of, storage_path
+from airflow_imagetag.storages import connection_of, storage_failure, storage_path
 from airflow_imagetag.uris import is_local, redact, redact_text, scheme_of
 
 if TYPE_CHECKING:
@@ -26,17 +28,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
+_TIME_NAMES = ("mtime", "LastModified", "last_modified", "updated")
+"""Where the file systems of fsspec tell when an object was written."""
 
 
 class _Object(NamedTuple):
     path: str
     size: int
     version: str
+    modified: datetime | None
 
 
-def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[Entry]:
+def list_images(
+    source: ObjectStorageImages, shard: Shard | None, window: Window | None = None
+) -> Iterator[Entry]:
     """Yield the images below the source's path.
 
+    :param shard: only the images of this part.
+    :param window: only objects that were written in this time.
     :raises ConfigurationError: the path or its connection cannot be used.
     :raises StorageError: the storage failed.
     """
@@ -56,6 +65,8 @@ def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[En
             continue
         key = f"{scheme}://{item.path}"
         if shard is not None and not shard.holds(key):
+            continue
+        if window is not None and not _was_written_in(window, item, source):
             continue
         if unwritable := _unwritable(key):
             yield RejectedImage(
@@ -77,6 +88,19 @@ def list_images(source: ObjectStorageImages, shard: Shard | None) -> Iterator[En
         )
 
 
+def _was_written_in(window: Window, item: _Object, source: ObjectStorageImages) -> bool:
+    if item.modified is None:
+        raise ConfigurationError(
+            f"The storage of {redact(source.path)} does not tell when an object was written, so "
+            "modified_after and settle_seconds cannot be used with it."
+        )
+    after = window.after
+    if after is not None:
+        # S3 and others tell whole seconds, and an object of this very second must not be missed.
+        window = Window(after.replace(microsecond=0), window.before)
+    return window.holds(item.modified)
+
+
 def _unwritable(key: str) -> InvalidImageError | None:
     try:
         key.encode()
@@ -91,12 +115,17 @@ def _objects(root: Any, base: str, scheme: str, source: ObjectStorageImages) -> 
             yield from _s3_objects(root, base)
         else:
             yield from _walked(root, base)
+    except ImageTagError:
+        raise
     except FileNotFoundError:
         raise ConfigurationError(f"There is no {redact(source.path)}.") from None
     except PermissionError as error:
         raise ConfigurationError(
             f"{redact(source.path)} may not be listed: {redact_text(str(error))}"
         ) from None
+    # Each storage's library has an error tree of its own.
+    except Exception as error:  # noqa: BLE001
+        raise storage_failure(error, f"{redact(source.path)} cannot be listed") from None
 
 
 def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
@@ -116,7 +145,8 @@ def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):
                     version = item["ETag"].strip('"')
-                    yield _Object(f"{bucket}/{item['Key']}", item["Size"], version)
+                    path = f"{bucket}/{item['Key']}"
+                    yield _Object(path, item["Size"], version, item["LastModified"])
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status >= 500 or status == 429:
@@ -136,7 +166,8 @@ def _walked(root: Any, base: str) -> Iterator[_Object]:
         file_system.invalidate_cache(folder)
         for item in found:
             if item["type"] == "file" and not item.get("islink"):
-                yield _Object(item["name"], item["size"] or 0, _version(item))
+                size, modified = item["size"] or 0, _modified(item)
+                yield _Object(item["name"], size, _version(item), modified)
         # Links are not followed: one that points upwards would never end.
         links = sum(bool(item.get("islink")) for item in found)
         if links:
@@ -153,8 +184,20 @@ def _version(item: Mapping[str, Any]) -> str:
     for name in ("ETag", "etag", "md5Hash"):
         if item.get(name):
             return str(item[name]).strip('"')
-    for name in ("mtime", "LastModified", "last_modified", "updated"):
+    for name in _TIME_NAMES:
         if (moment := item.get(name)) is not None:
             text = moment.isoformat() if isinstance(moment, datetime) else repr(moment)
             return f"{item.get('size')}-{text}"
     return str(item.get("size"))
+
+
+def _modified(item: Mapping[str, Any]) -> datetime | None:
+    for name in _TIME_NAMES:
+        moment = item.get(name)
+        if isinstance(moment, (int, float)):
+            return datetime.fromtimestamp(moment, UTC)
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment)
+        if isinstance(moment, datetime):
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.models import Entry
+from airflow_imagetag.models import Entry, Image
+from airflow_imagetag.pending import Condition, Window
 from airflow_imagetag.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.uris import is_below, is_local, local_path, redact
@@ -79,3 +80,24 @@ class ObjectStorageImages(ImageSource):
         from airflow_imagetag.sources.listing import list_images
 
         return list_images(self, shard)
+
+    def images(
+        self,
+        *,
+        limit: int | None = None,
+        window: Window | None = None,
+        pending: Condition | None = None,
+    ) -> Iterator[Image]:
+        """Yield the objects that are images and not empty, in the order of the storage's listing.
+
+        :param limit: not needed here: pages are read as they are taken.
+        :param window: only objects that were written in this time, as the storage tells it.
+        :param pending: not used: a storage compares nothing.
+        :raises ConfigurationError: the path or its connection cannot be used, or the storage does
+            not tell when an object was written.
+        :raises StorageError: the storage failed.
+        """
+        del limit, pending
+        from airflow_imagetag.sources.listing import list_images
+
+        return (image for image in list_images(self, None, window) if isinstance(image, Image))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.models import Entry
-from airflow_imagetag.pending import Condition
+from airflow_imagetag.models import Entry, Image
+from airflow_imagetag.pending import Condition, Window
 from airflow_imagetag.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 
@@ -70,3 +70,27 @@ class SqlImages(ImageSource):
         from airflow_imagetag.sources.sql_reader import SqlReader
 
         return SqlReader(self, shard=shard, limit=limit, pending=pending).entries()
+
+    def images(
+        self,
+        *,
+        limit: int | None = None,
+        window: Window | None = None,
+        pending: Condition | None = None,
+    ) -> Iterator[Image]:
+        """Yield the rows that hold an image, in the order of their keys, without the bytes.
+
+        :param limit: no more than so many images will be taken.
+        :param window: only rows whose ``version``, a column of timestamps, lies in it.
+        :param pending: a condition on key, version and URI that the database applies.
+        :raises ConfigurationError: the connection, table, query or a column is wrong.
+        :raises StorageError: the database cannot be reached.
+        """
+        from airflow_imagetag.sources.sql_reader import SqlReader
+
+        if window is not None and self.version is None:
+            raise ConfigurationError(
+                "modified_after and settle_seconds need to know when a row changed: give "
+                "SqlImages(version=...) a column of timestamps, such as 'updated_at'."
+            )
+        return SqlReader(self, limit=limit, pending=pending).images(window)

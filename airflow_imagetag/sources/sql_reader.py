@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
 from sqlalchemy import exc as sa_exc  # noqa: TID253
 from sqlalchemy.dialects import mysql  # noqa: TID253
 
-from airflow_imagetag.databases import engine_of, split_name
+from airflow_imagetag.databases import engine_of, may_pass, reason_of, split_name
 from airflow_imagetag.errors import (
     ConfigurationError,
     DuplicateKeyError,
@@ -20,13 +21,15 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.pending import Condition
+from airflow_imagetag.pending import Condition, Window
 from airflow_imagetag.shards import Shard
 
 if TYPE_CHECKING:
     from airflow_imagetag.sources.sql import SqlImages
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PAGE_ROWS = 2_000
 UNINDEXED_PAGE_ROWS = 20_000
@@ -47,9 +50,9 @@ class SqlReader:
         self,
         source: SqlImages,
         *,
-        shard: Shard | None,
-        limit: int | None,
-        pending: Condition | None,
+        shard: Shard | None = None,
+        limit: int | None = None,
+        pending: Condition | None = None,
     ) -> None:
         self._source = source
         self._shard = shard
@@ -60,21 +63,64 @@ class SqlReader:
 
     def entries(self) -> Iterator[Entry]:
         """Yield rows as images, and the faulty ones as rejected."""
+        return self._reading(self._entries)
+
+    def images(self, window: Window | None) -> Iterator[Image]:
+        """Yield the rows that hold an image, without its bytes.
+
+        :param window: only rows whose version lies in this time.
+        """
+        return self._reading(lambda rows: self._images(rows, window))
+
+    def _reading(self, read: Callable[[sa.FromClause], Iterator[T]]) -> Iterator[T]:
         try:
-            rows = self._rows_from()
-            yield from self._without_key(rows)
-            yield from self._pages(rows)
-        except sa_exc.OperationalError as error:
-            # SQLite says so of a statement that is wrong, the others of a server out of reach.
-            if self._engine.dialect.name == "sqlite":
-                raise self._wrong(_reason(error)) from None
-            raise StorageError(str(self._wrong(_reason(error)))) from None
+            yield from read(self._rows_from())
         except sa_exc.NoSuchTableError:
             raise self._wrong("there is no such table.") from None
         except sa_exc.DBAPIError as error:
-            raise self._wrong(_reason(error)) from None
+            wrong = self._wrong(reason_of(error))
+            raise (StorageError(wrong.message) if may_pass(error) else wrong) from None
         finally:
             self._engine.dispose()
+
+    def _entries(self, rows: sa.FromClause) -> Iterator[Entry]:
+        yield from self._without_key(rows)
+        for row in self._pages(rows, self._page_statement(rows), self._page_size(rows)):
+            yield from self._entries_of(row)
+
+    def _images(self, rows: sa.FromClause, window: Window | None) -> Iterator[Image]:
+        statement = self._page_statement(rows, with_content=False)
+        name = self._source.uri or self._source.content
+        present: Any = rows.c[name].is_not(None) if name else sa.true()
+        if self._source.uri:
+            present &= sa.func.trim(sa.cast(rows.c[self._source.uri], sa.String)) != ""
+        statement = statement.where(present)
+        if window is not None and self._source.version:
+            statement = statement.where(self._lies_in(window, rows.c[self._source.version]))
+        for row in self._pages(rows, statement, self._page_size(rows, with_content=False)):
+            yield Image(str(row["key"]), _text(row["uri"]), version=row["version"])
+
+    def _lies_in(self, window: Window, column: Any) -> Any:
+        """Return the condition that a column of timestamps lies in a window."""
+
+        def literal(moment: datetime) -> Any:
+            if self._engine.dialect.name == "postgresql":
+                return sa.literal(moment, sa.DateTime(timezone=True))
+            # The others keep UTC without a zone, as the session is set to.
+            return sa.literal(moment.astimezone(UTC).replace(tzinfo=None), sa.DateTime())
+
+        def comparable(value: Any) -> Any:
+            # In SQLite a timestamp is a text of one of several forms.
+            is_text = self._engine.dialect.name == "sqlite"
+            return sa.func.julianday(value, type_=sa.Float) if is_text else value
+
+        moment = comparable(column)
+        condition: Any = sa.true()
+        if window.after is not None:
+            condition &= moment >= comparable(literal(window.after))
+        if window.before is not None:
+            condition &= moment <= comparable(literal(window.before))
+        return condition
 
     def _wrong(self, reason: str) -> ConfigurationError:
         what = "sql" if self._source.table is None else f"table {self._source.table!r}"
@@ -149,16 +195,17 @@ class SqlReader:
         for _ in range(count):
             yield SkippedImage("")
 
-    def _page_size(self, rows: sa.FromClause) -> int:
+    def _page_size(self, rows: sa.FromClause, *, with_content: bool = True) -> int:
         page = UNINDEXED_PAGE_ROWS if "imagetag_place" in rows.c else PAGE_ROWS
-        if self._source.content is not None:
+        if self._source.content is not None and with_content:
             page = CONTENT_PAGE_ROWS
         # A run that takes five images need not read two thousand.
         return min(page, self._limit or page)
 
-    def _pages(self, rows: sa.FromClause) -> Iterator[Entry]:
-        page_rows = self._page_size(rows)
-        statement = self._page_statement(rows).limit(page_rows)
+    def _pages(
+        self, rows: sa.FromClause, statement: sa.Select[Any], page_rows: int
+    ) -> Iterator[Any]:
+        statement = statement.limit(page_rows)
         last: Any = None
         while True:
             page = statement
@@ -166,13 +213,12 @@ class SqlReader:
                 page = page.where(rows.c[self._source.key] > last)
             with self._engine.connect() as connection:
                 found = connection.execute(page).mappings().all()
-            for row in found:
-                yield from self._entries_of(row)
+            yield from found
             if len(found) < page_rows:
                 return
             last = found[-1]["native_key"]
 
-    def _page_statement(self, rows: sa.FromClause) -> sa.Select[Any]:
+    def _page_statement(self, rows: sa.FromClause, *, with_content: bool = True) -> sa.Select[Any]:
         source = self._source
         key = rows.c[source.key]
         key_text = sa.cast(key, sa.String)
@@ -186,7 +232,9 @@ class SqlReader:
             key_text.label("key"),
             version.label("version"),
             (sa.null() if uri is None else uri).label("uri"),
-            (rows.c[source.content] if source.content else sa.null()).label("content"),
+            (rows.c[source.content] if source.content and with_content else sa.null()).label(
+                "content"
+            ),
         ]
         statement = sa.select(*columns).where(key.is_not(None))
         if "imagetag_place" in rows.c:
@@ -256,9 +304,3 @@ def _in_shard(dialect: str, key: Any, shard: Shard) -> Any:
     else:
         number = sa.func.imagetag_hash(key, type_=sa.Integer)
     return number % shard.count == shard.index
-
-
-def _reason(error: sa_exc.SQLAlchemyError) -> str:
-    """Return what the database said, without the statement and its parameters."""
-    origin = getattr(error, "orig", None)
-    return " ".join(str(error if origin is None else origin).split())[:300]

@@ -8,17 +8,23 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.descriptions import as_text
+from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.pending import Condition, Rule, Stored
 
 if TYPE_CHECKING:
     import pandas as pd
+    from airflow.providers.common.compat.sdk import Asset
 
 DEFAULT_FRAME_ROWS = 50_000
 
 
 class OpenStore(ABC):
     """A store while a task uses it. Reading and writing block."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Take note of what other writers have written since the store was opened."""
 
     @abstractmethod
     def check_writable(self) -> None:
@@ -82,10 +88,13 @@ class LabelStore(ABC):
     template_fields: ClassVar[Sequence[str]]
 
     @abstractmethod
-    def open(self) -> AbstractContextManager[OpenStore]:
+    def open(self, *, to_write: bool = True) -> AbstractContextManager[OpenStore]:
         """Return a context in which the store can be read and written, created if need be.
 
+        :param to_write: False for one that is only asked what it holds: nothing is created, and a
+            store that is not there yet holds nothing.
         :raises ConfigurationError: the place cannot be used, or holds something else.
+        :raises StorageError: the place cannot be reached.
         """
 
     def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
@@ -99,6 +108,31 @@ class LabelStore(ABC):
     @abstractmethod
     def serialize(self) -> dict[str, Any]:
         """Return the description as Airflow shows it; the same for the same store."""
+
+    @property
+    @abstractmethod
+    def asset_uri(self) -> str:
+        """URI of the store as an asset: the same for the same place, without a secret."""
+
+    @property
+    def asset(self) -> Asset:
+        """The store as an asset, for ``schedule=[store.asset]``; a dataset on Airflow 2.
+
+        :raises ConfigurationError: a template in the store's fields is not rendered yet.
+        """
+        from airflow.providers.common.compat.sdk import Asset
+
+        if self.is_template:
+            raise ConfigurationError(
+                f"{self!r} is known only when its templates are rendered, and an asset must be "
+                "known when the DAG is parsed."
+            )
+        return Asset(self.asset_uri)
+
+    @property
+    def is_template(self) -> bool:
+        """Whether a field holds a template."""
+        return any("{{" in str(getattr(self, name)) for name in self.template_fields)
 
     def __repr__(self) -> str:
         # Airflow 2 keeps this text where Airflow 3 keeps what serialize() returns.

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
 import pyarrow.parquet as pq  # noqa: TID253
 
-from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.storages import storage_path
+from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.storages import storage_failure, storage_path
 from airflow_imagetag.uris import redact, redact_text
 
 SUFFIX = ".parquet"
@@ -66,18 +66,19 @@ class Files:
             ) from None
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of the finished files, in the order of their names."""
+        """Return the names of the finished files, in the order of their names.
+
+        :raises ConfigurationError: the storage does not let us.
+        :raises StorageError: it cannot be reached.
+        """
         folder = f"{self._root}/{kind}"
         # Other writers add files that a remembered listing does not have.
         self._fs.invalidate_cache()
         try:
-            paths = self._fs.ls(folder, detail=False)
+            with _foreign(self.place):
+                paths = self._fs.ls(folder, detail=False)
         except FileNotFoundError:
             return []
-        except (NotADirectoryError, PermissionError) as error:
-            raise ConfigurationError(
-                f"{self.place} cannot be listed: {type(error).__name__}: {redact_text(str(error))}"
-            ) from None
         return sorted(name for path in paths if (name := path.rsplit("/", 1)[-1]).endswith(SUFFIX))
 
     def read(
@@ -91,7 +92,7 @@ class Files:
         :raises ConfigurationError: it is no part of such a dataset.
         """
         path = f"{self._root}/{kind}/{name}"
-        with self._fs.open(path, "rb") as file, _foreign(path):
+        with _foreign(path), self._fs.open(path, "rb") as file:
             if filters is not None:
                 yield pq.read_table(file, schema=schema, filters=filters)
                 return
@@ -108,7 +109,7 @@ class Files:
         :raises ConfigurationError: it is no part of such a dataset.
         """
         path = f"{self._root}/{kind}/{name}"
-        with self._fs.open(path, "rb") as file, _foreign(path):
+        with _foreign(path), self._fs.open(path, "rb") as file:
             metadata = pq.read_metadata(file).metadata or {}
             return list(json.loads(metadata.get(key, b"[]")))
 
@@ -143,10 +144,20 @@ class Files:
 
 @contextmanager
 def _foreign(path: str) -> Iterator[None]:
+    """Raise our own errors for those of the storage and of pyarrow, but for a missing file."""
     try:
         yield
+    except (FileNotFoundError, ImageTagError):
+        raise
+    except (NotADirectoryError, PermissionError) as error:
+        raise ConfigurationError(
+            f"{redact(path)} cannot be read: {type(error).__name__}: {redact_text(str(error))}"
+        ) from None
     except pa.ArrowInvalid as error:
         raise ConfigurationError(
             f"{redact(path)} is no part of a dataset of labels: {error}. Move it elsewhere, or "
             "give the dataset a folder of its own."
         ) from None
+    # Each storage's library has an error tree of its own.
+    except Exception as error:  # noqa: BLE001
+        raise storage_failure(error, f"{redact(path)} cannot be read") from None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.descriptions import described
 from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.uris import is_local, local_path
 
 if TYPE_CHECKING:
     from airflow_imagetag.stores.parquet_dataset import OpenParquetStore
@@ -32,11 +34,14 @@ class ParquetLabelStore(LabelStore):
 
     template_fields: ClassVar[Sequence[str]] = ("path", "conn_id")
 
-    def open(self) -> AbstractContextManager[OpenParquetStore]:
+    def open(self, *, to_write: bool = True) -> AbstractContextManager[OpenParquetStore]:
         """Return a context in which the store can be read and written.
 
+        :param to_write: has no effect here: opening a dataset creates nothing.
+        :raises StorageError: the storage cannot be reached.
         :raises ConfigurationError: the path or its connection cannot be used.
         """
+        del to_write
         from airflow_imagetag.stores.parquet_dataset import open_dataset
 
         return open_dataset(self.path, self.conn_id)
@@ -54,6 +59,15 @@ class ParquetLabelStore(LabelStore):
         """Remove the dataset, and nothing else that the folder may hold."""
         with self.open() as store:
             store.remove()
+
+    @property
+    def asset_uri(self) -> str:
+        """The folder without the connection, such as ``s3://lake/labels``."""
+        if is_local(self.path):
+            return Path(local_path(self.path)).absolute().as_uri()
+        scheme, _, place = self.path.partition("://")
+        bucket, slash, folder = place.rstrip("/").partition("/")
+        return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{folder}"
 
     def serialize(self) -> dict[str, Any]:
         """Return the description as Airflow shows it."""

@@ -137,6 +137,10 @@ class OpenParquetStore(OpenStore):
             self._index.put(_index_row(row, part) for row in rows)
         self._loaded.add(part)
 
+    def refresh(self) -> None:
+        """Take note of the parts that other writers have added."""
+        self.load()
+
     def check_writable(self) -> None:
         """Write a file and remove it.
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
+from airflow_imagetag.databases import split_name
 from airflow_imagetag.descriptions import described
 from airflow_imagetag.stores.base import LabelStore
 
@@ -33,14 +35,24 @@ class SqlLabelStore(LabelStore):
 
     template_fields: ClassVar[Sequence[str]] = ("conn_id", "table", "schema")
 
-    def open(self) -> AbstractContextManager[OpenSqlStore]:
+    def open(self, *, to_write: bool = True) -> AbstractContextManager[OpenSqlStore]:
         """Return a context in which the store can be read and written.
 
+        :param to_write: False for one that is only asked what it holds; it creates no table.
         :raises ConfigurationError: the connection cannot be used, or a table does not fit.
+        :raises StorageError: the database cannot be reached.
         """
         from airflow_imagetag.stores.sql_tables import open_tables
 
-        return open_tables(self.conn_id, self.table, self.schema)
+        return open_tables(self.conn_id, self.table, self.schema, to_write=to_write)
+
+    @property
+    def asset_uri(self) -> str:
+        """``imagetag://connection/schema/table``, the schema where one is named."""
+        in_name, table = split_name(self.table, "table")
+        schema = self.schema or in_name
+        parts = [self.conn_id, table] if schema is None else [self.conn_id, schema, table]
+        return "imagetag://" + "/".join(quote(part, safe="") for part in parts)
 
     def serialize(self) -> dict[str, Any]:
         """Return the description as Airflow shows it."""

@@ -14,8 +14,8 @@ import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task
 import tenacity
 from sqlalchemy import exc as sa_exc  # noqa: TID253
 
-from airflow_imagetag.databases import engine_of, split_name
-from airflow_imagetag.errors import ConfigurationError, StoreError
+from airflow_imagetag.databases import engine_of, may_pass, reason_of, split_name
+from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS, frame
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.pending import Condition, Retag, Rule, Status, Stored
@@ -41,17 +41,22 @@ have the same patience, since what cannot be asked ends the run as well."""
 
 
 @contextmanager
-def open_tables(conn_id: str, table: str, schema: str | None) -> Iterator[OpenSqlStore]:
+def open_tables(
+    conn_id: str, table: str, schema: str | None, *, to_write: bool
+) -> Iterator[OpenSqlStore]:
     """Open the store in the two tables, which are created or checked.
 
+    :param to_write: False creates nothing, takes missing tables for empty ones, and does not wait
+        for a database that is away.
     :raises ConfigurationError: the connection cannot be used, or a table does not fit.
+    :raises StorageError: the database cannot be reached.
     """
     in_name, name = split_name(table, "table")
     if schema is not None and in_name not in (None, schema):
         raise ConfigurationError(f"table={table!r} and schema={schema!r} disagree; keep one.")
     engine = engine_of(conn_id)
     try:
-        store = OpenSqlStore(engine, name, schema or in_name)
+        store = OpenSqlStore(engine, name, schema or in_name, to_write=to_write)
         store.prepare(f"connection {conn_id!r}")
         yield store
     finally:
@@ -64,29 +69,43 @@ class OpenSqlStore(OpenStore):
     :param engine: the database.
     :param table: name of the labels table.
     :param schema: schema of both tables.
+    :param to_write: False for one that is only asked.
     """
 
-    def __init__(self, engine: sa.Engine, table: str, schema: str | None = None) -> None:
+    def __init__(
+        self, engine: sa.Engine, table: str, schema: str | None = None, *, to_write: bool = True
+    ) -> None:
         self._engine = engine
+        self._to_write = to_write
+        self._is_missing = False
         self._writing = engine.execution_options(writes=True)
         self._images, self._labels = tables(table, schema)
+
+    def refresh(self) -> None:
+        """Do nothing: the database is asked anew each time."""
 
     def prepare(self, place: str) -> None:
         """Create the tables, or check those that exist.
 
         :param place: names the database in messages.
         :raises ConfigurationError: says what does not fit.
+        :raises StorageError: the database cannot be reached.
         """
         try:
-            self._create()
+            if self._to_write:
+                self._create()
+            elif not self._is_there():
+                self._is_missing = True
+                return
             problems = [
                 f"{table.fullname}: {problem}"
                 for table in (self._images, self._labels)
                 for problem in misfits(self._engine, table)
             ]
         except sa_exc.DBAPIError as error:
-            raise ConfigurationError(
-                f"The label tables cannot be created or read through {place}: {_reason(error)}"
+            kind = StorageError if may_pass(error) else ConfigurationError
+            raise kind(
+                f"The label tables cannot be created or read through {place}: {reason_of(error)}"
             ) from None
         if problems:
             raise ConfigurationError(
@@ -101,6 +120,10 @@ class OpenSqlStore(OpenStore):
             # Two tasks that create the tables at once: one of them fails, and finds them then.
             with attempt:
                 self._images.metadata.create_all(self._engine)
+
+    def _is_there(self) -> bool:
+        inspector = sa.inspect(self._engine)
+        return inspector.has_table(self._images.name, schema=self._images.schema)
 
     def check_writable(self) -> None:
         """Write a row to each table and take it back.
@@ -125,11 +148,13 @@ class OpenSqlStore(OpenStore):
         except sa_exc.DBAPIError as error:
             raise ConfigurationError(
                 f"{self._labels.fullname} and {self._images.fullname} cannot be written: "
-                f"{_reason(error)}"
+                f"{reason_of(error)}"
             ) from None
 
     def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
         """Return what the store holds of the images with these keys."""
+        if self._is_missing:
+            return {}
         key_of = {digest_of(key): key for key in keys}
         return self._patiently(
             lambda: self._known(key_of, api), f"{self._images.fullname} could not be read"
@@ -154,7 +179,7 @@ class OpenSqlStore(OpenStore):
         images = self._images
 
         def condition(key: Any, version: Any, uri: Any) -> Any:
-            if rule.retag is Retag.ALWAYS:
+            if rule.retag is Retag.ALWAYS or self._is_missing:
                 return sa.true()
             settled = images.c.status == Status.TAGGED.value
             if not rule.retry_failed:
@@ -227,18 +252,22 @@ class OpenSqlStore(OpenStore):
 
         :param what: what did not succeed, the beginning of a message.
         :raises StoreError: it failed for too long, or in a way that waiting does not mend.
+        :raises StorageError: it failed while it was only asked, in a way that may pass.
         """
         retrying = tenacity.Retrying(
             retry=_may_pass,
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
-            stop=tenacity.stop_after_delay(RETRY_SECONDS),
+            stop=tenacity.stop_after_delay(RETRY_SECONDS if self._to_write else 0.0),
             before_sleep=partial(_log_failure, what),
             reraise=True,
         )
         try:
             return retrying(work)
         except sa_exc.DBAPIError as error:
-            raise StoreError(f"{what}: {_reason(error)}") from None
+            kind: type[ImageTagError] = StoreError
+            if not self._to_write and may_pass(error):
+                kind = StorageError
+            raise kind(f"{what}: {reason_of(error)}") from None
 
     def _write(
         self,
@@ -334,7 +363,7 @@ def _without_zero_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _log_failure(what: str, state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    reason = _reason(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
+    reason = reason_of(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
     log.warning("Attempt %d: %s: %s", state.attempt_number, what, reason)
 
 
@@ -346,7 +375,3 @@ def _may_pass(state: tenacity.RetryCallState) -> bool:
         return state.attempt_number < RACE_ATTEMPTS
     lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
     return lost or isinstance(error, (sa_exc.OperationalError, sa_exc.InterfaceError))
-
-
-def _reason(error: sa_exc.DBAPIError) -> str:
-    return " ".join(str(error.orig).split())[:300]

@@ -32,10 +32,10 @@ from databases import (
 )
 
 from airflow_imagetag import databases as doors
+from airflow_imagetag.difference import pending_entries
 from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.models import Failure, Image, TagResult
-from airflow_imagetag.operators.difference import pending_entries
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.pending import Retag, Rule, Status, Stored
 from airflow_imagetag.sources import SqlImages

@@ -15,10 +15,10 @@ from databases import (  # noqa: F401 (fixtures)
     tagged,
 )
 
+from airflow_imagetag import difference
+from airflow_imagetag.difference import limited, new_entries, pending_entries
 from airflow_imagetag.errors import InvalidImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.operators import difference
-from airflow_imagetag.operators.difference import limited, new_entries, pending_entries
 from airflow_imagetag.pending import Retag, Rule, Status, Stored
 from airflow_imagetag.shards import parse_shard
 from airflow_imagetag.sources import SqlImages

@@ -1,0 +1,89 @@
+"""Assets: what a store is to Airflow's scheduler, and the images that a watcher has announced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_imagetag.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+    from airflow.providers.common.compat.sdk import Asset
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """Return the URI of a label table in its normal form; Airflow asks for ``imagetag://``.
+
+    :param uri: ``imagetag://connection/table`` or ``imagetag://connection/schema/table``.
+    :raises ValueError: it names no connection or no table.
+    """
+    parts = uri.path.strip("/").split("/")
+    if not uri.netloc or not all(parts) or len(parts) > 2:
+        raise ValueError(
+            "An imagetag:// URI is imagetag://connection/table or imagetag://connection/schema/table"
+        )
+    return uri._replace(path="/" + "/".join(parts))
+
+
+def create_asset(*, conn_id: str, table: str, schema: str | None = None) -> Asset:
+    """Return the asset of a label table, as ``SqlLabelStore.asset`` does.
+
+    :param conn_id: connection of the database.
+    :param table: name of the labels table.
+    :param schema: its schema.
+    """
+    from airflow_imagetag.stores.sql import SqlLabelStore
+
+    return SqlLabelStore(conn_id, table, schema=schema).asset
+
+
+def watch_images(name: str, **parameters: Any) -> Asset:
+    """Return an asset that starts DAG runs when images are new; it needs Airflow 3.
+
+    :param name: names the asset and its watcher.
+    :param parameters: of :class:`~airflow_imagetag.triggers.imagetag.NewImagesTrigger`; ``images``
+        and ``store`` are needed.
+    :raises ConfigurationError: this is Airflow 2, or a parameter is wrong.
+    """
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    if not AIRFLOW_V_3_0_PLUS:
+        raise ConfigurationError(
+            "Assets that watch for new images need Airflow 3. On Airflow 2.11 use NewImagesSensor "
+            "in a DAG with a schedule."
+        )
+    from airflow.sdk import Asset, AssetWatcher
+
+    from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+
+    if parameters.get("store") is None:
+        raise ConfigurationError(
+            "watch_images needs store=, the store that the labels go to: what is not in it is new."
+        )
+    trigger = NewImagesTrigger(**parameters)
+    return Asset(name, watchers=[AssetWatcher(name=name, trigger=trigger)])
+
+
+def announced_images(asset_events: Any) -> list[dict[str, str | None]]:
+    """Return the images that started a run, as ``ImageTagOperator(images=...)`` takes them.
+
+    A run that was started by hand has none.
+
+    :param asset_events: ``triggering_asset_events`` of the run's context.
+    """
+    images: dict[tuple[Any, Any], dict[str, str | None]] = {}
+    for payload in _payloads(asset_events):
+        for image in payload.get("images", ()):
+            images[image["image_key"], image["version"]] = image
+    return list(images.values())
+
+
+def _payloads(asset_events: Any) -> Iterable[Mapping[str, Any]]:
+    for of_one_asset in (asset_events or {}).values():
+        for event in of_one_asset:
+            payload = (event.extra or {}).get("payload")
+            # Events of other kinds may have started the run as well.
+            if isinstance(payload, Mapping):
+                yield payload

@@ -1,0 +1,272 @@
+"""The sensor: waits until a source holds new images, and returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_imagetag.errors import ConfigurationError, StorageError, error_named
+from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID
+from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.sources.values import ValueImages
+from airflow_imagetag.templating import ImagesTemplating, as_images, as_store
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_imagetag.models import Image
+    from airflow_imagetag.stores.base import LabelStore
+    from airflow_imagetag.waiting.lookout import Lookout, Moment, Number, Question
+
+DEFERRAL_GRACE = timedelta(minutes=2)
+"""The trigger minds the timeout itself; Airflow's own is for the time when no triggerer runs."""
+
+
+class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
+    """Waits until images are new, and returns them as a list that ``ImageTagOperator`` takes.
+
+    With a store, new is what the store does not hold; without one, what changed at
+    ``modified_after`` or later. What holds no image that can be labelled, such as an empty file or
+    a row without a URI, is never new. A source or store that cannot be reached is tried again; a
+    wrong password, table or bucket fails the task at once.
+
+    :param images: a source, ``SqlImages`` or ``ObjectStorageImages``, or a list as the operator
+        takes it. (templated)
+    :param store: the store that the labels go to. (templated)
+    :param modified_after: only images that changed then or later, such as
+        ``{{ data_interval_start }}``; UTC where it has no zone. The source must know when an image
+        changed: a storage does, a table by its column ``version``. (templated)
+    :param min_images: how many new images are waited for. (templated)
+    :param max_images: how many are returned at most; the log says when there are more, which are
+        left for the next run. (templated)
+    :param settle_seconds: leaves out images that changed so short a time ago, because they may
+        still be being written. (templated)
+    :param imagetag_conn_id: connection of the account that labels the images: a store keeps the
+        labels of each interface apart. (templated)
+    :param retag: ``changed`` or ``never``, as the operator that labels them has it. (templated)
+    :param deferrable: wait in the triggerer, without a worker.
+    :param start_from_trigger: with ``deferrable``, do not even start on a worker: the first look is
+        the triggerer's.
+    :return: a list of dicts with ``image_key``, ``image_uri`` and ``version``.
+    :raises ConfigurationError: something is wrong that waiting does not mend.
+    """
+
+    template_fields: Sequence[str] = (
+        "images",
+        "store",
+        "modified_after",
+        "min_images",
+        "max_images",
+        "settle_seconds",
+        "imagetag_conn_id",
+        "retag",
+    )
+    template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
+    ui_color = "#d8e8f0"
+
+    def __init__(
+        self,
+        *,
+        images: Any,
+        store: LabelStore | None = None,
+        modified_after: Moment = None,
+        min_images: int | str = 1,
+        max_images: int | str = 10_000,
+        settle_seconds: Number = 0,
+        imagetag_conn_id: str = DEFAULT_CONN_ID,
+        retag: str = "changed",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.images = as_images(images)
+        self.store = as_store(store)
+        self.modified_after = modified_after
+        self.min_images = min_images
+        self.max_images = max_images
+        self.settle_seconds = settle_seconds
+        self.imagetag_conn_id = imagetag_conn_id
+        self.retag = retag
+        self.deferrable = deferrable
+        self._lookout: Lookout | None = None
+        if deferrable and start_from_trigger:
+            self._start_from_trigger()
+
+    def execute(self, context: Context) -> Any:
+        """Wait, and return the new images."""
+        from airflow_imagetag.waiting.lookout import Lookout
+
+        started = datetime.now(UTC)
+        self._lookout = Lookout(self._question())
+        try:
+            if not self.deferrable:
+                return super().execute(context)
+            found = self._poke_once(context)
+        finally:
+            self._lookout.close()
+            # It holds locks, which an operator that is copied must not.
+            self._lookout = None
+        return found.xcom_value if found else self._defer(started + timedelta(seconds=self.timeout))
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        del context
+        from airflow_imagetag.waiting.decisions import Verdict, decide
+        from airflow_imagetag.waiting.lookout import Lookout, parse_count
+
+        now = datetime.now(UTC)
+        min_images = parse_count("min_images", self.min_images)
+        max_images = parse_count("max_images", self.max_images)
+        lookout = self._lookout or Lookout(self._question())
+        try:
+            sighting = lookout.look(now, enough=max(min_images, max_images + 1))
+        except StorageError as error:
+            self.log.warning("Cannot look for new images now, trying again later: %s", error)
+            return PokeReturnValue(False)
+        finally:
+            if lookout is not self._lookout:
+                lookout.close()
+        found = len(sighting.images)
+        verdict = decide(found, min_images=min_images, now=now, deadline=None)
+        if verdict is Verdict.READY:
+            return PokeReturnValue(True, xcom_value=self._result(sighting.images, max_images))
+        self.log.info("%d of at least %d new images", found, min_images)
+        return PokeReturnValue(False)
+
+    def execute_complete(
+        self, context: Context, event: Any = None, deadline: str | None = None
+    ) -> Any:
+        """Return the images that the trigger has found, or raise what it met.
+
+        :param event: what the trigger sent.
+        :param deadline: when waiting ends, as ISO text.
+        """
+        from airflow_imagetag.waiting import events
+
+        told = events.parse_event(event)
+        if told.status == events.TIMED_OUT:
+            raise AirflowSensorTimeout(
+                f"Sensor has timed out: {told.count} of at least {self.min_images} new images "
+                f"after the specified timeout of {self.timeout:g} seconds."
+            )
+        if told.status == events.FAILED:
+            error = error_named(told.error)(told.message)
+            if self.never_fail:
+                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            raise error
+        from airflow_imagetag.waiting.lookout import parse_count
+
+        max_images = parse_count("max_images", self.max_images)
+        if told.is_complete and told.count <= max_images:
+            self.log.info("%d new images", told.count)
+            return list(told.images)
+        # There are more than an event holds. Others may have labelled them since, so look again.
+        found = self._poke_once(context)
+        return found.xcom_value if found else self._defer(self._deadline(context, deadline))
+
+    def _poke_once(self, context: Context) -> PokeReturnValue:
+        """Look once, and take errors as the base class does between two pokes."""
+        try:
+            return self.poke(context)
+        except Exception as error:
+            if self.silent_fail:
+                self.log.exception("Sensor poke failed")
+                return PokeReturnValue(False)
+            if self.never_fail:
+                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            raise
+
+    def _question(self) -> Question:
+        from airflow_imagetag.hooks.settings import allowed_local_folders
+        from airflow_imagetag.sources.object_storage import ObjectStorageImages
+        from airflow_imagetag.waiting.lookout import parse_question
+
+        source = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
+        if isinstance(source, ObjectStorageImages):
+            source.check_folder([*allowed_local_folders(), *source.literal_folders()])
+        return parse_question(
+            source=source,
+            store=self.store,
+            imagetag_conn_id=self.imagetag_conn_id,
+            retag=self.retag,
+            modified_after=self.modified_after,
+            settle_seconds=self.settle_seconds,
+        )
+
+    def _result(self, images: Sequence[Image], max_images: int) -> list[dict[str, str | None]]:
+        from airflow_imagetag.waiting.packing import as_plain, hides_secret
+
+        taken = images[:max_images]
+        if len(images) > max_images:
+            self.log.info(
+                "More than %d images are new; the first %d are returned, the others are left for "
+                "the next run",
+                max_images,
+                max_images,
+            )
+        else:
+            self.log.info("%d new images", len(taken))
+        if hidden := sum(map(hides_secret, taken)):
+            self.log.warning(
+                "The URIs of %d images hold a signature or password, which no XCom may hold. Give "
+                "the operator the source itself: images=..., store=...",
+                hidden,
+            )
+        return [as_plain(image) for image in taken]
+
+    def _deadline(self, context: Context, deadline: str | None) -> datetime:
+        if deadline is not None:
+            return datetime.fromisoformat(deadline)
+        # Started by the triggerer: waiting began when the task did.
+        started: datetime = context["ti"].start_date
+        return started + timedelta(seconds=self.timeout)
+
+    def _defer(self, deadline: datetime) -> None:
+        from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+
+        left = max(deadline - datetime.now(UTC), timedelta(0))
+        self.defer(
+            trigger=NewImagesTrigger(**self._trigger_kwargs(), deadline=deadline.isoformat()),
+            method_name="execute_complete",
+            kwargs={"deadline": deadline.isoformat()},
+            timeout=left + DEFERRAL_GRACE,
+        )
+
+    def _trigger_kwargs(self) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in type(self).template_fields},
+            "poke_interval": self.poke_interval,
+            "exponential_backoff": self.exponential_backoff,
+            "max_wait": self.max_wait,
+            "silent_fail": self.silent_fail,
+        }
+
+    def _start_from_trigger(self) -> None:
+        from airflow.triggers.base import StartTriggerArgs
+
+        from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+
+        if not isinstance(self.images, ImageSource):
+            raise ConfigurationError(
+                "start_from_trigger needs a source or a list of images: the output of another task "
+                "is not known before a worker runs."
+            )
+        path, kwargs = NewImagesTrigger(**self._trigger_kwargs()).serialize()
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=path,
+            trigger_kwargs=kwargs,
+            next_method="execute_complete",
+            next_kwargs=None,
+            timeout=timedelta(seconds=self.timeout),
+        )
+        self.start_from_trigger = True

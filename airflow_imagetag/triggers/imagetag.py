@@ -1,0 +1,331 @@
+"""The trigger: waits for new images in the triggerer, for a task or for an asset."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.triggers import BaseEventTrigger
+from airflow.triggers.base import TriggerEvent
+
+from airflow_imagetag.errors import ConfigurationError, StorageError
+from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, allowed_local_folders
+from airflow_imagetag.models import Image
+from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.sources.object_storage import ObjectStorageImages
+from airflow_imagetag.sources.values import ValueImages
+from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.waiting import events
+from airflow_imagetag.waiting.announcing import MAX_ANNOUNCED, Announcement, Memory, announce
+from airflow_imagetag.waiting.decisions import Verdict, decide, wait_seconds
+from airflow_imagetag.waiting.lookout import (
+    Lookout,
+    Moment,
+    Number,
+    Sighting,
+    parse_count,
+    parse_moment,
+    parse_question,
+    parse_seconds,
+)
+from airflow_imagetag.waiting.memories import SENDER, WatchMemory, watch_memory
+from airflow_imagetag.waiting.packing import Packed, hides_secret, pack, unpack_source, unpack_store
+
+if TYPE_CHECKING:
+    from airflow_imagetag.waiting.lookout import Question
+
+T = TypeVar("T")
+
+NOTHING = Sighting((), is_all=True)
+
+LAST_LOOK_SECONDS = 30.0
+"""How long the look at the deadline may take."""
+
+THREADS = 8
+"""Looks at a time, of all triggers of a triggerer: they wait for databases and storages, but each
+also takes turns with the event loop."""
+
+MAX_PAUSE_SECONDS = 600.0
+"""Between two looks of a watcher that meets a fault which waiting does not mend."""
+
+
+class NewImagesTrigger(BaseEventTrigger):
+    """Waits until enough images are new, and sends one event.
+
+    A deferred ``NewImagesSensor`` uses it, and so does an asset::
+
+        Asset("photos", watchers=[AssetWatcher(name="new", trigger=NewImagesTrigger(...))])
+
+    For an asset, images that were announced once are not announced again, unless they change: the
+    asset state store of Airflow 3.3 remembers them across restarts; on Airflow 3.0 to 3.2 the
+    triggerer's process does. At most 4,000 announced images wait for labels at a time; further
+    ones are announced when runs have labelled those. Each event carries up to 100 images.
+
+    :param images: a source, ``SqlImages`` or ``ObjectStorageImages``, or a list as the operator
+        takes it.
+    :param store: the store that the labels go to; a watcher of an asset needs it.
+    :param modified_after: only images that changed then or later; UTC where it has no zone.
+    :param min_images: how many are enough.
+    :param max_images: images that a watcher announces at a time, at most.
+    :param settle_seconds: leaves out images that changed so short a time ago.
+    :param imagetag_conn_id: connection of the account that labels them.
+    :param retag: ``changed`` or ``never``, as the operator that labels them has it.
+    :param poke_interval: seconds between two looks.
+    :param exponential_backoff: each wait is twice as long as the one before.
+    :param max_wait: seconds of a wait at most.
+    :param deadline: when waiting ends, as ISO text with a zone; None for never.
+    :param silent_fail: log a fault that waiting does not mend, and wait on.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Any,
+        store: LabelStore | Packed | None = None,
+        modified_after: Moment = None,
+        min_images: int | str = 1,
+        max_images: int | str = 10_000,
+        settle_seconds: Number = 0,
+        imagetag_conn_id: str = DEFAULT_CONN_ID,
+        retag: str = "changed",
+        poke_interval: float | timedelta = 60.0,
+        exponential_backoff: bool = False,
+        max_wait: float | timedelta | None = None,
+        deadline: str | None = None,
+        silent_fail: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.images = _packed_images(images)
+        self.store = pack(store) if isinstance(store, LabelStore) else store
+        self.modified_after = (
+            modified_after.isoformat() if isinstance(modified_after, datetime) else modified_after
+        )
+        self.min_images = min_images
+        self.max_images = max_images
+        self.settle_seconds = settle_seconds
+        self.imagetag_conn_id = imagetag_conn_id
+        self.retag = retag
+        self.poke_interval = _seconds(poke_interval)
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = None if max_wait is None else _seconds(max_wait)
+        self.deadline = deadline
+        self.silent_fail = silent_fail
+        self._images_as_given = self.images
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and parameters, as plain values that are the same each time."""
+        names = (
+            "images",
+            "store",
+            "modified_after",
+            "min_images",
+            "max_images",
+            "settle_seconds",
+            "imagetag_conn_id",
+            "retag",
+            "poke_interval",
+            "exponential_backoff",
+            "max_wait",
+            "deadline",
+            "silent_fail",
+        )
+        path = "airflow_imagetag.triggers.imagetag.NewImagesTrigger"
+        return path, {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield the event; for an asset, as many as the new images need."""
+        memory = watch_memory(self, self._watch_key())
+        if memory is None:
+            told = [await self._wait()]
+        else:
+            told = await self._watch(memory)
+        for event in told:
+            yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> events.Event:
+        """Return what a waiting task is to be told."""
+        try:
+            lookout = Lookout(self._question())
+            min_images = parse_count("min_images", self.min_images)
+            deadline = parse_moment("deadline", self.deadline)
+        # Whatever it is, the task raises it: no path may end without an event.
+        except Exception as error:  # noqa: BLE001
+            return events.failed(error)
+        enough = max(min_images, events.MAX_EVENT_IMAGES + 1)
+        looks = 0
+        try:
+            while True:
+                looks += 1
+                try:
+                    sighting = await self._look(lookout, enough, deadline)
+                except Exception as error:
+                    if not self.silent_fail:
+                        return events.failed(error)
+                    self.log.exception("Looking for new images failed; going on")
+                    sighting = NOTHING
+                found, now = len(sighting.images), datetime.now(UTC)
+                verdict = decide(found, min_images=min_images, now=now, deadline=deadline)
+                if verdict is Verdict.READY:
+                    return events.found(sighting.images, is_all=sighting.is_all)
+                if verdict is Verdict.TIMED_OUT:
+                    return events.Event(events.TIMED_OUT, found)
+                self.log.info("%d of at least %d new images", found, min_images)
+                await self._pause(looks, now, deadline)
+        finally:
+            _close(lookout)
+
+    async def _look(self, lookout: Lookout, enough: int, deadline: datetime | None) -> Sighting:
+        now = datetime.now(UTC)
+        look = _in_thread(partial(lookout.look, now, enough=enough))
+        seconds = None
+        if deadline is not None:
+            # A database that hangs must not outlast the deadline.
+            seconds = max((deadline - now).total_seconds(), 0.0) + LAST_LOOK_SECONDS
+        try:
+            return await asyncio.wait_for(look, seconds)
+        except TimeoutError:
+            self.log.warning("Looking for new images has not ended by the deadline")
+        except StorageError as error:
+            self.log.warning("Cannot look for new images now, trying again later: %s", error)
+        return NOTHING
+
+    async def _watch(self, memory: WatchMemory) -> list[events.Event]:
+        """Return what an asset is to be told."""
+        faults = 0
+        while True:
+            try:
+                return await self._watch_until_fault(memory)
+            # To end would only make the triggerer start the watcher anew at once.
+            except Exception:
+                faults += 1
+                seconds = min(self.poke_interval * 2.0 ** min(faults, 40), MAX_PAUSE_SECONDS)
+                self.log.exception("Watching for new images failed; again in %.0f s", seconds)
+                await asyncio.sleep(seconds)
+
+    async def _watch_until_fault(self, memory: WatchMemory) -> list[events.Event]:
+        lookout = Lookout(self._watch_question())
+        looks = 0
+        try:
+            remembered = await memory.load()
+            while True:
+                looks += 1
+                now = datetime.now(UTC)
+                try:
+                    announcement = await _in_thread(
+                        partial(self._announce, lookout, remembered, now)
+                    )
+                except StorageError as error:
+                    self.log.warning("Cannot look for new images now, trying again: %s", error)
+                    announcement = Announcement((), remembered)
+                if announcement.memory != remembered:
+                    # Before the event is sent: whoever is killed in between knows of it.
+                    await memory.save(announcement.memory)
+                    remembered = announcement.memory
+                if announcement.images:
+                    return self._announced(announcement.images)
+                await self._pause(looks, now, None)
+        finally:
+            _close(lookout)
+
+    def _announce(self, lookout: Lookout, memory: Memory, now: datetime) -> Announcement:
+        choose = partial(
+            announce,
+            memory=memory,
+            min_images=parse_count("min_images", self.min_images),
+            max_images=parse_count("max_images", self.max_images),
+            sender=SENDER,
+            now=now,
+        )
+        announcement = lookout.ask(choose, now)
+        if announcement.is_held_back:
+            self.log.warning(
+                "%d announced images wait for their labels; further ones are announced when runs "
+                "have labelled some. If no run is going on, look for one that failed.",
+                MAX_ANNOUNCED,
+            )
+        return announcement
+
+    def _announced(self, images: Sequence[Image]) -> list[events.Event]:
+        hidden = sum(map(hides_secret, images))
+        if hidden:
+            self.log.warning(
+                "The URIs of %d images hold a signature or password, which no event may hold. Give "
+                "the operator the source itself: images=..., store=...",
+                hidden,
+            )
+        self.log.info("Announcing %d new images", len(images))
+        size = events.MAX_EVENT_IMAGES
+        batches = (images[start : start + size] for start in range(0, len(images), size))
+        return [events.found(batch, is_all=True) for batch in batches]
+
+    async def _pause(self, looks: int, now: datetime, deadline: datetime | None) -> None:
+        seconds = wait_seconds(
+            looks,
+            poke_interval=self.poke_interval,
+            is_exponential=self.exponential_backoff,
+            max_wait=self.max_wait,
+            now=now,
+            deadline=deadline,
+        )
+        await asyncio.sleep(seconds)
+
+    def _question(self) -> Question:
+        source = unpack_source(self.images)
+        if isinstance(source, ObjectStorageImages) and self.images != self._images_as_given:
+            # Airflow has rendered a template here, so the path is data.
+            source.check_folder(allowed_local_folders())
+        return parse_question(
+            source=source,
+            store=None if self.store is None else unpack_store(self.store),
+            imagetag_conn_id=self.imagetag_conn_id,
+            retag=self.retag,
+            modified_after=self.modified_after,
+            settle_seconds=self.settle_seconds,
+        )
+
+    def _watch_question(self) -> Question:
+        if self.store is None:
+            raise ConfigurationError(
+                "A watcher of new images needs store=, the store that the labels go to: what is "
+                "not in it is new."
+            )
+        return self._question()
+
+    def _watch_key(self) -> str:
+        """Return what names the watcher: the images that it is about, and not how it waits."""
+        about = [self.images, self.store, self.imagetag_conn_id, self.retag, self.modified_after]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _packed_images(images: Any) -> Packed:
+    if isinstance(images, Mapping) and "type" in images:
+        return dict(images)
+    return pack(images if isinstance(images, ImageSource) else ValueImages(images))
+
+
+def _seconds(value: float | timedelta) -> float:
+    return (
+        value.total_seconds()
+        if isinstance(value, timedelta)
+        else parse_seconds("A number of seconds", value)
+    )
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="imagetag-look")
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads(), work)
+
+
+def _close(lookout: Lookout) -> None:
+    # Not waited for: a look that hangs would keep the trigger from ending.
+    _threads().submit(lookout.close)

@@ -1,0 +1,90 @@
+"""Sources and stores as plain values, which a trigger keeps in Airflow's database, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.models import Image
+from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.sources.values import ValueImages
+from airflow_imagetag.stores.base import LabelStore
+
+Packed = dict[str, Any]
+"""Plain values, with the class under ``type``."""
+
+
+def pack(item: ImageSource | LabelStore) -> Packed:
+    """Return the item as plain values; the same for equal items.
+
+    :raises ConfigurationError: it holds bytes, or is of a class that cannot be packed.
+    """
+    packed: Packed = {"type": f"{type(item).__module__}.{type(item).__qualname__}"}
+    if isinstance(item, ValueImages):
+        images = [entry for entry in item.entries() if isinstance(entry, Image)]
+        # With signatures: Airflow encrypts what a trigger keeps.
+        return packed | {"value": [as_plain(image) | {"image_uri": image.uri} for image in images]}
+    kind: Any = type(item)
+    if not dataclasses.is_dataclass(kind):
+        raise ConfigurationError(
+            f"{type(item).__name__} cannot be handed to a trigger: make it a dataclass of plain "
+            "values."
+        )
+    values = {field.name: getattr(item, field.name) for field in dataclasses.fields(kind)}
+    return packed | {name: value for name, value in values.items() if value is not None}
+
+
+def unpack_source(packed: Mapping[str, Any]) -> ImageSource:
+    """Return the source that plain values describe; as ``pack`` made them.
+
+    :raises ConfigurationError: they describe none.
+    """
+    source: ImageSource = _unpack(packed, ImageSource)
+    return source
+
+
+def unpack_store(packed: Mapping[str, Any]) -> LabelStore:
+    """Return the store that plain values describe; as ``pack`` made them.
+
+    :raises ConfigurationError: they describe none.
+    """
+    store: LabelStore = _unpack(packed, LabelStore)
+    return store
+
+
+def _unpack(packed: Mapping[str, Any], kind: type) -> Any:
+    values = dict(packed)
+    path = str(values.pop("type", ""))
+    module, _, name = path.rpartition(".")
+    try:
+        found: Any = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ConfigurationError(f"{path!r} is no {kind.__name__}: its class cannot be imported.")
+    # What is not there was None, which need not be the class's own default.
+    maker: Any = found
+    for field in dataclasses.fields(maker) if dataclasses.is_dataclass(maker) else ():
+        if field.name not in values and field.default not in (None, dataclasses.MISSING):
+            values[field.name] = None
+    try:
+        return maker(**values)
+    except TypeError as error:
+        raise ConfigurationError(f"{path} cannot be made of what was kept of it: {error}") from None
+
+
+def as_plain(image: Image) -> dict[str, str | None]:
+    """Return the image as an element of the list that the operator takes, without secrets."""
+    return {
+        "image_key": image.key,
+        "image_uri": image.display_uri,
+        "version": image.version,
+    }
+
+
+def hides_secret(image: Image) -> bool:
+    """Tell whether the image as plain values lacks what its URI needs, such as a signature."""
+    return image.uri != image.display_uri
