@@ -25,11 +25,13 @@ The class says what a caller may do, and the fields carry what the service said:
     |   |-- MalformedAnswerError           an answer came and cannot be understood
     |   |-- ConnectionFailedError          no connection: nothing was sent
     |   |-- AnswerLostError                sent, and no answer came: may have been billed
+    |   |-- OutageError            STOP    no answer for so long that the run ends
     |   `-- StorageError                   the storage failed while an image was read
     `-- RunError                   STOP    the run as a whole
         |-- TooManyFailuresError           more failed images than the task allows
         |-- StoreError                     the store failed to take finished images
         |-- ResultTooLargeError            more labels than an XCom should hold
+        |-- QuotaUnavailableError          the quota that workers share cannot be asked
         `-- RunInterruptedError            the run was asked to end before its last image
 """
 
@@ -186,6 +188,12 @@ class AnswerLostError(TransientError):
     """The request was sent and no whole answer came back: it may have been billed."""
 
 
+class OutageError(TransientError):
+    """The service did not answer for so long that the run ends; a later one may find it back."""
+
+    decision = Decision.STOP
+
+
 class StorageError(TransientError):
     """The storage failed while an image was read: nothing was sent to the service."""
 
@@ -204,6 +212,10 @@ class StoreError(RunError):
 
 class ResultTooLargeError(RunError):
     """The run made more labels than an XCom should hold: give the task a store."""
+
+
+class QuotaUnavailableError(RunError):
+    """The quota that all workers share cannot be asked: sending without it might exceed it."""
 
 
 class RunInterruptedError(RunError):

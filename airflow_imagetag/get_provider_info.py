@@ -124,6 +124,26 @@ def _connection_fields() -> dict[str, Any]:
             "description": "The account's quota. 0 sets no limit on this side.",
             "schema": {"type": ["number", "null"], "default": 20, "minimum": 0},
         },
+        "quota_conn_id": {
+            "label": "Quota connection",
+            "description": (
+                "A Redis or SQL connection through which all workers share the quota. Empty: each "
+                "task has the quota for itself."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "quota_fallback_share": {
+            "label": "Quota fallback share",
+            "description": (
+                "Share of the quota, such as 0.25, that each task takes while the quota connection "
+                "is out of reach. Empty: the task fails."
+            ),
+            "schema": {
+                "type": ["number", "null"],
+                "exclusiveMinimum": 0,
+                "maximum": 1,
+            },
+        },
         "max_in_flight": {
             "label": "Requests in flight",
             "description": "Most requests that a task has open at a time. Empty: the task chooses.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,17 @@ from airflow_imagetag.transport.download import download
 if TYPE_CHECKING:
     import pandas as pd
 
+    from airflow_imagetag.quota.shared import SharedLedger
     from airflow_imagetag.stores.base import LabelStore
     from airflow_imagetag.stores.parquet import ParquetLabelStore
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MAX_IN_FLIGHT = 32
-"""Twenty requests a second that take up to a second each, and room above."""
+DEFAULT_MAX_IN_FLIGHT = 256
+"""With a quota, which needs that many only if it is large or the service slow."""
+
+DEFAULT_WITHOUT_QUOTA = 64
+"""More make no service faster, and cost memory."""
 
 NAMED_ERRORS = 3
 
@@ -92,7 +96,9 @@ class LabelRun:
         self._total = len(source) if isinstance(source, ValueImages) and store is None else None
         self._rate = options.requests_per_second or self._account.requests_per_second
         self._max_in_flight = (
-            options.max_in_flight or self._account.max_in_flight or DEFAULT_MAX_IN_FLIGHT
+            options.max_in_flight
+            or self._account.max_in_flight
+            or (DEFAULT_WITHOUT_QUOTA if self._rate is None else DEFAULT_MAX_IN_FLIGHT)
         )
         self._counts = Counts()
         self._started = time.monotonic()
@@ -119,8 +125,8 @@ class LabelRun:
             rate,
         )
         try:
-            with self._open() as work:
-                self._run(work)
+            with self._open() as work, self._open_ledger() as ledger:
+                self._run(work, ledger)
         finally:
             self._elapsed_seconds = time.monotonic() - self._started
             log.info("Ended: %s", self._progress())
@@ -172,7 +178,19 @@ class LabelRun:
             )
         return into_frame(self._source, self._options, self._frame)
 
-    def _run(self, work: Work) -> None:
+    def _open_ledger(self) -> AbstractContextManager[SharedLedger | None]:
+        """Return the slots of the quota that all workers share, where the connection names any."""
+        account = self._account
+        if account.quota_conn_id is None or self._rate is None:
+            return nullcontext()
+        from airflow_imagetag.quota.shared import open_ledger
+
+        ledger = open_ledger(
+            account.quota_conn_id, account.quota_name, fallback_share=account.quota_fallback_share
+        )
+        return closing(ledger)
+
+    def _run(self, work: Work, ledger: SharedLedger | None) -> None:
         resumed = work.resumed_tagged + work.resumed_failed
         if resumed:
             log.info("An earlier try of this task finished %d images already", resumed)
@@ -193,6 +211,7 @@ class LabelRun:
             counts=self._counts,
             total=self._total,
             paid=work.paid,
+            ledger=ledger,
         )
 
         async def main() -> None:

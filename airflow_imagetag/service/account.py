@@ -43,6 +43,10 @@ class Account:
     :param proxy: URL of an HTTP proxy; None takes the environment's.
     :param image_encoding: how bytes are sent: ``multipart`` as they are, or ``base64`` in JSON, a
         third larger, for a gateway that does not pass multipart on.
+    :param quota_conn_id: a Redis or SQL connection through which all workers share the quota; None
+        where each task has it for itself.
+    :param quota_fallback_share: share of the quota that each task takes while that connection is
+        out of reach, above 0 up to 1; None ends the task.
     :param verify: True checks the server's certificate, False does not, a text is the path of a
         file of certificate authorities.
     """
@@ -60,6 +64,13 @@ class Account:
     image_encoding: str = "multipart"
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
+    quota_conn_id: str | None = None
+    quota_fallback_share: float | None = None
+
+    @property
+    def quota_name(self) -> str:
+        """Names the quota among those of other accounts and interfaces."""
+        return f"{self.app_id}@{urlsplit(self.endpoint).netloc}/{self.api}"[:200]
 
 
 def parse_account(
@@ -102,6 +113,8 @@ def parse_account(
         image_encoding=fields.optional("image_encoding", _one_of(IMAGE_ENCODINGS), "multipart"),
         proxy=fields.optional("proxy", _proxy, None),
         verify=fields.optional("verify", _verify, True),
+        quota_conn_id=fields.optional("quota_conn_id", _conn_id, None),
+        quota_fallback_share=fields.optional("quota_fallback_share", _share, None),
     )
 
 
@@ -238,6 +251,20 @@ def _proxy(value: Any) -> str:
     if not usable:
         raise ValueError("must be the URL of an HTTP proxy, such as http://proxy.example:3128")
     return str(value)
+
+
+def _conn_id(value: Any) -> str:
+    text = str(value).strip()
+    if not isinstance(value, str) or not _TOKEN.fullmatch(text):
+        raise ValueError("must be the id of a connection")
+    return text
+
+
+def _share(value: Any) -> float:
+    number = _number(value)
+    if not 0 < number <= 1:
+        raise ValueError(f"must be a share above 0 and up to 1, not {value!r}")
+    return number
 
 
 def _verify(value: Any) -> bool | str:

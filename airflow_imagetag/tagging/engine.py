@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,13 +19,15 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
 
-from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError, ResultTooLargeError
+from airflow_imagetag.errors import Decision, DuplicateKeyError, ResultTooLargeError
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.tagging import progress, retrying
+from airflow_imagetag.tagging.circuit import Patience
+from airflow_imagetag.tagging.gate import Gate
 from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
 from airflow_imagetag.tagging.lookups import Lookups, Paid
 from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Tagger
-from airflow_imagetag.tagging.pace import Gate, evenly
+from airflow_imagetag.tagging.pace import Ledger, Pacer
 from airflow_imagetag.tagging.stopping import StopSignal
 from airflow_imagetag.uris import redact
 
@@ -35,17 +38,32 @@ T = TypeVar("T")
 READ_CHUNK = 100
 """Entries taken from the source at a time: a thread switch for each would cost more than it."""
 
+MAX_WAITING = 64
+"""Entries read ahead of the workers; they may hold the bytes of images."""
+
 MAX_LOADERS = 32
 """Images read from a storage at the same time."""
 
 PROGRESS_SECONDS = 10.0
 
+FIRST_LATENCY_SECONDS = 1.0
+"""What a call is taken to last before one has ended."""
+
+LATENCY_WEIGHT = 0.1
+"""Of the newest call in the average."""
+
+HEADROOM = 1.5
+"""A call that takes longer than most must not leave a slot unused."""
+
+SPARE_WORKERS = 4
+"""For images that are being read or handed over."""
+
+CREW_SECONDS = 0.2
+"""How often the size of the crew is looked at."""
+
 DRAIN_SECONDS = 4.0
 """How long a run that was asked to end waits for the answers on their way, which may be billed
 already. Airflow 3 kills the process for good a few seconds after it asks."""
-
-OUTAGE_IMAGES = 20
-"""So many images in a row that got nothing but faults of the service mean that it is down."""
 
 LOGGED_FAILURES = 3
 """Failures of each class that the log shows; the failures output has them all."""
@@ -55,11 +73,13 @@ LOGGED_FAILURES = 3
 class Settings:
     """How a run goes about it.
 
-    :param max_in_flight: images loaded or called at the same time.
+    :param max_in_flight: images loaded or called at the same time, at most; with a quota no more
+        than it needs at the latency that is seen.
     :param requests_per_second: the quota; None for none.
     :param batch_size: finished images that are written together.
     :param flush_seconds: how long a finished image waits at most to be written.
     :param retry: when and how often a call is made again.
+    :param patience: with a service that is down.
     """
 
     max_in_flight: int = 32
@@ -67,6 +87,30 @@ class Settings:
     batch_size: int = 200
     flush_seconds: float = 2.0
     retry: retrying.Policy = field(default_factory=retrying.Policy)
+    patience: Patience = field(default_factory=Patience)
+
+
+class _Crew:
+    """Knows how many workers the quota keeps busy: by Little's law, rate times latency.
+
+    :param settings: rate and bound.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._latency_seconds = FIRST_LATENCY_SECONDS
+
+    def took(self, seconds: float) -> None:
+        """Take note of the latency of a call."""
+        self._latency_seconds += (seconds - self._latency_seconds) * LATENCY_WEIGHT
+
+    def size(self) -> int:
+        """Return how many workers there should be."""
+        rate = self._settings.requests_per_second
+        if rate is None:
+            return self._settings.max_in_flight
+        busy = rate * self._latency_seconds * HEADROOM
+        return min(math.ceil(busy) + SPARE_WORKERS, self._settings.max_in_flight)
 
 
 class Run:
@@ -80,6 +124,7 @@ class Run:
     :param counts: where to count; None for counts of its own.
     :param total: number of entries, None if unknown; only for the log.
     :param paid: returns what was paid for bytes with some digests in an earlier run; blocks.
+    :param ledger: the slots of a quota that is shared with other processes; None for one's own.
     """
 
     def __init__(
@@ -93,7 +138,10 @@ class Run:
         counts: Counts | None = None,
         total: int | None = None,
         paid: Paid | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
+        self._ledger = ledger
+        self._crew = _Crew(settings)
         self.counts = Counts() if counts is None else counts
         self._entries = entries
         self._tagger = tagger
@@ -103,7 +151,6 @@ class Run:
         self._total = total
         self._paid = paid
         self._error: BaseException | None = None
-        self._outage = 0
         self._late: list[Outcome] = []
         self._logged: Counter[str] = Counter()
 
@@ -116,7 +163,7 @@ class Run:
         settings = self._settings
         self._started = time.monotonic()
         self._stopping = self._stop.attach()
-        self._waiting = asyncio.Queue[Entry | None](settings.max_in_flight)
+        self._waiting = asyncio.Queue[Entry | None](min(settings.max_in_flight, MAX_WAITING))
         self._finished = asyncio.Queue[Outcome | None]()
         # Room is given back when a batch is written, so that a process that is killed loses no
         # more than one batch of finished images.
@@ -127,14 +174,18 @@ class Run:
             min(settings.max_in_flight, MAX_LOADERS), "imagetag-load"
         )
         self._threads = ThreadPoolExecutor(3, "imagetag")
+        # Apart as well: no request waits for its slot because a source reads slowly.
+        self._asking = ThreadPoolExecutor(1, "imagetag-quota")
+        pacer = Pacer(settings.requests_per_second, self._ledger, threads=self._asking)
         self._labelling = Labelling(
             self._tagger,
-            Gate(evenly(settings.requests_per_second)),
+            Gate(pacer, self._stopping, settings.patience),
             settings.retry,
             self._stopping,
             self._loaders,
             self.counts,
             None if self._paid is None else Lookups(self._paid, self._threads),
+            self._crew.took,
         )
         reporter = asyncio.create_task(self._report())
         writer = asyncio.create_task(self._write())
@@ -149,19 +200,29 @@ class Run:
             self._stop.detach()
             # Not waited for: after a stop, a thread may still hang in a storage's read.
             self._loaders.shutdown(wait=False, cancel_futures=True)
+            self._asking.shutdown(wait=False, cancel_futures=True)
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._error is not None:
             raise self._error
 
     async def _label_all(self) -> None:
-        workers = [self._work() for _ in range(self._settings.max_in_flight)]
-        tasks = [asyncio.create_task(step) for step in (self._feed(), *workers)]
+        feeder = asyncio.create_task(self._feed())
         asked = asyncio.create_task(self._stopping.wait())
-        everyone = asyncio.gather(*tasks)
+        workers: list[asyncio.Task[None]] = []
+        while not self._stopping.is_set():
+            missing = self._crew.size() - len(workers)
+            workers += [asyncio.create_task(self._work()) for _ in range(missing)]
+            done, _ = await asyncio.wait(
+                (asked, *workers), timeout=CREW_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                # One who ends has met the end of the source, as all will.
+                break
+        everyone = asyncio.gather(feeder, *workers)
         await asyncio.wait((everyone, asked), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not everyone.done():
-            await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+            await asyncio.wait((feeder, *workers), timeout=DRAIN_SECONDS)
             everyone.cancel()
         await asyncio.gather(everyone, return_exceptions=True)
 
@@ -176,8 +237,7 @@ class Run:
                     await self._waiting.put(entry)
         except Exception as error:  # noqa: BLE001 (whatever a source raises ends the run)
             self._end_with(error)
-        for _ in range(self._settings.max_in_flight):
-            await self._waiting.put(None)
+        await self._waiting.put(None)
 
     async def _work(self) -> None:
         while (entry := await self._waiting.get()) is not None:
@@ -193,6 +253,8 @@ class Run:
             else:
                 if outcome is not None:
                     await self._hand_over(outcome)
+        # For the next one.
+        self._waiting.put_nowait(None)
 
     async def _hand_over(self, outcome: Outcome) -> None:
         try:
@@ -212,23 +274,11 @@ class Run:
         if isinstance(entry, RejectedImage):
             return self._failure(entry, GaveUpError(entry.error, 0))
         try:
-            result = await self._labelling.label(entry)
+            return await self._labelling.label(entry)
         except GaveUpError as given_up:
-            self._judge(given_up.error)
+            if given_up.error.decision is Decision.STOP:
+                self._end_with(given_up.error)
             return self._failure(entry, given_up)
-        self._outage = 0
-        return result
-
-    def _judge(self, error: ImageTagError) -> None:
-        """Decide what the final error of one image means for the run."""
-        if error.decision is Decision.RECORD:
-            self._outage = 0
-        elif error.decision is Decision.STOP:
-            self._end_with(error)
-        else:
-            self._outage += 1
-            if self._outage >= max(OUTAGE_IMAGES, self._settings.max_in_flight):
-                self._end_with(error)
 
     def _failure(self, entry: Image | RejectedImage, given_up: GaveUpError) -> Failure:
         error = given_up.error

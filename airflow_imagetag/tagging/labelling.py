@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from airflow_imagetag.errors import ImageError, ImageTagError, ThrottledError
+from airflow_imagetag.errors import ImageError, ImageTagError, OutageError, ThrottledError
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import retrying
+from airflow_imagetag.tagging.gate import Gate
 from airflow_imagetag.tagging.lookups import Lookups
 from airflow_imagetag.tagging.outcomes import Counts, Tagger
-from airflow_imagetag.tagging.pace import Gate
 from airflow_imagetag.tagging.reuse import Known, Reuse
 
 THROTTLED_HOLD_SECONDS = 0.5
@@ -49,6 +50,7 @@ class Labelling:
     :param threads: where reading blocks.
     :param counts: the run's counts.
     :param lookups: finds what was paid for equal bytes in an earlier run.
+    :param took: is told how many seconds each successful call took.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Labelling:
         threads: Executor,
         counts: Counts,
         lookups: Lookups | None = None,
+        took: Callable[[float], None] | None = None,
     ) -> None:
+        self._took = took
         self._tagger = tagger
         self._gate = gate
         self._policy = policy
@@ -120,23 +124,36 @@ class Labelling:
 
         async def attempt() -> TagResult:
             nonlocal sent
-            await self._gate.acquire()
+            await self._gate.acquire(is_retry=sent > 0)
             if self._stopping.is_set():
                 raise StoppingError
             self._counts.calls += 1
             self._counts.retries += sent > 0
             sent += 1
-            try:
-                return await self._tagger.call(image, payload)
-            except ImageTagError as error:
-                self._slow_down(error)
-                raise
+            return await self._send(image, payload)
 
         try:
             result = await self._retrying(attempt)
         except ImageTagError as error:
             raise GaveUpError(error, sent, payload.digest) from None
         return replace(result, version=image.version, content_sha256=payload.digest, attempts=sent)
+
+    async def _send(self, image: Image, payload: Payload) -> TagResult:
+        started = time.monotonic()
+        try:
+            result = await self._tagger.call(image, payload)
+        except ImageTagError as error:
+            self._slow_down(error)
+            if outage := self._gate.outage():
+                raise OutageError(f"{outage} The last said: {error.message}") from None
+            raise
+        except BaseException:
+            self._gate.withdrawn()
+            raise
+        self._gate.succeeded()
+        if self._took is not None:
+            self._took(time.monotonic() - started)
+        return result
 
     async def _retrying(self, attempt: Callable[[], Awaitable[retrying.T]]) -> retrying.T:
         return await retrying.retry(attempt, self._policy, self._sleep)
@@ -150,6 +167,7 @@ class Labelling:
         raise StoppingError
 
     def _slow_down(self, error: ImageTagError) -> None:
+        self._gate.failed(error)
         throttled = isinstance(error, ThrottledError)
         self._counts.throttled += throttled
         seconds = retrying.asked_wait_seconds(error) or (THROTTLED_HOLD_SECONDS if throttled else 0)

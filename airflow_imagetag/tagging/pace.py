@@ -1,61 +1,133 @@
-"""When the next request may be sent: the quota, and the service's wish to be left alone."""
+"""When the next request may be sent: the quota, evenly spread, for one process or for many."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Protocol
 
+from airflow_imagetag.errors import QuotaUnavailableError
+from airflow_imagetag.tagging.slowdown import SlowDown
 
-class Limiter(Protocol):
-    """Grants requests at some rate; one process or many may share it."""
+MARGIN = 0.02
+"""Requests are spaced by so much more than the quota asks for: what a network and a busy machine
+take from one space and add to the next must not put a request too many into anybody's second."""
 
-    async def acquire(self) -> None:
-        """Return when one request may be sent."""
+CATCH_UP_SECONDS = 0.01
+"""How late a slot may be used without moving all later ones: the precision of timers."""
+
+LEASE_SECONDS = 0.05
+"""Slots are taken from a shared ledger for so long a time at once: a process that dies takes no
+more with it, and one question to the ledger serves several requests where the quota is large."""
+
+MAX_LEASE = 50
+
+LEASE_TIMEOUT_SECONDS = 60.0
+
+
+class Ledger(Protocol):
+    """Gives out slots, points in time at which one request may be sent, each of them once."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes share it, so that asking it blocks."""
+        ...
+
+    def reserve(self, count: int, interval_seconds: float) -> float:
+        """Return in how many seconds the first of some slots begins.
+
+        :param count: slots to take, one after the other.
+        :param interval_seconds: from the beginning of one to that of the next.
+        """
         ...
 
 
-class Unlimited:
-    """Grants every request at once."""
+class OwnLedger:
+    """The slots of one process.
 
-    async def acquire(self) -> None:
-        """Return at once."""
-
-
-def evenly(requests_per_second: float | None) -> Limiter:
-    """Return a limiter that spaces requests evenly, with no burst at the start of a second.
-
-    :param requests_per_second: None for no limit.
-    """
-    if requests_per_second is None:
-        return Unlimited()
-    from aiolimiter import AsyncLimiter
-
-    return AsyncLimiter(1, 1 / requests_per_second)
-
-
-class Gate:
-    """Holds every worker of a run back, where a limiter alone would let the next one through.
-
-    :param limiter: the quota.
+    :param clock: a clock that does not run backwards.
     """
 
-    def __init__(self, limiter: Limiter) -> None:
-        self._limiter = limiter
-        self._opens_at = 0.0
+    is_shared = False
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = float("-inf")
+
+    def reserve(self, count: int, interval_seconds: float) -> float:
+        """Return in how many seconds the first of some slots begins; below 0 it is late."""
+        now = self._clock()
+        start = max(self._next, now - CATCH_UP_SECONDS)
+        self._next = start + count * interval_seconds
+        return start - now
+
+
+class Pacer:
+    """Grants requests evenly at the quota's rate, with no burst, in the order they ask.
+
+    :param requests_per_second: the quota; None for none.
+    :param ledger: gives out the slots.
+    :param threads: where a shared ledger blocks.
+    """
+
+    def __init__(
+        self,
+        requests_per_second: float | None,
+        ledger: Ledger | None = None,
+        *,
+        threads: Executor | None = None,
+    ) -> None:
+        self._slow_down = SlowDown(requests_per_second)
+        self._ledger: Ledger = OwnLedger() if ledger is None else ledger
+        self._threads = threads
+        # Fair: whoever waits first goes first.
+        self._turn = asyncio.Lock()
+        self._slots: deque[float] = deque()
 
     async def acquire(self) -> None:
-        """Return when one request may be sent."""
+        """Return when one request may be sent.
+
+        :raises QuotaUnavailableError: the shared ledger cannot be asked.
+        """
         loop = asyncio.get_running_loop()
-        while True:
-            # The time may be moved on while it is slept through.
-            while (wait := self._opens_at - loop.time()) > 0:  # noqa: ASYNC110
+        if self._slow_down.rate(loop.time()) is None:
+            self._slow_down.granted(loop.time())
+            return
+        async with self._turn:
+            if not self._slots:
+                await self._lease()
+            # Taken only when its time has come: one who is cancelled leaves it to the next.
+            while self._slots and (wait := self._slots[0] - loop.time()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
-            await self._limiter.acquire()
-            # The service may have asked for a rest while the limiter made us wait.
-            if self._opens_at <= loop.time():
-                return
+            if self._slots:
+                self._slots.popleft()
+        self._slow_down.granted(loop.time())
 
-    def hold(self, seconds: float) -> None:
-        """Let no request through for so many seconds."""
-        opens_at = asyncio.get_running_loop().time() + seconds
-        self._opens_at = max(self._opens_at, opens_at)
+    def throttled(self) -> None:
+        """Take note of an answer that the quota was exceeded: go slower, and recover by and by."""
+        self._slow_down.cut(asyncio.get_running_loop().time())
+
+    async def _lease(self) -> None:
+        loop = asyncio.get_running_loop()
+        rate = self._slow_down.rate(loop.time())
+        if rate is None:
+            return
+        interval = (1 + MARGIN) / rate
+        if self._ledger.is_shared:
+            count = max(1, min(int(rate * LEASE_SECONDS), MAX_LEASE))
+            reserve = self._ledger.reserve
+            try:
+                async with asyncio.timeout(LEASE_TIMEOUT_SECONDS):
+                    delay = await loop.run_in_executor(self._threads, reserve, count, interval)
+            except TimeoutError:
+                raise QuotaUnavailableError(
+                    f"The shared quota has not answered for {LEASE_TIMEOUT_SECONDS:g} seconds."
+                ) from None
+        else:
+            count = 1
+            delay = self._ledger.reserve(count, interval)
+        first = loop.time() + delay
+        self._slots.extend(first + number * interval for number in range(count))

@@ -24,6 +24,7 @@ from airflow_imagetag.service.base import Payload
 from airflow_imagetag.service.caller import Caller
 from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.tagging import engine
+from airflow_imagetag.tagging.circuit import Patience
 from airflow_imagetag.tagging.engine import Run, Settings
 from airflow_imagetag.tagging.outcomes import Outcome
 from airflow_imagetag.tagging.retrying import Policy
@@ -31,6 +32,7 @@ from airflow_imagetag.tagging.stopping import StopSignal
 from airflow_imagetag.testing import Emulator, Faults
 
 QUICK = Policy(max_attempts=4, first_wait_seconds=0.001, max_wait_seconds=0.002)
+SHORT = Patience(first_rest_seconds=0.001, longest_rest_seconds=0.002)
 
 
 class FakeTagger:
@@ -124,7 +126,8 @@ def urls(count: int) -> Iterator[Image]:
 
 def settings(**fields: Any) -> Settings:
     """Return settings without a quota and with quick retries."""
-    return Settings(**{"requests_per_second": None, "retry": QUICK, "max_in_flight": 8} | fields)
+    usual = {"requests_per_second": None, "retry": QUICK, "patience": SHORT, "max_in_flight": 8}
+    return Settings(**usual | fields)
 
 
 def make(
@@ -346,12 +349,14 @@ def test_what_was_answered_before_the_accounts_fault_is_written():
 
 
 def test_an_outage_ends_the_run():
-    """A service that is down is not asked for every image; the last error says so."""
-    tagger = FakeTagger(lambda key, attempt: errors.ConnectionFailedError("down"))
-    sink = FakeSink()
-    error = go(make(urls(10_000), tagger, sink, max_in_flight=4))
-    assert isinstance(error, errors.ConnectionFailedError)
-    assert engine.OUTAGE_IMAGES <= len(sink.failed) <= engine.OUTAGE_IMAGES + 4
+    """A service that is down costs few calls, and the error says for how long it was."""
+    tagger = FakeTagger(lambda key, attempt: errors.ConnectionFailedError("no route"))
+    patience = Patience(first_rest_seconds=0.05, longest_rest_seconds=0.1, outage_seconds=1)
+    error = go(make(urls(10_000), tagger, FakeSink(), max_in_flight=4, patience=patience))
+    assert isinstance(error, errors.OutageError)
+    assert "not answered for 1 seconds" in error.message
+    assert "no route" in error.message
+    assert 12 <= tagger.calls.total() <= 40
 
 
 @pytest.mark.parametrize("between", [None, errors.ImageDecodeError("x")])

@@ -8,7 +8,14 @@ import time
 
 import pytest
 
-from airflow_imagetag.tagging.pace import Gate, Unlimited, evenly
+from airflow_imagetag.tagging.circuit import Patience
+from airflow_imagetag.tagging.gate import Gate
+from airflow_imagetag.tagging.pace import Pacer
+
+
+def new_gate(requests_per_second: float | None = None) -> Gate:
+    """Return a gate with a quota of its own, and nothing that stops it."""
+    return Gate(Pacer(requests_per_second), asyncio.Event(), Patience())
 
 
 def grants(gate: Gate, count: int, *, workers: int = 10) -> list[float]:
@@ -33,7 +40,7 @@ def grants(gate: Gate, count: int, *, workers: int = 10) -> list[float]:
 
 def test_requests_are_spaced_evenly():
     """There is no burst at the start, and the quota is used up."""
-    times = grants(Gate(evenly(50)), 40)
+    times = grants(new_gate(50), 40)
     assert 39 / 50 * 0.98 <= times[-1] < 39 / 50 + 0.5
     for first, last in itertools.combinations(range(40), 2):
         # Between any two grants there is room for those between them; timers are a little early.
@@ -43,15 +50,14 @@ def test_requests_are_spaced_evenly():
 def test_a_slow_quota_is_kept_too():
     """Less than one request a second is a quota as well."""
     started = time.monotonic()
-    times = grants(Gate(evenly(2.5)), 3)
+    times = grants(new_gate(2.5), 3)
     assert times[-1] >= 0.78
     assert time.monotonic() - started < 2
 
 
 def test_no_quota():
     """Without a limit every request is granted at once."""
-    assert isinstance(evenly(None), Unlimited)
-    assert grants(Gate(evenly(None)), 5000)[-1] < 1
+    assert grants(new_gate(), 5000)[-1] < 1
 
 
 def test_a_hold_stops_everyone():
@@ -59,7 +65,7 @@ def test_a_hold_stops_everyone():
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        gate = Gate(Unlimited())
+        gate = new_gate()
         await gate.acquire()
         start = loop.time()
         gate.hold(0.2)
@@ -75,7 +81,7 @@ def test_a_hold_may_be_prolonged_while_it_is_waited_for():
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        gate = Gate(Unlimited())
+        gate = new_gate()
         gate.hold(0.1)
         start = loop.time()
         waiting = asyncio.create_task(gate.acquire())
@@ -100,7 +106,7 @@ def test_a_hold_holds_those_who_wait_for_the_quota():
     async def main() -> None:
         loop = asyncio.get_running_loop()
         turn = Turn()
-        gate = Gate(turn)
+        gate = Gate(turn, asyncio.Event(), Patience())
         waiting = asyncio.create_task(gate.acquire())
         await asyncio.sleep(0)
         start = loop.time()
@@ -117,7 +123,7 @@ def test_a_hold_of_no_time(seconds):
     """A rest of no length changes nothing."""
 
     async def main() -> None:
-        gate = Gate(Unlimited())
+        gate = new_gate()
         gate.hold(seconds)
         async with asyncio.timeout(0.5):
             await gate.acquire()

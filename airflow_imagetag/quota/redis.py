@@ -1,0 +1,73 @@
+"""A ledger of slots in Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_imagetag.errors import ConfigurationError, QuotaUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SOCKET_SECONDS = 5.0
+
+KEPT_MILLISECONDS = 3_600_000
+"""A ledger that nobody has asked for so long is empty again, as all its slots are past."""
+
+# The server's clock counts, so the clocks of the workers need not agree.
+_RESERVE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local start = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
+redis.call('SET', KEYS[1], string.format('%.0f', start + ARGV[1]), 'PX', ARGV[2])
+return string.format('%.0f', start - now)
+"""
+
+
+class RedisLedger:
+    """Slots that all processes share which use the same Redis and name.
+
+    :param conn_id: an Airflow connection of type ``redis``.
+    :param name: names the quota.
+    :raises ConfigurationError: the provider for Redis is not installed.
+    """
+
+    is_shared = True
+
+    def __init__(self, conn_id: str, name: str) -> None:
+        try:
+            from airflow.providers.redis.hooks.redis import RedisHook
+        except ImportError:
+            raise ConfigurationError(
+                f"The quota's connection {conn_id!r} is a Redis: install the extra [redis] of this "
+                "package."
+            ) from None
+        client = RedisHook(redis_conn_id=conn_id).get_conn()  # type: ignore[no-untyped-call]
+        for option in ("socket_timeout", "socket_connect_timeout"):
+            # Without it a server that hangs would hold the run for ever.
+            if not client.connection_pool.connection_kwargs.get(option):
+                client.connection_pool.connection_kwargs[option] = SOCKET_SECONDS
+        self._conn_id = conn_id
+        self._key = f"imagetag:quota:{name}"
+        self._client = client
+        self._script: Callable[..., Any] = client.register_script(_RESERVE)
+
+    def reserve(self, count: int, interval_seconds: float) -> float:
+        """Return in how many seconds the first of some slots begins.
+
+        :raises QuotaUnavailableError: the server does not answer, or refuses.
+        """
+        from redis.exceptions import RedisError
+
+        width = round(count * interval_seconds * 1_000_000)
+        try:
+            return int(self._script(keys=[self._key], args=[width, KEPT_MILLISECONDS])) / 1_000_000
+        except RedisError as error:
+            raise QuotaUnavailableError(
+                f"The shared quota in Redis cannot be asked through connection "
+                f"{self._conn_id!r}: {type(error).__name__}: {error}"
+            ) from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()

@@ -1,0 +1,106 @@
+"""Lets requests through: within the quota, and not while the service rests or is down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from airflow_imagetag.errors import ImageTagError, ThrottledError, TransientError
+from airflow_imagetag.tagging.circuit import Circuit, Patience
+
+log = logging.getLogger(__name__)
+
+SLICE_SECONDS = 0.5
+"""Whoever waits long looks so often whether the run has been asked to end."""
+
+
+class Limiter(Protocol):
+    """Grants requests at some rate; one process or many may share it."""
+
+    async def acquire(self) -> None:
+        """Return when one request may be sent."""
+        ...
+
+    def throttled(self) -> None:
+        """Take note of an answer that the quota was exceeded."""
+        ...
+
+
+class Gate:
+    """Holds every worker of a run back, where a limiter alone would let the next one through.
+
+    :param limiter: the quota.
+    :param stopping: set when nothing more is sent, so that nobody needs to wait.
+    :param patience: with a service that is down.
+    """
+
+    def __init__(self, limiter: Limiter, stopping: asyncio.Event, patience: Patience) -> None:
+        self._limiter = limiter
+        self._stopping = stopping
+        self._opens_at = 0.0
+        self._circuit = Circuit(patience)
+
+    async def acquire(self, *, is_retry: bool = False) -> None:
+        """Return when one request may be sent, or when the run has been asked to end.
+
+        After it, one of ``succeeded``, ``failed`` and ``withdrawn`` is to be called.
+
+        :param is_retry: whether the image was sent before.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            # The time may be moved on while it is slept through.
+            if (wait := self._wait_seconds(loop.time(), is_retry)) > 0:
+                await asyncio.sleep(min(wait, SLICE_SECONDS))
+                continue
+            await self._limiter.acquire()
+            # The service may have asked for a rest while the limiter made us wait.
+            if self._wait_seconds(loop.time(), is_retry) <= 0:
+                self._circuit.sent()
+                return
+
+    def hold(self, seconds: float) -> None:
+        """Let no request through for so many seconds."""
+        opens_at = asyncio.get_running_loop().time() + seconds
+        self._opens_at = max(self._opens_at, opens_at)
+
+    def succeeded(self) -> None:
+        """Take note that the service has answered, whatever it says of the image."""
+        self._circuit.succeeded()
+
+    def withdrawn(self) -> None:
+        """Take note that nothing is known of a request."""
+        self._circuit.withdrawn()
+
+    def failed(self, error: ImageTagError) -> None:
+        """Take note of an error of a call."""
+        if isinstance(error, ThrottledError):
+            self._limiter.throttled()
+        if not isinstance(error, TransientError) or isinstance(error, ThrottledError):
+            # The service is there, and says no.
+            self._circuit.succeeded()
+            return
+        now = asyncio.get_running_loop().time()
+        was_open = self._circuit.is_open
+        self._circuit.failed(now)
+        if self._circuit.is_open and not was_open:
+            log.warning(
+                "The service has failed %d times in a row, the last time with %s; from now on one "
+                "call at a time asks whether it is back",
+                self._circuit.faults,
+                error,
+            )
+
+    def outage(self) -> str | None:
+        """Return what to say of an outage that has lasted for so long that the run should end."""
+        seconds = self._circuit.outage_seconds(asyncio.get_running_loop().time())
+        if seconds is None:
+            return None
+        return (
+            f"The service has not answered for {seconds:.0f} seconds: {self._circuit.faults} calls "
+            "in a row failed, so this run ends here."
+        )
+
+    def _wait_seconds(self, now: float, is_retry: bool) -> float:
+        return max(self._opens_at - now, self._circuit.wait_seconds(now, is_retry=is_retry))
