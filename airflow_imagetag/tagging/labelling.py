@@ -17,9 +17,6 @@ from airflow_imagetag.tagging.lookups import Lookups
 from airflow_imagetag.tagging.outcomes import Counts, Tagger
 from airflow_imagetag.tagging.reuse import Known, Reuse
 
-THROTTLED_HOLD_SECONDS = 0.5
-"""Rest for the whole run after an answer that the quota was exceeded, unless it names a time."""
-
 
 class StoppingError(Exception):
     """The run was asked to end before the image was sent: nothing was paid or lost."""
@@ -168,10 +165,8 @@ class Labelling:
 
     def _slow_down(self, error: ImageTagError) -> None:
         self._gate.failed(error)
-        throttled = isinstance(error, ThrottledError)
-        self._counts.throttled += throttled
-        seconds = retrying.asked_wait_seconds(error) or (THROTTLED_HOLD_SECONDS if throttled else 0)
-        if seconds:
+        self._counts.throttled += isinstance(error, ThrottledError)
+        if seconds := retrying.asked_wait_seconds(error):
             self._gate.hold(seconds)
 
 

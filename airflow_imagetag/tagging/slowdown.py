@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-CUT = 0.5
+CUT = 0.75
 """What is left of the rate after a throttled answer."""
 
 CALM_SECONDS = 1.0
 """Answers to requests that were on their way already say nothing new."""
 
-RECOVERY_PER_SECOND = 0.05
+RECOVERY_PER_SECOND = 0.1
 """Share of the full rate that comes back each second."""
 
 FLOOR = 0.02
