@@ -28,16 +28,12 @@ class Payload:
 class Request:
     """A POST request, ready for any HTTP client.
 
-    Either ``body`` is the whole body, or ``file`` goes as multipart/form-data with ``form`` beside
-    it; the client then sets Content-Type, since the boundary is its own. Header values and bodies
-    hold secrets and images, so they are not shown.
+    Header values and bodies hold secrets and images, so they are not shown.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(default=None, repr=False)
-    form: Mapping[str, str] = field(default_factory=dict, repr=False)
-    file: tuple[str, bytes] | None = field(default=None, repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from airflow_imagetag.models import Label
 from airflow_imagetag.service import answers
 from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Answer, Payload, Reading, Request
+from airflow_imagetag.service.multipart import multipart
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
 """The document limits the whole body of a request to 6 MB."""
@@ -86,12 +87,9 @@ class PictureClassify:
 
     def _multipart(self, account: Account, authorization: str, content: bytes) -> Request:
         _check_size(len(content) + MULTIPART_OVERHEAD_BYTES, "")
-        return Request(
-            url=account.endpoint + self.path,
-            headers={"Authorization": authorization},
-            form={"app_id": account.app_id},
-            file=("image", content),
-        )
+        content_type, body = multipart({"app_id": account.app_id}, "image", content)
+        headers = {"Authorization": authorization, "Content-Type": content_type}
+        return Request(url=account.endpoint + self.path, headers=headers, body=body)
 
     def _base64(self, account: Account, authorization: str, content: bytes) -> Request:
         # Checked before encoding, so that a huge image costs no memory.

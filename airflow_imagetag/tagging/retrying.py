@@ -46,6 +46,30 @@ async def retry(
     :param attempt: one attempt.
     :param sleep: waits so many seconds, or raises to give up.
     """
+    try:
+        return await attempt()
+    except ImageTagError as error:
+        # Most images succeed at once, and for them tenacity would cost more than the call.
+        return await _retry(attempt, error, policy, sleep)
+
+
+async def _retry(
+    attempt: Callable[[], Awaitable[T]],
+    first: ImageTagError,
+    policy: Policy,
+    sleep: Callable[[float], Awaitable[None]],
+) -> T:
+    """Go on after a first attempt that failed.
+
+    :param first: its error.
+    """
+    failed = [first]
+
+    async def replayed() -> T:
+        if failed:
+            raise failed.pop()
+        return await attempt()
+
     spread = wait_random_exponential(
         multiplier=policy.first_wait_seconds, max=policy.max_wait_seconds
     )
@@ -66,7 +90,7 @@ async def retry(
         retry=try_again,
         reraise=True,
     )
-    result: T = await retrying(attempt)
+    result: T = await retrying(replayed)
     return result
 
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.service.account import Account
@@ -49,18 +49,12 @@ def send(session: requests.Session, account: Account, request: Request) -> Answe
     import requests
     import urllib3
 
-    content: dict[str, Any] = {"data": request.body}
-    if request.file is not None:
-        name, image = request.file
-        content = {
-            "data": dict(request.form),
-            "files": {name: (name, image, "application/octet-stream")},
-        }
     proxy = proxy_url(account)
     deadline = time.monotonic() + account.timeout_seconds
     try:
         with session.post(
             request.url,
+            data=request.body,
             headers=dict(request.headers),
             timeout=account.timeout_seconds,
             proxies=None if proxy is None else {"http": proxy, "https": proxy},
@@ -68,7 +62,6 @@ def send(session: requests.Session, account: Account, request: Request) -> Answe
             # A redirect would carry the signature to another host.
             allow_redirects=False,
             stream=True,
-            **content,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status_code, headers, _body(response, deadline))

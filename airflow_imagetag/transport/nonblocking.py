@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-from types import SimpleNamespace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_imagetag.errors import ImageTagError
@@ -20,7 +18,7 @@ from airflow_imagetag.transport.faults import (
 from airflow_imagetag.transport.settings import proxy_url, ssl_context
 
 if TYPE_CHECKING:
-    import aiohttp
+    pass
 
 
 class Connections:
@@ -45,7 +43,6 @@ class Connections:
             timeout=aiohttp.ClientTimeout(total=self._account.timeout_seconds),
             # A cookie of one answer has no meaning for the next image.
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_marks_what_is_sent()],
         )
         return self
 
@@ -60,53 +57,54 @@ class Connections:
         """
         import aiohttp
 
-        sent = asyncio.Event()
+        content = _body_class()(request.body)
         try:
             async with self._session.post(
                 request.url,
-                data=_body(request),
+                data=content,
                 headers=request.headers,
                 proxy=self._proxy,
                 # A redirect would carry the signature to another host.
                 allow_redirects=False,
-                trace_request_ctx=sent,
             ) as response:
                 body = await response.read()
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status, headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The one timeout runs from connecting on, so it alone does not tell what was sent.
-            if isinstance(error, TimeoutError) and not sent.is_set():
+            if isinstance(error, TimeoutError) and not content.is_sent:
                 raise not_connected(self._account, type(error).__name__) from None
             raise _ours(error, self._account) from None
 
 
-def _marks_what_is_sent() -> aiohttp.TraceConfig:
-    """Return what makes a session set each request's event when its first bytes go out."""
-    import aiohttp
+@cache
+def _body_class() -> Any:
+    """Return the class of request bodies; aiohttp is imported when it is needed first."""
+    from aiohttp import payload
 
-    async def mark(_session: object, context: SimpleNamespace, _parameters: object) -> None:
-        context.trace_request_ctx.set()
+    class Body(payload.BytesPayload):
+        """A body in one piece that knows whether it was sent.
 
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_headers_sent.append(mark)
-    return tracing
+        :param value: the bytes.
+        """
 
+        def __init__(self, value: bytes) -> None:
+            # Not that of BytesPayload, which warns of large ones: an image is sent as it is.
+            payload.Payload.__init__(self, value, content_type="application/octet-stream")
+            self._size = len(value)
+            self.is_sent = False
 
-def _body(request: Request) -> Any:
-    import aiohttp
+        async def write(self, writer: Any) -> None:
+            """Send it; by now there is a connection."""
+            self.is_sent = True
+            await super().write(writer)
 
-    if request.file is None:
-        # A file object of the whole body: aiohttp warns of large plain bytes.
-        return io.BytesIO(request.body or b"")
-    form = aiohttp.FormData()
-    for name, value in request.form.items():
-        form.add_field(name, value)
-    name, content = request.file
-    form.add_field(
-        name, io.BytesIO(content), filename=name, content_type="application/octet-stream"
-    )
-    return form
+        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+            """Do the same; aiohttp calls this one from version 3.12 on."""
+            self.is_sent = True
+            await super().write_with_length(writer, content_length)
+
+    return Body
 
 
 def _ours(error: Exception, account: Account) -> ImageTagError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import email
+import email.policy
 import json
+from email.message import Message
 
 import pytest
 
@@ -18,7 +21,7 @@ from airflow_imagetag.errors import (
     MalformedAnswerError,
 )
 from airflow_imagetag.service.account import Account
-from airflow_imagetag.service.base import Answer, Payload
+from airflow_imagetag.service.base import Answer, Payload, Request
 from airflow_imagetag.service.picture_classify import MAX_BODY_BYTES, PictureClassify
 from airflow_imagetag.service.registry import SERVICES
 
@@ -44,7 +47,6 @@ def test_a_url_goes_as_json(account):
         "Content-Type": "application/json",
     }
     assert json.loads(request.body) == {"app_id": "1250000001", "url": url}
-    assert request.file is None
 
 
 @pytest.mark.parametrize("content", [b"\x00", b"\xff\xd8\xff", bytes(range(256)) * 100])
@@ -55,17 +57,42 @@ def test_bytes_go_as_base64(content):
     assert base64.b64decode(document.pop("image"), validate=True) == content
     assert document == {"app_id": "1250000001"}
     assert request.headers["Content-Type"] == "application/json"
-    assert request.file is None
 
 
-def test_bytes_go_as_multipart():
-    """The file part is named image; the boundary, and so Content-Type, is the HTTP client's."""
-    request = build(Payload(content=b"\xff\xd8"))
+def parts_of(request: Request) -> dict[str | None, Message]:
+    """Return the parts of a multipart body by name, as the standard library reads them."""
+    head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + request.body, policy=email.policy.HTTP)
+    assert message.get_content_type() == "multipart/form-data"
+    assert not message.defects
+    return {
+        part.get_param("name", header="content-disposition"): part for part in message.iter_parts()
+    }
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xd8", b"\r\n--\r\n", bytes(range(256)) * 100, b"--" * 5000]
+)
+def test_bytes_go_as_multipart(content):
+    """The file part is named image and holds the very bytes; the app_id stands beside it."""
+    request = build(Payload(content=content))
     assert request.url == "http://gateway:8080/imagetag/picture_classify"
-    assert request.headers == {"Authorization": "the signature"}
-    assert request.form == {"app_id": "1250000001"}
-    assert request.file == ("image", b"\xff\xd8")
-    assert request.body is None
+    assert request.headers["Authorization"] == "the signature"
+    boundary = request.headers["Content-Type"].partition("boundary=")[2].encode()
+    assert request.body.count(b"--" + boundary) == 3
+    parts = parts_of(request)
+    assert set(parts) == {"app_id", "image"}
+    assert parts["app_id"].get_payload().strip() == "1250000001"
+    assert parts["image"].get_filename() == "image"
+    assert parts["image"].get_content_type() == "application/octet-stream"
+    head, _, rest = request.body.rpartition(b"octet-stream\r\n\r\n")
+    assert rest == content + b"\r\n--" + boundary + b"--\r\n"
+
+
+def test_no_two_bodies_have_the_same_boundary():
+    """So nobody who knows one request can make an image that ends the next one early."""
+    built = [build(Payload(content=b"x")) for _ in range(50)]
+    assert len({request.headers["Content-Type"] for request in built}) == 50
 
 
 @BOTH
@@ -91,7 +118,7 @@ def test_the_limit_of_six_megabytes(account, largest):
     """What fits is sent within the limit, one byte more is an error that says 6 MB."""
     assert MAX_BODY_BYTES == 6 * 1024 * 1024
     request = build(Payload(content=b"x" * largest), account)
-    assert len(request.body or b"") <= MAX_BODY_BYTES
+    assert len(request.body) <= MAX_BODY_BYTES
     with pytest.raises(ImageTooLargeError, match="6 MB"):
         build(Payload(content=b"x" * (largest + 2)), account)
 
@@ -101,7 +128,7 @@ def test_base64_advises_multipart():
     content = b"x" * 5_000_000
     with pytest.raises(ImageTooLargeError, match="multipart carries more"):
         build(Payload(content=content), BASE64)
-    assert build(Payload(content=content)).file == ("image", content)
+    assert content in build(Payload(content=content)).body
 
 
 def test_repr_of_a_request_shows_nothing_secret():
