@@ -85,7 +85,7 @@ def test_bytes_go_as_multipart(content):
     assert parts["app_id"].get_payload().strip() == "1250000001"
     assert parts["image"].get_filename() == "image"
     assert parts["image"].get_content_type() == "application/octet-stream"
-    head, _, rest = request.body.rpartition(b"octet-stream\r\n\r\n")
+    _, _, rest = request.body.rpartition(b"octet-stream\r\n\r\n")
     assert rest == content + b"\r\n--" + boundary + b"--\r\n"
 
 
