@@ -214,7 +214,9 @@ def test_stats(client, photograph, small_images):
         hashlib.sha256(photograph).hexdigest(): 2,
         hashlib.sha256(small_images[0]).hexdigest(): 1,
     }
-    assert (stats.in_flight, stats.max_in_flight, stats.signatures_seen) == (0, 1, 1)
+    # A client may have its answer, and ask again, before the server has put the request away.
+    assert stats.in_flight <= 1 <= stats.max_in_flight <= 2
+    assert stats.signatures_seen == 1
     with pytest.raises(TypeError):
         stats.by_code[0] = 7
     with pytest.raises(dataclasses.FrozenInstanceError):
