@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import ConfigurationError
@@ -74,16 +74,17 @@ def announced_images(asset_events: Any) -> list[dict[str, str | None]]:
     :param asset_events: ``triggering_asset_events`` of the run's context.
     """
     images: dict[tuple[Any, Any], dict[str, str | None]] = {}
-    for payload in _payloads(asset_events):
-        for image in payload.get("images", ()):
-            images[image["image_key"], image["version"]] = image
+    for image in _images_of(asset_events or {}):
+        images[image["image_key"], image["version"]] = image
     return list(images.values())
 
 
-def _payloads(asset_events: Any) -> Iterable[Mapping[str, Any]]:
-    for of_one_asset in (asset_events or {}).values():
+def _images_of(asset_events: Mapping[Any, Iterable[Any]]) -> Iterator[dict[str, str | None]]:
+    for of_one_asset in asset_events.values():
         for event in of_one_asset:
             payload = (event.extra or {}).get("payload")
             # Events of other kinds may have started the run as well.
-            if isinstance(payload, Mapping):
-                yield payload
+            found = payload.get("images") if isinstance(payload, Mapping) else None
+            for image in found if isinstance(found, list) else ():
+                if isinstance(image, dict) and {"image_key", "version"} <= image.keys():
+                    yield image

@@ -7,6 +7,13 @@ from typing import Any
 
 from airflow_imagetag.uris import redact
 
+_TEMPLATE_MARKS = ("{{", "{%", "{#")
+
+
+def is_template(text: str) -> bool:
+    """Tell whether a text holds a Jinja template."""
+    return any(mark in text for mark in _TEMPLATE_MARKS)
+
 
 def described(item: Any) -> dict[str, Any]:
     """Return class and set fields of a description, a dataclass, as plain values."""

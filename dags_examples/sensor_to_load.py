@@ -50,6 +50,6 @@ with DAG(
             " SELECT label, count(*) AS photos FROM photo_labels WHERE rank = 1 GROUP BY label"
         )
         print(f"{summary['tagged']} photographs are new")
-        return hook.get_first("SELECT sum(photos) FROM photos_by_label")[0]
+        return int(hook.get_first("SELECT sum(photos) FROM photos_by_label")[0])
 
     load(label.output)

@@ -129,12 +129,17 @@ def _short_folder(config: pytest.Config) -> str:
 
 
 @contextlib.contextmanager
-def postgres_database(config: pytest.Config, patch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """Make a database in PostgreSQL and the connection ``warehouse`` to it."""
+def postgres_database(
+    config: pytest.Config, patch: pytest.MonkeyPatch, template: str = "template1"
+) -> Iterator[Database]:
+    """Make a database in PostgreSQL and the connection ``warehouse`` to it.
+
+    :param template: the database that it is a copy of.
+    """
     server = postgres_server(config)
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with _admin(server) as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     fields = {
         "conn_type": "postgres",
         "host": str(server.pgdata),
@@ -223,6 +228,16 @@ class Bucket:
         for key, body in objects:
             backend.put_object(self.name, key, body)
 
+    def grow_old(self) -> None:
+        """Let all objects have been written an hour ago."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        for key in self.all_keys():
+            stored = backend.get_object(self.name, key)
+            stored.last_modified -= timedelta(hours=1)
+
     def all_keys(self) -> set[str]:
         """Return the keys of all objects."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
@@ -261,14 +276,18 @@ def s3_url_fixture(pytestconfig: pytest.Config) -> str:
     return _moto(pytestconfig)
 
 
-@pytest.fixture(name="bucket")
-def bucket_fixture(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """Give a fresh bucket."""
+@contextlib.contextmanager
+def s3_bucket(config: pytest.Config, patch: pytest.MonkeyPatch, name: str = "") -> Iterator[Bucket]:
+    """Make a bucket and the connection ``aws_default`` to it.
+
+    :param name: of the bucket; one of its own unless it is told.
+    """
     import boto3
     from botocore.config import Config
 
+    s3_url = _moto(config)
     connection_json = s3_connection(s3_url)
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection_json)
+    patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection_json)
     client = boto3.client(
         "s3",
         endpoint_url=s3_url,
@@ -277,10 +296,19 @@ def bucket_fixture(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Buc
         aws_secret_access_key="testSecretAccessKey",
         config=Config(retries={"max_attempts": 1}),
     )
-    name = f"bucket-{os.getpid()}-{next(_numbers)}"
+    name = name or f"bucket-{os.getpid()}-{next(_numbers)}"
     client.create_bucket(Bucket=name)
     yield Bucket(name, client, s3_url, connection_json)
     client.close()
+
+
+@pytest.fixture(name="bucket")
+def bucket_fixture(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
+    """Give a fresh bucket."""
+    with s3_bucket(pytestconfig, monkeypatch) as bucket:
+        yield bucket
 
 
 # -- outcomes and images ----------------------------------------------------------------------

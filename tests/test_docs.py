@@ -4,6 +4,7 @@ An HTML comment right above a block says what is special about it::
 
     <!-- test: not run, needs Spark -->         looked at (Python: compiled), but not run
     <!-- test: run on sqlite, postgresql -->    SQL: run there, against a store that was filled
+    <!-- test: on Airflow 3 -->                 Python: on Airflow 2.11 only compiled
 
 Each block of Python runs in a namespace of its own, in a folder with photographs, against the
 emulator and a warehouse of SQLite.
@@ -26,6 +27,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import airflow
 import pytest
 from databases import (  # noqa: F401 (fixtures)
     database_fixture,
@@ -34,21 +36,28 @@ from databases import (  # noqa: F401 (fixtures)
 )
 
 from airflow_imagetag import errors
+from airflow_imagetag.assets import announced_images
+from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.get_provider_info import get_provider_info
-from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
 from airflow_imagetag.pending import Retag, Status
+from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator
+from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 
+AIRFLOW_2 = airflow.__version__.startswith("2.")
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
     *sorted(path for path in DOCS.rglob("*.md") if "_build" not in str(path)),
 ]
-MARK = re.compile(r"<!-- test: (not run, (?P<reason>.+)|run on (?P<places>.+)) -->")
+MARK = re.compile(
+    r"<!-- test: (not run, (?P<reason>.+)|run on (?P<places>.+)|(?P<airflow>on Airflow 3)) -->"
+)
 FENCE = re.compile(
     r"^(?P<fence>```+)(?P<language>[a-z]+)\n(?P<code>.*?)^(?P=fence)$", re.DOTALL | re.MULTILINE
 )
@@ -64,6 +73,7 @@ class Block:
     code: str
     reason: str | None
     places: tuple[str, ...]
+    needs_airflow_3: bool
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -80,7 +90,12 @@ def blocks(language: str) -> list[Block]:
             places = mark["places"].split(", ") if mark and mark["places"] else ()
             line = text[: match.start()].count("\n") + 2
             reason = mark["reason"] if mark else None
-            found.append(Block(page, line, match["language"], match["code"], reason, tuple(places)))
+            airflow_3 = bool(mark and mark["airflow"])
+            found.append(
+                Block(
+                    page, line, match["language"], match["code"], reason, tuple(places), airflow_3
+                )
+            )
     return [block for block in found if block.language == language]
 
 
@@ -89,7 +104,9 @@ def test_every_mark_is_understood_and_belongs_to_a_block():
     marks = sum(page.read_text().count("<!-- test:") for page in PAGES)
     languages = ("python", "sql")
     used = [block for language in languages for block in blocks(language)]
-    assert marks == sum(bool(block.reason or block.places) for block in used)
+    assert marks == sum(
+        bool(block.reason or block.places or block.needs_airflow_3) for block in used
+    )
 
 
 def without_quota(emulator: Emulator, patch: pytest.MonkeyPatch) -> None:
@@ -120,9 +137,10 @@ def surroundings(
 
 def in_this_place(code: str, folder: Path) -> str:
     """Return an example for the Airflow that is installed, with its dataset in a folder."""
-    code = code.replace(
-        "from airflow.sdk import", "from airflow.providers.common.compat.sdk import"
-    )
+    if AIRFLOW_2:
+        code = code.replace(
+            "from airflow.sdk import", "from airflow.providers.common.compat.sdk import"
+        )
     return re.sub(r"s3://(aws_default@)?lake/labels", f"{folder}/lake", code)
 
 
@@ -162,7 +180,7 @@ def test_python_block_runs(block, surroundings, emulator):
     """An example runs as it stands; bodies of functions know their names, DAGs can be scheduled."""
     code = in_this_place(block.code, surroundings)
     compiled = compile(with_named_dags(code), str(block), "exec")
-    if block.reason:
+    if block.reason or (block.needs_airflow_3 and AIRFLOW_2):
         return
     has_dag = "with DAG(" in code
     if "lake" in code and not has_dag:
@@ -311,13 +329,15 @@ def rows_of(text: str) -> dict[str, list[str]]:
 def parameters(of: Any) -> set[str]:
     """Return the parameters that a class takes itself, and not for its base."""
     own = signature(of.__init__).parameters.values()
-    return {p.name for p in own if p.kind is not p.VAR_KEYWORD} - {"self"}
+    return {p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
 
 
 @pytest.mark.parametrize(
     ("of", "page", "heading"),
     [
         (ImageTagOperator, "operator.md", "## Parameters"),
+        (NewImagesSensor, "waiting.md", "## Parameters"),
+        (NewImagesTrigger, "assets.md", "### Parameters"),
         (SqlImages, "tables.md", "## SqlImages: where the images are"),
         (SqlLabelStore, "tables.md", "## SqlLabelStore: where the labels go"),
         (ObjectStorageImages, "buckets.md", "## ObjectStorageImages: where the images are"),
@@ -349,6 +369,13 @@ def test_pages_say_what_is_templated(of):
     rows = rows_of(section(page, f"## {of.__name__}: where the {title}"))
     said = {name for name in parameters(of) if "(templated)" in rows[name][-1]}
     assert said == set(of.template_fields)
+
+
+def test_the_page_of_the_sensor_says_what_is_templated():
+    """The sensor's own fields, and no others."""
+    rows = rows_of(section("waiting.md", "## Parameters"))
+    said = {name for name, cells in rows.items() if "(templated)" in cells[-1]}
+    assert said == set(NewImagesSensor.template_fields)
 
 
 def test_all_parameters_of_the_operator_are_templated():
@@ -418,6 +445,69 @@ def test_every_output_is_listed(surroundings):
     assert in_first_column(section("operator.md", "### The summary")) == set(summary)
 
 
+def test_what_an_event_holds_is_listed():
+    """Keys of a watcher's payload, of the list that it holds, and counts of an outlet's event."""
+    from airflow_imagetag.models import Image
+    from airflow_imagetag.waiting import events
+
+    payload = events.found([Image("1", "http://e/1.jpg")], is_all=True).payload()
+    listed = in_first_column(section("assets.md", "### Label what was announced"))
+    assert listed == {"status", "count", "images"}
+    assert listed <= set(payload)
+    [shown] = [block for block in blocks("python") if block.code.startswith("[{")]
+    assert set(ast.literal_eval(shown.code)[0]) == set(payload["images"][0])
+    text = section("assets.md", "## Run after labels were written")
+    assert [name for name in OUTLET_COUNTS if f"`{name}`" not in text] == []
+
+
+def test_uris_of_the_stores_are_those_of_the_page():
+    """Each row's store has the URI beside it as its asset's."""
+    lines = section("assets.md", "## Run after labels were written").splitlines()
+    cells = [re.findall(r"`([^`]+)`", line) for line in lines if line.startswith("| `")]
+    stores = {"SqlLabelStore": SqlLabelStore, "ParquetLabelStore": ParquetLabelStore}
+    said = {code: uri for code, *_, uri in cells}
+    assert len(said) == 4
+    assert said == {code: eval(code, stores).asset.uri for code in said}
+
+
+@pytest.mark.skipif(not AIRFLOW_2, reason="Airflow 3 has watchers")
+def test_watching_on_airflow_2_is_refused_as_the_page_says():
+    """The error says what to use in its place."""
+    from airflow_imagetag.assets import watch_images
+
+    with pytest.raises(ConfigurationError, match=r"need Airflow 3\. .*NewImagesSensor"):
+        watch_images("any", images=["http://e/1.jpg"], store=SqlLabelStore("warehouse"))
+
+
+def test_a_run_that_was_started_by_hand_has_no_announced_images():
+    """As the page says, and neither has one that another kind of asset started."""
+    event = types.SimpleNamespace(extra={"tagged": 3})
+    assert announced_images(None) == announced_images({}) == []
+    assert announced_images({"labels": [event]}) == []
+
+
+def test_every_part_of_the_package_has_its_place_in_the_architecture():
+    """Each folder and module, for users and for contributors."""
+    package = ROOT / "airflow_imagetag"
+    parts = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    parts |= {path.stem for path in package.glob("*.py")} - {"__init__"}
+    block = (DOCS / "architecture.md").read_text().partition("## Folders")[2]
+    for text in (block, (ROOT / "CONTRIBUTING.md").read_text().partition("## Architecture")[2]):
+        assert {part for part in parts if not re.search(rf"\b{part}\b", text)} == set()
+    waiting = {path.stem for path in (package / "waiting").glob("*.py")} - {"__init__"}
+    assert waiting == in_first_column(block.partition("## Errors")[0])
+
+
+def test_every_public_module_has_a_reference():
+    """What Airflow lists of the provider, and what a user imports besides."""
+    info = get_provider_info()
+    parts = ("hooks", "operators", "sensors", "triggers")
+    modules = {name for part in parts for item in info[part] for name in item["python-modules"]}
+    modules |= {"airflow_imagetag.assets", "airflow_imagetag.decorators.imagetag"}
+    text = "".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
+    assert {name for name in modules if name not in text} == set()
+
+
 def test_every_error_is_listed():
     """All classes of the tree, and no others."""
 
@@ -457,11 +547,14 @@ def test_every_choice_is_listed():
 
 def test_numbers_of_the_pages_are_those_of_the_code():
     """Limits that the pages give as numbers."""
+    from airflow_imagetag import difference
     from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT
     from airflow_imagetag.sources import content, sql_reader
     from airflow_imagetag.stores import sql_tables
     from airflow_imagetag.tagging import engine, retrying, reuse, sinks
     from airflow_imagetag.transport import download
+    from airflow_imagetag.triggers import imagetag as triggers
+    from airflow_imagetag.waiting import announcing, events
 
     policy = retrying.Policy()
     said = {
@@ -479,6 +572,19 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"of {sql_reader.UNINDEXED_PAGE_ROWS:,} where keys may repeat",
             f"or of {sql_reader.CONTENT_PAGE_ROWS} with `content`",
             f"for up to {sql_tables.RETRY_SECONDS / 60:.0f} minutes",
+        ],
+        "waiting.md": [
+            f"up to {triggers.THREADS} looks at a time",
+            f"over {events.MAX_EVENT_IMAGES} images are new",
+            f"in pages of {sql_reader.PAGE_ROWS:,} ({sql_reader.UNINDEXED_PAGE_ROWS:,} where keys",
+            f"asked for {difference.LOOKUP_ENTRIES} keys at a time",
+        ],
+        "assets.md": [
+            f"| {announcing.MAX_ANNOUNCED:,} announced images",
+            f"still wait {announcing.FIRST_REMINDER.total_seconds() / 60:.0f} minutes after",
+            f"not within {announcing.BEGINS_WITHIN.total_seconds() / 60:.0f} minutes",
+            f"up to {events.MAX_EVENT_IMAGES} images",
+            f"up to {triggers.MAX_PAUSE_SECONDS / 60:.0f} minutes; a watcher",
         ],
         "incremental.md": [f"the latest {reuse.MAX_REMEMBERED:,} digests"],
         "security.md": [

@@ -76,6 +76,7 @@ def class_names(info: dict) -> list[str]:
     return [
         *(item["hook-class-name"] for item in info["connection-types"]),
         *(item["class-name"] for item in info["task-decorators"]),
+        *(item[name] for item in info["asset-uris"] for name in ("handler", "factory")),
     ]
 
 
@@ -114,6 +115,68 @@ def test_every_class_that_is_named_exists(name):
 def test_every_module_that_is_listed_exists(name):
     """Each module that Airflow lists can be imported and says what it is for."""
     assert importlib.import_module(name).__doc__
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_of_the_package_is_listed(part):
+    """Airflow is told of every module with a hook, an operator, a sensor or a trigger."""
+    [item] = get_provider_info()[part]
+    assert item["python-modules"] == [f"airflow_imagetag.{part}.imagetag"]
+
+
+def test_asset_uris_are_declared_under_both_names():
+    """Airflow 2.11 calls datasets what Airflow 3 calls assets."""
+    info = get_provider_info()
+    assert info["asset-uris"] == info["dataset-uris"]
+    assert info["asset-uris"][0]["schemes"] == ["imagetag"]
+
+
+def asset_uri_resources() -> tuple[dict, dict | None]:
+    """Return Airflow's handlers and factories of asset URIs; 2.11 has no factories."""
+    if AIRFLOW_2:
+        from airflow.providers_manager import ProvidersManager
+
+        return ProvidersManager().dataset_uri_handlers, None
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    manager = ProvidersManagerTaskRuntime()
+    return manager.asset_uri_handlers, manager.asset_factories
+
+
+def test_airflow_finds_the_handler_of_our_asset_uris():
+    """Airflow's provider manager has our functions for the scheme ``imagetag``."""
+    from airflow_imagetag.assets import create_asset, sanitize_uri
+
+    handlers, factories = asset_uri_resources()
+    assert handlers["imagetag"] is sanitize_uri
+    assert factories is None or factories["imagetag"] is create_asset
+
+
+def test_an_asset_named_by_its_uri_is_the_stores_own():
+    """However it is written down, it is the same asset."""
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_imagetag.assets import create_asset
+    from airflow_imagetag.stores import SqlLabelStore
+
+    store = SqlLabelStore("warehouse", table="labels", schema="shop")
+    assert Asset("imagetag://warehouse/shop/labels") == store.asset
+    assert Asset("imagetag://warehouse/shop/labels/").uri == store.asset.uri
+    assert create_asset(conn_id="warehouse", table="labels", schema="shop") == store.asset
+
+
+@pytest.mark.parametrize("uri", ["imagetag://warehouse", "imagetag://warehouse/a/b/c"])
+def test_a_uri_that_names_no_label_table_is_refused(uri):
+    """Airflow 3 refuses it, Airflow 2.11 warns; both say how it is written."""
+    from airflow.providers.common.compat.sdk import Asset
+
+    refused = (
+        pytest.warns(UserWarning, match="connection/table")
+        if AIRFLOW_2
+        else pytest.raises(ValueError, match="connection/table")
+    )
+    with refused:
+        Asset(uri)
 
 
 def test_every_integration_is_declared():
@@ -236,6 +299,12 @@ def test_airflow_lists_the_hook(airflow_command):
     assert ours["class"] == "airflow_imagetag.hooks.imagetag.ImageTagHook"
     assert ours["hook_name"] == "Image labels (ImageTag)"
     assert ours["conn_id_attribute_name"] == "imagetag_conn_id"
+
+
+def test_airflow_lists_the_trigger(airflow_command):
+    """``airflow providers triggers`` shows the module."""
+    listed = {row["class"] for row in airflow_command("providers", "triggers")}
+    assert "airflow_imagetag.triggers.imagetag" in listed
 
 
 def test_the_installed_entry_point_is_this_module():

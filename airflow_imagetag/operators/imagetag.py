@@ -116,7 +116,9 @@ class ImageTagOperator(ImagesTemplating):
         fetch: str = "service",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**_with_outlet(kwargs, store))
+        # Airflow keeps what it was told under this name, and hands it on to nobody.
+        is_mapped = getattr(self, "_BaseOperator__from_mapped", False)
+        super().__init__(**(kwargs if is_mapped else _with_outlet(kwargs, store)))
         self.images = as_images(images)
         self.store = as_store(store)
         self.retag = retag
@@ -240,7 +242,7 @@ def _with_outlet(kwargs: dict[str, Any], store: LabelStore | None) -> dict[str, 
     Not for a mapped task: Airflow takes the outlets of such a one from ``partial`` alone, and
     refuses an event of any other.
     """
-    if not isinstance(store, LabelStore) or store.is_template or "_airflow_from_mapped" in kwargs:
+    if not isinstance(store, LabelStore) or store.is_template:
         return kwargs
     outlets = kwargs.get("outlets") or []
     outlets = list(outlets) if isinstance(outlets, (list, tuple)) else [outlets]

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_imagetag.descriptions import is_template
 from airflow_imagetag.errors import ConfigurationError, StorageError, error_named
 from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID
 from airflow_imagetag.sources.base import ImageSource
@@ -55,7 +56,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
     :param retag: ``changed`` or ``never``, as the operator that labels them has it. (templated)
     :param deferrable: wait in the triggerer, without a worker.
     :param start_from_trigger: with ``deferrable``, do not even start on a worker: the first look is
-        the triggerer's.
+        the triggerer's. On Airflow 2.11 it has no effect where a parameter holds a template.
     :return: a list of dicts with ``image_key``, ``image_uri`` and ``version``.
     :raises ConfigurationError: something is wrong that waiting does not mend.
     """
@@ -189,8 +190,11 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
     def _question(self) -> Question:
         from airflow_imagetag.hooks.settings import allowed_local_folders
         from airflow_imagetag.sources.object_storage import ObjectStorageImages
-        from airflow_imagetag.waiting.lookout import parse_question
+        from airflow_imagetag.waiting.lookout import parse_count, parse_question
 
+        # Here and not only at a look, whose faults silent_fail takes for ones that may pass.
+        for name in ("min_images", "max_images"):
+            parse_count(name, getattr(self, name))
         source = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
         if isinstance(source, ObjectStorageImages):
             source.check_folder([*allowed_local_folders(), *source.literal_folders()])
@@ -204,7 +208,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         )
 
     def _result(self, images: Sequence[Image], max_images: int) -> list[dict[str, str | None]]:
-        from airflow_imagetag.waiting.packing import as_plain, hides_secret
+        from airflow_imagetag.waiting.packing import as_plain, lacks_something
 
         taken = images[:max_images]
         if len(images) > max_images:
@@ -216,11 +220,12 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             )
         else:
             self.log.info("%d new images", len(taken))
-        if hidden := sum(map(hides_secret, taken)):
+        if lacking := sum(map(lacks_something, taken)):
             self.log.warning(
-                "The URIs of %d images hold a signature or password, which no XCom may hold. Give "
-                "the operator the source itself: images=..., store=...",
-                hidden,
+                "%d images cannot be read by what an XCom may hold: their URIs need a signature or "
+                "password, or they are bytes. Give the operator the source itself: images=..., "
+                "store=...",
+                lacking,
             )
         return [as_plain(image) for image in taken]
 
@@ -244,7 +249,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
 
     def _trigger_kwargs(self) -> dict[str, Any]:
         return {
-            **{name: getattr(self, name) for name in type(self).template_fields},
+            **{name: getattr(self, name) for name in NewImagesSensor.template_fields},
             "poke_interval": self.poke_interval,
             "exponential_backoff": self.exponential_backoff,
             "max_wait": self.max_wait,
@@ -252,7 +257,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         }
 
     def _start_from_trigger(self) -> None:
-        from airflow.triggers.base import StartTriggerArgs
+        from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
         from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 
@@ -262,6 +267,9 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
                 "is not known before a worker runs."
             )
         path, kwargs = NewImagesTrigger(**self._trigger_kwargs()).serialize()
+        if is_template(str(kwargs)) and not hasattr(BaseTrigger, "render_template_fields"):
+            # Only a worker can render them, as on Airflow 2.
+            return
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=path,
             trigger_kwargs=kwargs,

@@ -90,11 +90,13 @@ class SqlReader:
 
     def _images(self, rows: sa.FromClause, window: Window | None) -> Iterator[Image]:
         statement = self._page_statement(rows, with_content=False)
-        name = self._source.uri or self._source.content
-        present: Any = rows.c[name].is_not(None) if name else sa.true()
+        # A NULL is not unequal to anything, so it is left out as well.
         if self._source.uri:
-            present &= sa.func.trim(sa.cast(rows.c[self._source.uri], sa.String)) != ""
-        statement = statement.where(present)
+            uri_text = sa.cast(rows.c[self._source.uri], sa.String)
+            statement = statement.where(sa.func.trim(uri_text) != "")
+        elif self._source.content:
+            empty = sa.literal(b"", sa.LargeBinary)
+            statement = statement.where(rows.c[self._source.content] != empty)
         if window is not None and self._source.version:
             statement = statement.where(self._lies_in(window, rows.c[self._source.version]))
         for row in self._pages(rows, statement, self._page_size(rows, with_content=False)):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, ClassVar
 
+from airflow_imagetag.descriptions import is_template
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.shards import Shard
@@ -24,7 +25,6 @@ from airflow_imagetag.sources.items import (
 from airflow_imagetag.uris import is_local, redact
 
 _SHOWN_ITEMS = 10
-_TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 
 class ValueImages(ImageSource):
@@ -198,7 +198,7 @@ def _rows(frame: Any, key_column: str, uri_column: str) -> Iterator[dict[str, An
 
 def _render(value: Any, render: Callable[[str], Any]) -> Any:
     if isinstance(value, str):
-        return render(value) if any(mark in value for mark in _TEMPLATE_MARKS) else value
+        return render(value) if is_template(value) else value
     if isinstance(value, (list, tuple)):
         return [_render(item, render) for item in value]
     if isinstance(value, dict):

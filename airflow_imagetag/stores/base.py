@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_imagetag.descriptions import as_text
+from airflow_imagetag.descriptions import as_text, is_template
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.pending import Condition, Rule, Stored
@@ -25,6 +25,10 @@ class OpenStore(ABC):
     @abstractmethod
     def refresh(self) -> None:
         """Take note of what other writers have written since the store was opened."""
+
+    @abstractmethod
+    def rest(self) -> None:
+        """Give connections back for a while; the next question opens them again."""
 
     @abstractmethod
     def check_writable(self) -> None:
@@ -132,7 +136,7 @@ class LabelStore(ABC):
     @property
     def is_template(self) -> bool:
         """Whether a field holds a template."""
-        return any("{{" in str(getattr(self, name)) for name in self.template_fields)
+        return any(is_template(str(getattr(self, name))) for name in self.template_fields)
 
     def __repr__(self) -> str:
         # Airflow 2 keeps this text where Airflow 3 keeps what serialize() returns.

@@ -141,6 +141,9 @@ class OpenParquetStore(OpenStore):
         """Take note of the parts that other writers have added."""
         self.load()
 
+    def rest(self) -> None:
+        """Do nothing: files are open only while they are read."""
+
     def check_writable(self) -> None:
         """Write a file and remove it.
 

@@ -56,8 +56,9 @@ def open_tables(
         raise ConfigurationError(f"table={table!r} and schema={schema!r} disagree; keep one.")
     engine = engine_of(conn_id)
     try:
-        store = OpenSqlStore(engine, name, schema or in_name, to_write=to_write)
-        store.prepare(f"connection {conn_id!r}")
+        place = f"connection {conn_id!r}"
+        store = OpenSqlStore(engine, name, schema or in_name, place=place, to_write=to_write)
+        store.prepare()
         yield store
     finally:
         engine.dispose()
@@ -69,34 +70,42 @@ class OpenSqlStore(OpenStore):
     :param engine: the database.
     :param table: name of the labels table.
     :param schema: schema of both tables.
+    :param place: names the database in messages.
     :param to_write: False for one that is only asked.
     """
 
     def __init__(
-        self, engine: sa.Engine, table: str, schema: str | None = None, *, to_write: bool = True
+        self, engine: sa.Engine, table: str, schema: str | None, *, place: str, to_write: bool
     ) -> None:
         self._engine = engine
+        self._place = place
         self._to_write = to_write
         self._is_missing = False
         self._writing = engine.execution_options(writes=True)
         self._images, self._labels = tables(table, schema)
 
     def refresh(self) -> None:
-        """Do nothing: the database is asked anew each time."""
+        """Look whether tables that were missing are there; the database is asked anew each time."""
+        if self._is_missing:
+            self.prepare()
 
-    def prepare(self, place: str) -> None:
+    def rest(self) -> None:
+        """Close the connections that are kept for the next question, which opens its own."""
+        self._engine.dispose()
+
+    def prepare(self) -> None:
         """Create the tables, or check those that exist.
 
-        :param place: names the database in messages.
         :raises ConfigurationError: says what does not fit.
         :raises StorageError: the database cannot be reached.
         """
         try:
             if self._to_write:
                 self._create()
-            elif not self._is_there():
-                self._is_missing = True
-                return
+            else:
+                self._is_missing = not self._is_there()
+                if self._is_missing:
+                    return
             problems = [
                 f"{table.fullname}: {problem}"
                 for table in (self._images, self._labels)
@@ -105,12 +114,13 @@ class OpenSqlStore(OpenStore):
         except sa_exc.DBAPIError as error:
             kind = StorageError if may_pass(error) else ConfigurationError
             raise kind(
-                f"The label tables cannot be created or read through {place}: {reason_of(error)}"
+                f"The label tables cannot be created or read through {self._place}: "
+                f"{reason_of(error)}"
             ) from None
         if problems:
             raise ConfigurationError(
-                f"The label tables in {place} do not fit: {'; '.join(problems)}. Mend them, or "
-                "name another table."
+                f"The label tables in {self._place} do not fit: {'; '.join(problems)}. Mend them, "
+                "or name another table."
             )
 
     def _create(self) -> None:
@@ -122,8 +132,12 @@ class OpenSqlStore(OpenStore):
                 self._images.metadata.create_all(self._engine)
 
     def _is_there(self) -> bool:
+        # Both: a writer may be between the two.
         inspector = sa.inspect(self._engine)
-        return inspector.has_table(self._images.name, schema=self._images.schema)
+        return all(
+            inspector.has_table(table.name, schema=table.schema)
+            for table in (self._images, self._labels)
+        )
 
     def check_writable(self) -> None:
         """Write a row to each table and take it back.

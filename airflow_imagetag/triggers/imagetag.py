@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -34,8 +35,14 @@ from airflow_imagetag.waiting.lookout import (
     parse_question,
     parse_seconds,
 )
-from airflow_imagetag.waiting.memories import SENDER, WatchMemory, watch_memory
-from airflow_imagetag.waiting.packing import Packed, hides_secret, pack, unpack_source, unpack_store
+from airflow_imagetag.waiting.memories import WatchMemory, watch_memory
+from airflow_imagetag.waiting.packing import (
+    Packed,
+    lacks_something,
+    pack,
+    unpack_source,
+    unpack_store,
+)
 
 if TYPE_CHECKING:
     from airflow_imagetag.waiting.lookout import Question
@@ -62,10 +69,13 @@ class NewImagesTrigger(BaseEventTrigger):
 
         Asset("photos", watchers=[AssetWatcher(name="new", trigger=NewImagesTrigger(...))])
 
-    For an asset, images that were announced once are not announced again, unless they change: the
-    asset state store of Airflow 3.3 remembers them across restarts; on Airflow 3.0 to 3.2 the
-    triggerer's process does. At most 4,000 announced images wait for labels at a time; further
-    ones are announced when runs have labelled those. Each event carries up to 100 images.
+    For an asset, images that were announced are not announced again, unless they change: the asset
+    state store of Airflow 3.3 remembers them across restarts; on Airflow 3.0 to 3.2 the triggerer's
+    process does. One announcement at a time, of up to 500 images: the next is made when
+    the run that it started has labelled the first of them, or has not for ten minutes. What still
+    waits half an hour after it is announced again, then after an hour, and so on up to a day. At
+    most 4,000 announced images wait for labels; further ones are announced when runs have labelled
+    some.
 
     :param images: a source, ``SqlImages`` or ``ObjectStorageImages``, or a list as the operator
         takes it.
@@ -139,14 +149,10 @@ class NewImagesTrigger(BaseEventTrigger):
         return path, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield the event; for an asset, as many as the new images need."""
+        """Wait, and yield the event."""
         memory = watch_memory(self, self._watch_key())
-        if memory is None:
-            told = [await self._wait()]
-        else:
-            told = await self._watch(memory)
-        for event in told:
-            yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
+        event = await (self._wait() if memory is None else self._watch(memory))
+        yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> events.Event:
         """Return what a waiting task is to be told."""
@@ -195,7 +201,7 @@ class NewImagesTrigger(BaseEventTrigger):
             self.log.warning("Cannot look for new images now, trying again later: %s", error)
         return NOTHING
 
-    async def _watch(self, memory: WatchMemory) -> list[events.Event]:
+    async def _watch(self, memory: WatchMemory) -> events.Event:
         """Return what an asset is to be told."""
         faults = 0
         while True:
@@ -208,7 +214,7 @@ class NewImagesTrigger(BaseEventTrigger):
                 self.log.exception("Watching for new images failed; again in %.0f s", seconds)
                 await asyncio.sleep(seconds)
 
-    async def _watch_until_fault(self, memory: WatchMemory) -> list[events.Event]:
+    async def _watch_until_fault(self, memory: WatchMemory) -> events.Event:
         lookout = Lookout(self._watch_question())
         looks = 0
         try:
@@ -238,8 +244,7 @@ class NewImagesTrigger(BaseEventTrigger):
             announce,
             memory=memory,
             min_images=parse_count("min_images", self.min_images),
-            max_images=parse_count("max_images", self.max_images),
-            sender=SENDER,
+            max_images=min(parse_count("max_images", self.max_images), events.MAX_EVENT_IMAGES),
             now=now,
         )
         announcement = lookout.ask(choose, now)
@@ -251,18 +256,16 @@ class NewImagesTrigger(BaseEventTrigger):
             )
         return announcement
 
-    def _announced(self, images: Sequence[Image]) -> list[events.Event]:
-        hidden = sum(map(hides_secret, images))
-        if hidden:
+    def _announced(self, images: Sequence[Image]) -> events.Event:
+        if lacking := sum(map(lacks_something, images)):
             self.log.warning(
-                "The URIs of %d images hold a signature or password, which no event may hold. Give "
-                "the operator the source itself: images=..., store=...",
-                hidden,
+                "%d images cannot be read by what an event may hold: their URIs need a signature "
+                "or password, or they are bytes. Give the operator the source itself: images=..., "
+                "store=...",
+                lacking,
             )
         self.log.info("Announcing %d new images", len(images))
-        size = events.MAX_EVENT_IMAGES
-        batches = (images[start : start + size] for start in range(0, len(images), size))
-        return [events.found(batch, is_all=True) for batch in batches]
+        return events.found(images, is_all=True)
 
     async def _pause(self, looks: int, now: datetime, deadline: datetime | None) -> None:
         seconds = wait_seconds(
@@ -322,8 +325,22 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS, thread_name_prefix="imagetag-look")
 
 
+@cache
+def _leave_to_collector_what_is_new() -> None:
+    """Have Python's garbage collector pass over what is there now, all loaded modules above all.
+
+    Looks make garbage, and at each full collection the event loop stands still; over all of Airflow
+    that takes a quarter of a second.
+    """
+    gc.freeze()
+
+
 async def _in_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads(), work)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_threads(), work)
+    finally:
+        # By the first look all is loaded that the others use.
+        _leave_to_collector_what_is_new()
 
 
 def _close(lookout: Lookout) -> None:

@@ -1,11 +1,17 @@
 """Which waiting images an asset watcher still has to announce. Pure decisions, no I/O.
 
-A watcher remembers the images that it has announced as long as they wait for their labels. The
-memory is kept before an announcement is sent, marked as under way, because the process may be
-killed between the two: the next one cannot know whether the announcement arrived. If it did, the
-run that it started soon labels the images; if they still wait after a while, they are announced
-again. So none is lost, and none is announced twice but where a run takes longer than that while,
-and the triggerer was killed at this moment.
+A watcher remembers the images that it has announced as long as they wait for their labels, and
+does not announce them again. It notes an announcement before it sends it, since its process may be
+killed between the two.
+
+Airflow starts one run for all events that came since the last run, up to the first that its
+scheduler has not looked at yet: those after that one wait until another comes. So there is one
+announcement at a time: the next is made when an image of the last one waits no more, which shows
+that a run has begun, or when none has begun for a while.
+
+An announcement may come to nothing all the same: lost with the process, overtaken in the scheduler,
+or its run failed. So images that still wait long after it are announced again, and each time it
+takes twice as long.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -24,8 +30,13 @@ MAX_ANNOUNCED = 4_000
 """Announced images that may wait for labels at a time: their digests fit the 64 KB that Airflow
 advises for a value of the asset state store."""
 
-DOUBT = timedelta(minutes=10)
-"""How long an announcement that may have been lost is given the benefit of the doubt."""
+BEGINS_WITHIN = timedelta(minutes=10)
+"""How long the run that an announcement starts may take until it labels its first image."""
+
+FIRST_REMINDER = timedelta(minutes=30)
+"""How long after the first announcement images that still wait are announced again."""
+
+LONGEST_REMINDER = timedelta(days=1)
 
 DIGEST_BYTES = 9
 """Of the digest that stands for an image; two of 4,000 images never have the same by chance."""
@@ -33,73 +44,76 @@ DIGEST_BYTES = 9
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An announcement that may have arrived.
+    """An announcement of images that wait for their labels.
 
-    :param digests: of its images.
-    :param sender: names the process that sent it.
-    :param sent_at: when it did.
+    :param digests: of those that still do.
+    :param sent_at: when it was sent.
+    :param times: how often they have been announced.
+    :param is_picked_up: whether some of its images wait no more.
     """
 
     digests: frozenset[str]
-    sender: str
     sent_at: datetime
+    times: int = 1
+    is_picked_up: bool = False
 
-    def is_doubtful(self, now: datetime) -> bool:
-        """Tell whether it may still have arrived, although nobody can say so."""
-        return now - self.sent_at < DOUBT
+    def only(self, digests: Set[str]) -> Sent:
+        """Return the announcement of these of its images: the others wait no more."""
+        left = self.digests & digests
+        is_picked_up = self.is_picked_up or len(left) < len(self.digests)
+        return replace(self, digests=left, is_picked_up=is_picked_up)
+
+    def is_awaited(self, now: datetime) -> bool:
+        """Tell whether the run that it started may still be about to begin."""
+        return not self.is_picked_up and now - self.sent_at < BEGINS_WITHIN
+
+    def is_due(self, now: datetime) -> bool:
+        """Tell whether its images are to be announced again."""
+        pause = min(FIRST_REMINDER * (1 << min(self.times - 1, 16)), LONGEST_REMINDER)
+        return now - self.sent_at >= pause
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What a watcher remembers.
 
-    :param announced: digests of images whose announcement has arrived.
-    :param under_way: announcements that may have arrived.
+    :param sent: the announcements that have images left, the earliest first.
     """
 
-    announced: frozenset[str] = frozenset()
-    under_way: tuple[Sent, ...] = ()
+    sent: tuple[Sent, ...] = ()
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of all images that are not to be announced again."""
-        return self.announced.union(*(sent.digests for sent in self.under_way))
-
-    def settled(self, *, sender: str, now: datetime) -> Memory:
-        """Return the memory with what is known now of the announcements under way.
-
-        :param sender: names the process that asks; what it sent itself has arrived, since Airflow
-            starts a watcher anew only after it has kept the event of the last one.
-        :param now: the time.
-        """
-        arrived = (sent.digests for sent in self.under_way if sent.sender == sender)
-        doubtful = (
-            sent for sent in self.under_way if sent.sender != sender and sent.is_doubtful(now)
-        )
-        return Memory(self.announced.union(*arrived), tuple(doubtful))
+        """Of all images that were announced and still wait."""
+        return frozenset().union(*(sent.digests for sent in self.sent))
 
     def only(self, digests: Set[str]) -> Memory:
         """Return the memory of these images."""
-        kept = (
-            Sent(sent.digests & digests, sent.sender, sent.sent_at)
-            for sent in self.under_way
-            if sent.digests & digests
-        )
-        return Memory(self.announced & digests, tuple(kept))
+        kept = (sent.only(digests) for sent in self.sent)
+        return Memory(tuple(sent for sent in kept if sent.digests))
 
-    def dump(self) -> dict[str, Any]:
+    def resent(self, digests: Set[str], now: datetime) -> Memory:
+        """Return the memory after these images were announced, again or for the first time."""
+        kept = [replace(sent, digests=sent.digests - digests) for sent in self.sent]
+        again = [
+            Sent(sent.digests & digests, now, sent.times + 1)
+            for sent in self.sent
+            if sent.digests & digests
+        ]
+        first = Sent(frozenset(digests - self.digests), now)
+        return Memory(tuple(sent for sent in (*kept, *again, first) if sent.digests))
+
+    def dump(self) -> list[dict[str, Any]]:
         """Return the memory as JSON values; ``load`` reads them."""
-        return {
-            "announced": _join(self.announced),
-            "under_way": [
-                {
-                    "digests": _join(sent.digests),
-                    "sender": sent.sender,
-                    "sent_at": sent.sent_at.isoformat(),
-                }
-                for sent in self.under_way
-            ],
-        }
+        return [
+            {
+                "digests": "".join(sorted(sent.digests)),
+                "sent_at": sent.sent_at.isoformat(),
+                "times": sent.times,
+                "is_picked_up": sent.is_picked_up,
+            }
+            for sent in self.sent
+        ]
 
     @classmethod
     def load(cls, value: Any) -> Memory:
@@ -107,16 +121,20 @@ class Memory:
 
         :raises ValueError: the value was not made by ``dump``.
         """
+        if not isinstance(value, list):
+            raise ValueError(f"It is not what a watcher keeps, but a {type(value).__name__}")
         try:
-            under_way = (
-                Sent(
-                    _split(sent["digests"]),
-                    str(sent["sender"]),
-                    datetime.fromisoformat(sent["sent_at"]),
+            return cls(
+                tuple(
+                    Sent(
+                        _split(sent["digests"]),
+                        _moment(sent["sent_at"]),
+                        int(sent["times"]),
+                        bool(sent["is_picked_up"]),
+                    )
+                    for sent in value
                 )
-                for sent in value["under_way"]
             )
-            return cls(_split(value["announced"]), tuple(under_way))
         except (KeyError, TypeError) as error:
             raise ValueError(f"It is not what a watcher keeps: {error!r}") from None
 
@@ -141,7 +159,6 @@ def announce(
     *,
     min_images: int,
     max_images: int,
-    sender: str,
     now: datetime,
 ) -> Announcement:
     """Choose what to announce of the images that wait for labels.
@@ -150,32 +167,35 @@ def announce(
 
     :param waiting: the new images; an image whose version changed is another one.
     :param memory: what was announced before.
-    :param min_images: announces nothing below so many.
+    :param min_images: announces nothing below so many, but what it has announced before.
     :param max_images: announces so many at most.
-    :param sender: names this process.
     :param now: the time.
     """
-    memory = memory.settled(sender=sender, now=now)
     known = memory.digests
+    due = frozenset().union(*(sent.digests for sent in memory.sent if sent.is_due(now)))
     seen: set[str] = set()
+    again: dict[str, Image] = {}
     fresh: dict[str, Image] = {}
+    new = 0
     for image in waiting:
         digest = digest_of(image)
         if digest in known:
             seen.add(digest)
-        elif len(fresh) < max_images:
-            fresh[digest] = image
-        # What is no longer seen has its labels; to know that takes a look at every image.
-        if len(fresh) == max_images and len(seen) == len(known):
+        else:
+            new += 1
+        group = again if digest in due else fresh
+        if (digest in due or digest not in known) and len(group) < max_images:
+            group[digest] = image
+        # What is no longer seen waits no more; to know that takes a look at every image.
+        if new >= max(min_images, max_images) and len(seen) == len(known):
             break
     kept = memory.only(seen)
-    chosen = dict(islice(fresh.items(), MAX_ANNOUNCED - len(seen)))
-    is_held_back = len(chosen) < len(fresh)
-    if len(chosen) < min(min_images, max_images):
-        return Announcement((), kept, is_held_back)
-    sent = Sent(frozenset(chosen), sender, now)
-    memory = Memory(kept.announced, (*kept.under_way, sent))
-    return Announcement(tuple(chosen.values()), memory, is_held_back)
+    room = MAX_ANNOUNCED - len(seen)
+    first = dict(islice(fresh.items(), room)) if new >= min_images else {}
+    chosen = dict(islice((again | first).items(), max_images))
+    if not chosen or any(sent.is_awaited(now) for sent in kept.sent):
+        return Announcement((), kept, new > room)
+    return Announcement(tuple(chosen.values()), kept.resent(set(chosen), now), new > room)
 
 
 def digest_of(image: Image) -> str:
@@ -185,8 +205,11 @@ def digest_of(image: Image) -> str:
     return base64.b64encode(digest).decode()
 
 
-def _join(digests: Iterable[str]) -> str:
-    return "".join(sorted(digests))
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone")
+    return moment
 
 
 def _split(text: str) -> frozenset[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from datetime import datetime, timedelta
 
+MIN_WAIT_SECONDS = 0.1
+"""A trigger that never waits would keep the triggerer busy with nothing else."""
+
 MAX_WAIT_SECONDS = 24 * 3600.0
 
 
@@ -47,7 +50,7 @@ def wait_seconds(
     :param is_exponential: whether each wait is twice as long as the one before.
     :param max_wait: seconds of a wait at most.
     """
-    seconds = poke_interval
+    seconds = max(poke_interval, MIN_WAIT_SECONDS)
     if is_exponential:
         # Beyond so many doublings every wait is the longest one.
         seconds = max(poke_interval, 1.0) * 2.0 ** min(looks - 1, 40)

@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.models import Image
-from airflow_imagetag.waiting.packing import as_plain, hides_secret
+from airflow_imagetag.waiting.packing import as_plain, lacks_something
 
-MAX_EVENT_IMAGES = 100
-"""Airflow keeps events in its database and writes them to a log line each: some 20 KB."""
+MAX_EVENT_IMAGES = 500
+"""Airflow keeps events in its database and writes them to a log line each: some 75 KB."""
 
 READY, TIMED_OUT, FAILED = "success", "timeout", "error"
 
@@ -47,7 +47,7 @@ def found(images: Sequence[Image], *, is_all: bool) -> Event:
     :param is_all: whether there are no more.
     """
     shown = tuple(images[:MAX_EVENT_IMAGES])
-    is_complete = is_all and len(shown) == len(images) and not any(map(hides_secret, shown))
+    is_complete = is_all and len(shown) == len(images) and not any(map(lacks_something, shown))
     return Event(READY, len(images), tuple(map(as_plain, shown)), is_complete)
 
 

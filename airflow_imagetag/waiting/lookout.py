@@ -126,7 +126,7 @@ def parse_count(name: str, value: Any) -> int:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not (number >= 1 and number == math.floor(number) and number < math.inf):
+    if not (1 <= number < math.inf and number == math.floor(number)):
         raise ConfigurationError(f"{name} must be a whole number from 1, not {value!r}.")
     return int(number)
 
@@ -177,7 +177,12 @@ class Lookout:
         :param limit: how many it takes at most.
         """
         with self._lock:
-            return take(self._images(now, limit))
+            try:
+                return take(self._images(now, limit))
+            finally:
+                # A hundred waiting triggers must not keep a hundred connections.
+                if self._opened is not None:
+                    self._opened.rest()
 
     def _images(self, now: datetime, limit: int | None) -> Iterator[Image]:
         question = self._question

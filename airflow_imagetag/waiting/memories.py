@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from typing import Any, Protocol
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.waiting.announcing import Memory
 
 log = logging.getLogger(__name__)
-
-SENDER = uuid.uuid4().hex
-"""Names this process: another one, after a restart, cannot know what this one has sent."""
 
 _remembered: dict[str, Memory] = {}
 

@@ -25,6 +25,11 @@ def pack(item: ImageSource | LabelStore) -> Packed:
     packed: Packed = {"type": f"{type(item).__module__}.{type(item).__qualname__}"}
     if isinstance(item, ValueImages):
         images = [entry for entry in item.entries() if isinstance(entry, Image)]
+        if any(image.uri is None for image in images):
+            raise ConfigurationError(
+                "Images that are given as bytes cannot be handed to a trigger. Give their URIs, or "
+                "a source."
+            )
         # With signatures: Airflow encrypts what a trigger keeps.
         return packed | {"value": [as_plain(image) | {"image_uri": image.uri} for image in images]}
     kind: Any = type(item)
@@ -85,6 +90,6 @@ def as_plain(image: Image) -> dict[str, str | None]:
     }
 
 
-def hides_secret(image: Image) -> bool:
-    """Tell whether the image as plain values lacks what its URI needs, such as a signature."""
-    return image.uri != image.display_uri
+def lacks_something(image: Image) -> bool:
+    """Tell whether the plain values do not suffice to read the image: it has a secret, or bytes."""
+    return image.uri is None or image.uri != image.display_uri

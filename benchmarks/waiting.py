@@ -1,0 +1,117 @@
+"""How fast and in how much memory the sensor finds the few new rows of a large table.
+
+A PostgreSQL table of images of which all but a few are labelled, in the same database. Each look is
+a process of its own, as a task is; the sensor's first look and a second one, in the same process,
+are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from warehouse import warehouse
+
+ROWS = 1_000_000
+NEW = 10
+SETTINGS = ("a table", "a query", "nothing new")
+
+
+def main() -> int:
+    """Measure, print a table and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of the table")
+    parser.add_argument("--work", help="internal: look once in this setting", default=None)
+    arguments = parser.parse_args()
+    if arguments.work:
+        print(json.dumps(_look(arguments.work)))
+        return 0
+    with warehouse() as (database, environment):
+        _fill(database, arguments.rows)
+        print(f"{arguments.rows:,} rows, {NEW} of them new; seconds, and MB above the start")
+        print(f"{'setting':24}{'found':>7}{'first look':>12}{'second':>9}{'peak MB':>9}")
+        for setting in SETTINGS:
+            if setting == "nothing new":
+                _label(database)
+            command = [sys.executable, str(Path(__file__).resolve()), "--work", setting]
+            done = subprocess.run(
+                command, env=environment, check=False, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise SystemExit(done.stdout + done.stderr)
+            seen = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"{setting:24}{seen['found']:>7}{seen['first']:>12.2f}{seen['second']:>9.2f}"
+                f"{seen['peak_mb']:>9.1f}"
+            )
+    return 0
+
+
+def _fill(database: sa.Engine, rows: int) -> None:
+    from airflow_imagetag.stores.sql_schema import tables
+
+    images, _ = tables("product_labels", None)
+    with database.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE products (sku text PRIMARY KEY, url text, updated_at timestamptz)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO products SELECT 'sku-' || lpad(n::text, 8, '0'),"
+            " 'https://example.com/' || n || '.jpg', '2026-07-01'::timestamptz"
+            f" FROM generate_series(1, {rows}) AS n"
+        )
+        images.metadata.create_all(connection)
+    # The new ones lie all over the table.
+    _label(database, f"sku NOT IN (SELECT sku FROM products ORDER BY md5(sku) LIMIT {NEW})")
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+
+
+def _label(database: sa.Engine, condition: str = "true") -> None:
+    """Have the store hold the rows for which the condition is true."""
+    with database.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO product_labels_images (api, key_sha256, image_key, image_uri, version,"
+            " status, labels_count, attempts, tagged_at)"
+            " SELECT api, encode(sha256(convert_to(sku, 'UTF8')), 'hex'), sku, url,"
+            " updated_at::text, 'tagged', 0, 1, now() FROM products,"
+            f" (VALUES ('picture_classify')) AS apis (api) WHERE {condition}"
+            " ON CONFLICT DO NOTHING"
+        )
+
+
+def _look(setting: str) -> dict[str, Any]:
+    from airflow_imagetag.sensors.imagetag import NewImagesSensor
+    from airflow_imagetag.sources import SqlImages
+    from airflow_imagetag.stores import SqlLabelStore
+
+    rows: dict[str, Any] = {"table": "products"}
+    if setting == "a query":
+        rows = {"sql": "SELECT * FROM products"}
+    source = SqlImages("warehouse", **rows, key="sku", uri="url", version="updated_at")
+    store = SqlLabelStore("warehouse", table="product_labels")
+    sensor = NewImagesSensor(task_id="wait", images=source, store=store)
+    start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(2):
+        started = time.monotonic()
+        found = sensor.poke({}).xcom_value or []
+        seconds.append(time.monotonic() - started)
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "found": len(found),
+        "first": seconds[0],
+        "second": seconds[1],
+        "peak_mb": (peak_kb - start_kb) / 1024,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

