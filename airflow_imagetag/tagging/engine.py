@@ -176,7 +176,12 @@ class Run:
         self._threads = ThreadPoolExecutor(3, "imagetag")
         # Apart as well: no request waits for its slot because a source reads slowly.
         self._asking = ThreadPoolExecutor(1, "imagetag-quota")
-        pacer = Pacer(settings.requests_per_second, self._ledger, threads=self._asking)
+        pacer = Pacer(
+            settings.requests_per_second,
+            self._ledger,
+            threads=self._asking,
+            stopping=self._stopping,
+        )
         self._labelling = Labelling(
             self._tagger,
             Gate(pacer, self._stopping, settings.patience),

@@ -25,6 +25,12 @@ more with it, and one question to the ledger serves several requests where the q
 
 MAX_LEASE = 50
 
+STALE_SECONDS = 0.25
+"""A slot of a shared ledger that is so late is given up: others have used the quota meanwhile."""
+
+SLICE_SECONDS = 0.25
+"""Whoever waits for a slot looks so often whether the run has been asked to end."""
+
 LEASE_TIMEOUT_SECONDS = 60.0
 
 
@@ -71,6 +77,7 @@ class Pacer:
     :param requests_per_second: the quota; None for none.
     :param ledger: gives out the slots.
     :param threads: where a shared ledger blocks.
+    :param stopping: set when nobody needs a slot any more; None for never.
     """
 
     def __init__(
@@ -79,7 +86,9 @@ class Pacer:
         ledger: Ledger | None = None,
         *,
         threads: Executor | None = None,
+        stopping: asyncio.Event | None = None,
     ) -> None:
+        self._stopping = asyncio.Event() if stopping is None else stopping
         self._slow_down = SlowDown(requests_per_second)
         self._ledger: Ledger = OwnLedger() if ledger is None else ledger
         self._threads = threads
@@ -88,7 +97,7 @@ class Pacer:
         self._slots: deque[float] = deque()
 
     async def acquire(self) -> None:
-        """Return when one request may be sent.
+        """Return when one request may be sent, or when nobody needs to any more.
 
         :raises QuotaUnavailableError: the shared ledger cannot be asked.
         """
@@ -97,18 +106,26 @@ class Pacer:
             self._slow_down.granted(loop.time())
             return
         async with self._turn:
-            if not self._slots:
-                await self._lease()
-            # Taken only when its time has come: one who is cancelled leaves it to the next.
-            while self._slots and (wait := self._slots[0] - loop.time()) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(wait)
-            if self._slots:
-                self._slots.popleft()
+            await self._take()
         self._slow_down.granted(loop.time())
 
     def throttled(self) -> None:
         """Take note of an answer that the quota was exceeded: go slower, and recover by and by."""
         self._slow_down.cut(asyncio.get_running_loop().time())
+
+    async def _take(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._ledger.is_shared:
+            while self._slots and self._slots[0] < loop.time() - STALE_SECONDS:
+                self._slots.popleft()
+        if not self._slots and not self._stopping.is_set():
+            await self._lease()
+        # Taken only when its time has come: one who is cancelled leaves it to the next.
+        while self._slots and not self._stopping.is_set():
+            if (wait := self._slots[0] - loop.time()) <= 0:
+                self._slots.popleft()
+                return
+            await asyncio.sleep(min(wait, SLICE_SECONDS))
 
     async def _lease(self) -> None:
         loop = asyncio.get_running_loop()
@@ -116,18 +133,34 @@ class Pacer:
         if rate is None:
             return
         interval = (1 + MARGIN) / rate
+        count = 1
         if self._ledger.is_shared:
             count = max(1, min(int(rate * LEASE_SECONDS), MAX_LEASE))
-            reserve = self._ledger.reserve
-            try:
-                async with asyncio.timeout(LEASE_TIMEOUT_SECONDS):
-                    delay = await loop.run_in_executor(self._threads, reserve, count, interval)
-            except TimeoutError:
-                raise QuotaUnavailableError(
-                    f"The shared quota has not answered for {LEASE_TIMEOUT_SECONDS:g} seconds."
-                ) from None
+            delay = await self._ask(count, interval)
         else:
-            count = 1
             delay = self._ledger.reserve(count, interval)
-        first = loop.time() + delay
-        self._slots.extend(first + number * interval for number in range(count))
+        if delay is not None:
+            first = loop.time() + delay
+            self._slots.extend(first + number * interval for number in range(count))
+
+    async def _ask(self, count: int, interval: float) -> float | None:
+        """Return what a shared ledger answers; None if nobody needs it any more."""
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(self._threads, self._ledger.reserve, count, interval)
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait(
+                (asked, stopped),
+                timeout=LEASE_TIMEOUT_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if asked.done():
+                return asked.result()
+        finally:
+            stopped.cancel()
+            asked.cancel()
+        if self._stopping.is_set():
+            return None
+        raise QuotaUnavailableError(
+            f"The shared quota has not answered for {LEASE_TIMEOUT_SECONDS:g} seconds."
+        )
