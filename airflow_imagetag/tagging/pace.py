@@ -43,7 +43,7 @@ class Ledger(Protocol):
         ...
 
     def reserve(self, count: int, interval_seconds: float) -> float:
-        """Return in how many seconds the first of some slots begins.
+        """Return in how many seconds the first of some slots begins; below 0 it is late.
 
         :param count: slots to take, one after the other.
         :param interval_seconds: from the beginning of one to that of the next.
