@@ -9,7 +9,8 @@ from airflow_imagetag.errors import ConfigurationError, QuotaUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SOCKET_SECONDS = 5.0
+SOCKET_SECONDS = 2.0
+"""A Redis that takes longer to connect or to answer counts as out of reach."""
 
 KEPT_MILLISECONDS = 3_600_000
 """A ledger is forgotten so long after its last slot."""
@@ -33,8 +34,6 @@ class RedisLedger:
     :param name: names the quota.
     :raises ConfigurationError: the provider for Redis is not installed.
     """
-
-    is_shared = True
 
     def __init__(self, conn_id: str, name: str) -> None:
         try:
@@ -80,16 +79,18 @@ class RedisLedger:
 def _be_brief(client: Any) -> None:
     """Let a server that hangs or is away be known soon: who asks decides whether to ask again."""
     from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
     # Once, at once: a connection that stood idle may be dead though the server is not.
-    client.set_retry(Retry(NoBackoff(), 1))
+    client.set_retry(Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)))
     pool = getattr(client, "connection_pool", None)
-    if pool is None:
-        return
-    for option in ("socket_timeout", "socket_connect_timeout"):
-        if not pool.connection_kwargs.get(option):
-            pool.connection_kwargs[option] = SOCKET_SECONDS
+    # A cluster keeps the library's own times.
+    if pool is not None:
+        pool.connection_kwargs |= {
+            "socket_timeout": SOCKET_SECONDS,
+            "socket_connect_timeout": SOCKET_SECONDS,
+        }
 
 
 def _unavailable(conn_id: str, error: Exception) -> QuotaUnavailableError:

@@ -11,7 +11,7 @@ from virtual_time import AtOnce, Never, run
 
 from airflow_imagetag.errors import QuotaUnavailableError
 from airflow_imagetag.tagging import pace
-from airflow_imagetag.tagging.pace import CATCH_UP_SECONDS, MARGIN, OwnLedger, Pacer
+from airflow_imagetag.tagging.pace import CATCH_UP_SECONDS, MARGIN, Pacer
 from airflow_imagetag.tagging.slowdown import CUT
 
 
@@ -19,18 +19,11 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def own(requests_per_second: float | None) -> Pacer:
-    """Return a pacer of one process, by the loop's clock."""
-    return Pacer(requests_per_second, OwnLedger(asyncio.get_running_loop().time))
-
-
 class Shared:
     """Slots that several pacers share, in the process.
 
     :param answer_seconds: what an answer takes of them, as a network does.
     """
-
-    is_shared = True
 
     def __init__(self) -> None:
         self.next = 0.0
@@ -81,7 +74,7 @@ def test_requests_are_even(rate):
     """From the first one on, at the quota less the margin, with no burst and no second too full."""
 
     async def main() -> None:
-        times = await grants(own(rate), 100)
+        times = await grants(Pacer(rate), 100)
         assert_even(times, rate)
         assert most_in_a_second(times) <= max(rate, 1)
 
@@ -92,7 +85,7 @@ def test_who_waits_first_goes_first():
     """Requests are granted in the order in which they were asked for."""
 
     async def main() -> None:
-        pacer, order = own(10), []
+        pacer, order = Pacer(10), []
 
         async def wait(number: int) -> None:
             await pacer.acquire()
@@ -108,7 +101,7 @@ def test_time_without_requests_is_not_saved_up():
     """After a pause there is no burst."""
 
     async def main() -> None:
-        pacer = own(10)
+        pacer = Pacer(10)
         await grants(pacer, 5)
         await asyncio.sleep(100)
         assert_even(await grants(pacer, 20), 10)
@@ -121,7 +114,7 @@ def test_a_waiter_that_is_cancelled_leaves_its_slot_to_the_next(is_shared):
     """No slot is lost with it, and the order of the others stays."""
 
     async def main() -> None:
-        pacer = Pacer(10, Shared(), threads=AtOnce()) if is_shared else own(10)
+        pacer = Pacer(10, Shared(), threads=AtOnce()) if is_shared else Pacer(10)
         await pacer.acquire()
         times: dict[int, float] = {}
 
@@ -160,7 +153,7 @@ def test_throttled_slows_down_and_recovers():
     """Spaces grow at once, shrink again by and by, and end where they were."""
 
     async def main() -> None:
-        pacer = own(20)
+        pacer = Pacer(20)
         interval = (1 + MARGIN) / 20
         await grants(pacer, 10)
         pacer.throttled()
@@ -176,7 +169,7 @@ def test_without_a_quota_throttled_makes_one_for_a_while():
     """The run goes on evenly, slower than before, and is free again in the end."""
 
     async def main() -> None:
-        pacer = own(None)
+        pacer = Pacer(None)
         for _ in range(200):
             await pacer.acquire()
             await asyncio.sleep(0.01)
@@ -208,6 +201,43 @@ def test_processes_that_share_a_ledger_share_evenly():
         assert 0.97 * 20 * 20 <= len(times) <= 20 * 20
         assert most_in_a_second(times) <= 20
         assert max(counts.values()) - min(counts.values()) <= 2
+
+    run(main())
+
+
+def test_a_slower_process_leaves_the_rest_to_the_others():
+    """What one process does not want, or is slowed down to, the others may use."""
+
+    async def main() -> None:
+        ledger, counts = Shared(), Counter()
+
+        async def process(name: str, rate: float) -> None:
+            pacer = Pacer(rate, ledger, shared_requests_per_second=20, threads=AtOnce())
+            start = now()
+            while now() < start + 20:
+                await pacer.acquire()
+                counts[name] += 1
+
+        await asyncio.gather(process("slow", 2), process("free", 20), process("greedy", 500))
+        assert counts["slow"] == pytest.approx(2 * 20, rel=0.05)
+        assert counts["free"] == pytest.approx(counts["greedy"], rel=0.05)
+        assert 0.97 * 20 * 20 <= counts.total() <= 20 * 20 + 2
+
+    run(main())
+
+
+def test_a_shared_quota_that_is_throttled():
+    """The process that is told slows down by itself, and comes back."""
+
+    async def main() -> None:
+        ledger = Shared()
+        pacer = Pacer(20, ledger, threads=AtOnce())
+        await grants(pacer, 10)
+        pacer.throttled()
+        slow = gaps(await grants(pacer, 200))
+        interval = (1 + MARGIN) / 20
+        assert slow[2] == pytest.approx(interval / CUT, rel=0.1)
+        assert slow[-1] == pytest.approx(interval)
 
     run(main())
 
@@ -275,7 +305,7 @@ def test_nobody_waits_once_the_run_ends(kind):
 
     async def main() -> None:
         stopping = asyncio.Event()
-        ledger = OwnLedger(now) if kind == "own" else Shared()
+        ledger = None if kind == "own" else Shared()
         threads = Never() if kind == "hung" else AtOnce()
         pacer = Pacer(0.01, ledger, threads=threads, stopping=stopping)
         waiting = [asyncio.create_task(pacer.acquire()) for _ in range(50)]
