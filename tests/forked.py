@@ -142,13 +142,15 @@ def _ended(pid: int, options: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
-def serve(do: Do) -> None:
+def serve(do: Do, prepare: Callable[[], object] = lambda: None) -> None:
     """Fork tasks until the input ends.
 
     :param do: the task; takes its job and the file of its output, and returns the exit code.
+    :param prepare: what is done once, for all of them.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    prepare()
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
