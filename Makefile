@@ -43,12 +43,12 @@ $(BIN2)/uv:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-		-e '.[s3,parquet,emulator]' --group test --group check --group docs --group build
+		-e '.[s3,parquet,redis,emulator]' --group test --group check --group docs --group build
 	@touch $@
 
 $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
 	$(BIN2)/uv pip install --quiet --python $(BIN2)/python -c constraints-airflow2.txt \
-		-e '.[s3,parquet,emulator]' --group test
+		-e '.[s3,parquet,redis,emulator]' --group test
 	@touch $@
 
 demo: venv  ## Label real photographs in a real Airflow, against the emulator

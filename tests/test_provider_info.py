@@ -28,6 +28,8 @@ FIELDS = {
     "price_per_thousand",
     "image_encoding",
     "proxy",
+    "quota_conn_id",
+    "quota_fallback_share",
     "verify",
 }
 

@@ -204,6 +204,7 @@ class LabelRun:
             Settings(
                 max_in_flight=self._max_in_flight,
                 requests_per_second=self._rate,
+                shared_requests_per_second=self._account.requests_per_second,
                 batch_size=self._options.batch_size,
                 flush_seconds=self._options.flush_seconds,
             ),

@@ -61,8 +61,6 @@ class Patient:
     :param ledger: the shared one.
     """
 
-    is_shared = True
-
     def __init__(self, ledger: SharedLedger) -> None:
         self._ledger = ledger
         self._retrying = tenacity.Retrying(
@@ -91,8 +89,6 @@ class Fallback:
     :param share: above 0, up to 1.
     :param clock: a clock that does not run backwards.
     """
-
-    is_shared = True
 
     def __init__(
         self, ledger: SharedLedger, share: float, *, clock: Callable[[], float] = time.monotonic

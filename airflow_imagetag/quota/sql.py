@@ -24,8 +24,6 @@ class SqlLedger:
     :raises ConfigurationError: the connection cannot be used.
     """
 
-    is_shared = True
-
     def __init__(self, conn_id: str, name: str) -> None:
         self._conn_id = conn_id
         self._name = name

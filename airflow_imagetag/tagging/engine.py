@@ -75,7 +75,9 @@ class Settings:
 
     :param max_in_flight: images loaded or called at the same time, at most; with a quota no more
         than it needs at the latency that is seen.
-    :param requests_per_second: the quota; None for none.
+    :param requests_per_second: how fast the run may go; None for no limit.
+    :param shared_requests_per_second: the quota that processes share through a ledger; None if it
+        is as fast as the run may go.
     :param batch_size: finished images that are written together.
     :param flush_seconds: how long a finished image waits at most to be written.
     :param retry: when and how often a call is made again.
@@ -84,6 +86,7 @@ class Settings:
 
     max_in_flight: int = 32
     requests_per_second: float | None = 20.0
+    shared_requests_per_second: float | None = None
     batch_size: int = 200
     flush_seconds: float = 2.0
     retry: retrying.Policy = field(default_factory=retrying.Policy)
@@ -176,7 +179,13 @@ class Run:
         self._threads = ThreadPoolExecutor(3, "imagetag")
         # Apart as well: no request waits for its slot because a source reads slowly.
         self._asking = ThreadPoolExecutor(1, "imagetag-quota")
-        pacer = Pacer(settings.requests_per_second, self._ledger, threads=self._asking)
+        pacer = Pacer(
+            settings.requests_per_second,
+            self._ledger,
+            shared_requests_per_second=settings.shared_requests_per_second,
+            threads=self._asking,
+            stopping=self._stopping,
+        )
         self._labelling = Labelling(
             self._tagger,
             Gate(pacer, self._stopping, settings.patience),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Protocol
 
-from airflow_imagetag.errors import ImageTagError, ThrottledError, TransientError
+from airflow_imagetag.errors import Billing, ImageTagError, ThrottledError, TransientError
 from airflow_imagetag.tagging.circuit import Circuit, Patience
 
 log = logging.getLogger(__name__)
@@ -76,21 +76,16 @@ class Gate:
     def failed(self, error: ImageTagError) -> None:
         """Take note of an error of a call."""
         if isinstance(error, ThrottledError):
-            self._limiter.throttled()
-        if not isinstance(error, TransientError) or isinstance(error, ThrottledError):
             # The service is there, and says no.
+            self._limiter.throttled()
             self._circuit.succeeded()
-            return
-        now = asyncio.get_running_loop().time()
-        was_open = self._circuit.is_open
-        self._circuit.failed(now)
-        if self._circuit.is_open and not was_open:
-            log.warning(
-                "The service has failed %d times in a row, the last time with %s; from now on one "
-                "call at a time asks whether it is back",
-                self._circuit.faults,
-                error,
-            )
+        elif isinstance(error, TransientError):
+            self._fault(error)
+        elif error.billing is Billing.NOT_SENT:
+            # A limit on this side says nothing of the service.
+            self._circuit.withdrawn()
+        else:
+            self._circuit.succeeded()
 
     def outage(self) -> str | None:
         """Return what to say of an outage that has lasted for so long that the run should end."""
@@ -101,6 +96,18 @@ class Gate:
             f"The service has not answered for {seconds:.0f} seconds: {self._circuit.faults} calls "
             "in a row failed, so this run ends here."
         )
+
+    def _fault(self, error: TransientError) -> None:
+        now = asyncio.get_running_loop().time()
+        was_open = self._circuit.is_open
+        self._circuit.failed(now)
+        if self._circuit.is_open and not was_open:
+            log.warning(
+                "The service has failed %d times in a row, the last time with %s; from now on one "
+                "call at a time asks whether it is back",
+                self._circuit.faults,
+                error,
+            )
 
     def _wait_seconds(self, now: float, is_retry: bool) -> float:
         return max(self._opens_at - now, self._circuit.wait_seconds(now, is_retry=is_retry))

@@ -1,23 +1,15 @@
-"""Runs the operator in processes of their own, as tasks are; the tests start and end them.
-
-Importing Airflow and all that a task needs takes seconds, so one process does it once and forks a
-child for each task, as Airflow's own workers do. It reads a JSON object from each line of its input
-and answers with one number: ``start`` gives the process id of a new task, ``wait`` and ``poll``
-give how a task ended (null: not yet).
-"""
+"""Runs the operator in forked processes, see :mod:`forked`."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import airflow  # noqa: F401 (sets up logging before the first task)
 import pandas as pd  # noqa: F401 (what every task would import)
+from forked import serve
 
 from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.operators import run  # noqa: F401
@@ -37,8 +29,10 @@ CLASSES = {
 INTERRUPTED = 3
 
 
-def described(fields: dict[str, Any]) -> Any:
-    """Return the source or store that plain values describe."""
+def described(fields: dict[str, Any] | list[str]) -> Any:
+    """Return the source or store that plain values describe; a list is the images themselves."""
+    if isinstance(fields, list):
+        return fields
     return CLASSES[fields.pop("type")](**fields)
 
 
@@ -61,45 +55,5 @@ def label(job: dict[str, Any], output: str) -> int:
     return 0
 
 
-def start(job: dict[str, Any], environment: dict[str, str], output: str) -> int:
-    """Fork a task and return its process id."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ.update(environment)
-        code = label(job, output)
-    except BaseException:  # noqa: BLE001 (the test shows it)
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def ended(pid: int, options: int) -> int | None:
-    """Return how a task ended: its exit code, or minus the signal."""
-    found, status = os.waitpid(pid, options)
-    return os.waitstatus_to_exitcode(status) if found else None
-
-
-def main() -> None:
-    """Answer until the input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "start" in request:
-            answer = start(request["start"], request["environment"], request["output"])
-        else:
-            options = os.WNOHANG if "poll" in request else 0
-            answer = ended(request.get("poll") or request["wait"], options)
-        print(json.dumps(answer), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(label)

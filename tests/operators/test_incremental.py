@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -32,6 +28,7 @@ from databases import (  # noqa: F401 (fixtures)
     sqlite_fixture,
     unlimited,
 )
+from forked import Driver, Task
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -44,98 +41,10 @@ DRIVER = Path(__file__).resolve().parent / "label_driver.py"
 MAX_IN_FLIGHT = 8
 
 
-class Driver:
-    """The process that forks tasks.
-
-    :param folder: where their outputs go.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.started: list[Task] = []
-        with (folder / "driver.log").open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(DRIVER)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                # What a killed task leaves goes with the tests' own files.
-                env={**os.environ, "TMPDIR": str(folder)},
-            )
-
-    def ask(self, **request: Any) -> Any:
-        """Send a request and return its answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer, (self.folder / "driver.log").read_text()[-4000:]
-        return json.loads(answer)
-
-    def start(self, job: dict[str, Any], environment: dict[str, str]) -> Task:
-        """Start a task."""
-        output = self.folder / f"task-{len(self.started)}.log"
-        pid = self.ask(start=job, environment=environment, output=str(output))
-        self.started.append(Task(self, pid, output))
-        return self.started[-1]
-
-    def end(self) -> None:
-        """End the process and whatever a failed test has left."""
-        for task in self.started:
-            if task.code is None and task.poll() is None:
-                task.signal(signal.SIGKILL)
-                task.wait()
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(30)
-        self.process.stdout.close()
-
-
-@dataclass
-class Task:
-    """A process that labels.
-
-    :param driver: its parent.
-    :param pid: its id.
-    :param output: what it writes; the last line is the summary.
-    :param code: how it ended.
-    """
-
-    driver: Driver
-    pid: int
-    output: Path
-    code: int | None = None
-
-    def poll(self) -> int | None:
-        """Return how it ended, None if it runs."""
-        if self.code is None:
-            self.code = self.driver.ask(poll=self.pid)
-        return self.code
-
-    def wait(self) -> int:
-        """Wait for its end and return the exit code, or minus the signal that ended it."""
-        if self.code is None:
-            self.code = self.driver.ask(wait=self.pid)
-        return self.code
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
-
-    def summary(self) -> dict[str, Any]:
-        """Wait for it to succeed and return its summary."""
-        assert self.wait() == 0, self.output.read_text()[-4000:]
-        summary: dict[str, Any] = json.loads(self.output.read_text().splitlines()[-1])
-        return summary
-
-
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """Start the process that forks tasks."""
-    running = Driver(tmp_path_factory.mktemp("tasks"))
+    running = Driver(DRIVER, tmp_path_factory.mktemp("tasks"))
     yield running
     running.end()
 

