@@ -548,22 +548,38 @@ def test_every_choice_is_listed():
 def test_numbers_of_the_pages_are_those_of_the_code():
     """Limits that the pages give as numbers."""
     from airflow_imagetag import difference
-    from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT
+    from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
+    from airflow_imagetag.quota import redis, shared
     from airflow_imagetag.sources import content, sql_reader
     from airflow_imagetag.stores import sql_tables
-    from airflow_imagetag.tagging import engine, retrying, reuse, sinks
+    from airflow_imagetag.tagging import circuit, engine, pace, retrying, reuse, sinks
     from airflow_imagetag.transport import download
     from airflow_imagetag.triggers import imagetag as triggers
     from airflow_imagetag.waiting import announcing, events
 
     policy = retrying.Policy()
+    patience = circuit.Patience()
     said = {
+        "connection.md": [f"{DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota"],
+        "quota.md": [
+            f"are {pace.MARGIN:.0%} further apart".replace("%", " %"),
+            f"for {shared.PATIENCE_SECONDS:.0f} seconds, then",
+            f"every {shared.ASK_AGAIN_SECONDS:.0f} seconds",
+            f"for {redis.SOCKET_SECONDS:.0f} seconds",
+            f"no answer for {pace.LEASE_TIMEOUT_SECONDS:.0f} seconds",
+            f"up to {retrying.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
+            f"After {patience.faults} faults in a row",
+            f"up to {patience.longest_rest_seconds:.0f} seconds",
+            f"After {patience.outage_seconds:.0f} seconds without any",
+        ],
         "hook.md": ["Up to 64 requests"],
         "operator.md": [
-            f"else {DEFAULT_MAX_IN_FLIGHT}",
+            f"else {DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota",
             f"up to {sinks.MAX_SHOWN_FAILURES:,} rows",
             f"up to {policy.max_attempts} requests for the image",
-            f"for {engine.OUTAGE_IMAGES} images in a row",
+            f"such faults {patience.faults} times in a row",
+            f"after {patience.outage_seconds:.0f} seconds without an answer",
+            f"after {shared.PATIENCE_SECONDS:.0f} seconds, or",
             f"up to {engine.DRAIN_SECONDS:.0f} seconds",
             f"up to\n{retrying.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -63,10 +64,15 @@ class Patient:
 
     def __init__(self, ledger: SharedLedger) -> None:
         self._ledger = ledger
+        self._closed = threading.Event()
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(QuotaUnavailableError),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
-            stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_delay(PATIENCE_SECONDS),
+                tenacity.stop_when_event_set(self._closed),
+            ),
+            sleep=tenacity.sleep_using_event(self._closed),
             reraise=True,
         )
 
@@ -78,7 +84,8 @@ class Patient:
         return self._retrying(self._ledger.reserve, count, interval_seconds)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and wait no longer for the ledger."""
+        self._closed.set()
         self._ledger.close()
 
 

@@ -17,6 +17,7 @@ from redis_server import RedisServer, redis_server_fixture  # noqa: F401 (fixtur
 from airflow_imagetag.errors import (
     ConfigurationError,
     QuotaUnavailableError,
+    RunInterruptedError,
     UnknownConnectionError,
 )
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -180,11 +181,15 @@ def test_a_killed_task_does_not_wait_for_the_quota(
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with pytest.raises(Exception, match="asked to end"):
+    with pytest.raises(RunInterruptedError):
         task.execute({"ti": TaskInstance()})
     thread.join()
     assert time.monotonic() - asked[0] < 3
     assert emulator.stats.billed == 1
+    # Nor does the process, for a thread that asks.
+    while [thread for thread in threading.enumerate() if "imagetag-quota" in thread.name]:
+        assert time.monotonic() - asked[0] < 10
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

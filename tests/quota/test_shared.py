@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -103,6 +104,19 @@ def test_patience_begins_anew_with_each_question(monkeypatch):
     for _ in range(3):
         ledger.failures = len(ledger.asked) + 2
         assert patient.reserve(1, 0.05) == 0.125
+
+
+def test_closing_ends_the_wait():
+    """A run that was asked to end does not hang about for a ledger that it needs no more."""
+    ledger = Ledger(failures=10_000)
+    patient = Patient(ledger)
+    timer = threading.Timer(0.5, patient.close)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(QuotaUnavailableError):
+        patient.reserve(1, 0.05)
+    assert time.monotonic() - started < 5
+    timer.join()
 
 
 @pytest.mark.parametrize("kind", ["redis", "postgres"])
