@@ -85,7 +85,7 @@ def test_what_is_not_missing(value):
         5,
         True,
         1.5,
-        object(),
+        ...,
         ("u",),
         {},
         {"uri": "u"},
