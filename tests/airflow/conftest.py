@@ -7,28 +7,33 @@ import importlib.util
 import io
 import json
 import multiprocessing
-import os
 import shutil
-import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import requests
+from clusters import (
+    AIRFLOW_2,
+    HERE,
+    ROOT,
+    AirflowHome,
+    Cluster,
+    cluster_environment,
+    environment_of,
+    free_port,
+    running,
+)
 from databases import (  # noqa: F401 (fixtures among them)
+    Database,
     _moto,
     bucket_fixture,
+    postgres_database,
     postgres_fixture,
     postgres_server,
     s3_connection,
@@ -37,12 +42,8 @@ from databases import (  # noqa: F401 (fixtures among them)
 
 from airflow_imagetag.testing import Emulator, Faults
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 HOST_SECONDS = 120
 WRONG_KEY = "aWrongSecretKeyThatOpensNothing0"
-
-AIRFLOW_2 = metadata.version("apache-airflow").startswith("2.")
 
 
 def connection(emulator: Emulator, **changes: Any) -> str:
@@ -80,83 +81,6 @@ class Run:
         return self.xcoms[task_id, map_index, key]
 
 
-@dataclass
-class AirflowHome:
-    """An Airflow home with a database of the newest schema.
-
-    :param path: the folder.
-    :param environment: of every process that works on it.
-    """
-
-    path: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
-        """Start an ``airflow`` command as a process group of its own."""
-        log = log or self.path / "command.log"
-        with log.open("a") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", "airflow", *arguments],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-                cwd=self.path,
-            )
-
-    def command(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run an ``airflow`` command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "airflow", *arguments],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=self.path,
-        )
-
-    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Ask the metadata database."""
-        with contextlib.closing(sqlite3.connect(self.path / "airflow.db", timeout=30)) as database:
-            return database.execute(sql, values).fetchall()
-
-    def execute(self, sql: str, *values: Any) -> None:
-        """Change the metadata database."""
-        connected = sqlite3.connect(self.path / "airflow.db", timeout=30)
-        with contextlib.closing(connected) as database, database:
-            database.execute(sql, values)
-
-    def xcoms(self, dag_id: str, run_id: str | None = None) -> dict[tuple[str, str], Any]:
-        """Return the JSON of every XCom of a DAG by task and key, all runs unless one is named."""
-        rows = self.query(
-            "select task_id, key, value from xcom where dag_id = ? and run_id like ?",
-            dag_id,
-            run_id or "%",
-        )
-        # SQLite turns a JSON number into one of its own.
-        return {
-            (task_id, key): value if isinstance(value, (int, float)) else json.loads(value)
-            for task_id, key, value in rows
-        }
-
-
-def end_group(process: subprocess.Popen[str]) -> None:
-    """Kill the process and everything that it started."""
-    started = []
-    # Airflow gives some of its children groups of their own.
-    with contextlib.suppress(psutil.NoSuchProcess):
-        started = psutil.Process(process.pid).children(recursive=True)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for child in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-    process.wait(30)
-
-
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create the metadata database once."""
@@ -165,23 +89,6 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = home.command("db", "migrate")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
-
-
-def environment_of(folder: Path, dags: Path | None = None) -> dict[str, str]:
-    """Return the environment of an Airflow in this folder, free of the tests' own settings."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
-    return own | {
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(dags or folder / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
-        # Airflow 2's executor calls the command by its name.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-    }
 
 
 @pytest.fixture(scope="session")
@@ -399,79 +306,6 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         thread.join()
 
 
-def wait_until(condition: Callable[[], Any], seconds: float, what: Callable[[], str]) -> Any:
-    """Return what the condition gives once it is true.
-
-    :param what: says what went wrong when it never was.
-    """
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
-    return found
-
-
-def token(url: str) -> str:
-    """Log in, as everybody may."""
-    answer = requests.get(f"{url}/auth/token", timeout=20)
-    assert answer.ok, answer.text
-    return str(answer.json()["access_token"])
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Cluster:
-    """A running Airflow: scheduler, parser, on Airflow 3 the API server, one task at a time.
-
-    :param home: where it lives.
-    :param url: of the API server; None on Airflow 2.
-    :param emulator: the service behind ``imagetag_default``, and behind ``wrong_key``, whose
-        SecretKey is not the account's.
-    """
-
-    home: AirflowHome
-    url: str | None
-    emulator: Emulator
-
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        """Start a run with ``airflow dags trigger`` and return its id."""
-        run_id = f"test_{time.time_ns()}"
-        done = self.home.command("dags", "trigger", dag_id, "-r", run_id, "-c", json.dumps(conf))
-        assert done.returncode == 0, done.stdout + done.stderr
-        return run_id
-
-    def state(self, run_id: str) -> str:
-        """Return the state of a run."""
-        [[state]] = self.home.query("select state from dag_run where run_id = ?", run_id)
-        return str(state)
-
-    def wait(self, run_id: str, seconds: float = 90) -> str:
-        """Return the state of a run that has ended."""
-        return str(
-            wait_until(
-                lambda: (state := self.state(run_id)) in ("success", "failed") and state,
-                seconds,
-                self.logs,
-            )
-        )
-
-    def task_log(self, run_id: str) -> str:
-        """Return what the tasks of a run logged."""
-        files = (self.home.path / "logs").rglob("*.log")
-        return "".join(path.read_text() for path in files if run_id in str(path))
-
-    def logs(self) -> str:
-        """Return the end of every log, for a test that failed."""
-        files = [*self.home.path.glob("*.log"), *(self.home.path / "logs").rglob("attempt=*.log")]
-        return "\n".join(f"== {path}\n{path.read_text()[-3000:]}" for path in files)
-
-
 def warehouse_json(config: pytest.Config) -> str:
     """Return the connection to the PostgreSQL that all tests share, each with its own tables."""
     host = str(postgres_server(config).pgdata)
@@ -486,29 +320,19 @@ def running_cluster(
     tmp_path_factory: pytest.TempPathFactory,
     pytestconfig: pytest.Config,
 ) -> Iterator[Cluster]:
-    """Start Airflow's own processes, and kill them and all that they started."""
+    """Start an Airflow that runs one task at a time, without a triggerer."""
     dags = tmp_path_factory.mktemp("dags")
     data = tmp_path_factory.mktemp("data")
     shutil.copy(ROOT / "dags_examples" / "label_images.py", dags)
-    for path in (HERE / "dags").glob("*.py"):
+    for path in (HERE / "dags").glob("label_*.py"):
         shutil.copy(path, dags)
-    files = list(dags.glob("*.py"))
     (data / "photographs").mkdir()
     for path in sorted(image_folder.iterdir())[:3]:
         shutil.copy(path, data / "photographs")
     port = free_port()
     with Emulator() as emulator:
-        environment = {
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        environment = cluster_environment(port) | {
             "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if AIRFLOW_2 else "LocalExecutor",
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-            "AIRFLOW__CORE__PARALLELISM": "2",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
-            "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-of-this-test-run-and-no-other-0123456789",
-            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
-            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
-            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
             "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": f"{image_folder},{data}",
             "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator, max_in_flight=8),
             "AIRFLOW_CONN_WAREHOUSE": warehouse_json(pytestconfig),
@@ -516,23 +340,63 @@ def running_cluster(
             "AIRFLOW_CONN_WRONG_KEY": connection(emulator, password=WRONG_KEY, max_in_flight=8),
             "PHOTOGRAPHS": str(data / "photographs"),
         }
-        home = new_home(dags, **environment)
-        parts = [["scheduler", "--skip-serve-logs"]]
-        if not AIRFLOW_2:
-            server = ["api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-            parts += [["dag-processor"], server]
-        processes = [home.start(*part, log=home.path / f"{part[0]}.log") for part in parts]
-        cluster = Cluster(home, None if AIRFLOW_2 else f"http://127.0.0.1:{port}", emulator)
-        try:
-            wait_until(
-                lambda: len(home.query("select * from serialized_dag")) == len(files),
-                60,
-                cluster.logs,
-            )
+        with running(new_home(dags, **environment), emulator, port) as cluster:
             yield cluster
-        finally:
-            for process in processes:
-                end_group(process)
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[str]:
+    """Create the metadata database once in PostgreSQL, where several tasks may run at a time."""
+    folder = tmp_path_factory.mktemp("migrated-postgres")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        postgres_database(pytestconfig, patch) as database,
+    ):
+        home = AirflowHome(folder, environment_of(folder) | metadata_in(database))
+        done = home.command("db", "migrate")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield str(database.engine.url.database)
+
+
+def metadata_in(database: Database) -> dict[str, str]:
+    """Return the setting of an Airflow whose metadata is in this database."""
+    url = database.engine.url.render_as_string(hide_password=False)
+    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}
+
+
+@pytest.fixture(scope="session")
+def triggering_cluster(
+    migrated_postgres: str, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Callable[..., contextlib.AbstractContextManager[Cluster]]:
+    """Start Airflows with a triggerer, which run some tasks at a time."""
+
+    @contextlib.contextmanager
+    def start(files: Iterable[Path], **environment: str) -> Iterator[Cluster]:
+        folder, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
+        for path in files:
+            shutil.copy(path, dags)
+        port = free_port()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            postgres_database(pytestconfig, patch, template=migrated_postgres) as database,
+            Emulator() as emulator,
+        ):
+            settings = cluster_environment(port) | {
+                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+                "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+                # After so long, the next triggerer takes over what a killed one has left.
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
+                "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator),
+                "AIRFLOW_CONN_WAREHOUSE": warehouse_json(pytestconfig),
+                "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(_moto(pytestconfig)),
+            }
+            own = environment_of(folder, dags) | metadata_in(database) | settings | environment
+            with running(AirflowHome(folder, own), emulator, port, triggerer=True) as cluster:
+                yield cluster
+
+    return start
 
 
 @pytest.fixture

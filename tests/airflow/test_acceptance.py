@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
-from conftest import HERE, WRONG_KEY, AirflowHome, connection, serving
+from clusters import HERE, AirflowHome
+from conftest import WRONG_KEY, connection, serving
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.testing import Emulator, Faults

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
-from conftest import AIRFLOW_2, AirflowHost, Run, connection
+from clusters import AIRFLOW_2
+from conftest import AirflowHost, Run, connection
 from databases import Bucket, Database
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator

@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
-from conftest import AirflowHost, Cluster, Run, connection, wait_until
+from clusters import Cluster, wait_until
+from conftest import AirflowHost, Run, connection
 from databases import Bucket
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator

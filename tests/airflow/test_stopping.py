@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from conftest import HERE, AirflowHome, Cluster, connection, end_group, token, wait_until
+from clusters import HERE, AirflowHome, Cluster, end_group, token, wait_until
+from conftest import connection
 
 from airflow_imagetag.testing import Emulator, Faults
 

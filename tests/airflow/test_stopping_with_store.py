@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 import sqlalchemy as sa
-from conftest import Cluster, token, wait_until
+from clusters import Cluster, token, wait_until
 from databases import postgres_server
 
 from airflow_imagetag.testing import Faults
