@@ -17,6 +17,8 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 PYTEST_ARGS ?=
+# Processes that share the tests, file by file; most of the time they wait for a real Airflow.
+TEST_WORKERS ?= 3
 comma := ,
 
 .DEFAULT_GOAL := help
@@ -56,11 +58,11 @@ demo: venv  ## Label real photographs in a real Airflow, against the emulator
 
 test: venv  ## Run the tests on the newest Airflow
 	@rm -rf $(BUILD)/airflow3 && mkdir -p $(BUILD)
-	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
-	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest $(PYTEST_ARGS)
+	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: venv  ## Lint, formatting, types, import rules
 	$(BIN)/ruff check .
