@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.descriptions import described
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.uris import is_local, local_path
+from airflow_imagetag.uris import is_local, local_path, redact
 
 if TYPE_CHECKING:
     from airflow_imagetag.stores.parquet_dataset import OpenParquetStore
@@ -65,7 +65,7 @@ class ParquetLabelStore(LabelStore):
         """The folder without the connection, such as ``s3://lake/labels``."""
         if is_local(self.path):
             return Path(local_path(self.path)).absolute().as_uri()
-        scheme, _, place = self.path.partition("://")
+        scheme, _, place = redact(self.path).partition("://")
         bucket, slash, folder = place.rstrip("/").partition("/")
         return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{folder}"
 

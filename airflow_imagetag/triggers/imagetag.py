@@ -322,7 +322,7 @@ def _seconds(value: float | timedelta) -> float:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="imagetag-look")
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="new-images")
 
 
 @cache

@@ -293,6 +293,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 256
 
 
 @contextlib.contextmanager
