@@ -58,11 +58,8 @@ def watch_images(name: str, **parameters: Any) -> Asset:
 
     from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 
-    if parameters.get("store") is None:
-        raise ConfigurationError(
-            "watch_images needs store=, the store that the labels go to: what is not in it is new."
-        )
     trigger = NewImagesTrigger(**parameters)
+    trigger.check()
     return Asset(name, watchers=[AssetWatcher(name=name, trigger=trigger)])
 
 

@@ -116,11 +116,13 @@ class ImageTagOperator(ImagesTemplating):
         fetch: str = "service",
         **kwargs: Any,
     ) -> None:
-        # Airflow keeps what it was told under this name, and hands it on to nobody.
-        is_mapped = getattr(self, "_BaseOperator__from_mapped", False)
-        super().__init__(**(kwargs if is_mapped else _with_outlet(kwargs, store)))
+        super().__init__(**kwargs)
         self.images = as_images(images)
         self.store = as_store(store)
+        # Airflow takes the outlets of a mapped task from partial alone, and refuses an event of any
+        # other. It keeps what it was told under this name, and hands it on to nobody.
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            self.outlets = _with_store(self.outlets, self.store)
         self.retag = retag
         self.retry_failed = retry_failed
         self.batch_size: Number = batch_size
@@ -236,19 +238,12 @@ class ImageTagOperator(ImagesTemplating):
                 self.log.exception("The XCom %r of the unfinished run could not be kept", key)
 
 
-def _with_outlet(kwargs: dict[str, Any], store: LabelStore | None) -> dict[str, Any]:
-    """Return the operator's arguments with the store's asset among the outlets.
-
-    Not for a mapped task: Airflow takes the outlets of such a one from ``partial`` alone, and
-    refuses an event of any other.
-    """
-    if not isinstance(store, LabelStore) or store.is_template:
-        return kwargs
-    outlets = kwargs.get("outlets") or []
-    outlets = list(outlets) if isinstance(outlets, (list, tuple)) else [outlets]
-    if store.asset.uri not in [getattr(outlet, "uri", None) for outlet in outlets]:
-        outlets.append(store.asset)
-    return kwargs | {"outlets": outlets}
+def _with_store(outlets: Sequence[Any], store: LabelStore | None) -> list[Any]:
+    """Return the outlets with the store's asset among them, where it can be known already."""
+    if store is None or store.is_template:
+        return list(outlets)
+    uris = [getattr(outlet, "uri", None) for outlet in outlets]
+    return [*outlets] if store.asset.uri in uris else [*outlets, store.asset]
 
 
 def _push(context: Context, key: str, value: Any) -> None:

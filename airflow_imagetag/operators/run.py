@@ -116,13 +116,15 @@ class LabelRun:
         _check_xcom_can_hold_frames()
         self._started = time.monotonic()
         rate = "no limit of" if self._rate is None else f"{self._rate:g}"
+        shared = None if self._rate is None else self._account.quota_conn_id
         log.info(
-            "Labelling %s images with %s at %s: up to %d at a time, %s requests per second",
+            "Labelling %s images with %s at %s: up to %d at a time, %s requests per second%s",
             "new" if self._total is None else f"{self._total:,}",
             self._account.api,
             self._account.endpoint,
             self._max_in_flight,
             rate,
+            f", a quota shared through {shared!r}" if shared else "",
         )
         try:
             with self._open() as work, self._open_ledger() as ledger:

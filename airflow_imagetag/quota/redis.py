@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import ConfigurationError, QuotaUnavailableError
+from airflow_imagetag.quota import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,5 +97,5 @@ def _be_brief(client: Any) -> None:
 def _unavailable(conn_id: str, error: Exception) -> QuotaUnavailableError:
     return QuotaUnavailableError(
         f"The shared quota in Redis cannot be asked through connection {conn_id!r}: "
-        f"{type(error).__name__}: {error}"
+        f"{type(error).__name__}: {error}. {REMEDY}"
     )

@@ -10,6 +10,7 @@ from sqlalchemy import exc as sa_exc  # noqa: TID253
 
 from airflow_imagetag.databases import engine_of, reason_of
 from airflow_imagetag.errors import QuotaUnavailableError
+from airflow_imagetag.quota import REMEDY
 
 TABLE = "imagetag_quota"
 
@@ -61,7 +62,7 @@ class SqlLedger:
             self._is_there = False
             raise QuotaUnavailableError(
                 f"The shared quota cannot be asked through connection {self._conn_id!r}: "
-                f"{reason_of(error)}"
+                f"{reason_of(error)}. {REMEDY}"
             ) from None
         return float(end - width - read_at) / 1_000_000
 

@@ -156,10 +156,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
 
         told = events.parse_event(event)
         if told.status == events.TIMED_OUT:
-            raise AirflowSensorTimeout(
-                f"Sensor has timed out: {told.count} of at least {self.min_images} new images "
-                f"after the specified timeout of {self.timeout:g} seconds."
-            )
+            raise self._timed_out(told.count)
         if told.status == events.FAILED:
             error = error_named(told.error)(told.message)
             if self.never_fail:
@@ -173,7 +170,18 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             return list(told.images)
         # There are more than an event holds. Others may have labelled them since, so look again.
         found = self._poke_once(context)
-        return found.xcom_value if found else self._defer(self._deadline(context, deadline))
+        if found:
+            return found.xcom_value
+        ends_at = self._deadline(context, deadline)
+        if datetime.now(UTC) >= ends_at:
+            raise self._timed_out(0)
+        return self._defer(ends_at)
+
+    def _timed_out(self, found: int) -> AirflowSensorTimeout:
+        return AirflowSensorTimeout(
+            f"Sensor has timed out: {found} of at least {self.min_images} new images after the "
+            f"specified timeout of {self.timeout:g} seconds."
+        )
 
     def _poke_once(self, context: Context) -> PokeReturnValue:
         """Look once, and take errors as the base class does between two pokes."""
@@ -208,7 +216,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         )
 
     def _result(self, images: Sequence[Image], max_images: int) -> list[dict[str, str | None]]:
-        from airflow_imagetag.waiting.packing import as_plain, lacks_something
+        from airflow_imagetag.waiting.packing import as_list
 
         taken = images[:max_images]
         if len(images) > max_images:
@@ -220,14 +228,15 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             )
         else:
             self.log.info("%d new images", len(taken))
-        if lacking := sum(map(lacks_something, taken)):
+        listed = as_list(taken)
+        if len(listed) < len(taken):
             self.log.warning(
-                "%d images cannot be read by what an XCom may hold: their URIs need a signature or "
-                "password, or they are bytes. Give the operator the source itself: images=..., "
-                "store=...",
-                lacking,
+                "%d images are left out of the list: an XCom may not hold what is needed to read "
+                "them, a signature, a password, or bytes. Give the operator the source itself: "
+                "images=..., store=...",
+                len(taken) - len(listed),
             )
-        return [as_plain(image) for image in taken]
+        return listed
 
     def _deadline(self, context: Context, deadline: str | None) -> datetime:
         if deadline is not None:
@@ -240,8 +249,11 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 
         left = max(deadline - datetime.now(UTC), timedelta(0))
+        trigger = NewImagesTrigger(
+            **self._trigger_kwargs(), deadline=deadline.isoformat(), is_rendered=True
+        )
         self.defer(
-            trigger=NewImagesTrigger(**self._trigger_kwargs(), deadline=deadline.isoformat()),
+            trigger=trigger,
             method_name="execute_complete",
             kwargs={"deadline": deadline.isoformat()},
             timeout=left + DEFERRAL_GRACE,

@@ -102,13 +102,11 @@ class OpenSqlStore(OpenStore):
         try:
             if self._to_write:
                 self._create()
-            else:
-                self._is_missing = not self._is_there()
-                if self._is_missing:
-                    return
+            found = self._found()
+            self._is_missing = len(found) < 2
             problems = [
                 f"{table.fullname}: {problem}"
-                for table in (self._images, self._labels)
+                for table in found
                 for problem in misfits(self._engine, table)
             ]
         except sa_exc.DBAPIError as error:
@@ -131,13 +129,14 @@ class OpenSqlStore(OpenStore):
             with attempt:
                 self._images.metadata.create_all(self._engine)
 
-    def _is_there(self) -> bool:
-        # Both: a writer may be between the two.
+    def _found(self) -> list[sa.Table]:
+        """Return the tables that are there: a writer may be between the two."""
         inspector = sa.inspect(self._engine)
-        return all(
-            inspector.has_table(table.name, schema=table.schema)
+        return [
+            table
             for table in (self._images, self._labels)
-        )
+            if inspector.has_table(table.name, schema=table.schema)
+        ]
 
     def check_writable(self) -> None:
         """Write a row to each table and take it back.

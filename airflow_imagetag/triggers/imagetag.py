@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,13 +38,16 @@ from airflow_imagetag.waiting.lookout import (
 from airflow_imagetag.waiting.memories import WatchMemory, watch_memory
 from airflow_imagetag.waiting.packing import (
     Packed,
-    lacks_something,
+    needs_more,
     pack,
     unpack_source,
     unpack_store,
 )
 
 if TYPE_CHECKING:
+    import jinja2
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_imagetag.waiting.lookout import Question
 
 T = TypeVar("T")
@@ -91,6 +94,7 @@ class NewImagesTrigger(BaseEventTrigger):
     :param max_wait: seconds of a wait at most.
     :param deadline: when waiting ends, as ISO text with a zone; None for never.
     :param silent_fail: log a fault that waiting does not mend, and wait on.
+    :param is_rendered: whether the parameters are data already, in which no template is rendered.
     """
 
     def __init__(
@@ -109,23 +113,25 @@ class NewImagesTrigger(BaseEventTrigger):
         max_wait: float | timedelta | None = None,
         deadline: str | None = None,
         silent_fail: bool = False,
+        is_rendered: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.images = _packed_images(images)
         self.store = pack(store) if isinstance(store, LabelStore) else store
         self.modified_after = (
-            modified_after.isoformat() if isinstance(modified_after, datetime) else modified_after
+            modified_after.isoformat() if isinstance(modified_after, date) else modified_after
         )
         self.min_images = min_images
         self.max_images = max_images
         self.settle_seconds = settle_seconds
         self.imagetag_conn_id = imagetag_conn_id
         self.retag = retag
-        self.poke_interval = _seconds(poke_interval)
+        self.poke_interval = _seconds("poke_interval", poke_interval)
         self.exponential_backoff = exponential_backoff
-        self.max_wait = None if max_wait is None else _seconds(max_wait)
+        self.max_wait = None if max_wait is None else _seconds("max_wait", max_wait)
         self.deadline = deadline
         self.silent_fail = silent_fail
+        self.is_rendered = is_rendered
         self._images_as_given = self.images
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -144,9 +150,21 @@ class NewImagesTrigger(BaseEventTrigger):
             "max_wait",
             "deadline",
             "silent_fail",
+            "is_rendered",
         )
         path = "airflow_imagetag.triggers.imagetag.NewImagesTrigger"
         return path, {name: getattr(self, name) for name in names}
+
+    def render_template_fields(
+        self, context: Context, jinja_env: jinja2.Environment | None = None
+    ) -> None:
+        """Render the parameters where the task has not even begun on a worker."""
+        if not self.is_rendered:
+            super().render_template_fields(context, jinja_env)
+
+    def __repr__(self) -> str:
+        # Not what serialize returns, which may hold the signatures of URLs.
+        return f"<NewImagesTrigger for {self._about()}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the event."""
@@ -181,7 +199,9 @@ class NewImagesTrigger(BaseEventTrigger):
                     return events.found(sighting.images, is_all=sighting.is_all)
                 if verdict is Verdict.TIMED_OUT:
                     return events.Event(events.TIMED_OUT, found)
-                self.log.info("%d of at least %d new images", found, min_images)
+                self.log.info(
+                    "%d of at least %d new images in %s", found, min_images, self._about()
+                )
                 await self._pause(looks, now, deadline)
         finally:
             _close(lookout)
@@ -198,7 +218,9 @@ class NewImagesTrigger(BaseEventTrigger):
         except TimeoutError:
             self.log.warning("Looking for new images has not ended by the deadline")
         except StorageError as error:
-            self.log.warning("Cannot look for new images now, trying again later: %s", error)
+            self.log.warning(
+                "Cannot look for new images in %s now, trying again later: %s", self._about(), error
+            )
         return NOTHING
 
     async def _watch(self, memory: WatchMemory) -> events.Event:
@@ -211,7 +233,9 @@ class NewImagesTrigger(BaseEventTrigger):
             except Exception:
                 faults += 1
                 seconds = min(self.poke_interval * 2.0 ** min(faults, 40), MAX_PAUSE_SECONDS)
-                self.log.exception("Watching for new images failed; again in %.0f s", seconds)
+                self.log.exception(
+                    "Watching for new images in %s failed; again in %.0f s", self._about(), seconds
+                )
                 await asyncio.sleep(seconds)
 
     async def _watch_until_fault(self, memory: WatchMemory) -> events.Event:
@@ -227,7 +251,11 @@ class NewImagesTrigger(BaseEventTrigger):
                         partial(self._announce, lookout, remembered, now)
                     )
                 except StorageError as error:
-                    self.log.warning("Cannot look for new images now, trying again: %s", error)
+                    self.log.warning(
+                        "Cannot look for new images in %s now, trying again: %s",
+                        self._about(),
+                        error,
+                    )
                     announcement = Announcement((), remembered)
                 if announcement.memory != remembered:
                     # Before the event is sent: whoever is killed in between knows of it.
@@ -257,14 +285,14 @@ class NewImagesTrigger(BaseEventTrigger):
         return announcement
 
     def _announced(self, images: Sequence[Image]) -> events.Event:
-        if lacking := sum(map(lacks_something, images)):
+        if lacking := sum(map(needs_more, images)):
             self.log.warning(
-                "%d images cannot be read by what an event may hold: their URIs need a signature "
-                "or password, or they are bytes. Give the operator the source itself: images=..., "
-                "store=...",
+                "%d images are left out of the event, which may not hold what is needed to read "
+                "them: a signature, a password, or bytes. Give the operator the source itself: "
+                "images=..., store=...",
                 lacking,
             )
-        self.log.info("Announcing %d new images", len(images))
+        self.log.info("Announcing %d new images of %s", len(images), self._about())
         return events.found(images, is_all=True)
 
     async def _pause(self, looks: int, now: datetime, deadline: datetime | None) -> None:
@@ -292,6 +320,22 @@ class NewImagesTrigger(BaseEventTrigger):
             settle_seconds=self.settle_seconds,
         )
 
+    def _about(self) -> str:
+        """Return what the trigger is about, for a log that all triggers share."""
+        try:
+            return repr(unpack_source(self.images))
+        except ConfigurationError:
+            return str(self.images.get("type"))
+
+    def check(self) -> None:
+        """Return when the parameters of a watcher can be right; reads nothing.
+
+        :raises ConfigurationError: names the one that cannot.
+        """
+        self._watch_question()
+        for name in ("min_images", "max_images"):
+            parse_count(name, getattr(self, name))
+
     def _watch_question(self) -> Question:
         if self.store is None:
             raise ConfigurationError(
@@ -312,12 +356,8 @@ def _packed_images(images: Any) -> Packed:
     return pack(images if isinstance(images, ImageSource) else ValueImages(images))
 
 
-def _seconds(value: float | timedelta) -> float:
-    return (
-        value.total_seconds()
-        if isinstance(value, timedelta)
-        else parse_seconds("A number of seconds", value)
-    )
+def _seconds(name: str, value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else parse_seconds(name, value)
 
 
 @cache
@@ -344,5 +384,5 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 
 def _close(lookout: Lookout) -> None:
-    # Not waited for: a look that hangs would keep the trigger from ending.
-    _threads().submit(lookout.close)
+    # Not on the event loop, which it would block while it removes files.
+    asyncio.get_running_loop().run_in_executor(None, lookout.close)

@@ -65,12 +65,13 @@ class Sent:
 
     def is_awaited(self, now: datetime) -> bool:
         """Tell whether the run that it started may still be about to begin."""
-        return not self.is_picked_up and now - self.sent_at < BEGINS_WITHIN
+        return not self.is_picked_up and timedelta() <= now - self.sent_at < BEGINS_WITHIN
 
     def is_due(self, now: datetime) -> bool:
         """Tell whether its images are to be announced again."""
         pause = min(FIRST_REMINDER * (1 << min(self.times - 1, 16)), LONGEST_REMINDER)
-        return now - self.sent_at >= pause
+        # One of the future was sent before the clock was put right.
+        return not timedelta() <= now - self.sent_at < pause
 
 
 @dataclass(frozen=True, slots=True)

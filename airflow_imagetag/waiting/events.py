@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.models import Image
-from airflow_imagetag.waiting.packing import as_plain, lacks_something
+from airflow_imagetag.waiting.packing import as_list
 
 MAX_EVENT_IMAGES = 500
 """Airflow keeps events in its database and writes them to a log line each: some 75 KB."""
@@ -46,9 +46,8 @@ def found(images: Sequence[Image], *, is_all: bool) -> Event:
     :param images: any number of them.
     :param is_all: whether there are no more.
     """
-    shown = tuple(images[:MAX_EVENT_IMAGES])
-    is_complete = is_all and len(shown) == len(images) and not any(map(lacks_something, shown))
-    return Event(READY, len(images), tuple(map(as_plain, shown)), is_complete)
+    shown = as_list(images[:MAX_EVENT_IMAGES])
+    return Event(READY, len(images), tuple(shown), is_all and len(shown) == len(images))
 
 
 def failed(error: BaseException) -> Event:

@@ -155,6 +155,7 @@ class Lookout:
         self._opened: OpenStore | None = None
         # Whoever waits for a look no longer closes it while another thread is still looking.
         self._lock = threading.Lock()
+        self._is_abandoned = False
 
     def look(self, now: datetime, *, enough: int) -> Sighting:
         """Return new images, reading no further than is needed to have enough of them.
@@ -183,6 +184,8 @@ class Lookout:
                 # A hundred waiting triggers must not keep a hundred connections.
                 if self._opened is not None:
                     self._opened.rest()
+                if self._is_abandoned:
+                    self._let_go()
 
     def _images(self, now: datetime, limit: int | None) -> Iterator[Image]:
         question = self._question
@@ -211,10 +214,17 @@ class Lookout:
         return self._opened
 
     def close(self) -> None:
-        """Let go of what is kept between two looks; the next look opens it again."""
-        with self._lock:
-            self._opened = None
-            self._kept.close()
+        """Let go of what is kept between two looks; a look that hangs does so when it ends."""
+        self._is_abandoned = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._let_go()
+            finally:
+                self._lock.release()
+
+    def _let_go(self) -> None:
+        self._opened = None
+        self._kept.close()
 
 
 def api_of(imagetag_conn_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +12,7 @@ from airflow_imagetag.models import Image
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.uris import is_http
 
 Packed = dict[str, Any]
 """Plain values, with the class under ``type``."""
@@ -25,13 +26,16 @@ def pack(item: ImageSource | LabelStore) -> Packed:
     packed: Packed = {"type": f"{type(item).__module__}.{type(item).__qualname__}"}
     if isinstance(item, ValueImages):
         images = [entry for entry in item.entries() if isinstance(entry, Image)]
+        if isinstance(item.value, Set):
+            # Its order differs between processes, and each would make a new DAG version.
+            images.sort(key=lambda image: image.key)
         if any(image.uri is None for image in images):
             raise ConfigurationError(
                 "Images that are given as bytes cannot be handed to a trigger. Give their URIs, or "
                 "a source."
             )
-        # With signatures: Airflow encrypts what a trigger keeps.
-        return packed | {"value": [as_plain(image) | {"image_uri": image.uri} for image in images]}
+        # With signatures: Airflow encrypts what the trigger of a task keeps.
+        return packed | {"value": [_plain(image) for image in images]}
     kind: Any = type(item)
     if not dataclasses.is_dataclass(kind):
         raise ConfigurationError(
@@ -81,15 +85,25 @@ def _unpack(packed: Mapping[str, Any], kind: type) -> Any:
         raise ConfigurationError(f"{path} cannot be made of what was kept of it: {error}") from None
 
 
-def as_plain(image: Image) -> dict[str, str | None]:
-    """Return the image as an element of the list that the operator takes, without secrets."""
-    return {
-        "image_key": image.key,
-        "image_uri": image.display_uri,
-        "version": image.version,
-    }
+def as_list(images: Iterable[Image]) -> list[dict[str, str | None]]:
+    """Return the images as the list that the operator takes, without those that it cannot hold.
+
+    No secret and no bytes go into an XCom or an event; without them an image could not be read, and
+    would be remembered as failed.
+    """
+    return [_plain(image) for image in images if not needs_more(image)]
 
 
-def lacks_something(image: Image) -> bool:
-    """Tell whether the plain values do not suffice to read the image: it has a secret, or bytes."""
-    return image.uri is None or image.uri != image.display_uri
+def needs_more(image: Image) -> bool:
+    """Tell whether plain values do not suffice to read the image: it has a secret, or is bytes."""
+    if image.uri is None:
+        return True
+    if is_http(image.uri):
+        return image.uri != image.display_uri
+    # What looks like a query in the name of an object is part of the name.
+    authority = image.uri.partition("://")[2].partition("/")[0]
+    return ":" in authority.rpartition("@")[0]
+
+
+def _plain(image: Image) -> dict[str, str | None]:
+    return {"image_key": image.key, "image_uri": image.uri, "version": image.version}

@@ -59,9 +59,20 @@ def test_one_table_of_two_is_no_store_yet(database: Database):
     database.run("DROP TABLE product_labels")
     with STORE.open(to_write=False) as opened:
         assert opened.known(["a"], API) == {}
-    database.run("ALTER TABLE product_labels_images RENAME TO product_labels")
+    write("a")
+    database.run("DROP TABLE product_labels_images")
     with STORE.open(to_write=False) as opened:
         assert opened.known(["a"], API) == {}
+
+
+def test_one_table_of_another_kind_is_refused(database: Database):
+    """The store could never be made beside it."""
+    database.run("CREATE TABLE product_labels (id integer)")
+    with (
+        pytest.raises(ConfigurationError, match="do not fit: product_labels"),
+        STORE.open(to_write=False),
+    ):
+        pass
 
 
 def test_tables_of_another_kind_are_refused(database: Database):

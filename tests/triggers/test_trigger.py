@@ -376,3 +376,20 @@ def test_the_loop_is_never_blocked(tmp_path: Path, caplog: pytest.LogCaptureFixt
     ] * 20
     print(f"longest gap {max(gaps) * 1000:.0f} ms")
     assert max(gaps) < LOOP_GAP_SECONDS
+
+
+def test_the_triggers_text_holds_no_signature():
+    """Airflow may log it."""
+    trigger = NewImagesTrigger(
+        images=["https://shop/a.jpg?X-Amz-Signature=abc"], store=SqlLabelStore("warehouse")
+    )
+    assert "abc" not in repr(trigger)
+    assert "https://shop/a.jpg" in repr(trigger)
+
+
+def test_what_a_task_hands_to_the_trigger_is_data():
+    """Airflow renders the parameters of a task that starts in the triggerer, each time."""
+    given = {"images": ["https://shop/{{ 7 }}.jpg"], "store": SqlLabelStore("warehouse")}
+    trigger = NewImagesTrigger(**given, is_rendered=True)
+    trigger.render_template_fields({})
+    assert trigger.images["value"][0]["image_uri"] == "https://shop/{{ 7 }}.jpg"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from databases import (  # noqa: F401 (fixtures)
 )
 
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
+from airflow_imagetag.models import Image
 from airflow_imagetag.pending import Retag
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.sources.values import ValueImages
@@ -188,3 +192,32 @@ def test_a_look_takes_as_many_as_are_enough(enough: int, tmp_path: Path):
     lookout.close()
     assert len(found.images) == min(enough, 3)
     assert found.is_all == (enough > 3)
+
+
+def test_closing_does_not_wait_for_a_look_that_hangs():
+    """Who closes goes on at once; the look lets go of what it holds when it ends."""
+    goes_on = threading.Event()
+    began = threading.Event()
+
+    def hang(images: Iterator[Image]) -> int:
+        began.set()
+        goes_on.wait(20)
+        return len(list(images))
+
+    question = parse_question(
+        source=ValueImages(["https://shop/a.jpg"]),
+        store=ParquetLabelStore("/nowhere/at/all"),
+        imagetag_conn_id="imagetag_default",
+        retag="changed",
+        modified_after=None,
+        settle_seconds=0,
+    )
+    lookout = Lookout(question)
+    with ThreadPoolExecutor(1) as threads:
+        looking = threads.submit(lookout.ask, hang, datetime.now(UTC))
+        assert began.wait(20)
+        lookout.close()
+        assert lookout._opened is not None
+        goes_on.set()
+        assert looking.result(20) == 1
+    assert lookout._opened is None

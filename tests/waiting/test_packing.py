@@ -17,7 +17,7 @@ from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.waiting.packing import as_plain, pack, unpack_source, unpack_store
+from airflow_imagetag.waiting.packing import as_list, needs_more, pack, unpack_source, unpack_store
 
 
 @dataclass(repr=False)
@@ -152,10 +152,38 @@ def test_a_source_is_no_store():
         unpack_source(pack(STORES[0]))
 
 
-def test_an_image_as_plain_values_holds_no_secret():
-    """It goes to XComs, events and logs."""
-    image = Image("a", "https://me:secret@shop/a.jpg?X-Amz-Signature=abc", version="v")
-    plain = as_plain(image)
-    assert plain == {"image_key": "a", "image_uri": image.display_uri, "version": "v"}
-    assert "secret" not in str(plain)
-    assert "abc" not in str(plain)
+def test_a_list_leaves_out_what_needs_more_than_it_holds():
+    """It goes to XComs, events and logs, where no secret may be and no bytes."""
+    images = [
+        Image("a", "https://shop/a.jpg?id=1", version="v"),
+        Image("b", "https://me:secret@shop/a.jpg"),
+        Image("c", "https://shop/a.jpg?X-Amz-Signature=secret"),
+        Image("d", content=b"secret"),
+        Image("e", "ftp://me:secret@shop/a.jpg"),
+    ]
+    assert as_list(images) == [
+        {"image_key": "a", "image_uri": "https://shop/a.jpg?id=1", "version": "v"}
+    ]
+    assert [needs_more(image) for image in images] == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://aws_default@photos/a.jpg#2.jpg",
+        "s3://photos/a.jpg?token=b",
+        "gs://photos/a\tb.jpg",
+        "/data/a.jpg?sig=1#2",
+        "file:///data/a:b@c.jpg",
+    ],
+)
+def test_the_name_of_an_object_is_kept_whole(uri: str):
+    """What looks like a query or a fragment tells two objects apart."""
+    [listed] = as_list([Image("a", uri)])
+    assert listed["image_uri"] == uri
+
+
+def test_a_set_is_packed_in_one_order():
+    """That of a set differs between processes, and each would make a new DAG version."""
+    uris = {f"https://shop/{number}.jpg" for number in range(20)}
+    assert pack(ValueImages(uris)) == pack(ValueImages(sorted(uris)))
