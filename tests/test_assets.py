@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import airflow
 import pytest
-from airflow.providers.common.compat.sdk import Asset
+from airflow.providers.common.compat.sdk import DAG, Asset
 from databases import (  # noqa: F401 (fixtures)
     Database,
     service_fixture,
@@ -201,6 +201,23 @@ def test_a_watcher_needs_a_store():
         watch_images("photos", images=PHOTOS)
 
 
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 has no watchers")
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"min_images": 0}, "min_images"),
+        ({"retag": "always"}, "retag"),
+        ({"modified_after": "{{ ds }}"}, "modified_after"),
+        ({"settle_seconds": -1}, "settle_seconds"),
+        ({"poke_interval": -3}, "poke_interval"),
+    ],
+)
+def test_a_watcher_with_a_wrong_parameter(fields: dict[str, Any], said: str):
+    """Seen when the DAG is parsed, and not in the triggerer's log alone."""
+    with pytest.raises(ConfigurationError, match=said):
+        watch_images("photos", images=PHOTOS, store=SqlLabelStore("warehouse"), **fields)
+
+
 # -- what the operator tells ------------------------------------------------------------------
 
 
@@ -224,6 +241,14 @@ def test_a_store_is_an_outlet():
     given = [other]
     assert uris(operator(store=store, outlets=given)) == [other.uri, store.asset.uri]
     assert given == [other]
+
+
+def test_outlets_of_the_dag_are_kept():
+    """Those that default_args gives to every task."""
+    given = SqlLabelStore("warehouse", "others").asset
+    with DAG("d", schedule=None, default_args={"outlets": [given]}):
+        task = operator(store=SqlLabelStore("warehouse"))
+    assert uris(task) == [given.uri, SqlLabelStore("warehouse").asset.uri]
 
 
 def test_what_is_no_outlet():

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
 from databases import API, Database, sqlite_fixture, tagged  # noqa: F401 (fixtures)
 from modes import AIRFLOW_2, MODES, Clock, Task, rebuilt, run_to_end
 
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.models import Image
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+from airflow_imagetag.waiting import events
 from airflow_imagetag.waiting.events import MAX_EVENT_IMAGES as MOST
 
 STORE = SqlLabelStore("warehouse")
@@ -98,6 +100,23 @@ def test_others_have_labelled_the_images_meanwhile(products: Database, clock: Cl
     [event] = run_to_end(rebuilt(second.trigger))
     arguments = json.loads(json.dumps({**(second.kwargs or {}), "event": event}))
     assert keys(task.resume_execution(second.method_name, arguments, {})) == ["new"]
+
+
+def test_a_worker_that_finds_nothing_after_the_deadline(products: Database, clock: Clock):
+    """The trigger found many, others have labelled them, and the time is over: the task ends."""
+    add(products, *(f"{number:04}" for number in range(MOST + 50)))
+    task = sensor(deferrable=True)
+    event = found_many()
+    label(*(f"{number:04}" for number in range(MOST + 50)))
+    arguments = {"event": event, "deadline": clock.now().isoformat()}
+    with pytest.raises(AirflowSensorTimeout, match="timed out"):
+        task.resume_execution("execute_complete", arguments, {})
+
+
+def found_many() -> dict[str, Any]:
+    """Return the event of more images than it holds."""
+    images = [Image(f"{number:04}", "https://x") for number in range(MOST + 1)]
+    return events.found(images, is_all=False).payload()
 
 
 def test_airflows_own_timeout_comes_after_the_triggers(products: Database, clock: Clock):

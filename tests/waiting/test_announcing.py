@@ -219,6 +219,13 @@ def test_what_is_new_goes_with_what_is_repeated():
     assert keys(rest) == ["c"]
 
 
+def test_a_clock_that_was_wrong():
+    """What was sent in the future is announced again, and does not hold anything back."""
+    first = ask(images("a"), now=NOON + 30 * LONGEST_REMINDER)
+    second = ask(images("a", "b"), first.memory)
+    assert sorted(keys(second)) == ["a", "b"]
+
+
 def test_a_lost_announcement_is_repeated():
     """The process was killed after it noted the announcement; nobody knows whether it was sent."""
     first = ask(images("a", "b"))
