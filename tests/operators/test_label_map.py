@@ -343,8 +343,6 @@ def test_a_checkpoint_holds_the_services_names(
         assert len(instance.xcoms["return_value"]) > 0 or number == 1
     task = ImageTagOperator(task_id="label", images=images, label_map=names)
     instance = TaskInstance(3)
-    pd.testing.assert_frame_equal(
-        in_order(task.execute({"ti": instance})), as_mapped(plain, names)
-    )
+    pd.testing.assert_frame_equal(in_order(task.execute({"ti": instance})), as_mapped(plain, names))
     assert instance.xcoms["summary"]["reused"] >= 6
     assert service.stats.billed == COUNT
