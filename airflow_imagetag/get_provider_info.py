@@ -165,7 +165,7 @@ def _connection_fields() -> dict[str, Any]:
         },
         "token": {
             "label": "Token",
-            "description": "Goes with a temporary SecretId and SecretKey, of DetectLabelPro or DetectLabel.",
+            "description": "Goes with temporary keys of DetectLabelPro and DetectLabel.",
             "schema": {"type": ["string", "null"], "format": "password"},
         },
         "requests_per_second": {
