@@ -52,4 +52,4 @@ class AccountTagger:
     async def call(self, image: Image, payload: Payload) -> TagResult:
         """Send one request and return the labels; does not retry."""
         answer = await self._connections.send(self._caller.request(payload))
-        return self._caller.result(image, answer)
+        return self._caller.result(image, answer, payload.digest)
