@@ -89,7 +89,7 @@ class ImageTagHook(BaseHook):
         one = as_image(image)
         payload = self._reader.payload(one)
         answer = blocking.send(self.get_conn(), self.account, self.caller.request(payload))
-        return self.caller.result(one, answer)
+        return self.caller.result(one, answer, payload.digest)
 
     async def atag(self, image: Image | bytes | str) -> TagResult:
         """Label one image without blocking the event loop; as ``tag`` in all else.

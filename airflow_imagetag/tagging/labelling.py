@@ -136,7 +136,7 @@ class Labelling:
             result = await self._retrying(attempt)
         except ImageTagError as error:
             raise GaveUpError(error, sent, payload.digest) from None
-        return replace(result, version=image.version, content_sha256=payload.digest, attempts=sent)
+        return result if sent == 1 else replace(result, attempts=sent)
 
     async def _send(self, image: Image, payload: Payload) -> TagResult:
         started = time.monotonic()

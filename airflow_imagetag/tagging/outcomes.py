@@ -24,7 +24,10 @@ class Tagger(Protocol):
         ...
 
     async def call(self, image: Image, payload: Payload) -> TagResult:
-        """Send one request and return the labels; does not retry."""
+        """Send one request and return the labels; does not retry.
+
+        The result has the image's version and the payload's digest.
+        """
         ...
 
 
