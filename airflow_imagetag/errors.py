@@ -13,6 +13,9 @@ The class says what a caller may do, and the fields carry what the service said:
     |   |-- ImageTooLargeError             over the size limit of the protocol
     |   |-- ImageEmptyError                zero bytes
     |   |-- ImageDecodeError               the service cannot decode it
+    |   |-- ImageFormatError               the service does not take its format
+    |   |-- ImageRefusedError              the service does not label such an image
+    |   |-- ImageDownloadError     RETRY   the service cannot download it: may pass later
     |   |-- ParameterTooLongError          its URL is longer than the service takes
     |   `-- UnknownCodeError               a business code that no document lists
     |-- RequestRefusedError        STOP    the account's or the request's fault
@@ -136,6 +139,20 @@ class ImageEmptyError(ImageError):
 
 class ImageDecodeError(ImageError):
     """The service cannot decode the image."""
+
+
+class ImageFormatError(ImageError):
+    """The service does not take images of this format."""
+
+
+class ImageRefusedError(ImageError):
+    """The service does not label such an image: of one colour, of too few pixels, a wrong URL."""
+
+
+class ImageDownloadError(ImageError):
+    """The service cannot download the image from its URL: it may be there later."""
+
+    decision = Decision.RETRY
 
 
 class ParameterTooLongError(ImageError):

@@ -15,7 +15,7 @@ from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, allowed_local_folde
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.account import Account, parse_account
 from airflow_imagetag.service.caller import Caller
-from airflow_imagetag.service.registry import SERVICES
+from airflow_imagetag.service.registry import find_service
 from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.sources.items import as_image
 from airflow_imagetag.transport import blocking
@@ -124,13 +124,15 @@ class ImageTagHook(BaseHook):
         return AccountTagger(self.account, self.caller, reader, max_connections=max_connections)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Prove endpoint, account and signature with an empty image, which is never billed."""
+        """Prove endpoint, account and signature without an image, which is never billed."""
         try:
             answer = blocking.send(self.get_conn(), self.account, self.caller.probe())
             self.caller.check_probe(answer)
         except ImageTagError as error:
             return False, f"{type(error).__name__}: {error.message}"
-        return True, f"{self.account.endpoint} accepts the signature of AppID {self.account.app_id}"
+        account = self.account
+        whose = f"AppID {account.app_id}" if account.app_id else "the account"
+        return True, f"{account.endpoint} accepts the signature of {whose} for {account.api}"
 
     @cached_property
     def _reader(self) -> ContentReader:
@@ -161,7 +163,7 @@ def account_of(connection: Connection) -> Account:
         port=connection.port,
         schema=connection.schema,
         extra=_extra(connection),
-        known_apis=frozenset(SERVICES),
+        find_service=find_service,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Self
 
@@ -51,5 +52,9 @@ class AccountTagger:
 
     async def call(self, image: Image, payload: Payload) -> TagResult:
         """Send one request and return the labels; does not retry."""
-        answer = await self._connections.send(self._caller.request(payload))
+        if self._caller.is_quick(payload):
+            request = self._caller.request(payload)
+        else:
+            request = await asyncio.to_thread(self._caller.request, payload)
+        answer = await self._connections.send(request)
         return self._caller.result(image, answer)

@@ -209,6 +209,7 @@ class LabelRun:
                 shared_requests_per_second=self._account.requests_per_second,
                 batch_size=self._options.batch_size,
                 flush_seconds=self._options.flush_seconds,
+                calls_per_image=self._hook.caller.calls_per_image,
             ),
             self._stop,
             counts=self._counts,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_imagetag.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from airflow_imagetag.service.base import Service
+
 DEFAULT_HOST = "recognition.image.myqcloud.com"
 DEFAULT_API = "picture_classify"
+DEFAULT_REGION = "ap-guangzhou"
+CREDENTIALS = frozenset({"keys", "cvm_role", "assume_role", "tke_oidc"})
 IMAGE_ENCODINGS = frozenset({"multipart", "base64"})
 DEFAULT_REQUESTS_PER_SECOND = 20.0
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -24,15 +30,23 @@ D = TypeVar("D")
 _APP_ID = re.compile(r"[0-9]{1,20}")
 _HOST = re.compile(r"[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\]")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+FIELDS: Mapping[str, str] = {
+    "login": "login (the SecretId)",
+    "password": "password (the SecretKey)",
+    "app_id": "app_id in extra",
+}
+"""How messages name the fields of the account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """A label-service account and how to reach it.
 
-    :param app_id: the account's AppID.
-    :param secret_id: SecretId of the key that signs.
-    :param secret_key: SecretKey of the key that signs.
+    :param app_id: the account's AppID; empty where the interface has no use for it.
+    :param secret_id: SecretId of the key that signs; empty where a role gives it.
+    :param secret_key: SecretKey of the key that signs; likewise.
     :param endpoint: scheme, host and port, such as ``https://recognition.image.myqcloud.com``.
     :param bucket: a field of older accounts, may be empty.
     :param api: the service's interface.
@@ -49,6 +63,13 @@ class Account:
         out of reach, above 0 up to 1; None ends the task.
     :param verify: True checks the server's certificate, False does not, a text is the path of a
         file of certificate authorities.
+    :param region: region of the service, for interfaces that have regions.
+    :param scenes: scenes that labels are asked for, for interfaces that have scenes.
+    :param token: goes with temporary keys, for interfaces that take them.
+    :param credentials: where the keys come from: ``keys`` are those of the connection; the others
+        are roles of the vendor's access management, for interfaces that take them.
+    :param role: name of the role for ``cvm_role``, its ARN for ``assume_role``.
+    :param extra: all of the connection's extra, for services of other packages.
     """
 
     app_id: str
@@ -66,11 +87,21 @@ class Account:
     verify: bool | str = True
     quota_conn_id: str | None = None
     quota_fallback_share: float | None = None
+    region: str = DEFAULT_REGION
+    scenes: tuple[str, ...] = ()
+    token: str | None = field(default=None, repr=False)
+    credentials: str = "keys"
+    role: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def quota_name(self) -> str:
         """Names the quota among those of other accounts and interfaces."""
-        return f"{self.app_id}@{urlsplit(self.endpoint).netloc}/{self.api}"[:200]
+        owner = self.app_id or self.role or self.secret_id
+        if not self.app_id:
+            # Whoever sees the quota's name need not see the key's.
+            owner = hashlib.sha256(owner.encode()).hexdigest()[:16]
+        return f"{owner}@{urlsplit(self.endpoint).netloc}/{self.api}"[:200]
 
 
 def parse_account(
@@ -82,7 +113,7 @@ def parse_account(
     port: int | None,
     schema: str | None,
     extra: Mapping[str, Any],
-    known_apis: frozenset[str],
+    find_service: Callable[[str], type[Service]],
 ) -> Account:
     """Check the fields of a connection and return the account they describe.
 
@@ -92,17 +123,18 @@ def parse_account(
 
     :param conn_id: id of the connection, for the messages.
     :param extra: the connection's extra, decoded.
-    :param known_apis: names that ``api`` may have.
+    :param find_service: returns the service that an ``api`` names, or raises ValueError.
     :raises ConfigurationError: names the connection, the field and what to change.
     """
     fields = _Fields(conn_id, extra)
-    return Account(
-        app_id=fields.required("app_id", _app_id),
-        secret_id=fields.check("login (the SecretId)", login, _token),
-        secret_key=fields.check("password (the SecretKey)", password, _token),
-        endpoint=_endpoint(fields, host, port, schema),
+    service = fields.optional("api", find_service, find_service(DEFAULT_API))
+    account = Account(
+        app_id=fields.optional("app_id", _app_id, ""),
+        secret_id=fields.check("login (the SecretId)", login, _token, ""),
+        secret_key=fields.check("password (the SecretKey)", password, _token, ""),
+        endpoint=_endpoint(fields, host or service.host, port, schema),
         bucket=fields.optional("bucket", _bucket, ""),
-        api=fields.optional("api", _one_of(known_apis), DEFAULT_API),
+        api=service.api,
         requests_per_second=fields.optional(
             "requests_per_second", _positive_or_zero, DEFAULT_REQUESTS_PER_SECOND
         )
@@ -115,7 +147,16 @@ def parse_account(
         verify=fields.optional("verify", _verify, True),
         quota_conn_id=fields.optional("quota_conn_id", _conn_id, None),
         quota_fallback_share=fields.optional("quota_fallback_share", _share, None),
+        region=fields.optional("region", _region, DEFAULT_REGION),
+        scenes=fields.optional("scenes", _names, ()),
+        token=fields.optional("token", _token, None),
+        credentials=fields.optional("credentials", _one_of(CREDENTIALS), "keys"),
+        role=fields.optional("role", _token, None),
+        extra=dict(extra),
     )
+    for complaint in service.complaints(account):
+        raise fields.error(f"{complaint}.")
+    return account
 
 
 class _Fields:
@@ -128,26 +169,22 @@ class _Fields:
     def error(self, what: str) -> ConfigurationError:
         return ConfigurationError(f"Connection {self.conn_id!r}: {what}")
 
-    def check(self, name: str, value: Any, parse: Callable[[Any], T]) -> T:
+    def check(self, name: str, value: Any, parse: Callable[[Any], T], default: D) -> T | D:
         if value is None or value == "":
-            raise self.error(f"{name} is missing. Set it in the connection.")
+            return default
         try:
             return parse(value)
+        except ConfigurationError as error:
+            raise self.error(error.message) from None
         except ValueError as error:
             raise self.error(f"{name} {error}.") from None
 
-    def required(self, name: str, parse: Callable[[Any], T]) -> T:
-        return self.check(f"{name} in extra", self.extra.get(name), parse)
-
     def optional(self, name: str, parse: Callable[[Any], T], default: D) -> T | D:
-        value = self.extra.get(name)
-        if value is None or value == "":
-            return default
-        return self.check(f"{name} in extra", value, parse)
+        return self.check(f"{name} in extra", self.extra.get(name), parse, default)
 
 
-def _endpoint(fields: _Fields, host: str | None, port: int | None, schema: str | None) -> str:
-    text = (host or DEFAULT_HOST).strip()
+def _endpoint(fields: _Fields, host: str, port: int | None, schema: str | None) -> str:
+    text = host.strip()
     try:
         parts = urlsplit(text if "://" in text else f"//{text}")
         url_port = parts.port
@@ -265,6 +302,21 @@ def _share(value: Any) -> float:
     if not 0 < number <= 1:
         raise ValueError(f"must be a share above 0 and up to 1, not {value!r}")
     return number
+
+
+def _region(value: Any) -> str:
+    text = str(value).strip()
+    if not _REGION.fullmatch(text):
+        raise ValueError(f"must be a region such as {DEFAULT_REGION}, not {value!r}")
+    return text
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Return the names of a list, or of a text with commas, each once."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"must be a list of names, or names with commas, not {value!r}")
+    return tuple(dict.fromkeys(name.strip().upper() for name in names if name.strip()))
 
 
 def _verify(value: Any) -> bool | str:

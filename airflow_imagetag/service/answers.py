@@ -97,14 +97,14 @@ def decode(answer: Answer) -> Mapping[str, Any]:
 
     :raises ImageTagError: the class that the status or the code stands for.
     """
-    document = _json_object(answer)
+    document = json_object(answer)
     if answer.status in (401, 403, 407, 429) or answer.status >= 500:
-        raise _status_error(answer, document)
+        raise status_error(answer, document)
     code = None if document is None else document.get("code")
     if isinstance(code, int) and not isinstance(code, bool) and code in BUSINESS_CODES:
         raise _code_error(answer, code, document)
     if answer.status != 200:
-        raise _status_error(answer, document)
+        raise status_error(answer, document)
     if document is None:
         raise malformed(answer, "it is not a JSON object")
     if isinstance(code, bool) or not isinstance(code, int):
@@ -119,8 +119,7 @@ def malformed(answer: Answer, why: str) -> MalformedAnswerError:
 
     Its code is 0 where the service says that it succeeded, else the HTTP status.
     """
-    document = _json_object(answer)
-    is_success = answer.status == 200 and document is not None and document.get("code") == 0
+    is_success = answer.status == 200 and _says_success(json_object(answer) or {})
     return MalformedAnswerError(
         f"The answer of the service cannot be understood: {why}. It begins: {_quote(answer.body)}",
         code="0" if is_success else str(answer.status),
@@ -152,7 +151,8 @@ def label_name(answer: Answer, value: Any) -> str:
     return value
 
 
-def _json_object(answer: Answer) -> Mapping[str, Any] | None:
+def json_object(answer: Answer) -> Mapping[str, Any] | None:
+    """Return the JSON object of an answer; None where it is something else."""
     try:
         document = json.loads(answer.body)
     except (ValueError, RecursionError):
@@ -164,10 +164,14 @@ def _code_error(answer: Answer, code: int, document: Mapping[str, Any] | None) -
     meaning = BUSINESS_CODES.get(
         code, Meaning(UnknownCodeError, "the service answered with a code of no document")
     )
-    return _error(meaning, answer, str(code), document)
+    return error(meaning, answer, str(code), _message(document))
 
 
-def _status_error(answer: Answer, document: Mapping[str, Any] | None) -> ImageTagError:
+def status_error(answer: Answer, document: Mapping[str, Any] | None) -> ImageTagError:
+    """Return the error that an HTTP status stands for.
+
+    :param document: the answer's JSON object, where it has one.
+    """
     status = answer.status
     if status in HTTP_STATUSES:
         meaning = HTTP_STATUSES[status]
@@ -179,13 +183,15 @@ def _status_error(answer: Answer, document: Mapping[str, Any] | None) -> ImageTa
         meaning = Meaning(MalformedAnswerError, "the status is a success the document lacks")
     else:
         meaning = Meaning(RequestRefusedError, "the service refuses the request")
-    return _error(meaning, answer, str(status), document)
+    return error(meaning, answer, str(status), _message(document))
 
 
-def _error(
-    meaning: Meaning, answer: Answer, code: str, document: Mapping[str, Any] | None
-) -> ImageTagError:
-    said = document.get("message") if document else None
+def error(meaning: Meaning, answer: Answer, code: str, said: Any) -> ImageTagError:
+    """Return an error with what the answer tells beside its code.
+
+    :param code: the service's own code, or the HTTP status.
+    :param said: the service's own words, where it has any.
+    """
     words = f" It says: {_quote(said)}" if isinstance(said, str) and said else ""
     where = f"HTTP {answer.status}" if code == str(answer.status) else f"code {code}"
     # A backend that took too long, or a success that is not understood, may have done the work.
@@ -197,6 +203,16 @@ def _error(
         billing=Billing.UNKNOWN if unclear else Billing.REFUSED,
         retry_after_seconds=_retry_after_seconds(answer.headers),
     )
+
+
+def _says_success(document: Mapping[str, Any]) -> bool:
+    """Tell whether an answer of either kind of service says that the image is labelled."""
+    response = document.get("Response")
+    return document.get("code") == 0 or (isinstance(response, dict) and "Error" not in response)
+
+
+def _message(document: Mapping[str, Any] | None) -> Any:
+    return document.get("message") if document else None
 
 
 def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:

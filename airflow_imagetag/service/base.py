@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
 from airflow_imagetag.models import Label
-from airflow_imagetag.service.account import Account
+from airflow_imagetag.service.account import FIELDS, Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +60,92 @@ class Reading:
     request_id: str | None = None
 
 
-class Service(Protocol):
-    """One interface of a label service."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an interface says of the images it takes; known before anything is sent.
 
-    api: str
+    :param max_content_bytes: size of the image's bytes, before any encoding.
+    :param formats: formats that are taken, as Pillow names them, such as ``JPEG``; None for
+        whatever can be decoded.
+    :param advised_min_pixels: a side below this many pixels is labelled badly; 0 for no advice.
+    :param advised_max_aspect: a longer side of more than so many times the shorter one is labelled
+        badly; None for no advice.
+    """
 
-    def build(self, account: Account, payload: Payload, authorization: str) -> Request:
-        """Return the request for one image.
+    max_content_bytes: int
+    formats: frozenset[str] | None = None
+    advised_min_pixels: int = 0
+    advised_max_aspect: float | None = None
+
+
+class Service(ABC):
+    """One interface of a label service, for one account.
+
+    :param account: what the connection says.
+    :param clock: wall clock, in Unix seconds.
+    """
+
+    api: ClassVar[str]
+    """Names the interface in the connection and in every result, up to 64 characters."""
+
+    host: ClassVar[str]
+    """Where it is, unless the connection says otherwise."""
+
+    required: ClassVar[tuple[str, ...]] = ("login", "password")
+    """Fields of the connection that it cannot do without."""
+
+    def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
+        self.account = account
+        self.clock = clock
+
+    @classmethod
+    def complaints(cls, account: Account) -> Iterator[str]:
+        """Yield what is wrong with an account for this interface, each as a sentence's end."""
+        given = {
+            "login": account.secret_id,
+            "password": account.secret_key,
+            "app_id": account.app_id,
+        }
+        for name in cls.required:
+            if not given[name]:
+                yield f"{FIELDS[name]} is missing. Set it in the connection"
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What of an image is checked before it is sent."""
+
+    @property
+    def calls_per_image(self) -> int:
+        """How many calls the vendor bills for one request."""
+        return 1
+
+    def is_quick(self, payload: Payload) -> bool:
+        """Tell whether ``build`` takes next to no time, so that it needs no thread."""
+        del payload
+        return True
+
+    @abstractmethod
+    def build(self, payload: Payload) -> Request:
+        """Return the signed request for one image.
 
         :raises ImageError: the image can not be sent, such as over the size limit.
         """
-        ...
 
+    @abstractmethod
     def read(self, answer: Answer) -> Reading:
         """Return what the answer says.
 
         :raises ImageTagError: the answer is an error, or not what the document describes.
         """
-        ...
 
-    def build_probe(self, account: Account, authorization: str) -> Request:
+    @abstractmethod
+    def build_probe(self) -> Request:
         """Return a request that proves endpoint and signature and is not billed."""
-        ...
 
+    @abstractmethod
     def check_probe(self, answer: Answer) -> None:
         """Return when the answer to the probe proves endpoint and signature.
 
         :raises ImageTagError: what is wrong with the connection.
         """
-        ...

@@ -1,4 +1,4 @@
-"""An account, its interface and its signature: all of a call except sending it."""
+"""An account and its interface: all of a call except sending it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.account import Account
-from airflow_imagetag.service.base import Answer, Payload, Request
-from airflow_imagetag.service.registry import SERVICES
-from airflow_imagetag.service.signature import ReusableSignature
+from airflow_imagetag.service.base import Answer, Limits, Payload, Request
+from airflow_imagetag.service.registry import find_service
 
 
 class Caller:
@@ -21,19 +20,29 @@ class Caller:
     """
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
-        self._account = account
-        self._service = SERVICES[account.api]
+        self._service = find_service(account.api)(account, clock=clock)
         self._clock = clock
-        self._signature = ReusableSignature(
-            account.app_id, account.secret_id, account.secret_key, account.bucket, clock=clock
-        )
+
+    @property
+    def limits(self) -> Limits:
+        """What of an image is checked before it is sent."""
+        return self._service.limits
+
+    @property
+    def calls_per_image(self) -> int:
+        """How many calls the vendor bills for one request."""
+        return self._service.calls_per_image
+
+    def is_quick(self, payload: Payload) -> bool:
+        """Tell whether ``request`` takes next to no time, so that it needs no thread."""
+        return self._service.is_quick(payload)
 
     def request(self, payload: Payload) -> Request:
         """Return the signed request for one image.
 
         :raises ImageError: the image cannot be sent.
         """
-        return self._service.build(self._account, payload, self._signature.value())
+        return self._service.build(payload)
 
     def result(self, image: Image, answer: Answer) -> TagResult:
         """Return the labels that the answer holds for the image.
@@ -52,7 +61,7 @@ class Caller:
 
     def probe(self) -> Request:
         """Return a signed request that is not billed."""
-        return self._service.build_probe(self._account, self._signature.value())
+        return self._service.build_probe()
 
     def check_probe(self, answer: Answer) -> None:
         """Return when the answer to the probe proves endpoint and signature.

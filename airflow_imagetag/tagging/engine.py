@@ -82,6 +82,7 @@ class Settings:
     :param flush_seconds: how long a finished image waits at most to be written.
     :param retry: when and how often a call is made again.
     :param patience: with a service that is down.
+    :param calls_per_image: calls that the vendor bills for one request.
     """
 
     max_in_flight: int = 32
@@ -91,6 +92,7 @@ class Settings:
     flush_seconds: float = 2.0
     retry: retrying.Policy = field(default_factory=retrying.Policy)
     patience: Patience = field(default_factory=Patience)
+    calls_per_image: int = 1
 
 
 class _Crew:
@@ -195,6 +197,7 @@ class Run:
             self.counts,
             None if self._paid is None else Lookups(self._paid, self._threads),
             self._crew.took,
+            settings.calls_per_image,
         )
         reporter = asyncio.create_task(self._report())
         writer = asyncio.create_task(self._write())

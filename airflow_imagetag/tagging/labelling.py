@@ -48,6 +48,7 @@ class Labelling:
     :param counts: the run's counts.
     :param lookups: finds what was paid for equal bytes in an earlier run.
     :param took: is told how many seconds each successful call took.
+    :param calls_per_image: calls that the vendor bills for one request.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Labelling:
         counts: Counts,
         lookups: Lookups | None = None,
         took: Callable[[float], None] | None = None,
+        calls_per_image: int = 1,
     ) -> None:
+        self._calls_per_image = calls_per_image
         self._took = took
         self._tagger = tagger
         self._gate = gate
@@ -124,7 +127,7 @@ class Labelling:
             await self._gate.acquire(is_retry=sent > 0)
             if self._stopping.is_set():
                 raise StoppingError
-            self._counts.calls += 1
+            self._counts.calls += self._calls_per_image
             self._counts.retries += sent > 0
             sent += 1
             return await self._send(image, payload)

@@ -47,7 +47,7 @@ class Counts:
     :param tolerated: those among the failed that do not count against ``max_failure_ratio``: rows
         without a URI or with a key that repeats, empty objects.
     :param skipped: entries that need no work, and those that a stopped run left.
-    :param calls: requests sent.
+    :param calls: calls that the vendor may bill: requests sent, for each scene one.
     :param retries: requests sent for an image after its first.
     :param throttled: answers that the quota was exceeded.
     """

@@ -13,12 +13,20 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from airflow_imagetag.errors import Decision, ImageTagError, MalformedAnswerError
+from airflow_imagetag.errors import (
+    Decision,
+    ImageDownloadError,
+    ImageTagError,
+    MalformedAnswerError,
+)
 
 T = TypeVar("T")
 
 UNREADABLE_ATTEMPTS = 2
 """Requests for an image whose answer is a success that cannot be read."""
+
+DOWNLOAD_ATTEMPTS = 2
+"""Requests for an image whose URL the service cannot download: mostly the URL is dead."""
 
 MAX_RETRY_AFTER_SECONDS = 300.0
 """A longer Retry-After is a matter for the next task try, not for a waiting one."""
@@ -81,6 +89,8 @@ async def _retry(
         error = _error_of(state)
         if is_unreadable_success(error):
             return state.attempt_number < UNREADABLE_ATTEMPTS
+        if isinstance(error, ImageDownloadError):
+            return state.attempt_number < DOWNLOAD_ATTEMPTS
         return error is not None and is_worth_another_try(error)
 
     retrying = AsyncRetrying(

@@ -23,6 +23,8 @@ class Chance:
 
     def __init__(self, faults: Faults, seed: int) -> None:
         self.faults = faults
+        self._errors = _together(faults.error_rates, faults.error_codes)
+        self._first_attempts = _together(faults.first_attempts, faults.first_attempt_codes)
         self._seed = seed
         self._random = random.Random(seed)  # noqa: S311 - it must be repeatable
         self._garbage = itertools.cycle(GARBAGE_KINDS)
@@ -55,24 +57,24 @@ class Chance:
         """Return whether the connection closes instead of answering with the labels."""
         return self._happens(self.faults.drop_after_work_rate)
 
-    def error_status(self) -> int | None:
-        """Return the HTTP status that this request fails with, or None."""
-        if not self.faults.error_rates:
+    def error(self) -> int | str | None:
+        """Return the HTTP status or the code of TIIA that this request fails with, or None."""
+        if not self._errors:
             return None
-        return _pick(self.faults.error_rates, self._random.random())
+        return _pick(self._errors, self._random.random())
 
-    def first_attempt_status(self, image: bytes) -> int | None:
-        """Return the HTTP status that this image fails with now, or None.
+    def first_attempt_error(self, image: bytes) -> int | str | None:
+        """Return the HTTP status or the code of TIIA that this image fails with now, or None.
 
         :param image: the image's bytes, or its URL.
         """
-        if not self.faults.first_attempts:
+        if not self._first_attempts:
             return None
         digest = hashlib.sha256(b"%d:" % self._seed + image).digest()
         if digest in self._attempted:
             return None
         self._attempted.add(digest)
-        return _pick(self.faults.first_attempts, int.from_bytes(digest[:8]) / 2**64)
+        return _pick(self._first_attempts, int.from_bytes(digest[:8]) / 2**64)
 
     def garbage(self) -> Garbage | None:
         """Return the kind of useless answer that replaces the labels, or None."""
@@ -91,10 +93,17 @@ def _quota(requests_per_second: float | None) -> tuple[int | None, SlidingWindow
     return limit, SlidingWindow(limit / requests_per_second)
 
 
-def _pick(shares: Mapping[int, float], drawn: float) -> int | None:
-    """Return the status in whose share the number ``drawn``, 0 to 1, falls."""
-    for status, share in shares.items():
+def _together(statuses: Mapping[int, float], codes: Mapping[str, float]) -> dict[int | str, float]:
+    shares: dict[int | str, float] = {}
+    shares.update(statuses.items())
+    shares.update(codes.items())
+    return shares
+
+
+def _pick(shares: Mapping[int | str, float], drawn: float) -> int | str | None:
+    """Return the error in whose share the number ``drawn``, 0 to 1, falls."""
+    for error, share in shares.items():
         if drawn < share:
-            return status
+            return error
         drawn -= share
     return None

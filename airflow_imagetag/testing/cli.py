@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_imagetag.testing.api import API_NAMES
 from airflow_imagetag.testing.emulator import CONNECTION_VARIABLE, Emulator
 from airflow_imagetag.testing.faults import Faults
 
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             return _fail(f"cannot listen on {arguments.host}:{arguments.port}: {error}", 1)
         try:
-            _announce(emulator, arguments.ready_file)
+            connection_json = emulator.connection_json_for(arguments.api)
+            _announce(emulator.url, connection_json, arguments.ready_file)
             signalled.wait()
         finally:
             emulator.stop()
@@ -56,9 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, default=0, help="port to listen on; 0: a free one")
     for name in ("app-id", "secret-id", "secret-key"):
         command.add_argument(f"--{name}", help="of the account that requests are signed with")
+    command.add_argument("--token", help="of temporary keys, which TIIA wants presented")
+    command.add_argument(
+        "--api",
+        choices=API_NAMES,
+        default=API_NAMES[0],
+        help="what the connection that is printed uses; all are served (default: %(default)s)",
+    )
     command.add_argument("--latency-ms", type=float, default=0.0, help="time that a request takes")
     command.add_argument(
-        "--requests-per-second", type=float, help="quota, over which the answer is HTTP 429"
+        "--requests-per-second",
+        type=float,
+        help="quota, over which requests are refused: HTTP 429, and RequestLimitExceeded for TIIA",
     )
     command.add_argument(
         "--ready-file",
@@ -72,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _emulator(arguments: argparse.Namespace) -> Emulator:
     account = {
         name: getattr(arguments, name)
-        for name in ("app_id", "secret_id", "secret_key")
+        for name in ("app_id", "secret_id", "secret_key", "token")
         if getattr(arguments, name) is not None
     }
     faults = Faults(
@@ -95,11 +106,11 @@ def _until_signalled() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _announce(emulator: Emulator, ready_file: Path | None) -> None:
-    print(f"The emulator listens on {emulator.url}")
-    print(f"export {CONNECTION_VARIABLE}={shlex.quote(emulator.connection_json)}", flush=True)
+def _announce(url: str, connection_json: str, ready_file: Path | None) -> None:
+    print(f"The emulator listens on {url}")
+    print(f"export {CONNECTION_VARIABLE}={shlex.quote(connection_json)}", flush=True)
     if ready_file is not None:
-        ready = {"url": emulator.url, "connection_json": emulator.connection_json}
+        ready = {"url": url, "connection_json": connection_json}
         _write_atomically(ready_file, json.dumps(ready))
 
 

@@ -9,10 +9,11 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from airflow_imagetag.testing.account import Account
+from airflow_imagetag.testing.api import API_NAMES, TIIA_NAMES
 from airflow_imagetag.testing.chance import Chance
 from airflow_imagetag.testing.faults import Faults
 from airflow_imagetag.testing.stats import Recorder, Stats
-from airflow_imagetag.testing.verification import Account
 
 if TYPE_CHECKING:
     import ssl
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_imagetag.testing.api import ApiName
+
 CONNECTION_ID: Final = "imagetag_default"
 CONNECTION_VARIABLE: Final = "AIRFLOW_CONN_IMAGETAG_DEFAULT"
 """Environment variable from which Airflow reads the connection of that id."""
+
+REGION: Final = "ap-guangzhou"
+"""The region in connections for TIIA; the emulator serves them all."""
 
 _WILDCARD_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
@@ -38,7 +44,9 @@ class Emulator:
     :param app_id: AppID of the account that requests must be signed with.
     :param secret_id: SecretId of that account.
     :param secret_key: SecretKey of that account.
-    :param bucket: the bucket that signatures must name; empty accepts any.
+    :param bucket: the bucket that signatures of V1 and V2 must name; empty accepts any.
+    :param token: the keys are temporary ones, and requests of TIIA must present this with them;
+        empty for permanent keys.
     :param host: address to listen on.
     :param port: port to listen on; 0 takes a free one.
     :param ssl_context: serve https with it; None serves http.
@@ -57,6 +65,7 @@ class Emulator:
         secret_id: str = "AKIDemulator0000000000000000000000",  # noqa: S107 - opens nothing real
         secret_key: str = "emulatorSecretKey000000000000000",  # noqa: S107 - opens nothing real
         bucket: str = "",
+        token: str = "",
         host: str = "127.0.0.1",
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
@@ -70,7 +79,7 @@ class Emulator:
             raise ValueError("fetch_timeout_seconds must be more than 0")
         if answer_form not in ("example", "table"):
             raise ValueError('answer_form must be "example" or "table"')
-        self._account = Account(app_id, secret_id, secret_key, bucket)
+        self._account = Account(app_id, secret_id, secret_key, bucket, token)
         self._listen_host = host
         self._listen_port = port
         self._ssl_context = ssl_context
@@ -183,28 +192,42 @@ class Emulator:
     @property
     def connection_json(self) -> str:
         """The Airflow connection as JSON, fit for ``AIRFLOW_CONN_IMAGETAG_DEFAULT``."""
-        return json.dumps({"conn_type": "imagetag", **self._connection_fields()})
+        return self.connection_json_for("picture_classify")
 
     @property
     def connection(self) -> Connection:
         """The Airflow connection ``imagetag_default`` to this server."""
+        return self.connection_for("picture_classify")
+
+    def connection_json_for(self, api: ApiName) -> str:
+        """Return the connection that uses an API, as JSON.
+
+        :param api: ``"picture_classify"``, ``"imagetag_detect"``, ``"DetectLabelPro"`` or
+            ``"DetectLabel"``.
+        :raises ValueError: when there is no such API.
+        """
+        return json.dumps({"conn_type": "imagetag", **self._connection_fields(api)})
+
+    def connection_for(self, api: ApiName) -> Connection:
+        """Return the connection ``imagetag_default`` that uses an API.
+
+        :param api: as for :meth:`connection_json_for`.
+        :raises ValueError: when there is no such API.
+        """
         from airflow.providers.common.compat.sdk import Connection
 
-        fields = self._connection_fields()
+        fields = self._connection_fields(api)
         fields["extra"] = json.dumps(fields["extra"])
         return Connection(conn_id=CONNECTION_ID, conn_type="imagetag", **fields)
 
-    def _connection_fields(self) -> dict[str, Any]:
-        extra = {"app_id": self._account.app_id}
-        if self._account.bucket:
-            extra["bucket"] = self._account.bucket
+    def _connection_fields(self, api: ApiName) -> dict[str, Any]:
         return {
             "host": self._host,
             "port": self.port,
             "schema": self._scheme,
             "login": self._account.secret_id,
             "password": self._account.secret_key,
-            "extra": extra,
+            "extra": _connection_extra(self._account, api),
         }
 
     @property
@@ -238,6 +261,19 @@ class Emulator:
     def faults(self, faults: Faults) -> None:
         # One assignment swaps faults and chance together, so no request meets a mixture.
         self._chance = Chance(faults, self._seed)
+
+
+def _connection_extra(account: Account, api: ApiName) -> dict[str, str]:
+    """Return what a connection needs beside address and keys; what is empty is left out."""
+    if api not in API_NAMES:
+        raise ValueError(f"api must be one of {', '.join(API_NAMES)}, not {api!r}")
+    if api in TIIA_NAMES:
+        extra = {"api": api, "region": REGION, "token": account.token}
+    else:
+        # V2 is what a connection uses that names no API.
+        named = "" if api == "picture_classify" else api
+        extra = {"app_id": account.app_id, "bucket": account.bucket, "api": named}
+    return {name: value for name, value in extra.items() if value}
 
 
 def _without_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:

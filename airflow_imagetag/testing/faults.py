@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -15,6 +16,11 @@ Garbage = Literal["html", "truncated", "empty", "not_json", "missing_data", "bad
 
 GARBAGE_KINDS: Final[tuple[Garbage, ...]] = get_args(Garbage)
 
+_ERROR_FIELDS: Final = (("error_rates", "error_codes"), ("first_attempts", "first_attempt_codes"))
+"""Fields with HTTP statuses, and with TIIA's codes, that one chance decides together."""
+
+_CODE: Final = re.compile(r"[A-Za-z]+(\.[A-Za-z]+)*")
+
 
 @dataclass(frozen=True, slots=True)
 class Faults:
@@ -26,12 +32,16 @@ class Faults:
     :param latency_seconds: time that a request takes, or a range to draw it from evenly.
     :param requests_per_second: the quota. More requests than this in any second are refused; None
         for no quota. A fraction counts over a longer time: 0.5 is one request in two seconds.
-    :param throttle_status: HTTP status of the answer to a request over the quota.
+    :param throttle_status: HTTP status of the answer to a request over the quota. TIIA answers with
+        status 200 and the code RequestLimitExceeded, whatever stands here.
     :param retry_after_seconds: sent in ``Retry-After`` with that answer; None sends none.
     :param error_rates: HTTP status to the share of requests that get it, drawn at random.
+    :param error_codes: code of TIIA, for example ``"RequestLimitExceeded"``, to the share of
+        requests that get it with status 200. Requests of V1 and V2 get none.
     :param first_attempts: HTTP status to the share of images whose first attempt gets it; the
         second attempt works. Which images is decided by their bytes or their URL, so it does not
         depend on the order of the requests.
+    :param first_attempt_codes: the same with codes of TIIA.
     :param drop_rate: share of requests whose connection is closed without an answer or any work.
     :param drop_after_work_rate: share of labelled images whose connection is closed without an
         answer. They are billed.
@@ -46,7 +56,9 @@ class Faults:
     throttle_status: int = 429
     retry_after_seconds: int | None = None
     error_rates: Mapping[int, float] = field(default_factory=dict)
+    error_codes: Mapping[str, float] = field(default_factory=dict)
     first_attempts: Mapping[int, float] = field(default_factory=dict)
+    first_attempt_codes: Mapping[str, float] = field(default_factory=dict)
     drop_rate: float = 0.0
     drop_after_work_rate: float = 0.0
     garbage_rate: float = 0.0
@@ -59,10 +71,10 @@ class Faults:
         _check_status("throttle_status", self.throttle_status)
         if self.retry_after_seconds is not None and self.retry_after_seconds < 0:
             raise ValueError("retry_after_seconds must not be negative")
-        for name in ("error_rates", "first_attempts"):
-            shares = MappingProxyType(dict(getattr(self, name)))
-            _check_shares(name, shares)
-            object.__setattr__(self, name, shares)
+        for statuses, codes in _ERROR_FIELDS:
+            for name in (statuses, codes):
+                object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+            _check_errors(statuses, getattr(self, statuses), codes, getattr(self, codes))
         for name in ("drop_rate", "drop_after_work_rate", "garbage_rate"):
             _check_share(name, getattr(self, name))
         if self.garbage is not None and self.garbage not in GARBAGE_KINDS:
@@ -99,10 +111,16 @@ def _check_share(name: str, share: float) -> None:
         raise ValueError(f"{name} must be between 0 and 1, not {share}")
 
 
-def _check_shares(name: str, shares: Mapping[int, float]) -> None:
-    for status, share in shares.items():
-        _check_status(name, status)
-        _check_share(f"{name}[{status}]", share)
+def _check_errors(
+    statuses: str, by_status: Mapping[int, float], codes: str, by_code: Mapping[str, float]
+) -> None:
+    for status, share in by_status.items():
+        _check_status(statuses, status)
+        _check_share(f"{statuses}[{status}]", share)
+    for code, share in by_code.items():
+        if not _CODE.fullmatch(code):
+            raise ValueError(f"{codes}: {code!r} is no code of TIIA")
+        _check_share(f"{codes}[{code}]", share)
     # Ten shares of 0.1 add up to a little less or more than 1 in floating point.
-    if math.fsum(shares.values()) > 1 + 1e-9:
-        raise ValueError(f"the shares of {name} must not add up to more than 1")
+    if math.fsum((*by_status.values(), *by_code.values())) > 1 + 1e-9:
+        raise ValueError(f"the shares of {statuses} and {codes} must not add up to more than 1")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_imagetag.testing.recognition import label
 
 if TYPE_CHECKING:
-    from airflow_imagetag.testing.protocols import Labels
+    from airflow_imagetag.testing.api import Labels
 
 _THREADS: Final = 2
 _REMEMBERED_IMAGES: Final = 4096

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_imagetag.testing.api import ApiName
+
 
 @pytest.fixture
 def imagetag_emulator() -> Iterator[Emulator]:
@@ -22,7 +24,15 @@ def imagetag_emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def imagetag_connection(imagetag_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Connection:
+def imagetag_api() -> ApiName:
+    """Name the API of ``imagetag_connection``; override or parametrize it for another."""
+    return "picture_classify"
+
+
+@pytest.fixture
+def imagetag_connection(
+    imagetag_emulator: Emulator, imagetag_api: ApiName, monkeypatch: pytest.MonkeyPatch
+) -> Connection:
     """Make the emulator Airflow's connection ``imagetag_default`` for one test."""
-    monkeypatch.setenv(CONNECTION_VARIABLE, imagetag_emulator.connection_json)
-    return imagetag_emulator.connection
+    monkeypatch.setenv(CONNECTION_VARIABLE, imagetag_emulator.connection_json_for(imagetag_api))
+    return imagetag_emulator.connection_for(imagetag_api)

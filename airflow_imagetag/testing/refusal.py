@@ -13,7 +13,7 @@ The vendor publishes no codes for those answers, so this number is the emulator'
 
 
 class BusinessCode(enum.IntEnum):
-    """The codes that the vendor documents for answers with HTTP status 200."""
+    """The codes that the vendor documents for answers of V1 and V2 with HTTP status 200."""
 
     OK = 0
     UNDECODABLE = -1102
@@ -26,11 +26,11 @@ class RefusalError(Exception):
     """The request gets an error for an answer.
 
     :param status: HTTP status of the answer.
-    :param code: ``code`` in its JSON body.
-    :param message: ``message`` in its JSON body.
+    :param code: code in its JSON body; a text for TIIA.
+    :param message: message in its JSON body.
     """
 
-    def __init__(self, status: int, code: int, message: str) -> None:
+    def __init__(self, status: int, code: int | str, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
@@ -45,3 +45,8 @@ def http_refusal(status: int, message: str) -> RefusalError:
 def business_refusal(code: BusinessCode, message: str) -> RefusalError:
     """Return a refusal by business code, which the service answers with status 200."""
     return RefusalError(200, int(code), message)
+
+
+def tiia_refusal(code: str, message: str) -> RefusalError:
+    """Return a refusal of TIIA, which has status 200 whatever is wrong."""
+    return RefusalError(200, code, message)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable
 
+    from airflow_imagetag.testing.account import Account
+    from airflow_imagetag.testing.api import AnswerForm
     from airflow_imagetag.testing.chance import Chance
-    from airflow_imagetag.testing.protocols import AnswerForm
     from airflow_imagetag.testing.stats import Recorder
-    from airflow_imagetag.testing.verification import Account
 
 _STOP_SECONDS: Final = 0.05
 """How long requests under way may take to end by themselves once the server stops."""

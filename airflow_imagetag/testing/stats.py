@@ -18,23 +18,31 @@ if TYPE_CHECKING:
 class Stats:
     """Counts at one moment; a snapshot that changes no more.
 
-    Every image that was labelled is billed, even if its answer was then dropped or spoiled.
+    Every image that was labelled is billed, even if its answer was then dropped or spoiled, and
+    once for each scene that a request of DetectLabel asks for.
     """
 
     requests: int
     """Requests that arrived, whatever became of them."""
+    by_api: Mapping[str, int]
+    """API, as the connection's ``api`` names it, to the number of requests that arrived for it."""
     by_status: Mapping[int, int]
     """HTTP status to the number of answers with it. A dropped connection has none."""
-    by_code: Mapping[int, int]
-    """Business code to the number of answers with it: 0 and the documented negative codes."""
+    by_code: Mapping[int | str, int]
+    """Business code to the number of answers with it: 0, the documented negative codes, and those
+    of TIIA as text. 0 is the success of any API."""
     billed: int
-    """Images labelled."""
+    """Calls that cost money: images labelled, times the scenes asked for."""
+    billed_by_api: Mapping[str, int]
+    """The same by API."""
     billed_images: Mapping[str, int]
     """SHA-256 of an image's bytes, in hexadecimal, to the number of times it was billed."""
     over_limit: int
     """Requests refused because they were over the quota."""
     dropped: int
     """Connections closed without an answer."""
+    billed_dropped: int
+    """Billed calls among them: their client paid and does not know it."""
     garbage: int
     """Useless answers sent with HTTP status 200."""
     in_flight: int
@@ -46,7 +54,7 @@ class Stats:
     signatures_seen: int
     """Distinct values of the Authorization header."""
     rejected_signatures: int
-    """Requests answered with 401 or 403 for what their Authorization header said or lacked."""
+    """Requests refused for what their signature said or lacked: 401, 403 or AuthFailure.*."""
 
 
 class Recorder:
@@ -64,19 +72,23 @@ class Recorder:
 
     def _clear(self) -> None:
         self._by_status: Counter[int] = Counter()
-        self._by_code: Counter[int] = Counter()
+        self._by_api: Counter[str] = Counter()
+        self._by_code: Counter[int | str] = Counter()
+        self._billed_by_api: Counter[str] = Counter()
         self._billed_images: Counter[str] = Counter()
-        self._signatures: set[str] = set()
+        self._signatures: set[int] = set()
         self._arrivals = SlidingWindow(1.0)
         self._requests = self._over_limit = self._dropped = self._garbage = 0
+        self._billed_dropped = 0
         self._peak_per_second = self._rejected_signatures = 0
         self._max_in_flight = self._in_flight
 
-    def arrived(self, now: float, authorization: str | None) -> None:
+    def arrived(self, now: float, authorization: str | None, api: str) -> None:
         """Count a request.
 
         :param now: seconds of a clock that does not run backwards.
         :param authorization: value of its Authorization header.
+        :param api: the API that it is for; empty when it is for none.
         """
         with self._lock:
             self._requests += 1
@@ -84,34 +96,39 @@ class Recorder:
             self._max_in_flight = max(self._max_in_flight, self._in_flight)
             self._peak_per_second = max(self._peak_per_second, self._arrivals.add(now))
             if authorization is not None:
-                self._signatures.add(authorization)
+                # Of TIIA's requests each has its own; the values themselves would fill the memory.
+                self._signatures.add(hash(authorization))
+            if api:
+                self._by_api[api] += 1
 
     def finished(self) -> None:
         """Count the end of a request, however it ended."""
         with self._lock:
             self._in_flight -= 1
 
-    def answered(self, status: int, code: int | None) -> None:
+    def answered(self, status: int, code: int | str | None) -> None:
         """Count an answer, by HTTP status and by business code where it has one."""
         with self._lock:
             self._by_status[status] += 1
             if code is not None:
                 self._by_code[code] += 1
 
-    def billed(self, image_id: str) -> None:
-        """Count a labelled image."""
+    def billed(self, image_id: str, api: str, calls: int) -> None:
+        """Count a labelled image as so many calls of an API."""
         with self._lock:
-            self._billed_images[image_id] += 1
+            self._billed_images[image_id] += calls
+            self._billed_by_api[api] += calls
 
     def over_limit(self) -> None:
         """Count a request refused for the quota."""
         with self._lock:
             self._over_limit += 1
 
-    def dropped(self) -> None:
-        """Count a connection closed without an answer."""
+    def dropped(self, billed_calls: int) -> None:
+        """Count a connection closed without an answer, and the calls that are billed for it."""
         with self._lock:
             self._dropped += 1
+            self._billed_dropped += billed_calls
 
     def garbage(self) -> None:
         """Count a useless answer."""
@@ -128,12 +145,15 @@ class Recorder:
         with self._lock:
             return Stats(
                 requests=self._requests,
+                by_api=MappingProxyType(dict(self._by_api)),
                 by_status=MappingProxyType(dict(self._by_status)),
                 by_code=MappingProxyType(dict(self._by_code)),
                 billed=self._billed_images.total(),
+                billed_by_api=MappingProxyType(dict(self._billed_by_api)),
                 billed_images=MappingProxyType(dict(self._billed_images)),
                 over_limit=self._over_limit,
                 dropped=self._dropped,
+                billed_dropped=self._billed_dropped,
                 garbage=self._garbage,
                 in_flight=self._in_flight,
                 max_in_flight=self._max_in_flight,

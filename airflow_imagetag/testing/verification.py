@@ -1,4 +1,4 @@
-"""Checking the Authorization header as the service does.
+"""Checking the Authorization header of V1 and V2 as the service does.
 
 The vendor documents HTTP 401 for a request that is not authorised and 403 for a signature that
 is refused, and no codes for the bodies of these answers: ``code`` is -1 in all of them, a number
@@ -11,10 +11,12 @@ import base64
 import binascii
 import hashlib
 import hmac
-from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_imagetag.testing.refusal import http_refusal
+
+if TYPE_CHECKING:
+    from airflow_imagetag.testing.account import Account
 
 MAX_LIFETIME_SECONDS: Final = 90 * 24 * 3600
 """The vendor allows a reusable signature three months."""
@@ -26,19 +28,6 @@ _DIGEST_BYTES: Final = 20  # of SHA-1
 _FIELDS: Final = "abketrf"
 _MAX_NONCE_DIGITS: Final = 10
 _MAX_TIME_DIGITS: Final = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The account that the emulator serves.
-
-    :param bucket: the bucket that a signature must name; empty accepts any.
-    """
-
-    app_id: str
-    secret_id: str
-    secret_key: str = field(repr=False)
-    bucket: str = ""
 
 
 def verify(authorization: str | None, account: Account, *, now: float) -> None:

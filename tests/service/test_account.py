@@ -9,6 +9,7 @@ import pytest
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.service.account import parse_account
+from airflow_imagetag.service.registry import find_service
 
 SECRET = "5ecre7KeyOfTheAccount"
 GOOD: dict[str, Any] = {
@@ -18,7 +19,7 @@ GOOD: dict[str, Any] = {
     "host": None,
     "port": None,
     "schema": None,
-    "known_apis": frozenset({"picture_classify", "other_api"}),
+    "find_service": find_service,
 }
 
 
@@ -125,7 +126,7 @@ def test_login_and_password_lose_blanks_at_their_ends():
         ("app_id", " 200001 ", "200001"),
         ("bucket", "newbucket", "newbucket"),
         ("bucket", "", ""),
-        ("api", "other_api", "other_api"),
+        ("api", "imagetag_detect", "imagetag_detect"),
         ("api", "", "picture_classify"),
         ("requests_per_second", "7.5", 7.5),
         ("requests_per_second", 100, 100.0),
@@ -211,7 +212,7 @@ def test_a_missing_app_id_is_named():
 
 def test_an_unknown_api_lists_the_known_ones():
     """The message says what would be right."""
-    with pytest.raises(ConfigurationError, match="other_api, picture_classify, not 'x'"):
+    with pytest.raises(ConfigurationError, match="imagetag_detect, picture_classify, not 'x'"):
         parse({"api": "x"})
 
 
@@ -229,7 +230,7 @@ def test_each_account_and_interface_has_a_quota_of_its_own():
     names = {
         parse(extra, host=host).quota_name
         for host in (None, "http://gateway:8080")
-        for extra in ({}, {"api": "other_api"}, {"app_id": "200001"})
+        for extra in ({}, {"api": "imagetag_detect"}, {"app_id": "200001"})
     }
     assert len(names) == 6
     assert "1250000001@recognition.image.myqcloud.com/picture_classify" in names

@@ -12,10 +12,11 @@ import pytest
 from airflow_imagetag import errors
 from airflow_imagetag.errors import Billing, Decision, ImageTagError
 from airflow_imagetag.service import answers
+from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Answer, Reading
 from airflow_imagetag.service.picture_classify import PictureClassify
 
-READ = PictureClassify().read
+READ = PictureClassify(Account("1250000001", "AKIDlogin", "key")).read
 
 DOCUMENTED_STATUSES = {
     400: ("InvalidRequestError", "STOP"),

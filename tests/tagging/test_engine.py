@@ -880,7 +880,7 @@ def test_a_wrong_key_sends_little(small_jpegs):
     """At most so many requests as may be in flight, and the run ends at once."""
     with Emulator(secret_key="another") as emulator:
         run, _ = emulated(emulator, images_of(small_jpegs(100)))
-        run._tagger._caller._signature.secret_key = "wrong"  # type: ignore[attr-defined]
+        run._tagger._caller._service._signature.secret_key = "wrong"  # type: ignore[attr-defined]
         started = time.monotonic()
         assert isinstance(go_emulated(run), errors.AuthenticationError)
         assert time.monotonic() - started < 2

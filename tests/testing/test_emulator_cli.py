@@ -85,6 +85,17 @@ def test_options_reach_the_emulator(tmp_path):
         assert requests.get(ready["url"], timeout=10).status_code == 429
 
 
+def test_the_connection_of_another_api(tmp_path):
+    """The API chosen is in the printed connection, with the token of temporary keys."""
+    options = ["--api", "DetectLabel", "--token", "temporary"]
+    with running(tmp_path / "ready.json", *options) as (process, ready):
+        process.terminate()
+        output, _ = process.communicate(timeout=10)
+    extra = json.loads(ready["connection_json"])["extra"]
+    assert extra == {"api": "DetectLabel", "region": "ap-guangzhou", "token": "temporary"}
+    assert shlex.quote(ready["connection_json"]) in output
+
+
 def test_without_pillow_it_says_what_to_install(tmp_path):
     """A missing extra is exit code 2 and one clear line, no traceback."""
     code = (
@@ -99,7 +110,13 @@ def test_without_pillow_it_says_what_to_install(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["unknown"], ["emulator", "--port", "x"], ["emulator", "--latency-ms", "-1"]],
+    [
+        [],
+        ["unknown"],
+        ["emulator", "--port", "x"],
+        ["emulator", "--latency-ms", "-1"],
+        ["emulator", "--api", "x"],
+    ],
 )
 def test_wrong_arguments(options, capsys):
     """Wrong arguments are exit code 2 with a message."""

@@ -46,6 +46,10 @@ def statuses(client, images) -> list[int]:
         ("error_rates", {500: 1.1}),
         ("error_rates", {500: 0.6, 503: 0.6}),
         ("first_attempts", {503: -0.1}),
+        ("error_codes", {"RequestLimitExceeded": 1.1}),
+        ("error_codes", {"": 0.1}),
+        ("error_codes", {"-1102": 0.1}),
+        ("first_attempt_codes", {"FailedOperation.RpcFail": -0.1}),
         ("drop_rate", 1.1),
         ("drop_after_work_rate", -0.1),
         ("garbage_rate", float("nan")),
@@ -61,6 +65,17 @@ def test_values_out_of_range_are_refused(field, value):
 def test_shares_may_add_up_to_one():
     """Ten tenths are not too much, whatever floating point makes of them."""
     Faults(error_rates=dict.fromkeys(range(500, 510), 0.1))
+
+
+def test_statuses_and_codes_share_one_chance():
+    """What is drawn is a status, a code or neither, so both together cannot be more than all."""
+    Faults(error_rates={500: 0.5}, error_codes={"InternalError": 0.5})
+    for statuses, codes in (
+        ("error_rates", "error_codes"),
+        ("first_attempts", "first_attempt_codes"),
+    ):
+        with pytest.raises(ValueError, match=codes):
+            Faults(**{statuses: {500: 0.6}, codes: {"InternalError": 0.6}})
 
 
 def test_a_description_does_not_change():

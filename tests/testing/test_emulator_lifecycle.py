@@ -209,7 +209,9 @@ def test_stats(client, photograph, small_images):
     assert stats.requests == stats.peak_requests_per_second == 5
     assert stats.by_status == {200: 4, 404: 1}
     assert stats.by_code == {0: 3, -1102: 1}
+    assert stats.by_api == {"picture_classify": 4}
     assert stats.billed == 3
+    assert stats.billed_by_api == {"picture_classify": 3}
     assert stats.billed_images == {
         hashlib.sha256(photograph).hexdigest(): 2,
         hashlib.sha256(small_images[0]).hexdigest(): 1,
@@ -241,7 +243,9 @@ def test_stats_can_be_reset(client, photograph):
     assert client.emulator.stats.in_flight == 0
 
 
-EMPTY_MAPPINGS = {"by_status": {}, "by_code": {}, "billed_images": {}}
+EMPTY_MAPPINGS: dict[str, dict] = {
+    name: {} for name in ("by_api", "by_status", "by_code", "billed_by_api", "billed_images")
+}
 
 
 def test_many_requests_at_once(client, small_images):
@@ -285,3 +289,29 @@ def test_the_airflow_connection():
             assert connection.login.startswith("AKID")
             assert connection.password == "emulatorSecretKey000000000000000"
             assert connection.extra_dejson == {"app_id": "1250000001", "bucket": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("api", "extra"),
+    [
+        ("picture_classify", {"app_id": "1250000001"}),
+        ("imagetag_detect", {"app_id": "1250000001", "api": "imagetag_detect"}),
+        (
+            "DetectLabelPro",
+            {"api": "DetectLabelPro", "region": "ap-guangzhou", "token": "temporary"},
+        ),
+        ("DetectLabel", {"api": "DetectLabel", "region": "ap-guangzhou", "token": "temporary"}),
+    ],
+)
+def test_a_connection_for_each_api(api, extra):
+    """A connection names its API, and has what that one needs beside address and keys."""
+    with Emulator(token="temporary") as emulator:
+        assert emulator.connection_for(api).extra_dejson == extra
+        assert json.loads(emulator.connection_json_for(api))["extra"] == extra
+        assert "temporary" not in repr(emulator) + repr(vars(emulator))
+
+
+def test_an_api_that_there_is_not():
+    """A wrong name is an error that tells the right ones."""
+    with Emulator() as emulator, pytest.raises(ValueError, match="DetectLabelPro"):
+        emulator.connection_json_for("detectlabelpro")

@@ -34,6 +34,14 @@ def test_a_connection(imagetag_connection, imagetag_emulator):
     assert found.extra_dejson == {"app_id": "1250000001"}
 
 
+@pytest.mark.parametrize("imagetag_api", ["DetectLabelPro"])
+def test_a_connection_for_another_api(imagetag_connection):
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    assert imagetag_connection.extra_dejson["api"] == "DetectLabelPro"
+    assert BaseHook.get_connection("imagetag_default").extra == imagetag_connection.extra
+
+
 def test_afterwards():
     assert VARIABLE not in os.environ
     assert not [t for t in threading.enumerate() if t.name.startswith("imagetag")]
@@ -52,4 +60,4 @@ def test_fixtures_work_in_another_project(tmp_path: Path):
         text=True,
         cwd=Path(__file__).parents[2],
     )
-    assert "3 passed" in run.stdout, run.stdout + run.stderr
+    assert "4 passed" in run.stdout, run.stdout + run.stderr

@@ -9,8 +9,9 @@ import hmac
 import pytest
 
 from airflow_imagetag.testing import Emulator
+from airflow_imagetag.testing.account import Account
 from airflow_imagetag.testing.refusal import RefusalError
-from airflow_imagetag.testing.verification import Account, verify
+from airflow_imagetag.testing.verification import verify
 
 NOW = 1437995645
 ACCOUNT = Account(

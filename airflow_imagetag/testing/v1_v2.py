@@ -1,63 +1,79 @@
-"""The two protocols: reading a request and shaping the answer of success.
-
-``V2`` is ``picture_classify``, ``V1`` its older sibling ``imagetag_detect``.
-"""
+"""The document's API ``picture_classify`` (V2), and its older sibling ``imagetag_detect`` (V1)."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from airflow_imagetag.testing.account import Account
+from airflow_imagetag.testing.api import (
+    AnswerForm,
+    ApiName,
+    Head,
+    ImageError,
+    ImageRequest,
+    Labels,
+    Problem,
+)
 from airflow_imagetag.testing.multipart import MultipartError, read_form
-from airflow_imagetag.testing.refusal import BusinessCode, business_refusal, http_refusal
+from airflow_imagetag.testing.refusal import (
+    BusinessCode,
+    RefusalError,
+    business_refusal,
+    http_refusal,
+)
+from airflow_imagetag.testing.verification import verify
 
-AnswerForm = Literal["example", "table"]
-"""The V2 document shows the answer twice, differently: in its example and in its table."""
+MAX_BODY_BYTES: Final = 6 * 1024 * 1024
+"""The vendor limits the whole body to 6 MB."""
 
 MAX_URL_CHARACTERS: Final = 1024
 """Longer URLs get -1304. The vendor documents the code and no length; this one is our choice."""
 
-Labels = Sequence[tuple[str, float]]
-"""Names with probabilities between 0 and 1, most probable first."""
-
 
 @dataclass(frozen=True, slots=True)
-class ImageRequest:
-    """A well-formed request: ``url`` is set, or else ``image`` holds bytes."""
+class RecognitionApi:
+    """What tells one version from the other.
 
-    url: str | None
-    image: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """What tells one protocol from another.
-
+    :param name: its name in the counts.
     :param path: where requests are posted.
     :param app_id_names: names under which a request may give the AppID.
     :param multipart: whether a form with a file is accepted beside JSON.
     :param content_type_required: whether JSON must be announced in Content-Type.
-    :param success: makes the answer's JSON object from labels.
+    :param shape: makes the answer's JSON object from labels.
     """
 
+    name: ApiName
     path: str
     app_id_names: tuple[str, ...]
     multipart: bool
     content_type_required: bool
-    success: Callable[[Labels, AnswerForm], dict[str, Any]]
+    shape: Callable[[Labels, AnswerForm], dict[str, Any]]
+    has_text_codes = False
+    max_image_bytes = MAX_BODY_BYTES
 
-    def read(self, content_type: str, body: bytes, app_id: str) -> ImageRequest:
-        """Return what the request asks for.
+    def admit(self, head: Head) -> None:
+        """Check path, method and length, in the order of the document's statuses."""
+        if head.path != self.path:
+            raise http_refusal(404, f"no such path: {head.path}")
+        if head.method != "POST":
+            raise http_refusal(424, f"method not found: {head.method}")
+        if head.content_length is None:
+            raise http_refusal(411, "the request has no Content-Length")
+        if head.content_length > MAX_BODY_BYTES:
+            raise http_refusal(413, f"the body is over {MAX_BODY_BYTES} bytes")
 
-        :param content_type: value of the Content-Type header, empty when there is none.
-        :param body: the whole body.
-        :param app_id: the account's AppID, which the request must name.
-        :raises RefusalError: when the document does not allow the request.
-        """
+    def authenticate(self, head: Head, body: bytes, account: Account, now: float) -> None:  # noqa: ARG002
+        """Check the Authorization header, which does not sign the body."""
+        verify(head.headers.get("Authorization"), account, now=now)
+
+    def read(self, head: Head, body: bytes, account: Account) -> ImageRequest:
+        """Return what the request asks for; it must name the account's AppID."""
+        content_type = head.headers.get("Content-Type", "")
         texts: dict[str, str]
         image: str | bytes | None
         kind = content_type.partition(";")[0].strip().lower()
@@ -68,7 +84,7 @@ class Protocol:
         else:
             allowed = "application/json" + (" or multipart/form-data" if self.multipart else "")
             raise http_refusal(400, f"Content-Type must be {allowed}")
-        self._check_app_id(texts, app_id)
+        self._check_app_id(texts, account.app_id)
         return _choose_image(texts.get("url"), image)
 
     def _check_app_id(self, texts: Mapping[str, str], app_id: str) -> None:
@@ -79,6 +95,32 @@ class Protocol:
             )
         if given != app_id:
             raise http_refusal(403, f"{self.app_id_names[0]} is not the account of the signature")
+
+    def check_image(self, image: bytes) -> None:
+        """Take any format; what cannot be decoded tells itself."""
+
+    def success(
+        self,
+        labels: Labels,
+        wanted: ImageRequest,  # noqa: ARG002 - every answer has the same form
+        form: AnswerForm,
+    ) -> dict[str, Any]:
+        """Return the answer's JSON object."""
+        return self.shape(labels, form)
+
+    def refuse(self, error: ImageError) -> RefusalError:
+        """Return the refusal of an image.
+
+        The vendor documents no code for a URL that cannot be downloaded. The emulator answers
+        -1300, "the image is empty", because no image arrived; the message gives the reason.
+        """
+        undecodable = error.problem is Problem.UNDECODABLE
+        code = BusinessCode.UNDECODABLE if undecodable else BusinessCode.IMAGE_EMPTY
+        return business_refusal(code, error.message)
+
+    def throttle(self, status: int) -> RefusalError:
+        """Return the refusal of a request over the quota."""
+        return http_refusal(status, "over the quota of requests")
 
 
 def _read_json(body: bytes, names: tuple[str, ...]) -> tuple[dict[str, str], str | None]:
@@ -136,14 +178,14 @@ def _decode_base64(text: str) -> bytes:
         raise business_refusal(BusinessCode.UNDECODABLE, "image is not Base64") from None
 
 
-def _v2_success(labels: Labels, form: AnswerForm) -> dict[str, Any]:
+def _v2_answer(labels: Labels, form: AnswerForm) -> dict[str, Any]:
     name_field = "label_name" if form == "example" else "level_name"
     items = [{name_field: name, "probability": probability} for name, probability in labels]
     data = [{"items": items}] if form == "example" else {"items": items}
     return {"code": int(BusinessCode.OK), "message": "ok", "data": data}
 
 
-def _v1_success(labels: Labels, _form: AnswerForm) -> dict[str, Any]:
+def _v1_answer(labels: Labels, _form: AnswerForm) -> dict[str, Any]:
     tags = [
         {"tag_name": name, "tag_confidence": round(probability * 100)}
         for name, probability in labels
@@ -151,21 +193,28 @@ def _v1_success(labels: Labels, _form: AnswerForm) -> dict[str, Any]:
     return {"code": int(BusinessCode.OK), "message": "success", "tags": tags}
 
 
-V2: Final = Protocol(
+V2: Final = RecognitionApi(
+    name="picture_classify",
     path="/imagetag/picture_classify",
     app_id_names=("app_id",),
     multipart=True,
     content_type_required=True,
-    success=_v2_success,
+    shape=_v2_answer,
 )
 
-V1: Final = Protocol(
+V1: Final = RecognitionApi(
+    name="imagetag_detect",
     path="/v1/detection/imagetag_detect",
     app_id_names=("appid", "app_id"),
     multipart=False,
     # The vendor's own client sends none with an image in the body.
     content_type_required=False,
-    success=_v1_success,
+    shape=_v1_answer,
 )
 
-BY_PATH: Final = {protocol.path: protocol for protocol in (V2, V1)}
+_BY_PATH: Final = {api.path: api for api in (V2, V1)}
+
+
+def find(head: Head) -> RecognitionApi | None:
+    """Return the API whose path a request is for, or None."""
+    return _BY_PATH.get(head.path)

@@ -1,0 +1,139 @@
+"""What the two versions of the older recognition service share: signature, limit, probe."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
+
+from airflow_imagetag.errors import (
+    ImageDecodeError,
+    ImageEmptyError,
+    ImageTooLargeError,
+    InvalidImageError,
+)
+from airflow_imagetag.models import Label
+from airflow_imagetag.service import answers
+from airflow_imagetag.service.account import DEFAULT_HOST, Account
+from airflow_imagetag.service.base import Answer, Limits, Payload, Request, Service
+from airflow_imagetag.service.signature import ReusableSignature
+
+MAX_BODY_BYTES = 6 * 1024 * 1024
+"""The document limits the whole body of a request to 6 MB."""
+
+BASE64_OVERHEAD_BYTES = 1024
+"""Room for what JSON puts around the image."""
+
+QUICK_BASE64_BYTES = 128 * 1024
+"""Up to this size, base64 takes less time than handing the bytes to a thread."""
+
+
+class Recognition(Service):
+    """One version of the recognition service; builds requests that are signed and not yet sent."""
+
+    host = DEFAULT_HOST
+    required = ("login", "password", "app_id")
+    path: ClassVar[str]
+    app_id_name: ClassVar[str]
+    in_base64: ClassVar[str] = " in base64"
+    """How an image is sent that is too large in this form, for the message."""
+
+    def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(account, clock=clock)
+        self._signature = ReusableSignature(
+            account.app_id, account.secret_id, account.secret_key, account.bucket, clock=clock
+        )
+        self._url = account.endpoint + self.path
+
+    @classmethod
+    def complaints(cls, account: Account) -> Iterator[str]:
+        """Yield what this service lacks, or has no use for."""
+        yield from super().complaints(account)
+        if account.endpoint.rpartition(":")[0].endswith("tencentcloudapi.com") or (
+            account.endpoint.endswith("tencentcloudapi.com")
+        ):
+            yield f"host is not that of {cls.api}. Leave it empty"
+        if account.token or account.credentials != "keys":
+            yield (
+                f"{cls.api} takes no temporary keys and no roles. Leave token and credentials "
+                "in extra empty, or use another api"
+            )
+
+    @property
+    def limits(self) -> Limits:
+        """The whole body may have 6 MB, and base64 takes a third more than the image."""
+        return Limits((MAX_BODY_BYTES - BASE64_OVERHEAD_BYTES) // 4 * 3)
+
+    def is_quick(self, payload: Payload) -> bool:
+        """Tell whether there is nothing large to encode."""
+        return payload.content is None or len(payload.content) < QUICK_BASE64_BYTES
+
+    def build(self, payload: Payload) -> Request:
+        """Return the request for one image: a URL or base64, in JSON.
+
+        :raises ImageEmptyError: the image has no bytes.
+        :raises ImageTooLargeError: the body would be over 6 MB.
+        :raises InvalidImageError: neither URL nor bytes.
+        """
+        if payload.url is not None:
+            return self._json({**self._fields(), "url": payload.url})
+        if payload.content is None:
+            raise InvalidImageError("The image has neither a URL nor bytes.")
+        if not payload.content:
+            raise ImageEmptyError("The image is empty: it has zero bytes.")
+        return self._content(payload.content)
+
+    def build_probe(self) -> Request:
+        """Return a request with an empty image, which the service refuses after the signature."""
+        return self._json({**self._fields(), "image": ""})
+
+    def check_probe(self, answer: Answer) -> None:
+        """Return when the service refused the probe for its image and nothing else.
+
+        :raises ImageTagError: what is wrong with the connection.
+        """
+        try:
+            self.read(answer)
+        except (ImageEmptyError, ImageDecodeError):
+            return
+        raise answers.malformed(answer, "an empty image was labelled")
+
+    def _fields(self) -> dict[str, str]:
+        """Return what each request holds beside its image."""
+        return {self.app_id_name: self.account.app_id}
+
+    def _content(self, content: bytes) -> Request:
+        # Checked before encoding, so that a huge image costs no memory.
+        check_size(len(content) * 4 // 3 + 64, self.in_base64)
+        # Base64 needs no escaping, so the body is pasted together: json.dumps would scan it all.
+        head = json.dumps(self._fields())[:-1].encode()
+        return self._request(
+            "application/json", head + b', "image": "' + base64.b64encode(content) + b'"}'
+        )
+
+    def _json(self, document: Mapping[str, str]) -> Request:
+        return self._request("application/json", json.dumps(document).encode())
+
+    def _request(self, content_type: str, body: bytes) -> Request:
+        headers = {"Authorization": self._signature.value(), "Content-Type": content_type}
+        return Request(self._url, headers, body)
+
+
+def check_size(body_bytes: int, how: str = "") -> None:
+    """Return where a request may have so many bytes.
+
+    :param how: how the image is sent, for the message.
+    :raises ImageTooLargeError: it would be over 6 MB.
+    """
+    if body_bytes > MAX_BODY_BYTES:
+        raise ImageTooLargeError(
+            f"The image makes a request of {body_bytes / 1024 / 1024:.1f} MB{how}, and the service "
+            "takes 6 MB. Make the image smaller, or use oversize='downscale'."
+        )
+
+
+def most_probable_first(labels: list[Label]) -> tuple[Label, ...]:
+    """Return labels in the order in which results have them."""
+    return tuple(sorted(labels, key=lambda label: -label.probability))

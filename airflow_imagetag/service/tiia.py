@@ -1,0 +1,214 @@
+"""The interfaces that are alive, of the vendor's product TIIA: ``DetectLabelPro``, ``DetectLabel``.
+
+Source: the request and answer models of the vendor's SDK, ``tencentcloud-sdk-python-tiia``, and
+their descriptions. Both take one image a call, as a URL or as base64 of at most 4 MB.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_imagetag.errors import (
+    ImageEmptyError,
+    ImageError,
+    ImageTooLargeError,
+    InvalidImageError,
+)
+from airflow_imagetag.models import Label
+from airflow_imagetag.service import answers, tiia_answers
+from airflow_imagetag.service.account import Account
+from airflow_imagetag.service.base import Answer, Limits, Payload, Reading, Request, Service
+from airflow_imagetag.service.recognition import most_probable_first
+from airflow_imagetag.service.tiia_signing import Signer
+
+MAX_BASE64_BYTES = 4 * 1024 * 1024
+"""The image may have so many bytes in base64."""
+
+QUICK_CONTENT_BYTES = 64 * 1024
+"""Up to this size, base64 and its digest take less time than handing the bytes to a thread."""
+
+CERTAIN = 100.0
+"""Confidence is a whole number from 0 to 100."""
+
+SCENES: Mapping[str, str] = {
+    "WEB": "Labels",
+    "CAMERA": "CameraLabels",
+    "ALBUM": "AlbumLabels",
+    "NEWS": "NewsLabels",
+}
+"""Scenes of ``DetectLabel``, and where the answer has their labels."""
+
+DEFAULT_SCENE = "WEB"
+
+_LIMITS = Limits(
+    MAX_BASE64_BYTES // 4 * 3,
+    formats=frozenset({"PNG", "JPEG", "BMP"}),
+    advised_min_pixels=50,
+    advised_max_aspect=5.0,
+)
+
+
+class DetectLabelPro(Service):
+    """Builds and reads requests of ``DetectLabelPro``, which the vendor recommends.
+
+    Requests are signed by the vendor's SDK (extra ``tiia``), which also gets the keys of roles.
+    """
+
+    api = "DetectLabelPro"
+    host = "tiia.tencentcloudapi.com"
+
+    def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(account, clock=clock)
+        self._signer = Signer(account, self.api, clock=clock)
+
+    @classmethod
+    def complaints(cls, account: Account) -> Iterator[str]:
+        """Yield what this service lacks, or has no use for."""
+        if account.credentials in ("keys", "assume_role"):
+            yield from super().complaints(account)
+        if account.credentials == "assume_role" and not account.role:
+            yield "role in extra is missing. Set it to the ARN of the role to assume"
+        host = urlsplit(account.endpoint).hostname or ""
+        if host.endswith("myqcloud.com"):
+            yield f"host is not that of {cls.api}. Leave it empty"
+        if host.endswith("tencentcloudapi.com") and account.endpoint.startswith("http:"):
+            yield f"schema must be 'https': {cls.api} takes no other"
+
+    @property
+    def limits(self) -> Limits:
+        """What the vendor says of the images that it takes."""
+        return _LIMITS
+
+    def is_quick(self, payload: Payload) -> bool:
+        """Tell whether there is nothing large to encode, and no role to be asked for keys."""
+        size = 0 if payload.content is None else len(payload.content)
+        return size < QUICK_CONTENT_BYTES and self._signer.has_keys
+
+    def build(self, payload: Payload) -> Request:
+        """Return the request for one image.
+
+        :raises ImageEmptyError: the image has no bytes.
+        :raises ImageTooLargeError: over 4 MB in base64.
+        :raises InvalidImageError: neither URL nor bytes.
+        :raises AuthenticationError: the role gives no keys.
+        :raises ConnectionFailedError: who gives the role's keys cannot be asked.
+        """
+        if payload.url is not None:
+            return self._json({"ImageUrl": payload.url})
+        if payload.content is None:
+            raise InvalidImageError("The image has neither a URL nor bytes.")
+        if not payload.content:
+            raise ImageEmptyError("The image is empty: it has zero bytes.")
+        return self._content(payload.content)
+
+    def read(self, answer: Answer) -> Reading:
+        """Return the labels of an answer.
+
+        :raises ImageTagError: the class that the code or the status stands for;
+            ``MalformedAnswerError`` for what the vendor's models do not describe.
+        """
+        response = tiia_answers.decode(answer)
+        labels = most_probable_first(list(self._labels(answer, response)))
+        return Reading(labels, tiia_answers.request_id(response))
+
+    def build_probe(self) -> Request:
+        """Return a request with an empty image, which the service refuses after the signature."""
+        return self._json({"ImageBase64": ""})
+
+    def check_probe(self, answer: Answer) -> None:
+        """Return when the service refused the probe for its image and nothing else.
+
+        :raises ImageTagError: what is wrong with the connection.
+        """
+        try:
+            self.read(answer)
+        except ImageError:
+            return
+        except Exception as error:
+            if tiia_answers.asks_for_image(error):
+                return
+            raise
+        raise answers.malformed(answer, "an empty image was labelled")
+
+    def _fields(self) -> dict[str, Any]:
+        """Return what each request holds beside its image."""
+        return {}
+
+    def _labels(self, answer: Answer, response: Mapping[str, Any]) -> Iterator[Label]:
+        yield from _labels(answer, response.get("Labels"))
+
+    def _content(self, content: bytes) -> Request:
+        # Checked before encoding, so that a huge image costs no memory.
+        if (size := -(-len(content) // 3) * 4) > MAX_BASE64_BYTES:
+            raise ImageTooLargeError(
+                f"The image has {size / 1024 / 1024:.1f} MB in base64, and {self.api} takes 4 MB, "
+                "3 MB as a file. Make the image smaller, or use oversize='downscale'."
+            )
+        # Base64 needs no escaping, so the body is pasted together: json.dumps would scan it all.
+        rest = "".join(f", {json.dumps(k)}: {json.dumps(v)}" for k, v in self._fields().items())
+        return self._signer.sign(
+            b'{"ImageBase64": "' + base64.b64encode(content) + f'"{rest}}}'.encode()
+        )
+
+    def _json(self, fields: Mapping[str, Any]) -> Request:
+        return self._signer.sign(json.dumps({**fields, **self._fields()}).encode())
+
+
+class DetectLabel(DetectLabelPro):
+    """Builds and reads requests of ``DetectLabel``, whose labels depend on the scene.
+
+    The vendor bills each scene as a call.
+    """
+
+    api = "DetectLabel"
+
+    @classmethod
+    def complaints(cls, account: Account) -> Iterator[str]:
+        """Yield what this service lacks, or has no use for."""
+        yield from super().complaints(account)
+        unknown = [scene for scene in account.scenes if scene not in SCENES]
+        if unknown:
+            yield f"scenes in extra must be of {', '.join(SCENES)}, not {', '.join(unknown)}"
+
+    @property
+    def calls_per_image(self) -> int:
+        """One for each scene."""
+        return len(self._scenes)
+
+    @property
+    def _scenes(self) -> tuple[str, ...]:
+        return self.account.scenes or (DEFAULT_SCENE,)
+
+    def _fields(self) -> dict[str, Any]:
+        return {"Scenes": list(self._scenes)}
+
+    def _labels(self, answer: Answer, response: Mapping[str, Any]) -> Iterator[Label]:
+        for scene in self._scenes:
+            yield from _labels(answer, response.get(SCENES[scene]), scene)
+
+
+def _labels(answer: Answer, items: Any, scene: str | None = None) -> Iterable[Label]:
+    """Yield the labels of one list of an answer; a list without any comes as null."""
+    if items is None:
+        return
+    if not isinstance(items, list):
+        raise answers.malformed(answer, "the labels are not a list")
+    for item in items:
+        if not isinstance(item, dict):
+            raise answers.malformed(answer, "a label is not an object")
+        yield Label(
+            answers.label_name(answer, item.get("Name")),
+            answers.probability(answer, item.get("Confidence"), CERTAIN),
+            _category(answer, item.get("FirstCategory")),
+            _category(answer, item.get("SecondCategory")),
+            scene,
+        )
+
+
+def _category(answer: Answer, value: Any) -> str | None:
+    return answers.label_name(answer, value) if value else None

@@ -1,0 +1,197 @@
+"""TIIA, the service's newer product: the actions ``DetectLabelPro`` and ``DetectLabel``.
+
+The codes are those that the vendor lists for these actions, or for every action of its cloud. It
+does not say which mistake gets which code; where more than one would do, the choice is the
+emulator's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_imagetag.testing import tc3
+from airflow_imagetag.testing.account import Account
+from airflow_imagetag.testing.api import (
+    AnswerForm,
+    Head,
+    ImageError,
+    ImageRequest,
+    Labels,
+    Problem,
+)
+from airflow_imagetag.testing.refusal import RefusalError, http_refusal, tiia_refusal
+from airflow_imagetag.testing.tiia_labels import SCENES, items
+
+VERSION: Final = "2019-05-29"
+
+MAX_BASE64_CHARACTERS: Final = 4 * 1024 * 1024
+"""The vendor limits an image to 4 MB once it is in Base64, also one behind a URL."""
+
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+"""The vendor limits a request that is signed with TC3-HMAC-SHA256 to 10 MB."""
+
+_REQUIRED_HEADERS: Final = ("X-TC-Action", "X-TC-Timestamp", "X-TC-Version", "X-TC-Region")
+
+_PROBLEM_CODES: Final = {
+    Problem.UNDECODABLE: "FailedOperation.ImageDecodeFailed",
+    Problem.EMPTY: "FailedOperation.EmptyImageError",
+    Problem.TOO_LARGE: "LimitExceeded.TooLargeFileError",
+    Problem.URL_INVALID: "FailedOperation.ImageUrlInvalid",
+    Problem.NOT_DOWNLOADED: "FailedOperation.ImageDownloadError",
+}
+
+_OTHER_FORMATS: Final = {
+    "GIF": (0, (b"GIF8",)),
+    "TIFF": (0, (b"II*\0", b"MM\0*")),
+    "WebP": (8, (b"WEBP",)),
+    "HEIF or AVIF": (4, (b"ftyp",)),
+}
+"""Formats that TIIA does not take, with where a file tells and what."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiiaApi:
+    """An action of TIIA.
+
+    :param name: the action; empty for one that there is not.
+    :param parameters: names that its JSON object may have.
+    """
+
+    name: str
+    parameters: tuple[str, ...] = ()
+    has_text_codes = True
+    max_image_bytes = MAX_BASE64_CHARACTERS // 4 * 3
+
+    def admit(self, head: Head) -> None:
+        """Check method, length and the headers that every action needs."""
+        if head.method != "POST":
+            raise tiia_refusal("UnsupportedProtocol", f"no such method here: {head.method}")
+        if head.content_length is None:
+            raise http_refusal(411, "the request has no Content-Length")
+        if head.content_length > MAX_BODY_BYTES:
+            message = f"the body is over {MAX_BODY_BYTES} bytes"
+            raise tiia_refusal("RequestSizeLimitExceeded", message)
+        for name in _REQUIRED_HEADERS:
+            if not head.headers.get(name):
+                raise tiia_refusal("MissingParameter", f"the header {name} is missing")
+
+    def authenticate(self, head: Head, body: bytes, account: Account, now: float) -> None:
+        """Check the TC3-HMAC-SHA256 signature."""
+        tc3.verify(head, body, account, service="tiia", now=now)
+
+    def read(self, head: Head, body: bytes, account: Account) -> ImageRequest:  # noqa: ARG002
+        """Return what the request asks for; the signature has already named the account."""
+        if not self.name:
+            raise tiia_refusal("InvalidAction", f"no such action: {head.headers['X-TC-Action']}")
+        if head.headers["X-TC-Version"] != VERSION:
+            raise tiia_refusal("NoSuchVersion", f"X-TC-Version must be {VERSION}")
+        kind = head.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise tiia_refusal("InvalidParameter", "Content-Type must be application/json")
+        given = self._parse(body)
+        scenes = _scenes(given.get("Scenes")) if "Scenes" in self.parameters else ()
+        return _choose_image(given.get("ImageUrl"), given.get("ImageBase64"), scenes)
+
+    def _parse(self, body: bytes) -> dict[str, Any]:
+        """Return the parameters that are given, those that are null left out."""
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            raise tiia_refusal("InvalidParameter", "the body is not JSON") from None
+        if not isinstance(document, dict):
+            raise tiia_refusal("InvalidParameter", "the body is not a JSON object")
+        unknown = [name for name in document if name not in self.parameters]
+        if unknown:
+            raise tiia_refusal("UnknownParameter", f"no such parameter: {unknown[0]}")
+        given = {name: value for name, value in document.items() if value is not None}
+        for name, value in given.items():
+            if not isinstance(value, list if name == "Scenes" else str):
+                raise tiia_refusal("InvalidParameter", f"the type of {name} is wrong")
+        return given
+
+    def check_image(self, image: bytes) -> None:
+        """Refuse the formats that are known and not taken: all but PNG, JPEG and BMP."""
+        for kind, (start, signs) in _OTHER_FORMATS.items():
+            if image[start:].startswith(signs):
+                message = f"{kind} is not supported; PNG, JPG and BMP are"
+                raise tiia_refusal("FailedOperation.ImageNotSupported", message)
+
+    def success(
+        self,
+        labels: Labels,
+        wanted: ImageRequest,
+        form: AnswerForm,  # noqa: ARG002 - the vendor shows only one
+    ) -> dict[str, Any]:
+        """Return the answer's JSON object."""
+        answer: dict[str, Any] = {"Labels": items(labels)}
+        if "Scenes" in self.parameters:
+            answer = {
+                scene.field: items(labels, scene) if name in wanted.scenes else None
+                for name, scene in SCENES.items()
+            }
+        return respond(answer)
+
+    def refuse(self, error: ImageError) -> RefusalError:
+        """Return the refusal of an image."""
+        return tiia_refusal(_PROBLEM_CODES[error.problem], error.message)
+
+    def throttle(self, status: int) -> RefusalError:  # noqa: ARG002 - it has status 200 too
+        """Return the refusal of a request over the quota."""
+        return tiia_refusal("RequestLimitExceeded", "over the quota of requests")
+
+
+def respond(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON object of an answer: its content with a request id of its own."""
+    return {"Response": {**content, "RequestId": str(uuid.uuid4())}}
+
+
+def _scenes(given: list[Any] | None) -> tuple[str, ...]:
+    """Return the scenes that are asked for; one that is named twice counts once."""
+    if not all(isinstance(name, str) and name in SCENES for name in given or ()):
+        code = "InvalidParameterValue.InvalidParameterValueLimit"
+        raise tiia_refusal(code, f"Scenes must be of {', '.join(SCENES)}")
+    return tuple(dict.fromkeys(given or ("WEB",)))
+
+
+def _choose_image(url: str | None, image: str | None, scenes: tuple[str, ...]) -> ImageRequest:
+    # An empty ImageUrl names no image, so that one beside it still counts.
+    if url:
+        return ImageRequest(url, b"", scenes)
+    if image is None:
+        message = "neither ImageUrl nor ImageBase64 is given"
+        raise tiia_refusal("MissingParameter.ErrorParameterEmpty", message)
+    if not image:
+        raise tiia_refusal(_PROBLEM_CODES[Problem.EMPTY], "ImageBase64 is empty")
+    if len(image) > MAX_BASE64_CHARACTERS:
+        message = f"ImageBase64 is over {MAX_BASE64_CHARACTERS} characters"
+        raise tiia_refusal(_PROBLEM_CODES[Problem.TOO_LARGE], message)
+    try:
+        return ImageRequest(None, base64.b64decode(image, validate=True), scenes)
+    except (binascii.Error, ValueError):
+        message = "ImageBase64 is not Base64"
+        raise tiia_refusal(_PROBLEM_CODES[Problem.UNDECODABLE], message) from None
+
+
+_UNKNOWN: Final = TiiaApi("")
+
+_BY_ACTION: Final = {
+    api.name: api
+    for api in (
+        TiiaApi("DetectLabelPro", ("ImageUrl", "ImageBase64")),
+        TiiaApi("DetectLabel", ("ImageUrl", "ImageBase64", "Scenes")),
+    )
+}
+
+
+def find(head: Head) -> TiiaApi | None:
+    """Return the action that a request is for, or None when it does not speak TIIA at all."""
+    action = head.headers.get("X-TC-Action", "")
+    signed = head.headers.get("Authorization", "").startswith(tc3.ALGORITHM)
+    if head.path != "/" or not (action or signed):
+        return None
+    return _BY_ACTION.get(action, _UNKNOWN)
