@@ -7,7 +7,7 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
@@ -147,7 +147,9 @@ class ImageTagHook(BaseHook):
             return self.account
         from airflow.providers.common.compat.connection import get_async_connection
 
-        return account_of(await get_async_connection(self.imagetag_conn_id, self))
+        connection = await get_async_connection(self.imagetag_conn_id, self)
+        # In a thread, because Airflow is told what to mask, and must not be waited for in the loop.
+        return await asyncio.to_thread(account_of, connection)
 
 
 def account_of(connection: Connection) -> Account:
@@ -178,6 +180,8 @@ def _extra(connection: Connection) -> dict[str, Any]:
             f"Connection {connection.conn_id!r}: extra must be a JSON object such as "
             '{"app_id": "1250000001"}.'
         )
+    # Airflow masks the values of names such as token and proxy in logs once it is told.
+    mask_secret(extra)
     return extra
 
 
