@@ -65,6 +65,8 @@ class ImageTagOperator(ImagesTemplating):
     :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
     :param fetch: who downloads http(s) URLs: ``service``, or ``worker``, which refuses addresses
         of private networks. (templated)
+    :param oversize: what becomes of an image with more bytes than the service takes: ``error``, a
+        failure; ``downscale``, a smaller JPEG of it is sent. (templated)
     :raises ConfigurationError: the connection or a parameter is wrong; nothing was sent.
     :raises RequestRefusedError: the account or the key is refused.
     :raises TransientError: the service is down.
@@ -90,6 +92,7 @@ class ImageTagOperator(ImagesTemplating):
         "flush_seconds",
         "shard",
         "fetch",
+        "oversize",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
     ui_color = "#e8f0d8"
@@ -114,6 +117,7 @@ class ImageTagOperator(ImagesTemplating):
         flush_seconds: float | str = 2.0,
         shard: str | None = None,
         fetch: str = "service",
+        oversize: str = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -129,6 +133,7 @@ class ImageTagOperator(ImagesTemplating):
         self.flush_seconds: Number = flush_seconds
         self.shard = shard
         self.fetch = fetch
+        self.oversize = oversize
         self.imagetag_conn_id = imagetag_conn_id
         self.key_column = key_column
         self.uri_column = uri_column
@@ -163,6 +168,7 @@ class ImageTagOperator(ImagesTemplating):
             retry_failed=self.retry_failed,
             shard=self.shard,
             fetch=self.fetch,
+            oversize=self.oversize,
             requests_per_second=self.requests_per_second,
         )
         images = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
@@ -170,7 +176,7 @@ class ImageTagOperator(ImagesTemplating):
             images = images.with_columns(self.key_column, self.uri_column)
         checkpoint = None if self.store is not None else self._checkpoint(context)
         self._run = LabelRun(
-            ImageTagHook(self.imagetag_conn_id),
+            ImageTagHook(self.imagetag_conn_id, oversize=options.oversize),
             images,
             options,
             store=self.store,

@@ -23,7 +23,7 @@ from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.work import Work, into_checkpointed_frame, into_frame, into_store
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.content import MAX_IMAGE_BYTES, ContentReader
+from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.sources.object_storage import ObjectStorageImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.tagging import progress
@@ -241,13 +241,14 @@ class LabelRun:
             literal_paths,
             presign=presign,
             fetch=self._fetch() if self._options.fetch == "worker" else None,
+            max_bytes=self._hook.max_image_bytes,
             may_reach_private=names_private_host(self._account.endpoint),
         )
 
     def _fetch(self) -> partial[bytes]:
         return partial(
             download,
-            max_bytes=MAX_IMAGE_BYTES,
+            max_bytes=self._hook.max_image_bytes,
             timeout_seconds=self._account.timeout_seconds,
             allowed_hosts=settings.allowed_private_hosts(),
         )

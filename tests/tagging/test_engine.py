@@ -17,6 +17,7 @@ import pytest
 
 from airflow_imagetag import errors
 from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.fitting.fitter import Fitter
 from airflow_imagetag.hooks.tagger import AccountTagger
 from airflow_imagetag.models import Entry, Image, Label, RejectedImage, SkippedImage, TagResult
 from airflow_imagetag.service.account import Account
@@ -72,6 +73,9 @@ class FakeTagger:
             digest = hashlib.sha256(image.content).hexdigest()
             return Payload(content=image.content, digest=digest)
         return Payload(url=image.uri)
+
+    async def fit(self, image: Image, payload: Payload) -> Payload:
+        return payload
 
     async def call(self, image: Image, payload: Payload) -> TagResult:
         self.calls[image.key] += 1
@@ -745,7 +749,9 @@ def emulated(emulator: Emulator, images: list[Image], **fields: Any) -> tuple[Ru
         emulator.url,
         timeout_seconds=5,
     )
-    tagger = AccountTagger(account, Caller(account), ContentReader(), max_connections=16)
+    caller = Caller(account)
+    fitter = Fitter(account.api, caller.limits)
+    tagger = AccountTagger(account, caller, ContentReader(), fitter, max_connections=16)
     sink = FakeSink()
     return make(images, tagger, sink, **{"max_in_flight": 16} | fields), sink
 
