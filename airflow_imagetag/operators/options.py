@@ -10,6 +10,7 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.fitting.fitter import Oversize, parse_oversize
 from airflow_imagetag.pending import Rule, parse_rule
 from airflow_imagetag.shards import Shard, parse_shard
+from airflow_imagetag.tagging.taxonomy import Taxonomy
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class Options:
     :param shard: only this part of the source; None for all of it.
     :param fetch: who downloads http(s) URLs: ``service`` or ``worker``.
     :param oversize: what becomes of an image with more bytes than the service takes.
+    :param taxonomy: renames, drops and merges labels; None leaves them as they are.
     """
 
     min_probability: float
@@ -49,6 +51,7 @@ class Options:
     shard: Shard | None
     fetch: str
     oversize: Oversize
+    taxonomy: Taxonomy | None = None
 
 
 def parse_options(
@@ -66,6 +69,7 @@ def parse_options(
     shard: str | None,
     fetch: str,
     oversize: str,
+    taxonomy: Taxonomy | None = None,
 ) -> Options:
     """Check the numbers and return them.
 
@@ -84,6 +88,7 @@ def parse_options(
         shard=parse_shard(shard),
         fetch=_fetch(fetch),
         oversize=parse_oversize(oversize),
+        taxonomy=taxonomy,
     )
 
 

@@ -90,7 +90,8 @@ class LabelRun:
         self._options = options
         self._store = store
         self._checkpoint = checkpoint
-        self._frame = FrameSink(max_rows=settings.max_result_rows())
+        self._originals = options.taxonomy is not None
+        self._frame = FrameSink(max_rows=settings.max_result_rows(), originals=self._originals)
         self._stored = StoreSink()
         self._stop = StopSignal()
         self._total = len(source) if isinstance(source, ValueImages) and store is None else None
@@ -147,7 +148,7 @@ class LabelRun:
         frame = self._frame
         failures = frame.failures
         if self._store is not None:
-            frame = FrameSink()
+            frame = FrameSink(originals=self._originals)
             frame.write(self._stored.unsaved)
             failures = self._stored.failures
         return Outputs(
