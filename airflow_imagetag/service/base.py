@@ -48,7 +48,7 @@ class Answer:
     """An HTTP answer as it came.
 
     :param status: HTTP status.
-    :param headers: with names in lower case.
+    :param headers: found by names in lower case.
     :param body: the undecoded body.
     """
 

@@ -341,7 +341,6 @@ def test_a_role_of_the_machine_needs_no_keys(credentials, role):
         ({"role": ARN}, {}, ["role", "credentials"]),
         ({"role": ARN, "credentials": "tke_oidc"}, {}, ["role", "credentials"]),
         ({"token": "temporary", "credentials": "cvm_role"}, {}, ["token", "cvm_role"]),
-        ({"scenes": "WEB"}, {}, ["scenes", "no use", "DetectLabelPro"]),
         ({"scenes": "WEB,MOON", "api": "DetectLabel"}, {}, ["scenes", "NEWS", "MOON"]),
         ({}, {"host": "recognition.image.myqcloud.com"}, ["host"]),
         ({}, {"schema": "http"}, ["schema", "https"]),
@@ -361,10 +360,10 @@ def test_what_tiia_cannot_use_is_named(extra, fields, words):
 @pytest.mark.parametrize("api", ["picture_classify", "imagetag_detect"])
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("token", SECRET), ("credentials", "cvm_role"), ("role", "labeller"), ("scenes", "WEB")],
+    [("token", SECRET), ("credentials", "cvm_role"), ("role", "labeller")],
 )
 def test_what_the_older_service_cannot_use_is_named(api, name, value):
-    """It knows neither temporary keys nor roles nor scenes, and none is ignored in silence."""
+    """It knows neither temporary keys nor roles, and none is ignored in silence."""
     with pytest.raises(ConfigurationError, match=f"{name} in extra has no use") as caught:
         parse({"api": api, name: value})
     assert SECRET not in caught.value.message
@@ -404,3 +403,9 @@ def test_machines_with_a_role_share_a_quota_by_app_id():
     assert account.quota_name == "7@tiia.tencentcloudapi.com/DetectLabelPro"
     role = MACHINE | {"quota_conn_id": "redis", "role": "labeller"}
     assert parse(role, login=None, password=None).owner == "labeller"
+
+
+@pytest.mark.parametrize("api", ["picture_classify", "imagetag_detect", "DetectLabelPro"])
+def test_scenes_may_stand_in_a_connection_without_scenes(api):
+    """So that the api alone need be changed to try another one."""
+    assert parse({"api": api, "scenes": "WEB,MOON"}).scenes == ("WEB", "MOON")
