@@ -21,6 +21,7 @@ class KeyServer:
         self.requests: list[tuple[str, Any]] = []
         self.answer: Callable[[str, Any], Any] = lambda path, body: {}
         self.status = 200
+        self.asked = threading.Event()
         self.goes_on = threading.Event()
         self.goes_on.set()
 
@@ -39,6 +40,7 @@ def running_key_server() -> Iterator[tuple[KeyServer, str]]:
 
         def respond(self, body: Any) -> None:
             state.requests.append((self.path, body))
+            state.asked.set()
             state.goes_on.wait(30)
             answer = state.answer(self.path, body)
             text = answer if isinstance(answer, str) else json.dumps(answer)

@@ -259,14 +259,14 @@ def test_the_last_keys_stay_in_use_while_the_server_hangs(server, clock):
     """One stall of a request's timeout, and then not again for a while."""
     keys = RoleKeys(CVM, clock=clock)
     keys.current()
-    keys._account = dataclasses.replace(CVM, timeout_seconds=0.2)
+    keys._account = dataclasses.replace(CVM, timeout_seconds=1)
     keys._credential._expired_ts = 0
     server.goes_on.clear()
     clock.now += RENEWAL_SECONDS
     assert keys.current() == TEMPORARY
     started = time.monotonic()
     assert keys.current() == TEMPORARY
-    assert time.monotonic() - started < 0.15
+    assert time.monotonic() - started < 0.5
 
 
 def test_many_at_once_ask_once(server):
@@ -275,8 +275,7 @@ def test_many_at_once_ask_once(server):
     server.goes_on.clear()
     with ThreadPoolExecutor(8) as pool:
         found = [pool.submit(keys.current) for _ in range(8)]
-        while not server.requests:
-            time.sleep(0.01)
+        server.asked.wait(20)
         server.goes_on.set()
         assert {future.result(10) for future in found} == {TEMPORARY}
     assert len(server.requests) == 1
@@ -298,8 +297,7 @@ def test_the_event_loop_goes_on_while_keys_are_asked_for(server, photographs, mo
 
     async def label() -> tuple[float, TagResult]:
         call = asyncio.create_task(ImageTagHook().atag(photographs[0].read_bytes()))
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(server.asked.wait, 20)
         longest = 0.0
         for _ in range(50):
             before = time.monotonic()
@@ -316,7 +314,7 @@ def test_the_event_loop_goes_on_while_keys_are_asked_for(server, photographs, mo
         monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(changed))
         server.goes_on.clear()
         longest, result = asyncio.run(label())
-    assert longest < 0.4
+    assert longest < 5, "the server would have hung for longer"
     assert result.labels
 
 
