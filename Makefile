@@ -13,7 +13,7 @@ AIRFLOW_ENV = AIRFLOW_HOME="$(CURDIR)/$(BUILD)/$(1)" AIRFLOW__CORE__LOAD_EXAMPLE
 
 # One resolution that holds for every Python and platform that is supported.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-	--extra s3 --extra parquet --extra redis --extra tiia --extra emulator --group test \
+	--extra s3 --extra parquet --extra redis --extra tiia --extra downscale --extra emulator --group test \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 PYTEST_ARGS ?=
@@ -45,12 +45,12 @@ $(BIN2)/uv:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-		-e '.[s3,parquet,redis,emulator]' --group test --group check --group docs --group build
+		-e '.[s3,parquet,redis,downscale,emulator]' --group test --group check --group docs --group build
 	@touch $@
 
 $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
 	$(BIN2)/uv pip install --quiet --python $(BIN2)/python -c constraints-airflow2.txt \
-		-e '.[s3,parquet,redis,emulator]' --group test
+		-e '.[s3,parquet,redis,downscale,emulator]' --group test
 	@touch $@
 
 demo: venv  ## Label real photographs in a real Airflow, against the emulator

@@ -17,7 +17,7 @@ The class says what a caller may do, and the fields carry what the service said:
     |   |-- ImageRefusedError              the service does not label such an image
     |   |-- ImageDownloadError     RETRY   the service cannot download it: may pass later
     |   |-- ParameterTooLongError          its URL is longer than the service takes
-    |   `-- UnknownCodeError               a business code that no document lists
+    |   `-- UnknownCodeError               a code that no document lists for the interface
     |-- RequestRefusedError        STOP    the account's or the request's fault
     |   |-- AuthenticationError            signature, key or account refused
     |   |-- InvalidRequestError            the service does not accept the request's form
@@ -160,7 +160,7 @@ class ParameterTooLongError(ImageError):
 
 
 class UnknownCodeError(ImageError):
-    """The service answered with a business code that no document lists."""
+    """The service answered with a code that no document lists for this interface."""
 
 
 class RequestRefusedError(ImageTagError):

@@ -27,6 +27,9 @@ LABEL_COLUMNS: Mapping[str, str] = {
 }
 """Columns and types of a labels frame: one row for each image and label."""
 
+ORIGINAL_LABEL = "original_label"
+"""The column that holds the service's own name of a label that was renamed."""
+
 FAILURE_COLUMNS: Mapping[str, str] = {
     "image_key": _STRING,
     "image_uri": _STRING,
@@ -37,6 +40,14 @@ FAILURE_COLUMNS: Mapping[str, str] = {
     "failed_at": _TIME,
 }
 """Columns and types of a failures frame: one row for each image without labels."""
+
+
+def label_columns(*, originals: bool) -> Mapping[str, str]:
+    """Return columns and types of a labels frame.
+
+    :param originals: with ``original_label`` at the end.
+    """
+    return {**LABEL_COLUMNS, ORIGINAL_LABEL: _STRING} if originals else LABEL_COLUMNS
 
 
 def frame(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> pd.DataFrame:

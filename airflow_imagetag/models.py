@@ -83,11 +83,12 @@ Entry = Image | RejectedImage | SkippedImage
 class Label:
     """One thing that the service sees in an image.
 
-    :param name: the label, in the service's language.
+    :param name: the label, in the service's language unless it was renamed.
     :param probability: from 0 to 1.
     :param category: first-level category, from the services that give one.
     :param subcategory: second-level category, likewise.
     :param scene: the scene that the label was asked for, from the services that have scenes.
+    :param original: the service's own name, where a map of labels gave this one another.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Label:
     category: str | None = None
     subcategory: str | None = None
     scene: str | None = None
+    original: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

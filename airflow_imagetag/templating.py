@@ -43,7 +43,7 @@ class ImagesTemplating(BaseOperator):
             # Airflow renders the fields in place, and mapped tasks may share the object.
             content = copy.copy(content)
         rendered = render(content, context, jinja_env, seen_oids)
-        if content is self.images and not _is_for_airflow(rendered):
+        if content is self.images and not is_for_airflow(rendered):
             return ValueImages(rendered)
         return rendered
 
@@ -55,7 +55,7 @@ def as_images(images: Any) -> Any:
     """
     if isinstance(images, LabelStore):
         raise ConfigurationError("images is a store; give it as store=.")
-    return images if _is_for_airflow(images) else ValueImages(images, literal=True)
+    return images if is_for_airflow(images) else ValueImages(images, literal=True)
 
 
 def as_store(store: Any) -> LabelStore | None:
@@ -70,8 +70,8 @@ def as_store(store: Any) -> LabelStore | None:
     return store
 
 
-def _is_for_airflow(images: Any) -> bool:
-    """Tell whether the value is no list of images yet: an XComArg, a callable, a source."""
+def is_for_airflow(images: Any) -> bool:
+    """Tell whether Airflow makes the value known, or a source renders itself."""
     if isinstance(images, os.PathLike):
         return False
     if isinstance(images, ImageSource):

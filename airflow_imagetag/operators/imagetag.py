@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import RunError
-from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, checkpoint_path
+from airflow_imagetag.hooks.settings import (
+    DEFAULT_CONN_ID,
+    allowed_local_folders,
+    checkpoint_path,
+)
+from airflow_imagetag.operators.label_map import LabelMapTemplating, as_label_map
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.templating import ImagesTemplating, as_images, as_store
+from airflow_imagetag.templating import as_images, as_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +31,7 @@ OUTLET_COUNTS = ("seen", "tagged", "reused", "failed", "skipped", "calls")
 """What of the summary the event of the store's asset holds."""
 
 
-class ImageTagOperator(ImagesTemplating):
+class ImageTagOperator(LabelMapTemplating):
     """Labels images, and returns a DataFrame of labels or keeps a table of labels up to date.
 
     Without a store the result is a labels frame, one row for each image and label, and nothing is
@@ -65,6 +70,11 @@ class ImageTagOperator(ImagesTemplating):
     :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
     :param fetch: who downloads http(s) URLs: ``service``, or ``worker``, which refuses addresses
         of private networks. (templated)
+    :param oversize: what becomes of an image with more bytes than the service takes: ``error``, a
+        failure; ``downscale``, a smaller JPEG of it is sent. (templated)
+    :param label_map: other names for labels: a dict of labels and names, or the path of such a
+        ``.csv`` or ``.json`` file on any storage, such as ``s3://aws_default@bucket/labels.csv``.
+        A label whose name is None is left out. (templated, if it is a path)
     :raises ConfigurationError: the connection or a parameter is wrong; nothing was sent.
     :raises RequestRefusedError: the account or the key is refused.
     :raises TransientError: the service is down.
@@ -90,6 +100,8 @@ class ImageTagOperator(ImagesTemplating):
         "flush_seconds",
         "shard",
         "fetch",
+        "oversize",
+        "label_map",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
     ui_color = "#e8f0d8"
@@ -114,6 +126,8 @@ class ImageTagOperator(ImagesTemplating):
         flush_seconds: float | str = 2.0,
         shard: str | None = None,
         fetch: str = "service",
+        oversize: str = "error",
+        label_map: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -129,6 +143,8 @@ class ImageTagOperator(ImagesTemplating):
         self.flush_seconds: Number = flush_seconds
         self.shard = shard
         self.fetch = fetch
+        self.oversize = oversize
+        self.label_map = as_label_map(label_map)
         self.imagetag_conn_id = imagetag_conn_id
         self.key_column = key_column
         self.uri_column = uri_column
@@ -148,6 +164,7 @@ class ImageTagOperator(ImagesTemplating):
         """
         from airflow_imagetag.hooks.imagetag import ImageTagHook
         from airflow_imagetag.operators.final import without_retry
+        from airflow_imagetag.operators.label_files import read_label_map
         from airflow_imagetag.operators.options import parse_options
         from airflow_imagetag.operators.run import LabelRun
 
@@ -163,14 +180,16 @@ class ImageTagOperator(ImagesTemplating):
             retry_failed=self.retry_failed,
             shard=self.shard,
             fetch=self.fetch,
+            oversize=self.oversize,
             requests_per_second=self.requests_per_second,
+            taxonomy=read_label_map(self.label_map, allowed_local_folders()),
         )
         images = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
         if isinstance(images, ValueImages):
             images = images.with_columns(self.key_column, self.uri_column)
         checkpoint = None if self.store is not None else self._checkpoint(context)
         self._run = LabelRun(
-            ImageTagHook(self.imagetag_conn_id),
+            ImageTagHook(self.imagetag_conn_id, oversize=options.oversize),
             images,
             options,
             store=self.store,

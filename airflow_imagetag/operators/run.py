@@ -23,7 +23,7 @@ from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.work import Work, into_checkpointed_frame, into_frame, into_store
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.content import MAX_IMAGE_BYTES, ContentReader
+from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.sources.object_storage import ObjectStorageImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.tagging import progress
@@ -90,7 +90,8 @@ class LabelRun:
         self._options = options
         self._store = store
         self._checkpoint = checkpoint
-        self._frame = FrameSink(max_rows=settings.max_result_rows())
+        self._originals = options.taxonomy is not None
+        self._frame = FrameSink(max_rows=settings.max_result_rows(), originals=self._originals)
         self._stored = StoreSink()
         self._stop = StopSignal()
         self._total = len(source) if isinstance(source, ValueImages) and store is None else None
@@ -147,7 +148,7 @@ class LabelRun:
         frame = self._frame
         failures = frame.failures
         if self._store is not None:
-            frame = FrameSink()
+            frame = FrameSink(originals=self._originals)
             frame.write(self._stored.unsaved)
             failures = self._stored.failures
         return Outputs(
@@ -241,13 +242,14 @@ class LabelRun:
             literal_paths,
             presign=presign,
             fetch=self._fetch() if self._options.fetch == "worker" else None,
+            max_bytes=self._hook.max_image_bytes,
             may_reach_private=names_private_host(self._account.endpoint),
         )
 
     def _fetch(self) -> partial[bytes]:
         return partial(
             download,
-            max_bytes=MAX_IMAGE_BYTES,
+            max_bytes=self._hook.max_image_bytes,
             timeout_seconds=self._account.timeout_seconds,
             allowed_hosts=settings.allowed_private_hosts(),
         )

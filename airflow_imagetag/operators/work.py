@@ -93,7 +93,7 @@ def into_store(
 ) -> Iterator[Work]:
     """Label what the store does not hold, and write it there."""
     with store.open() as opened:
-        opened.check_writable()
+        opened.check_writable(originals=options.taxonomy is not None)
         sink.to = partial(opened.write, api=api)
         entries = new_entries(
             source,
@@ -125,7 +125,11 @@ class _Chosen:
 
     def __init__(self, to: Sink, options: Options) -> None:
         self._to = to
-        self._choice = Choice(min_probability=options.min_probability, top_k=options.top_k)
+        self._choice = Choice(
+            min_probability=options.min_probability,
+            top_k=options.top_k,
+            taxonomy=options.taxonomy,
+        )
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         self._to.write([self._choice(outcome) for outcome in outcomes])

@@ -31,9 +31,10 @@ class OpenStore(ABC):
         """Give connections back for a while; the next question opens them again."""
 
     @abstractmethod
-    def check_writable(self) -> None:
+    def check_writable(self, *, originals: bool = False) -> None:
         """Find out before anything is paid for that the store takes what will be written.
 
+        :param originals: the labels may have been renamed, so their original names are kept.
         :raises ConfigurationError: it does not.
         """
 
@@ -63,6 +64,8 @@ class OpenStore(ABC):
     ) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest.
 
+        Labels that were renamed have the service's own names in them.
+
         :param content_sha256: digests of the bytes, in hex, some hundreds at most.
         :param api: interface that answered.
         """
@@ -76,10 +79,13 @@ class OpenStore(ABC):
         """
 
     @abstractmethod
-    def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+    def labels(
+        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
+    ) -> Iterator[pd.DataFrame]:
         """Yield all labels as frames with the columns of a labels frame.
 
         :param frame_rows: rows of a frame, about.
+        :param originals: with the column ``original_label``, missing where none was renamed.
         """
 
 
@@ -101,13 +107,17 @@ class LabelStore(ABC):
         :raises StorageError: the place cannot be reached.
         """
 
-    def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+    def labels(
+        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
+    ) -> Iterator[pd.DataFrame]:
         """Yield all labels as frames, bounded in memory whatever the store holds.
 
         :param frame_rows: rows of a frame, about.
+        :param originals: with the column ``original_label``: the service's own name of a label that
+            was renamed, missing for others.
         """
         with self.open() as store:
-            yield from store.labels(frame_rows=frame_rows)
+            yield from store.labels(frame_rows=frame_rows, originals=originals)
 
     @abstractmethod
     def serialize(self) -> dict[str, Any]:

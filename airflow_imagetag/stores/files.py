@@ -13,11 +13,15 @@ import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task on
 import pyarrow.parquet as pq  # noqa: TID253
 
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.storages import storage_failure, storage_path
 from airflow_imagetag.uris import redact, redact_text
 
 SUFFIX = ".parquet"
 UNFINISHED = ".unfinished"
+
+ADDED_LATER = frozenset({ORIGINAL_LABEL})
+"""Columns that files of earlier versions do not have; they are read as null."""
 
 
 class Files:
@@ -97,10 +101,16 @@ class Files:
                 yield pq.read_table(file, schema=schema, filters=filters)
                 return
             part = pq.ParquetFile(file)
-            if missing := set(schema.names).difference(part.schema_arrow.names):
+            missing = set(schema.names).difference(part.schema_arrow.names)
+            if missing - ADDED_LATER:
                 raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(missing))}")
-            for batch in part.iter_batches(batch_size=rows, columns=schema.names):
-                yield pa.Table.from_batches([batch])
+            names = [name for name in schema.names if name not in missing]
+            for batch in part.iter_batches(batch_size=rows, columns=names):
+                table = pa.Table.from_batches([batch])
+                for name in sorted(missing):
+                    field = schema.field(name)
+                    table = table.append_column(field, pa.nulls(len(table), field.type))
+                yield table
 
     def footer_list(self, kind: str, name: str, key: bytes) -> list[str]:
         """Return a list of texts that a file's footer holds; empty where it holds none.

@@ -16,7 +16,7 @@ import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task on
 import tenacity
 
 from airflow_imagetag.errors import StoreError
-from airflow_imagetag.frames import LABEL_COLUMNS, frame
+from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.pending import Status, Stored
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
@@ -82,6 +82,7 @@ LABELS = pa.schema(
         "tagged_at": _TIME,
         "key_sha256": pa.string(),
         "batch": pa.string(),
+        ORIGINAL_LABEL: pa.string(),
     }
 )
 
@@ -144,11 +145,13 @@ class OpenParquetStore(OpenStore):
     def rest(self) -> None:
         """Do nothing: files are open only while they are read."""
 
-    def check_writable(self) -> None:
+    def check_writable(self, *, originals: bool = False) -> None:
         """Write a file and remove it.
 
+        :param originals: has no effect here: each new file has a column for them.
         :raises ConfigurationError: the storage does not let us.
         """
+        del originals
         self._files.check_writable()
 
     def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
@@ -227,22 +230,25 @@ class OpenParquetStore(OpenStore):
         self._index.put(_index_row(row, part) for row in image_rows)
         self._loaded.add(part)
 
-    def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+    def labels(
+        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
+    ) -> Iterator[pd.DataFrame]:
         """Yield all labels that count as frames.
 
         :raises StoreError: the dataset was compacted meanwhile, so that a part is gone.
         """
-        columns: dict[str, list[Any]] = {name: [] for name in LABEL_COLUMNS}
+        types = label_columns(originals=originals)
+        columns: dict[str, list[Any]] = {name: [] for name in types}
         for part in self._live_parts(self._files.names("images")):
             for rows in self._labels_of(part):
                 for row in filter(self._counts, rows):
                     for name, values in columns.items():
                         values.append(row[name])
                 if len(columns["label"]) >= frame_rows:
-                    yield frame(columns, LABEL_COLUMNS)
-                    columns = {name: [] for name in LABEL_COLUMNS}
+                    yield frame(columns, types)
+                    columns = {name: [] for name in types}
         if columns["label"]:
-            yield frame(columns, LABEL_COLUMNS)
+            yield frame(columns, types)
 
     def outcomes(self, api: str) -> Iterator[list[TagResult | Failure]]:
         """Yield what the dataset holds of images that need no further try, part by part.

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.pending import Status
 
@@ -76,13 +77,24 @@ def _label_rows(digest: str, result: TagResult) -> Iterator[dict[str, Any]]:
             "subcategory": label.subcategory,
             "scene": label.scene,
             "tagged_at": result.tagged_at,
+            ORIGINAL_LABEL: label.original,
         }
+
+
+def without_originals(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of labels for a table that was made before there was ``original_label``."""
+    return [
+        {name: value for name, value in row.items() if name != ORIGINAL_LABEL} for row in labels
+    ]
 
 
 def outcome_of(
     image: Mapping[str, Any], labels: Iterable[Mapping[str, Any]]
 ) -> TagResult | Failure:
-    """Return the answer that an image's row and the rows of its labels, by rank, stand for."""
+    """Return the answer that an image's row and the rows of its labels, by rank, stand for.
+
+    The labels have the service's own names again, so that each run gives them names of its own.
+    """
     if image["status"] == Status.FAILED.value:
         return Failure(
             image["image_key"],
@@ -94,12 +106,22 @@ def outcome_of(
             image["tagged_at"],
             content_sha256=image["content_sha256"],
         )
-    names = ("label", "probability", "category", "subcategory", "scene")
     return TagResult(
         image["image_key"],
         image["image_uri"],
-        tuple(Label(*(row[name] for name in names)) for row in labels),
+        tuple(map(_label, labels)),
         image["api"],
         image["tagged_at"],
         content_sha256=image["content_sha256"],
+    )
+
+
+def _label(row: Mapping[str, Any]) -> Label:
+    original = row.get(ORIGINAL_LABEL)
+    return Label(
+        row["label"] if original is None else original,
+        row["probability"],
+        row["category"],
+        row["subcategory"],
+        row["scene"],
     )

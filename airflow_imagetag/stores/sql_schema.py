@@ -10,6 +10,9 @@ import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task
 from sqlalchemy import types as sa_types  # noqa: TID253
 from sqlalchemy.dialects import mysql  # noqa: TID253
 
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.frames import ORIGINAL_LABEL
+
 KEY_DIGEST_LENGTH = 64
 MYSQL_INDEXED_CHARACTERS = 191
 """MySQL indexes a beginning of a text; so many characters fit its older row formats."""
@@ -41,11 +44,13 @@ class UtcDateTime(sa_types.TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def tables(name: str, schema: str | None) -> tuple[sa.Table, sa.Table]:
+def tables(name: str, schema: str | None, *, originals: bool = True) -> tuple[sa.Table, sa.Table]:
     """Return the images table and the labels table.
 
     The primary key holds a digest of the image's key, since keys of any length must be unique and
     no database indexes a text of any length.
+
+    :param originals: False for a labels table that was made before there was ``original_label``.
     """
     names = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
     metadata = sa.MetaData(schema=schema, naming_convention=names)
@@ -81,6 +86,7 @@ def tables(name: str, schema: str | None) -> tuple[sa.Table, sa.Table]:
         sa.Column("subcategory", sa.Text),
         sa.Column("scene", sa.Text),
         sa.Column("tagged_at", UtcDateTime, nullable=False),
+        *([sa.Column(ORIGINAL_LABEL, sa.Text)] if originals else []),
     )
     for table in (images, labels):
         # A hash index in PostgreSQL, whose B-tree takes no text above some 2,700 bytes.
@@ -93,6 +99,29 @@ def tables(name: str, schema: str | None) -> tuple[sa.Table, sa.Table]:
         )
     sa.Index(None, images.c.content_sha256)
     return images, labels
+
+
+def has_originals(engine: sa.Engine, table: sa.Table) -> bool:
+    """Tell whether an existing labels table can hold the original names of renamed labels."""
+    found = sa.inspect(engine).get_columns(table.name, schema=table.schema)
+    return any(column["name"] == ORIGINAL_LABEL for column in found)
+
+
+def require_originals(engine: sa.Engine, table: sa.Table, place: str) -> None:
+    """Return when a labels table can hold the original names of renamed labels.
+
+    :param table: without the column where the table of the database has none.
+    :param place: names the database in messages.
+    :raises ConfigurationError: it cannot; names the statement that mends it.
+    """
+    if ORIGINAL_LABEL in table.c:
+        return
+    name = engine.dialect.identifier_preparer.format_table(table)
+    raise ConfigurationError(
+        f"{table.fullname} has no column {ORIGINAL_LABEL} for the names that label_map replaces: "
+        f"an earlier version made the table. Run this once through {place}: "
+        f"ALTER TABLE {name} ADD {ORIGINAL_LABEL} {sa.Text().compile(engine.dialect)}"
+    )
 
 
 def misfits(engine: sa.Engine, table: sa.Table) -> Iterator[str]:

@@ -16,12 +16,17 @@ from sqlalchemy import exc as sa_exc  # noqa: TID253
 
 from airflow_imagetag.databases import engine_of, may_pass, reason_of, split_name
 from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError
-from airflow_imagetag.frames import LABEL_COLUMNS, frame
+from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.pending import Condition, Retag, Rule, Status, Stored
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
-from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of
-from airflow_imagetag.stores.sql_schema import misfits, tables
+from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of, without_originals
+from airflow_imagetag.stores.sql_schema import (
+    has_originals,
+    misfits,
+    require_originals,
+    tables,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,17 +137,24 @@ class OpenSqlStore(OpenStore):
     def _found(self) -> list[sa.Table]:
         """Return the tables that are there: a writer may be between the two."""
         inspector = sa.inspect(self._engine)
-        return [
-            table
-            for table in (self._images, self._labels)
-            if inspector.has_table(table.name, schema=table.schema)
-        ]
 
-    def check_writable(self) -> None:
+        def is_there(table: sa.Table) -> bool:
+            return inspector.has_table(table.name, schema=table.schema)
+
+        name, schema = self._labels.name, self._labels.schema
+        if is_there(self._labels) and not has_originals(self._engine, self._labels):
+            # Made by an earlier version; it serves as it is where no label is renamed.
+            self._images, self._labels = tables(name, schema, originals=False)
+        return list(filter(is_there, (self._images, self._labels)))
+
+    def check_writable(self, *, originals: bool = False) -> None:
         """Write a row to each table and take it back.
 
-        :raises ConfigurationError: the database does not let us.
+        :raises ConfigurationError: the database does not let us, or the labels table of an earlier
+            version cannot hold original names.
         """
+        if originals:
+            require_originals(self._engine, self._labels, self._place)
         now = datetime.now(UTC)
         probe = Failure("probe", None, "probe", None, "", 0, now, is_final=True)
         [image], _ = rows_of([probe], "probe")
@@ -250,6 +262,10 @@ class OpenSqlStore(OpenStore):
         images, labels = rows_of(outcomes, api)
         if not images:
             return
+        if any(row[ORIGINAL_LABEL] is not None for row in labels):
+            require_originals(self._engine, self._labels, self._place)
+        elif ORIGINAL_LABEL not in self._labels.c:
+            labels = without_originals(labels)
         if self._engine.dialect.name == "postgresql":
             images, labels = (list(map(_without_zero_bytes, rows)) for rows in (images, labels))
 
@@ -323,17 +339,20 @@ class OpenSqlStore(OpenStore):
         if rows:
             connection.execute(insert, rows)
 
-    def labels(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+    def labels(
+        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
+    ) -> Iterator[pd.DataFrame]:
         """Yield all labels as frames, in the order of api and key digest."""
-        columns = [self._labels.c[name] for name in LABEL_COLUMNS]
+        types = label_columns(originals=originals)
+        columns = [self._labels.c.get(name, sa.null().label(name)) for name in types]
         order = (self._labels.c.api, self._labels.c.key_sha256, self._labels.c["rank"])
         statement = sa.select(*columns).order_by(*order)
         options = {"stream_results": True, "yield_per": min(frame_rows, 5_000)}
         with self._engine.connect().execution_options(**options) as connection:
             result = connection.execute(statement)
             while rows := list(islice(result, frame_rows)):
-                columns_of_rows = dict(zip(LABEL_COLUMNS, zip(*rows, strict=True), strict=True))
-                yield frame(columns_of_rows, LABEL_COLUMNS)
+                columns_of_rows = dict(zip(types, zip(*rows, strict=True), strict=True))
+                yield frame(columns_of_rows, types)
 
 
 def _chunks(items: list[str]) -> Iterator[list[str]]:

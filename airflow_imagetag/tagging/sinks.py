@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import ResultTooLargeError
-from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS, frame
+from airflow_imagetag.frames import FAILURE_COLUMNS, frame, label_columns
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.tagging.outcomes import Outcome
+from airflow_imagetag.tagging.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,15 +20,23 @@ MAX_SHOWN_FAILURES = 10_000
 
 
 class Choice:
-    """Which of an image's labels are kept.
+    """Which of an image's labels are kept, and under which names.
 
     :param min_probability: labels below it are left out.
-    :param top_k: so many labels of each image at most; None for all.
+    :param top_k: so many labels of each image at most; None for all. It counts what is kept.
+    :param taxonomy: renames, drops and merges labels; None leaves them as they are.
     """
 
-    def __init__(self, *, min_probability: float = 0.0, top_k: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        min_probability: float = 0.0,
+        top_k: int | None = None,
+        taxonomy: Taxonomy | None = None,
+    ) -> None:
         self._min_probability = min_probability
         self._top_k = top_k
+        self._taxonomy = taxonomy
 
     def __call__(self, outcome: Outcome) -> Outcome:
         """Return the outcome with the labels that are kept."""
@@ -35,19 +44,24 @@ class Choice:
             return outcome
         kept = tuple(
             label for label in outcome.labels if label.probability >= self._min_probability
-        )[: self._top_k]
-        return outcome if len(kept) == len(outcome.labels) else replace(outcome, labels=kept)
+        )
+        if self._taxonomy is not None:
+            kept = self._taxonomy(kept)
+        kept = kept[: self._top_k]
+        return outcome if kept == outcome.labels else replace(outcome, labels=kept)
 
 
 class FrameSink:
     """Collects outcomes in memory and makes frames of them.
 
     :param max_rows: labels that the frame may hold; None for any number.
+    :param originals: the labels may have been renamed, so the frame tells their original names.
     """
 
-    def __init__(self, *, max_rows: int | None = None) -> None:
+    def __init__(self, *, max_rows: int | None = None, originals: bool = False) -> None:
         self._max_rows = max_rows
-        self._labels: dict[str, list[Any]] = {column: [] for column in LABEL_COLUMNS}
+        self._columns = label_columns(originals=originals)
+        self._labels: dict[str, list[Any]] = {column: [] for column in self._columns}
         self.failures: list[Failure] = []
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
@@ -75,7 +89,7 @@ class FrameSink:
 
     def labels_frame(self) -> pd.DataFrame:
         """Return one row for each image and label, in the order in which images were finished."""
-        return frame(self._labels, LABEL_COLUMNS)
+        return frame(self._labels, self._columns)
 
     def failures_frame(self) -> pd.DataFrame:
         """Return one row for each image without labels."""
@@ -94,8 +108,10 @@ class FrameSink:
                 label.scene,
                 result.api,
                 result.tagged_at,
+                label.original,
             )
-            for values, value in zip(self._labels.values(), row, strict=True):
+            # Without originals, the frame has one column less than the row.
+            for values, value in zip(self._labels.values(), row, strict=False):
                 values.append(value)
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from airflow_imagetag import errors
 from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.fitting.fitter import Fitter
 from airflow_imagetag.hooks.tagger import AccountTagger
 from airflow_imagetag.models import Entry, Image, Label, RejectedImage, SkippedImage, TagResult
 from airflow_imagetag.service.account import Account
@@ -26,6 +27,7 @@ from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.tagging import engine
 from airflow_imagetag.tagging.circuit import Patience
 from airflow_imagetag.tagging.engine import Run, Settings
+from airflow_imagetag.tagging.feeding import READ_CHUNK
 from airflow_imagetag.tagging.outcomes import Outcome
 from airflow_imagetag.tagging.retrying import Policy
 from airflow_imagetag.tagging.stopping import StopSignal
@@ -72,6 +74,9 @@ class FakeTagger:
             return Payload(content=image.content, digest=digest)
         return Payload(url=image.uri)
 
+    async def fit(self, image: Image, payload: Payload) -> Payload:
+        return payload
+
     async def call(self, image: Image, payload: Payload) -> TagResult:
         self.calls[image.key] += 1
         self.calling += 1
@@ -83,7 +88,15 @@ class FakeTagger:
         if (error := self._fail(image.key, self.calls[image.key])) is not None:
             raise error
         self.answered.add(image.key)
-        return TagResult(image.key, image.uri, (Label("a", 1.0),), "fake", datetime.now(UTC))
+        return TagResult(
+            image.key,
+            image.uri,
+            (Label("a", 1.0),),
+            "fake",
+            datetime.now(UTC),
+            version=image.version,
+            content_sha256=payload.digest,
+        )
 
 
 class FakeSink:
@@ -261,7 +274,7 @@ def test_a_slow_sink_holds_the_run_back():
     # A batch being written, the queue of results, the workers, the queue of images, one chunk.
     bound = written_when_asked + 10 + 10 + 8 + 10
     assert len(tagger.answered) <= bound
-    assert taken <= bound + 8 + 2 * engine.READ_CHUNK
+    assert taken <= bound + 8 + 2 * READ_CHUNK
 
 
 def test_results_are_written_before_the_batch_is_full():
@@ -269,20 +282,20 @@ def test_results_are_written_before_the_batch_is_full():
     go_on = threading.Event()
 
     def source() -> Iterator[Image]:
-        yield from urls(engine.READ_CHUNK)
+        yield from urls(READ_CHUNK)
         go_on.wait(10)
 
     class Sink(FakeSink):
         def write(self, outcomes: Iterable[Outcome]) -> None:
             super().write(outcomes)
-            if len(self.outcomes) == engine.READ_CHUNK:
+            if len(self.outcomes) == READ_CHUNK:
                 go_on.set()
 
     sink = Sink()
     started = time.monotonic()
     assert go(make(source(), FakeTagger(), sink, flush_seconds=0.05)) is None
     assert time.monotonic() - started < 5
-    assert len(sink.tagged) == engine.READ_CHUNK
+    assert len(sink.tagged) == READ_CHUNK
 
 
 def test_a_transient_fault_is_tried_again():
@@ -367,7 +380,7 @@ def test_the_accounts_fault_ends_the_run_at_once(error):
     assert time.monotonic() - started < 2
     assert 1 <= tagger.calls.total() <= 8
     assert len(sink.failed) == tagger.calls.total()
-    assert run.counts.seen <= 3 * engine.READ_CHUNK
+    assert run.counts.seen <= 3 * READ_CHUNK
 
 
 def test_the_accounts_fault_does_not_wait_for_a_retry():
@@ -458,14 +471,14 @@ def test_a_source_that_raises():
     """What it gave is labelled and written as far as it was sent; its error is raised."""
 
     def source() -> Iterator[Image]:
-        yield from urls(engine.READ_CHUNK * 3)
+        yield from urls(READ_CHUNK * 3)
         raise KeyError("source")
 
     sink, tagger = FakeSink(), FakeTagger(call_seconds=0.001)
     error = go(make(source(), tagger, sink))
     assert isinstance(error, KeyError)
     assert sink.tagged == tagger.answered
-    assert len(sink.tagged) >= engine.READ_CHUNK
+    assert len(sink.tagged) >= READ_CHUNK
 
 
 def test_a_source_that_raises_at_once():
@@ -656,7 +669,7 @@ def test_stopping_while_the_source_is_slow(monkeypatch):
     go_on = threading.Event()
 
     def source() -> Iterator[Image]:
-        yield from urls(engine.READ_CHUNK)
+        yield from urls(READ_CHUNK)
         go_on.wait(10)
 
     stop, sink = StopSignal(), FakeSink()
@@ -665,7 +678,7 @@ def test_stopping_while_the_source_is_slow(monkeypatch):
         assert stopped_after(0.1, run, stop) < 2
     finally:
         go_on.set()
-    assert len(sink.tagged) == engine.READ_CHUNK
+    assert len(sink.tagged) == READ_CHUNK
 
 
 def test_stopping_while_a_call_hangs(monkeypatch):
@@ -736,7 +749,9 @@ def emulated(emulator: Emulator, images: list[Image], **fields: Any) -> tuple[Ru
         emulator.url,
         timeout_seconds=5,
     )
-    tagger = AccountTagger(account, Caller(account), ContentReader(), max_connections=16)
+    caller = Caller(account)
+    fitter = Fitter(account.api, caller.limits)
+    tagger = AccountTagger(account, caller, ContentReader(), fitter, max_connections=16)
     sink = FakeSink()
     return make(images, tagger, sink, **{"max_in_flight": 16} | fields), sink
 

@@ -1,0 +1,180 @@
+"""Reads the map of labels before a run: a dict, a CSV file or a JSON file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.operators.label_map import LabelMap
+from airflow_imagetag.sources.content import STORAGE_SCHEMES
+from airflow_imagetag.storages import storage_failure, storage_path
+from airflow_imagetag.tagging.taxonomy import Entry, Taxonomy, taxonomy_of
+from airflow_imagetag.uris import is_below, is_local, local_path, redact, redact_text, scheme_of
+
+log = logging.getLogger(__name__)
+
+MAX_MAP_BYTES = 10 * 1024 * 1024
+"""Some hundred thousand labels, which is more than any service has."""
+
+COLUMNS = ("label", "name")
+
+
+def read_label_map(given: Any, allowed_folders: Collection[str]) -> Taxonomy | None:
+    """Return what the parameter ``label_map`` says of each label; None without one.
+
+    :param given: the parameter after Airflow has rendered it.
+    :param allowed_folders: where a local file may lie that data has named.
+    :raises ConfigurationError: it is no map, or its file is missing or wrong.
+    :raises StorageError: the storage of its file failed.
+    """
+    label_map = given if isinstance(given, LabelMap) else LabelMap(given)
+    value = label_map.value
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return taxonomy_of((Entry(*pair) for pair in value.items()), "label_map")
+    if not isinstance(value, str):
+        raise ConfigurationError(
+            f"label_map must be a dict or the path of a file, not a {type(value).__name__}."
+        )
+    # A template of a missing parameter renders to one of these texts.
+    if value in ("", "None"):
+        return None
+    if value.lstrip().startswith("{"):
+        return taxonomy_of(_json_entries(value, "label_map"), "label_map")
+    taxonomy = _from_file(value, None if label_map.is_literal else allowed_folders)
+    log.info("label_map %s: %s", redact(value), taxonomy)
+    return taxonomy
+
+
+def _from_file(path: str, allowed_folders: Collection[str] | None) -> Taxonomy:
+    """Return what a file says.
+
+    :param allowed_folders: where it must lie if it is local; None for anywhere.
+    """
+    what = f"label_map {redact(path)}"
+    parse = {".csv": _csv_entries, ".json": _json_entries}.get(PurePosixPath(path).suffix.lower())
+    if parse is None:
+        raise ConfigurationError(
+            f"{what} must be the path of a file that ends in .csv or .json. For the text of a "
+            "dict, end its template with '| tojson'."
+        )
+    content = _local(path, allowed_folders) if is_local(path) else _stored(path)
+    if len(content) > MAX_MAP_BYTES:
+        raise ConfigurationError(
+            f"{what} is larger than {MAX_MAP_BYTES // 1024 // 1024} MB. Keep in it only the labels "
+            "that are renamed or dropped."
+        )
+    return taxonomy_of(parse(_decoded(content, what), what), what)
+
+
+def _local(path: str, allowed_folders: Collection[str] | None) -> bytes:
+    with _errors(path):
+        real = os.path.realpath(local_path(path))
+        if allowed_folders is not None and not any(
+            is_below(real, folder) for folder in allowed_folders
+        ):
+            raise ConfigurationError(
+                f"label_map {redact(path)} is a file of the worker that a template or another task "
+                "has named. If that is meant, add its folder to the option "
+                "[imagetag] allowed_local_paths."
+            )
+        if not Path(real).is_file():
+            raise FileNotFoundError
+        with Path(real).open("rb") as file:
+            return file.read(MAX_MAP_BYTES + 1)
+
+
+def _stored(path: str) -> bytes:
+    if scheme_of(path) not in STORAGE_SCHEMES:
+        raise ConfigurationError(
+            f"label_map {redact(path)} has the scheme {scheme_of(path)!r}. Use a local path or an "
+            "object storage such as s3, gs or abfs."
+        )
+    with _errors(path):
+        place = storage_path(path)
+        # A listing that is remembered has the size of the file that was there before.
+        place.fs.invalidate_cache()
+        with place.fs.open(place.path, "rb") as file:
+            content: bytes = file.read(MAX_MAP_BYTES + 1)
+            return content
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[None]:
+    what = f"label_map {redact(path)}"
+    try:
+        yield
+    except ImageTagError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ConfigurationError(f"{what} does not exist, or is no file.") from None
+    except (PermissionError, ValueError) as error:
+        raise ConfigurationError(
+            f"{what} cannot be read: {type(error).__name__}: {redact_text(str(error))[:300]}"
+        ) from None
+    # Each storage's library has an error tree of its own.
+    except Exception as error:  # noqa: BLE001
+        raise storage_failure(error, f"{what} cannot be read") from None
+
+
+def _decoded(content: bytes, what: str) -> str:
+    try:
+        # Spreadsheets write a byte order mark.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{what}, line {line} is not UTF-8. Save it as UTF-8.") from None
+
+
+def _csv_entries(text: str, what: str) -> Iterator[Entry]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [cell.strip() for cell in next(rows, [])]
+        if any(header.count(column) != 1 for column in COLUMNS):
+            raise ConfigurationError(
+                f"{what}: the first line must name the columns label and name once each, separated "
+                f"by commas, and is {','.join(header)[:200]!r}."
+            )
+        label, name = (header.index(column) for column in COLUMNS)
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) != len(header):
+                raise ConfigurationError(
+                    f"{what}, line {rows.line_num} has {len(row)} values and the first line "
+                    f"{len(header)}. Write one for each column, in double quotes if it holds a "
+                    "comma."
+                )
+            yield Entry(row[label], row[name], rows.line_num)
+    except csv.Error as error:
+        raise ConfigurationError(f"{what}, line {rows.line_num}: {error}.") from None
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON with all its pairs: a dict would hide that a name is there twice."""
+
+
+def _json_entries(text: str, what: str) -> Iterator[Entry]:
+    try:
+        found = json.loads(text, object_pairs_hook=_Pairs)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(
+            f"{what}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}. For the "
+            "text of a dict, end its template with '| tojson'."
+        ) from None
+    except (RecursionError, ValueError):
+        raise ConfigurationError(f"{what} is not a JSON object of texts.") from None
+    if not isinstance(found, _Pairs):
+        raise ConfigurationError(
+            f'{what} must be one JSON object, such as {{"天空": "sky", "水印": null}}.'
+        )
+    return (Entry(*pair) for pair in found)

@@ -1,0 +1,111 @@
+"""The parameter ``label_map``: what it may be, and how Airflow renders and shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_imagetag.descriptions import is_template
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.templating import ImagesTemplating, is_for_airflow
+from airflow_imagetag.uris import redact
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.providers.common.compat.sdk import Context
+
+_SHOWN_ENTRIES = 10
+_SHOWN_CHARACTERS = 500
+
+
+class LabelMap:
+    """Other names for labels, or the path of a file that holds them.
+
+    Wrapping keeps Airflow from rendering each name of a dict as a template, and keeps what the
+    rendered fields and the serialized DAG show small.
+
+    :param value: a dict, a path, the text of a JSON object, or None.
+    :param literal: it stands in the DAG file. A local path is then the author's own word, unless a
+        template in it has become data.
+    """
+
+    # The operator renders a path; Airflow would render every name.
+    template_fields: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, value: Any, *, literal: bool = False) -> None:
+        self.value = value
+        self.is_literal = literal and not self.is_template
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is a text with a template in it."""
+        return isinstance(self.value, str) and is_template(self.value)
+
+    def serialize(self) -> Any:
+        """Return what Airflow shows: a path or a short dict as it is, of a long one the beginning.
+
+        The digest changes when any entry does.
+        """
+        if isinstance(self.value, str):
+            return redact(self.value)[:_SHOWN_CHARACTERS]
+        if not isinstance(self.value, Mapping):
+            return None if self.value is None else f"<{type(self.value).__name__}>"
+        # Sorted: a dict made of a set would differ between processes.
+        entries = sorted((str(label), _shown(name)) for label, name in self.value.items())
+        if len(entries) <= _SHOWN_ENTRIES:
+            return dict(entries)
+        digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+        first = dict(entries[:_SHOWN_ENTRIES])
+        return {"count": len(entries), "sha256": digest, "first": first}
+
+    def __repr__(self) -> str:
+        # On Airflow 2 this text is what the rendered field shows.
+        shown = self.serialize()
+        return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+class LabelMapTemplating(ImagesTemplating):
+    """A task with the field ``label_map`` besides ``images`` and ``store``."""
+
+    label_map: Any
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render a field; of the map, only a path."""
+        render = super().render_template
+        if not isinstance(content, LabelMap):
+            rendered = render(content, context, jinja_env, seen_oids)
+            is_map = content is not None and content is self.label_map
+            return LabelMap(rendered) if is_map else rendered
+        if id(content.value) in (seen_oids or ()):
+            # Dynamic mapping took it from an XCom, so it is data.
+            return LabelMap(content.value)
+        if not content.is_template:
+            return content
+        return LabelMap(render(content.value, context, jinja_env, seen_oids))
+
+
+def as_label_map(value: Any) -> Any:
+    """Return the parameter ``label_map`` so that Airflow does not render each of its names.
+
+    :raises ConfigurationError: it is neither a dict nor a path.
+    """
+    if value is None or is_for_airflow(value):
+        return value
+    if not isinstance(value, str | Mapping):
+        raise ConfigurationError(
+            "label_map must be a dict of labels and names, or the path of a .csv or .json file as "
+            f"text, not a {type(value).__name__}."
+        )
+    return LabelMap(value, literal=True)
+
+
+def _shown(name: Any) -> str | None:
+    return name if isinstance(name, str | None) else f"<{type(name).__name__}>"
