@@ -17,7 +17,7 @@ def run(name: str, *arguments: str) -> str:
         [sys.executable, str(BENCHMARKS / name), *arguments],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
