@@ -126,7 +126,8 @@ def _shrink(picture: Image, share: float) -> None:
     scale = min(math.sqrt(share), MAX_SIDE_PIXELS / max(picture.size), 1.0)
     if scale < 1:
         width, height = (max(int(side * scale), 1) for side in picture.size)
-        picture.thumbnail((width, height), Image.Resampling.BICUBIC, reducing_gap=1.0)
+        # Sharper filters go beyond the values that there are, which grey of 32 bits is scaled by.
+        picture.thumbnail((width, height), Image.Resampling.HAMMING, reducing_gap=1.0)
 
 
 def _scalable(image: Image) -> Image:
