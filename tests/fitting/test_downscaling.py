@@ -100,7 +100,7 @@ def test_a_picture_is_the_same_but_smaller(kind, max_bytes):
 def test_a_picture_whose_encoding_alone_is_too_large_keeps_its_size():
     """It is never made larger, nor smaller without need."""
     for size in ((640, 320), (64, 32), (1, 1)):
-        assert smaller(save(halves(size), "BMP") + bytes(100_000), 100_000).size == size
+        assert smaller(save(halves(size), "BMP") + bytes(200_000), 200_000).size == size
 
 
 @pytest.mark.parametrize("max_bytes", [5_000, 50_000, 500_000])
@@ -123,9 +123,9 @@ def test_a_picture_longer_than_a_jpeg_can_be(size):
     [
         ("RGBA", (200, 40, 40, 0)),
         ("LA", (10, 0)),
-        ("PA", None),
-        ("P", None),
         ("RGB", (200, 40, 40)),
+        ("GIF", None),
+        ("WEBP", None),
     ],
 )
 def test_what_is_transparent_becomes_white(mode, colour):
@@ -133,8 +133,7 @@ def test_what_is_transparent_becomes_white(mode, colour):
     if mode == "RGB":
         content = save(Image.new(mode, (400, 400), colour), transparency=colour)
     elif colour is None:
-        clear = Image.new("RGBA", (400, 400), (200, 40, 40, 0))
-        content = save(clear, "GIF" if mode == "P" else "WEBP")
+        content = save(Image.new("RGBA", (400, 400), (200, 40, 40, 0)), mode)
     else:
         content = save(Image.new(mode, (400, 400), colour))
     picture = smaller(content, 3_000)
@@ -189,6 +188,7 @@ def test_an_rgb_profile_is_kept_and_any_other_dropped():
         assert smaller(content, 6_000).info.get("icc_profile") == kept
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_camera_data_that_is_broken_does_not_matter():
     """The picture is what is sent."""
     content = save(halves(), "JPEG", quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f broken")
@@ -234,7 +234,7 @@ def png(width: int, height: int) -> bytes:
     [
         lambda: png(20_000, 20_000),
         lambda: save(Image.new("1", (11_000, 9_000)), "TIFF", compression="group4"),
-        lambda: save(Image.new("L", (9_000, 9_000)), "WEBP", lossless=True, method=0, quality=0),
+        lambda: save(Image.new("L", (7_100, 7_100)), "WEBP", lossless=True, method=0, quality=0),
     ],
     ids=["png", "tiff", "webp"],
 )
