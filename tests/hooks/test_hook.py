@@ -331,6 +331,20 @@ def test_an_extra_that_is_no_object(emulator, extra, photograph, monkeypatch):
         ImageTagHook().tag(photograph)
 
 
+def test_a_connection_of_another_type(emulator, photograph, monkeypatch):
+    """What is missing in it is told with its type: most likely another connection was meant."""
+    connect(monkeypatch, emulator, conn_type="postgres", extra={"app_id": ""})
+    with pytest.raises(errors.ConfigurationError, match=r"app_id.*'postgres'.*'imagetag'"):
+        ImageTagHook().tag(photograph)
+    # Its fields decide, and not its type.
+    connect(monkeypatch, emulator, conn_type="postgres")
+    assert ImageTagHook().tag(photograph).labels
+    connect(monkeypatch, emulator, extra={"app_id": ""})
+    with pytest.raises(errors.ConfigurationError) as caught:
+        ImageTagHook().tag(photograph)
+    assert "type" not in caught.value.message
+
+
 # test_connection
 
 
