@@ -12,7 +12,7 @@ The class says what a caller may do, and the fields carry what the service said:
     |   |-- ImageUnreadableError           the storage has no such object, or refuses it
     |   |-- ImageTooLargeError             over the size limit of the protocol
     |   |-- ImageEmptyError                zero bytes
-    |   |-- ImageDecodeError               the service cannot decode it
+    |   |-- ImageDecodeError               it cannot be decoded
     |   |-- ImageFormatError               the service does not take its format
     |   |-- ImageRefusedError              the service does not label such an image
     |   |-- ImageDownloadError     RETRY   the service cannot download it: may pass later
@@ -130,7 +130,7 @@ class ImageUnreadableError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The image is over the size limit of the protocol."""
+    """The image is over the size limit of the protocol, or has too many pixels to be reduced."""
 
 
 class ImageEmptyError(ImageError):
@@ -138,7 +138,7 @@ class ImageEmptyError(ImageError):
 
 
 class ImageDecodeError(ImageError):
-    """The service cannot decode the image."""
+    """The service cannot decode the image, or this side cannot, to make it smaller."""
 
 
 class ImageFormatError(ImageError):

@@ -132,11 +132,15 @@ def airflow(
         "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-of-this-benchmark-and-no-other-0123456789",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.render_as_string(hide_password=False),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        # On a busy machine the API server takes longer than Airflow grants it.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "PYTHONUNBUFFERED": "1",
         **settings,
     }
     made = Airflow(home, own, sa.create_engine(url), port, {})
+    # A plain SIGTERM would leave all processes behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     try:
         made.command("db", "migrate")
         yield made

@@ -142,7 +142,7 @@ PACED = (Paced(20, 300, 16, 600, 200, 1.05), Paced(200, 500, 128, 4000, 1200, 1.
 
 
 def quota(bench: Bench) -> list[Target]:
-    """Compare the contenders that can be told of a quota, or try again after a refusal."""
+    """Compare all contenders with a service that refuses what is over its quota."""
     targets = []
     for paced in PACED:
         images = bench.count(paced.images, paced.quick)
@@ -153,10 +153,7 @@ def quota(bench: Bench) -> list[Target]:
                 "requests_per_second": paced.requests_per_second,
                 "at_once": paced.threads,
             }
-            runs = {
-                name: partial(bench.once, server, contender=name, **job)
-                for name in ("ours", "bare aiohttp", "requests, threads")
-            }
+            runs = {name: partial(bench.once, server, contender=name, **job) for name in CONTENDERS}
             # The clock sets the pace, and so there is little noise.
             rows = bench.interleaved(runs, images, repeats=1)
         where = f"{paced.requests_per_second} per second, {paced.latency_ms} ms"

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 JPEG_QUALITY: Final = 85
 """Of the JPEG that is sent, on libjpeg's scale."""
 
-MAX_PIXELS: Final = 89_000_000
-"""An image with more is not decoded: in memory it takes up to a gigabyte, whatever its file has.
-Above this Pillow itself warns of a decompression bomb."""
+MAX_MEMORY_BYTES: Final = 800_000_000
+"""What images that are being decoded may take together. One that alone needs more is refused, so
+nobody's file is a decompression bomb; at some 89 megapixels Pillow itself begins to warn."""
+
+BYTES_PER_PIXEL: Final = 9
+"""What decoding takes at worst: a picture with transparency twice, and its palette's indices."""
+
+WEBP_BYTES_PER_PIXEL: Final = 16
+"""Its decoder keeps two frames beside those that it hands out."""
 
 MAX_DECODING: Final = 4
-"""Images decoded at the same time; fewer where they have more than ``MAX_PIXELS`` together."""
+"""Images that a run decodes at the same time; fewer where they are large."""
 
 EXPECTED_BYTES_PER_PIXEL: Final = 0.5
 """Photographs take less at this quality, so that the first try mostly fits."""
@@ -45,7 +51,7 @@ _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 
 _ORIENTATION_TAG: Final = 0x0112
 
-_ROOM: Final = Room(MAX_PIXELS)
+_ROOM: Final = Room(MAX_MEMORY_BYTES)
 
 
 def downscale(content: bytes, *, max_bytes: int) -> bytes:
@@ -58,15 +64,15 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
     """
     from PIL import Image
 
+    image_format = format_of(content)
     try:
-        size = size_of(content, format_of(content))
-        if size is not None:
-            _check_pixels(size)
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _check_pixels(image.size)
-            pixels = max(image.width * image.height, MAX_PIXELS // MAX_DECODING)
-            with _ROOM.taken(pixels):
-                return _jpeg_within(image, max_bytes)
+        if (size := size_of(content, image_format)) is not None:
+            _memory_bytes(size, image_format)
+        with (
+            Image.open(io.BytesIO(content), formats=_FORMATS) as image,
+            _ROOM.taken(_memory_bytes(image.size, image_format)),
+        ):
+            return _jpeg_within(image, max_bytes)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -79,18 +85,28 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
         ) from None
 
 
-def _check_pixels(size: tuple[int, int]) -> None:
+def _memory_bytes(size: tuple[int, int], image_format: str | None) -> int:
+    """Return what decoding may take.
+
+    :raises ImageTooLargeError: it is more than there is.
+    """
     width, height = size
-    if width * height > MAX_PIXELS:
+    each = WEBP_BYTES_PER_PIXEL if image_format == "WEBP" else BYTES_PER_PIXEL
+    if width * height * each > MAX_MEMORY_BYTES:
         raise ImageTooLargeError(
             f"The image has {width:,} x {height:,} pixels; with more than "
-            f"{MAX_PIXELS // 1_000_000} million it is not decoded to be made smaller."
+            f"{MAX_MEMORY_BYTES // each / 1_000_000:.0f} million it is not decoded to be made "
+            "smaller."
         )
+    return width * height * each
 
 
 def _jpeg_within(image: Image, max_bytes: int) -> bytes:
     orientation, profile = _orientation(image), _rgb_profile(image)
     picture = _scalable(image)
+    if picture is not image:
+        # Its pixels would take their memory until the end.
+        image.close()
     _shrink(picture, max_bytes / EXPECTED_BYTES_PER_PIXEL / (picture.width * picture.height))
     picture = _upright(_rgb(picture), orientation)
     for _ in range(MAX_TRIES):
@@ -110,11 +126,14 @@ def _shrink(picture: Image, share: float) -> None:
     scale = min(math.sqrt(share), MAX_SIDE_PIXELS / max(picture.size), 1.0)
     if scale < 1:
         width, height = (max(int(side * scale), 1) for side in picture.size)
-        picture.thumbnail((width, height), Image.Resampling.BICUBIC, reducing_gap=1.0)
+        # Sharper filters go beyond the values that there are, which grey of 32 bits is scaled by.
+        picture.thumbnail((width, height), Image.Resampling.HAMMING, reducing_gap=1.0)
 
 
 def _scalable(image: Image) -> Image:
     """Return the first frame in a mode that can be scaled; a JPEG is not decoded for it."""
+    if image.mode in ("LA", "RGBA"):
+        return image
     if image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode in ("1", "P"):
@@ -134,9 +153,9 @@ def _rgb(picture: Image) -> Image:
 
     if picture.mode in ("I", "F"):
         picture = _eight_bits(picture)
-    if picture.mode == "RGBA":
+    if picture.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture.convert("RGB")
 
 

@@ -181,18 +181,27 @@ class ImageTagHook(BaseHook):
 def account_of(connection: Connection) -> Account:
     """Return the account that an ``imagetag`` connection describes.
 
-    :raises ConfigurationError: names the field that is wrong.
+    :raises ConfigurationError: names the field that is wrong, and a type that is another one.
     """
-    return parse_account(
-        conn_id=connection.conn_id,
-        login=connection.login,
-        password=connection.password,
-        host=connection.host,
-        port=connection.port,
-        schema=connection.schema,
-        extra=_extra(connection),
-        find_service=find_service,
-    )
+    try:
+        return parse_account(
+            conn_id=connection.conn_id,
+            login=connection.login,
+            password=connection.password,
+            host=connection.host,
+            port=connection.port,
+            schema=connection.schema,
+            extra=_extra(connection),
+            find_service=find_service,
+        )
+    except ConfigurationError as error:
+        if connection.conn_type == ImageTagHook.conn_type:
+            raise
+        # Most likely it is not the connection that was meant.
+        raise ConfigurationError(
+            f"{error.message} The connection has the type {connection.conn_type!r}; that of an "
+            f"account is {ImageTagHook.conn_type!r}."
+        ) from None
 
 
 def _extra(connection: Connection) -> dict[str, Any]:

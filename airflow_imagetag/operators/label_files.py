@@ -100,12 +100,19 @@ def _stored(path: str) -> bytes:
             "object storage such as s3, gs or abfs."
         )
     with _errors(path):
-        place = storage_path(path)
+        place = _place(path)
         # A listing that is remembered has the size of the file that was there before.
         place.fs.invalidate_cache()
         with place.fs.open(place.path, "rb") as file:
             content: bytes = file.read(MAX_MAP_BYTES + 1)
             return content
+
+
+def _place(path: str) -> Any:
+    try:
+        return storage_path(path)
+    except ConfigurationError as error:
+        raise type(error)(f"label_map: {error.message}") from None
 
 
 @contextmanager
@@ -136,7 +143,7 @@ def _decoded(content: bytes, what: str) -> str:
 
 
 def _csv_entries(text: str, what: str) -> Iterator[Entry]:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         header = [cell.strip() for cell in next(rows, [])]
         if any(header.count(column) != 1 for column in COLUMNS):

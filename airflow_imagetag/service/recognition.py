@@ -48,7 +48,7 @@ class Recognition(Service):
         yield from super().complaints(account)
         if (urlsplit(account.endpoint).hostname or "").endswith("tencentcloudapi.com"):
             yield f"host is not that of {cls.api}. Leave it empty"
-        yield from cls.unused(account, "token", "credentials", "role", "scenes")
+        yield from cls.unused(account, "token", "credentials", "role")
 
     @property
     def limits(self) -> Limits:

@@ -75,13 +75,8 @@ class DetectLabelPro(Service):
         if account.credentials in ("keys", "assume_role"):
             yield from super().complaints(account)
         yield from _role_complaints(account)
-        yield from cls._scene_complaints(account)
         if not is_sdk_installed():
             yield NEEDS_SDK
-
-    @classmethod
-    def _scene_complaints(cls, account: Account) -> Iterator[str]:
-        yield from cls.unused(account, "scenes")
 
     @property
     def limits(self) -> Limits:
@@ -165,7 +160,9 @@ class DetectLabel(DetectLabelPro):
     api = "DetectLabel"
 
     @classmethod
-    def _scene_complaints(cls, account: Account) -> Iterator[str]:
+    def complaints(cls, account: Account) -> Iterator[str]:
+        """Yield what this service lacks, or has no use for."""
+        yield from super().complaints(account)
         unknown = [scene for scene in account.scenes if scene not in SCENES]
         if unknown:
             yield f"scenes in extra must be of {', '.join(SCENES)}, not {', '.join(unknown)}"

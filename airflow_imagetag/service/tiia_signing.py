@@ -67,6 +67,7 @@ class Signer:
             "X-TC-Region": self._region,
             "X-TC-Timestamp": str(now),
             "X-TC-RequestClient": client.request_client,
+            "X-TC-Language": client.profile.language,
         }
         if keys.token:
             headers["X-TC-Token"] = keys.token

@@ -203,6 +203,37 @@ def sensor_to_load(folder: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
+def translated_labels(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have a table of products, and a bucket for the file of names."""
+    warehouse = products(request, without_photograph=0)
+    bucket: Bucket = request.getfixturevalue("bucket")
+
+    def check(home: AirflowHome, emulator: Emulator) -> None:
+        rows = warehouse.rows("select label, original_label, rank from translated_labels")
+        pairs = {(label, original) for label, original, _ in rows}
+        renamed = {pair for pair in pairs if pair[1] is not None}
+        assert renamed
+        assert renamed <= {("light", "Bright"), ("low light", "Dark")}
+        assert not {"Bright", "Dark", "Sharp", "Blurry"} & {label for label, _ in pairs}
+        assert len(pairs) > len(renamed)
+        assert warehouse.value("select count(*) from translated_labels where rank = 1") == 9
+        assert emulator.stats.billed == emulator.stats.requests == 9
+
+    def change() -> None:
+        warehouse.run("update products set sku = 'SKU-new' where sku = 'SKU-3'")
+
+    return Setting(
+        dag_id="translated_labels",
+        conf={"names": f"s3://aws_default@{bucket.name}/names/labels.csv"},
+        environment={
+            "AIRFLOW_CONN_AWS_DEFAULT": bucket.connection_json,
+            "AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json,
+        },
+        check=check,
+        change=change,
+    )
+
+
 # One function for each file of dags_examples. It gets an empty folder and the request of the test,
 # through which it may use any fixture (a PostgreSQL, an S3), and returns the setting of the run.
 SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
@@ -210,6 +241,7 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
     "sensor_to_load.py": sensor_to_load,
+    "translated_labels.py": translated_labels,
     "warehouse_enrichment.py": warehouse_enrichment,
 }
 

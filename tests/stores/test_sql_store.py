@@ -70,6 +70,7 @@ LABELS_COLUMNS = {
     "subcategory": "text",
     "scene": "text",
     "tagged_at": "time",
+    "original_label": "text",
 }
 ODD_KEYS = [
     "😀" * 2000,

@@ -56,6 +56,7 @@ class FakeTagger:
         self._load_seconds = load_seconds
         self._lock = threading.Lock()
         self.calls: Counter[str] = Counter()
+        self.fitted: Counter[str] = Counter()
         self.answered: set[str] = set()
         self.loading = self.calling = self.most_loading = self.most_calling = 0
 
@@ -75,6 +76,7 @@ class FakeTagger:
         return Payload(url=image.uri)
 
     async def fit(self, image: Image, payload: Payload) -> Payload:
+        self.fitted[image.key] += 1
         return payload
 
     async def call(self, image: Image, payload: Payload) -> TagResult:
@@ -729,6 +731,41 @@ def test_progress_is_logged(caplog, monkeypatch):
     with caplog.at_level(logging.INFO, engine.log.name):
         go(make(urls(40), FakeTagger(call_seconds=0.04), FakeSink()))
     assert any("images/s" in record.getMessage() for record in caplog.records)
+
+
+def test_an_image_is_fitted_once_however_often_it_is_sent():
+    """Making it smaller again for every request would cost more than the request."""
+    busy = errors.ServiceUnavailableError("busy")
+    tagger = FakeTagger(lambda key, attempt: busy if attempt < 3 else None)
+    go(make([Image("a", content=b"a")], tagger, FakeSink()))
+    assert tagger.calls == {"a": 3}
+    assert tagger.fitted == {"a": 1}
+
+
+def test_an_image_whose_labels_are_known_is_not_fitted():
+    """Nor is one that the service fetches by its URL."""
+    tagger, sink = FakeTagger(), FakeSink()
+    same = [Image(key, content=b"the same") for key in "abc"]
+    go(make([*same, *urls(2)], tagger, sink))
+    assert len(sink.outcomes) == 5
+    assert sum(tagger.fitted.values()) == 1
+
+
+def test_an_image_that_does_not_fit_costs_no_call():
+    """It fails with its digest, without a request, a place in the quota or a retry."""
+
+    class Strict(FakeTagger):
+        async def fit(self, image: Image, payload: Payload) -> Payload:
+            raise errors.ImageTooLargeError("too large")
+
+    tagger, sink = Strict(), FakeSink()
+    run = make([Image("a", content=b"a")], tagger, sink)
+    go(run)
+    [failure] = sink.outcomes
+    assert (failure.error, failure.attempts, failure.is_final) == ("ImageTooLargeError", 0, True)
+    assert failure.content_sha256 == hashlib.sha256(b"a").hexdigest()
+    assert run.counts.calls == 0
+    assert tagger.calls == {}
 
 
 # Against the emulator
