@@ -25,7 +25,7 @@ BATCH_SIZE, MAX_IN_FLIGHT, TASKS_OF_A_WORKER = 5, 4, 2
 """Of the DAG in small batches, and of the cluster."""
 
 WORKERS = ("worker_1", "worker_2")
-RUN_SECONDS = 120
+RUN_SECONDS = 180
 """Far more than any run takes."""
 
 PRELOADED = [
