@@ -28,6 +28,7 @@ from airflow_imagetag.sources.object_storage import ObjectStorageImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.tagging import progress
 from airflow_imagetag.tagging.engine import DRAIN_SECONDS, Run, Settings
+from airflow_imagetag.tagging.garbage import seldom_collected
 from airflow_imagetag.tagging.outcomes import Counts
 from airflow_imagetag.tagging.sinks import FrameSink, StoreSink, failures_frame
 from airflow_imagetag.tagging.stopping import StopSignal, run_in_thread
@@ -223,8 +224,9 @@ class LabelRun:
             async with tagger:
                 await engine.run()
 
-        # The writer's last batch comes after the answers that were waited for.
-        run_in_thread(main, self._stop, grace_seconds=DRAIN_SECONDS + 4)
+        with seldom_collected():
+            # The writer's last batch comes after the answers that were waited for.
+            run_in_thread(main, self._stop, grace_seconds=DRAIN_SECONDS + 4)
 
     def _reader(self) -> ContentReader:
         source = self._source

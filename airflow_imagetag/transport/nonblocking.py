@@ -16,6 +16,7 @@ from airflow_imagetag.transport.faults import (
     unusable,
 )
 from airflow_imagetag.transport.settings import proxy_url, ssl_context
+from airflow_imagetag.transport.time_limit import TimeLimit
 
 
 class Connections:
@@ -42,13 +43,15 @@ class Connections:
             connector=aiohttp.TCPConnector(
                 limit=self._max_connections, ssl=ssl_context(self._account) if needs_tls else True
             ),
-            timeout=aiohttp.ClientTimeout(total=self._account.timeout_seconds),
+            timeout=aiohttp.ClientTimeout(total=None),
             # A cookie of one answer has no meaning for the next image.
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._time_limit = TimeLimit(self._account.timeout_seconds)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._time_limit.close()
         await self._session.close()
 
     async def send(self, request: Request) -> Answer:
@@ -61,17 +64,18 @@ class Connections:
 
         content = _body_class()(request.body)
         try:
-            response = await self._session.post(
-                request.url,
-                data=content,
-                headers=request.headers,
-                proxy=self._proxy,
-                # A redirect would carry the signature to another host.
-                allow_redirects=False,
-            )
-            # It gives the connection back at the end and closes it on an error, so the context
-            # manager, a twentieth of a request's cost, is not needed.
-            body = await response.read()
+            with self._time_limit:
+                response = await self._session.post(
+                    request.url,
+                    data=content,
+                    headers=request.headers,
+                    proxy=self._proxy,
+                    # A redirect would carry the signature to another host.
+                    allow_redirects=False,
+                )
+                # It gives the connection back at the end and closes it on an error, so the context
+                # manager, a twentieth of a request's cost, is not needed.
+                body = await response.read()
             return Answer(response.status, response.headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The one timeout runs from connecting on, so it alone does not tell what was sent.
