@@ -13,10 +13,12 @@ from contenders import Result
 class Round:
     """One run of one contender.
 
+    :param images: that it was to label.
     :param result: what the process did.
     :param over_limit: requests that the service refused for the quota.
     """
 
+    images: int
     result: Result
     over_limit: int
 
@@ -45,11 +47,11 @@ class Row:
     over_limit: float
 
 
-def row(images: int, rounds: Sequence[Round]) -> Row:
+def row(rounds: Sequence[Round]) -> Row:
     """Return the medians of some rounds; of the labelled images, the worst round's."""
     results = [one.result for one in rounds]
     return Row(
-        images=images,
+        images=rounds[0].images,
         labelled=min(result.labelled for result in results),
         images_per_second=median(result.labelled / result.seconds for result in results),
         seconds=median(result.seconds for result in results),
