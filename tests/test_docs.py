@@ -264,6 +264,35 @@ def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
     }
 
 
+def test_sql_of_the_pages_applies_a_new_map(database, emulator, monkeypatch):
+    """The statement gives stored labels the names of a table, whatever names they had before."""
+    import pandas as pd
+
+    without_quota(emulator, monkeypatch)
+    store = SqlLabelStore(database.conn_id, table="product_labels")
+    fill(store)
+    first, second, third = pd.concat(store.labels())["label"].value_counts().index[:3]
+    database.run("CREATE TABLE label_names (label text, name text)")
+    names = {first: "一", second: "二", third: third, "of no image": "x"}
+    counted, block = (b for b in blocks("sql") if b.places and b.page.name == "taxonomy.md")
+    before = pd.concat(store.labels())
+    assert dict(database.rows(counted.code)) == before["label"].value_counts().to_dict()
+
+    def renamed() -> Any:
+        database.run("DELETE FROM label_names")
+        rows = [{"label": label, "name": name} for label, name in names.items()]
+        database.run("INSERT INTO label_names VALUES (:label, :name)", *rows)
+        database.script(block.code)
+        return pd.concat(store.labels(originals=True))
+
+    for _ in range(2):
+        after = renamed()
+        assert after["label"].tolist() == [names.get(label, label) for label in before["label"]]
+        new = {old for old, name in names.items() if old != name and old != "of no image"}
+        assert set(after["original_label"].dropna()) == new
+        names = {first: "二", second: second, third: "三"}
+
+
 def best_three(labels: Any) -> tuple[Any, ...]:
     """Return label and probability of ranks 1 to 3 of one image, None where it has fewer."""
     rows = labels.sort_values("rank")[["label", "probability"]].head(3)
@@ -550,6 +579,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     """Limits that the pages give as numbers."""
     from airflow_imagetag import difference
     from airflow_imagetag.fitting import advice, downscaling
+    from airflow_imagetag.operators import label_files
     from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
     from airflow_imagetag.quota import redis, shared
     from airflow_imagetag.sources import content, sql_reader
@@ -624,6 +654,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
                 f"{most // downscaling.WEBP_BYTES_PER_PIXEL} million as WebP"
             ),
         ],
+        "taxonomy.md": [f"up to {label_files.MAX_MAP_BYTES // 2**20} MB"],
         "incremental.md": [f"the latest {reuse.MAX_REMEMBERED:,} digests"],
         "security.md": [
             (
