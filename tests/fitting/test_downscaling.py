@@ -74,6 +74,7 @@ def rotated() -> bytes:
 KINDS = {
     "jpeg": lambda: save(halves(), "JPEG", quality=95),
     "progressive": lambda: save(halves(), "JPEG", quality=95, progressive=True),
+    "mpo": lambda: save(halves(), "MPO", save_all=True, append_images=[halves()]),
     "cmyk": lambda: save(halves(mode="CMYK"), "JPEG", quality=95),
     "rotated": rotated,
     "png": lambda: save(halves()),

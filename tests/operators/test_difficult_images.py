@@ -9,16 +9,22 @@ from __future__ import annotations
 import io
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from databases import TaskInstance
 from forked import Driver
 from PIL import Image
 
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.testing import Emulator
 
 DRIVER = Path(__file__).parent / "difficult_driver.py"
@@ -155,3 +161,47 @@ def test_each_difficult_image_ends_as_it_should(folder, driver, service, api, ov
     assert result["peak_bytes"] < MAX_MEMORY_BYTES
     warned = Path(f"{task.output}.warnings").read_text()
     assert ("'pixel.png' has 1 x 1 pixels" in warned) == (family == "tiia")
+
+
+@pytest.fixture
+def web(folder: Path) -> Iterator[str]:
+    """Serve the files over HTTP."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_what_the_worker_downloads_is_checked_and_made_smaller(web, service, monkeypatch):
+    """As any bytes are; what the service downloads is its own affair."""
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connection(service, "DetectLabelPro"))
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_PRIVATE_HOSTS", "127.0.0.1")
+    task_instance = TaskInstance()
+    task = ImageTagOperator(
+        task_id="label",
+        images=[f"{web}/photograph.jpg", f"{web}/small.webp"],
+        fetch="worker",
+        oversize="{{ 'downscale' }}",
+        max_failure_ratio=1,
+    )
+    task.render_template_fields({})
+    labels = task.execute({"ti": task_instance})
+    assert set(labels["image_key"]) == {f"{web}/photograph.jpg"}
+    assert list(task_instance.xcoms["failures"]["error"]) == ["ImageFormatError"]
+
+
+def test_an_unknown_oversize_stops_the_task(service, monkeypatch):
+    """Before anything is sent."""
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connection(service, "DetectLabelPro"))
+    service.reset_stats()
+    task = ImageTagOperator(task_id="label", images=[b"any"], oversize="shrink")
+    with pytest.raises(ConfigurationError, match="oversize must be 'error' or 'downscale'"):
+        task.execute({})
+    assert service.stats.requests == 0
