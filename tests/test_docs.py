@@ -251,7 +251,7 @@ def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
     joined, view, of_numbers, failed = (
         block
         for block in blocks("sql")
-        if database.dialect in block.places and block.page.name != "taxonomy.md"
+        if database.dialect in block.places and block.page.name == "tables.md"
     )
     assert {sku: label for sku, label, _ in database.rows(joined.code)} == best
     database.script(view.code)
@@ -578,6 +578,7 @@ def test_every_choice_is_listed():
 def test_numbers_of_the_pages_are_those_of_the_code():
     """Limits that the pages give as numbers."""
     from airflow_imagetag import difference
+    from airflow_imagetag.fitting import advice, downscaling
     from airflow_imagetag.operators import label_files
     from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
     from airflow_imagetag.quota import redis, shared
@@ -590,6 +591,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
 
     policy = retrying.Policy()
     patience = circuit.Patience()
+    most = downscaling.MAX_MEMORY_BYTES // 1_000_000
     said = {
         "connection.md": [f"{DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota"],
         "quota.md": [
@@ -633,10 +635,32 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"up to {events.MAX_EVENT_IMAGES} images",
             f"up to {triggers.MAX_PAUSE_SECONDS / 60:.0f} minutes; a watcher",
         ],
+        "limits.md": [
+            f"the first {('one', 'two', 'three')[advice.LOGGED_WARNINGS - 1]} images of each kind",
+            f"JPEG of quality {downscaling.JPEG_QUALITY},",
+            f"up to {downscaling.MAX_PROFILE_BYTES // 1024} KB is kept",
+            f"some {6 / downscaling.EXPECTED_BYTES_PER_PIXEL:.0f} million",
+            f"some {3 / downscaling.EXPECTED_BYTES_PER_PIXEL:.0f} million",
+            (
+                f"up to {content.MAX_IMAGE_BYTES // 2**20} MB each, or "
+                f"{content.MAX_LARGE_IMAGE_BYTES // 2**20} MB with"
+            ),
+            (
+                f"{downscaling.MAX_DECODING} at most, with "
+                f"{downscaling.MAX_MEMORY_BYTES // 1_000_000} MB of memory"
+            ),
+            (
+                f"more than {most // downscaling.BYTES_PER_PIXEL} million pixels, or "
+                f"{most // downscaling.WEBP_BYTES_PER_PIXEL} million as WebP"
+            ),
+        ],
         "taxonomy.md": [f"up to {label_files.MAX_MAP_BYTES // 2**20} MB"],
         "incremental.md": [f"the latest {reuse.MAX_REMEMBERED:,} digests"],
         "security.md": [
-            f"up to {content.MAX_IMAGE_BYTES // 2**20} MB",
+            (
+                f"up to {content.MAX_IMAGE_BYTES // 2**20} MB, or "
+                f"{content.MAX_LARGE_IMAGE_BYTES // 2**20} MB with"
+            ),
             f"up to {download.MAX_REDIRECTS} redirects",
         ],
     }
@@ -647,6 +671,36 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         if " ".join(text.split()) not in " ".join((DOCS / page).read_text().split())
     ]
     assert missing == []
+
+
+def test_limits_of_the_page_are_those_of_the_services():
+    """Bytes, formats and advice of every interface, in each way in which it is sent."""
+    from airflow_imagetag.service.account import Account
+    from airflow_imagetag.service.registry import BUILT_IN
+
+    rows = rows_of(section("limits.md", "## Limits of each interface").partition("The vendor")[0])
+    assert set(rows) - {"api"} == set(BUILT_IN)
+    for api, service in BUILT_IN.items():
+        multipart, base64, formats, advice = rows[api]
+        limits = [
+            service(Account("1", "id", "key", api=api, image_encoding=encoding)).limits
+            for encoding in ("multipart", "base64")
+        ]
+        said = [(cell or base64).replace(",", "") for cell in (multipart, base64)]
+        assert said == [str(limit.max_content_bytes) for limit in limits]
+        [limit] = {(one.formats, one.advised_min_pixels, one.advised_max_aspect) for one in limits}
+        taken, pixels, aspect = limit
+        assert formats == ("any" if taken is None else ", ".join(sorted(taken)))
+        wanted = f"sides of {pixels} pixels at least, under {aspect or 0:g}:1"
+        assert advice == (wanted if pixels else "none")
+
+
+def test_every_oversize_is_listed():
+    """What becomes of an image that is too large, for each choice."""
+    from airflow_imagetag.fitting.fitter import Oversize
+
+    named = in_first_column(section("limits.md", "## `oversize`").partition("###")[0])
+    assert {name.strip('"') for name in named} - {"oversize"} == {*Oversize}
 
 
 def test_examples_page_shows_every_example():

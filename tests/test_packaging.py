@@ -115,6 +115,7 @@ def test_wheel_declares_what_installers_read(wheel_metadata):
     assert wheel_metadata["License-Expression"] == "Apache-2.0"
     assert wheel_metadata["Requires-Python"] == ">=3.11"
     assert set(wheel_metadata.get_all("Provides-Extra")) == {
+        "downscale",
         "emulator",
         "parquet",
         "redis",

@@ -31,6 +31,11 @@ FIELDS = {
     "quota_conn_id",
     "quota_fallback_share",
     "verify",
+    "region",
+    "scenes",
+    "token",
+    "credentials",
+    "role",
 }
 
 
@@ -228,6 +233,35 @@ def test_the_hook_agrees_with_the_declaration(connection_type):
     assert ImageTagHook.hook_name == connection_type["hook-name"]
 
 
+def test_the_form_proposes_every_interface_and_forbids_none(connection_type):
+    """An enum would refuse the interfaces of other packages; proposals refuse nothing."""
+    from airflow_imagetag.service.registry import BUILT_IN
+
+    field = connection_type["conn-fields"]["api"]
+    assert field["schema"]["examples"] == list(BUILT_IN)
+    assert "enum" not in field["schema"]
+    assert all(api in field["description"] for api in BUILT_IN)
+    jsonschema.validate("of-another-package", field["schema"])
+
+
+def test_the_form_offers_what_the_parser_takes(connection_type):
+    """Where a field has a closed list, it is the parser's, and the help names every scene."""
+    from airflow_imagetag.service.account import CREDENTIALS, IMAGE_ENCODINGS
+    from airflow_imagetag.service.tiia import SCENES
+
+    fields = connection_type["conn-fields"]
+    assert set(fields["credentials"]["schema"]["enum"]) == CREDENTIALS
+    assert set(fields["image_encoding"]["schema"]["enum"]) == IMAGE_ENCODINGS
+    assert ", ".join(SCENES) in fields["scenes"]["description"]
+
+
+def test_secrets_of_the_extra_are_typed_like_passwords(connection_type):
+    """A token, and a proxy's URL, are not shown while they are typed nor when they are edited."""
+    fields = connection_type["conn-fields"]
+    secret = {name for name, field in fields.items() if "format" in field["schema"]}
+    assert secret == {"proxy", "token"}
+
+
 @pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2.11 asks the hook for its form")
 def test_airflow_3_builds_the_form_without_importing_the_hook():
     """On Airflow 3 the form comes from the declaration, defaults included."""
@@ -238,6 +272,8 @@ def test_airflow_3_builds_the_form_without_importing_the_hook():
     assert {info.field_name for info in ours.values()} == FIELDS
     assert ours["extra__imagetag__requests_per_second"].field["value"] == 20
     assert ours["extra__imagetag__proxy"].is_sensitive
+    assert ours["extra__imagetag__token"].is_sensitive
+    assert ours["extra__imagetag__api"].field["schema"]["examples"]
 
 
 @pytest.mark.skipif(not AIRFLOW_2, reason="Flask-AppBuilder's form is that of Airflow 2.11")
@@ -263,7 +299,13 @@ def test_airflow_2_takes_every_widget():
         ("max_in_flight", "0", False),
         ("max_in_flight", "", True),
         ("api", "picture_classify", True),
-        ("api", "picture", False),
+        ("api", "DetectLabelPro", True),
+        ("api", "of-another-package", True),
+        ("credentials", "cvm_role", True),
+        ("credentials", "", True),
+        ("credentials", "somewhere", False),
+        ("image_encoding", "gzip", False),
+        ("scenes", "WEB,NEWS", True),
         ("verify", "/etc/ssl/ca.pem", True),
     ],
 )

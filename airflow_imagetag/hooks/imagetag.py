@@ -7,16 +7,21 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.fitting.fitter import Fitter, Oversize, parse_oversize
 from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.account import Account, parse_account
 from airflow_imagetag.service.caller import Caller
 from airflow_imagetag.service.registry import find_service
-from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.sources.content import (
+    MAX_IMAGE_BYTES,
+    MAX_LARGE_IMAGE_BYTES,
+    ContentReader,
+)
 from airflow_imagetag.sources.items import as_image
 from airflow_imagetag.transport import blocking
 
@@ -36,6 +41,10 @@ class ImageTagHook(BaseHook):
     ``tag`` and ``atag`` send one request and do not retry: the operator does, within the quota.
 
     :param imagetag_conn_id: id of the connection.
+    :param oversize: what becomes of an image with more bytes than the service takes: ``error``
+        raises ``ImageTooLargeError``, ``downscale`` sends a smaller JPEG of it, which needs the
+        extra ``downscale``.
+    :raises ConfigurationError: there is no such ``oversize``.
     """
 
     conn_name_attr = "imagetag_conn_id"
@@ -43,9 +52,12 @@ class ImageTagHook(BaseHook):
     conn_type = "imagetag"
     hook_name = "Image labels (ImageTag)"
 
-    def __init__(self, imagetag_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self, imagetag_conn_id: str = default_conn_name, *, oversize: str = "error", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.imagetag_conn_id = imagetag_conn_id
+        self.oversize = parse_oversize(oversize)
         self._tagger: AccountTagger | None = None
 
     @classmethod
@@ -87,9 +99,9 @@ class ImageTagHook(BaseHook):
         :raises ImageTagError: the class says what may be done; see ``airflow_imagetag.errors``.
         """
         one = as_image(image)
-        payload = self._reader.payload(one)
+        payload = self._new_fitter().fit(one, self._reader.payload(one))
         answer = blocking.send(self.get_conn(), self.account, self.caller.request(payload))
-        return self.caller.result(one, answer)
+        return self.caller.result(one, answer, payload.digest)
 
     async def atag(self, image: Image | bytes | str) -> TagResult:
         """Label one image without blocking the event loop; as ``tag`` in all else.
@@ -121,7 +133,13 @@ class ImageTagHook(BaseHook):
         """
         from airflow_imagetag.hooks.tagger import AccountTagger
 
-        return AccountTagger(self.account, self.caller, reader, max_connections=max_connections)
+        return AccountTagger(
+            self.account,
+            self.caller,
+            reader,
+            self._new_fitter(),
+            max_connections=max_connections,
+        )
 
     def test_connection(self) -> tuple[bool, str]:
         """Prove endpoint, account and signature without an image, which is never billed."""
@@ -136,7 +154,15 @@ class ImageTagHook(BaseHook):
 
     @cached_property
     def _reader(self) -> ContentReader:
-        return ContentReader(allowed_local_folders())
+        return ContentReader(allowed_local_folders(), max_bytes=self.max_image_bytes)
+
+    @property
+    def max_image_bytes(self) -> int:
+        """How large an image may be to be read: more than is sent, if it is made smaller."""
+        return MAX_LARGE_IMAGE_BYTES if self.oversize is Oversize.DOWNSCALE else MAX_IMAGE_BYTES
+
+    def _new_fitter(self) -> Fitter:
+        return Fitter(self.account.api, self.caller.limits, self.oversize)
 
     def _new_tagger(self, account: Account, *, max_connections: int) -> AccountTagger:
         self.account = account
@@ -147,24 +173,35 @@ class ImageTagHook(BaseHook):
             return self.account
         from airflow.providers.common.compat.connection import get_async_connection
 
-        return account_of(await get_async_connection(self.imagetag_conn_id, self))
+        connection = await get_async_connection(self.imagetag_conn_id, self)
+        # In a thread, because Airflow is told what to mask, and must not be waited for in the loop.
+        return await asyncio.to_thread(account_of, connection)
 
 
 def account_of(connection: Connection) -> Account:
     """Return the account that an ``imagetag`` connection describes.
 
-    :raises ConfigurationError: names the field that is wrong.
+    :raises ConfigurationError: names the field that is wrong, and a type that is another one.
     """
-    return parse_account(
-        conn_id=connection.conn_id,
-        login=connection.login,
-        password=connection.password,
-        host=connection.host,
-        port=connection.port,
-        schema=connection.schema,
-        extra=_extra(connection),
-        find_service=find_service,
-    )
+    try:
+        return parse_account(
+            conn_id=connection.conn_id,
+            login=connection.login,
+            password=connection.password,
+            host=connection.host,
+            port=connection.port,
+            schema=connection.schema,
+            extra=_extra(connection),
+            find_service=find_service,
+        )
+    except ConfigurationError as error:
+        if connection.conn_type == ImageTagHook.conn_type:
+            raise
+        # Most likely it is not the connection that was meant.
+        raise ConfigurationError(
+            f"{error.message} The connection has the type {connection.conn_type!r}; that of an "
+            f"account is {ImageTagHook.conn_type!r}."
+        ) from None
 
 
 def _extra(connection: Connection) -> dict[str, Any]:
@@ -178,6 +215,8 @@ def _extra(connection: Connection) -> dict[str, Any]:
             f"Connection {connection.conn_id!r}: extra must be a JSON object such as "
             '{"app_id": "1250000001"}.'
         )
+    # Airflow masks the values of names such as token and proxy in logs once it is told.
+    mask_secret(extra)
     return extra
 
 
@@ -186,4 +225,4 @@ async def _tag(tagger: AccountTagger, image: Image) -> TagResult:
         payload = tagger.load(image)
     else:
         payload = await asyncio.to_thread(tagger.load, image)
-    return await tagger.call(image, payload)
+    return await tagger.call(image, await tagger.fit(image, payload))

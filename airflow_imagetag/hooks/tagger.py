@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from airflow_imagetag.fitting.downscaling import MAX_DECODING
+from airflow_imagetag.fitting.fitter import Fitter
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Payload
@@ -20,14 +23,24 @@ class AccountTagger:
     :param account: what the connection says.
     :param caller: builds and reads its calls.
     :param reader: reads images under the rules of trust.
+    :param fitter: checks them against the limits of the service.
     :param max_connections: bound of connections kept open.
     """
 
     def __init__(
-        self, account: Account, caller: Caller, reader: ContentReader, *, max_connections: int
+        self,
+        account: Account,
+        caller: Caller,
+        reader: ContentReader,
+        fitter: Fitter,
+        *,
+        max_connections: int,
     ) -> None:
         self._caller = caller
         self._reader = reader
+        self._fitter = fitter
+        # Its threads start when there is work. An image that waits here can be given up at once.
+        self._decoders = ThreadPoolExecutor(MAX_DECODING, "imagetag-fit")
         self._connections = Connections(account, max_connections=max_connections)
 
     async def __aenter__(self) -> Self:
@@ -40,6 +53,8 @@ class AccountTagger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._fitter.report()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
         await self._connections.__aexit__(kind, error, traceback)
 
     def is_quick(self, image: Image) -> bool:
@@ -50,6 +65,13 @@ class AccountTagger:
         """Return what to send of the image; blocks while it reads."""
         return self._reader.payload(image)
 
+    async def fit(self, image: Image, payload: Payload) -> Payload:
+        """Return the payload as the service takes it; what takes long runs in a thread."""
+        if self._fitter.is_quick(payload):
+            return self._fitter.fit(image, payload)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self._fitter.fit, image, payload)
+
     async def call(self, image: Image, payload: Payload) -> TagResult:
         """Send one request and return the labels; does not retry."""
         if self._caller.is_quick(payload):
@@ -57,4 +79,4 @@ class AccountTagger:
         else:
             request = await asyncio.to_thread(self._caller.request, payload)
         answer = await self._connections.send(request)
-        return self._caller.result(image, answer)
+        return self._caller.result(image, answer, payload.digest)

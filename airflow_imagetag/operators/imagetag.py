@@ -70,6 +70,8 @@ class ImageTagOperator(LabelMapTemplating):
     :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
     :param fetch: who downloads http(s) URLs: ``service``, or ``worker``, which refuses addresses
         of private networks. (templated)
+    :param oversize: what becomes of an image with more bytes than the service takes: ``error``, a
+        failure; ``downscale``, a smaller JPEG of it is sent. (templated)
     :param label_map: other names for labels: a dict of labels and names, or the path of such a
         ``.csv`` or ``.json`` file on any storage, such as ``s3://aws_default@bucket/labels.csv``.
         A label whose name is None is left out. (templated, if it is a path)
@@ -98,6 +100,7 @@ class ImageTagOperator(LabelMapTemplating):
         "flush_seconds",
         "shard",
         "fetch",
+        "oversize",
         "label_map",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
@@ -123,6 +126,7 @@ class ImageTagOperator(LabelMapTemplating):
         flush_seconds: float | str = 2.0,
         shard: str | None = None,
         fetch: str = "service",
+        oversize: str = "error",
         label_map: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -139,6 +143,7 @@ class ImageTagOperator(LabelMapTemplating):
         self.flush_seconds: Number = flush_seconds
         self.shard = shard
         self.fetch = fetch
+        self.oversize = oversize
         self.label_map = as_label_map(label_map)
         self.imagetag_conn_id = imagetag_conn_id
         self.key_column = key_column
@@ -175,6 +180,7 @@ class ImageTagOperator(LabelMapTemplating):
             retry_failed=self.retry_failed,
             shard=self.shard,
             fetch=self.fetch,
+            oversize=self.oversize,
             requests_per_second=self.requests_per_second,
             taxonomy=read_label_map(self.label_map, allowed_local_folders()),
         )
@@ -183,7 +189,7 @@ class ImageTagOperator(LabelMapTemplating):
             images = images.with_columns(self.key_column, self.uri_column)
         checkpoint = None if self.store is not None else self._checkpoint(context)
         self._run = LabelRun(
-            ImageTagHook(self.imagetag_conn_id),
+            ImageTagHook(self.imagetag_conn_id, oversize=options.oversize),
             images,
             options,
             store=self.store,

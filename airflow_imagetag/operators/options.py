@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.fitting.fitter import Oversize, parse_oversize
 from airflow_imagetag.pending import Rule, parse_rule
 from airflow_imagetag.shards import Shard, parse_shard
 from airflow_imagetag.tagging.taxonomy import Taxonomy
@@ -34,6 +35,7 @@ class Options:
     :param rule: what counts as new.
     :param shard: only this part of the source; None for all of it.
     :param fetch: who downloads http(s) URLs: ``service`` or ``worker``.
+    :param oversize: what becomes of an image with more bytes than the service takes.
     :param taxonomy: renames, drops and merges labels; None leaves them as they are.
     """
 
@@ -48,6 +50,7 @@ class Options:
     rule: Rule
     shard: Shard | None
     fetch: str
+    oversize: Oversize
     taxonomy: Taxonomy | None = None
 
 
@@ -65,6 +68,7 @@ def parse_options(
     retry_failed: bool | str,
     shard: str | None,
     fetch: str,
+    oversize: str,
     taxonomy: Taxonomy | None = None,
 ) -> Options:
     """Check the numbers and return them.
@@ -83,6 +87,7 @@ def parse_options(
         rule=parse_rule(retag, retry_failed),
         shard=parse_shard(shard),
         fetch=_fetch(fetch),
+        oversize=parse_oversize(oversize),
         taxonomy=taxonomy,
     )
 

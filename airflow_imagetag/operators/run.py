@@ -23,11 +23,12 @@ from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.work import Work, into_checkpointed_frame, into_frame, into_store
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.content import MAX_IMAGE_BYTES, ContentReader
+from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.sources.object_storage import ObjectStorageImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.tagging import progress
 from airflow_imagetag.tagging.engine import DRAIN_SECONDS, Run, Settings
+from airflow_imagetag.tagging.garbage import seldom_collected
 from airflow_imagetag.tagging.outcomes import Counts
 from airflow_imagetag.tagging.sinks import FrameSink, StoreSink, failures_frame
 from airflow_imagetag.tagging.stopping import StopSignal, run_in_thread
@@ -223,8 +224,9 @@ class LabelRun:
             async with tagger:
                 await engine.run()
 
-        # The writer's last batch comes after the answers that were waited for.
-        run_in_thread(main, self._stop, grace_seconds=DRAIN_SECONDS + 4)
+        with seldom_collected():
+            # The writer's last batch comes after the answers that were waited for.
+            run_in_thread(main, self._stop, grace_seconds=DRAIN_SECONDS + 4)
 
     def _reader(self) -> ContentReader:
         source = self._source
@@ -242,13 +244,14 @@ class LabelRun:
             literal_paths,
             presign=presign,
             fetch=self._fetch() if self._options.fetch == "worker" else None,
+            max_bytes=self._hook.max_image_bytes,
             may_reach_private=names_private_host(self._account.endpoint),
         )
 
     def _fetch(self) -> partial[bytes]:
         return partial(
             download,
-            max_bytes=MAX_IMAGE_BYTES,
+            max_bytes=self._hook.max_image_bytes,
             timeout_seconds=self._account.timeout_seconds,
             allowed_hosts=settings.allowed_private_hosts(),
         )

@@ -95,9 +95,14 @@ class Account:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def owner(self) -> str:
+        """Names the account among others, as far as it is known; empty where it is not."""
+        return self.app_id or self.role or self.secret_id
+
+    @property
     def quota_name(self) -> str:
         """Names the quota among those of other accounts and interfaces."""
-        owner = self.app_id or self.role or self.secret_id
+        owner = self.owner
         if not self.app_id:
             # Whoever sees the quota's name need not see the key's.
             owner = hashlib.sha256(owner.encode()).hexdigest()[:16]

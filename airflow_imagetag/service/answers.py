@@ -1,4 +1,4 @@
-"""Reading the answers of the recognition service: JSON, HTTP statuses and business codes.
+"""Reading answers: JSON, HTTP statuses, and the business codes of the recognition service.
 
 Source: the vendor's interface document of ``picture_classify``, sections on HTTP codes and error
 codes. The statuses 408, 421, 425, 429 and redirects are not in it; they are what any HTTP server
@@ -119,13 +119,24 @@ def malformed(answer: Answer, why: str) -> MalformedAnswerError:
 
     Its code is 0 where the service says that it succeeded, else the HTTP status.
     """
-    is_success = answer.status == 200 and _says_success(json_object(answer) or {})
+    document = json_object(answer) or {}
+    is_success = answer.status == 200 and _says_success(document)
     return MalformedAnswerError(
         f"The answer of the service cannot be understood: {why}. It begins: {_quote(answer.body)}",
         code="0" if is_success else str(answer.status),
         status=answer.status,
+        request_id=request_id(document.get("Response")),
         billing=Billing.UNKNOWN,
     )
+
+
+def request_id(response: Any) -> str | None:
+    """Return the service's id of the call; None from a service that gives none.
+
+    :param response: what an answer of TIIA holds as ``Response``.
+    """
+    found = response.get("RequestId") if isinstance(response, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def probability(answer: Answer, value: Any, scale: float = 1.0) -> float:
@@ -143,11 +154,19 @@ def probability(answer: Answer, value: Any, scale: float = 1.0) -> float:
 
 def label_name(answer: Answer, value: Any) -> str:
     """Return a label's name, or raise what ``malformed`` makes."""
+    return text(answer, value, "a label's name")
+
+
+def text(answer: Answer, value: Any, what: str) -> str:
+    """Return a text that says something, or raise what ``malformed`` makes.
+
+    :param what: names it in the message.
+    """
     if not isinstance(value, str) or not value.strip():
-        raise malformed(answer, "a label has no name")
+        raise malformed(answer, f"{what} is missing")
     # JSON may hold half of a character, which no table and no file can store.
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise malformed(answer, "a label's name is not a text")
+        raise malformed(answer, f"{what} is not a text")
     return value
 
 
@@ -186,11 +205,14 @@ def status_error(answer: Answer, document: Mapping[str, Any] | None) -> ImageTag
     return error(meaning, answer, str(status), _message(document))
 
 
-def error(meaning: Meaning, answer: Answer, code: str, said: Any) -> ImageTagError:
+def error(
+    meaning: Meaning, answer: Answer, code: str, said: Any, call: str | None = None
+) -> ImageTagError:
     """Return an error with what the answer tells beside its code.
 
     :param code: the service's own code, or the HTTP status.
     :param said: the service's own words, where it has any.
+    :param call: the service's id of the call, where it gives one.
     """
     words = f" It says: {_quote(said)}" if isinstance(said, str) and said else ""
     where = f"HTTP {answer.status}" if code == str(answer.status) else f"code {code}"
@@ -200,6 +222,7 @@ def error(meaning: Meaning, answer: Answer, code: str, said: Any) -> ImageTagErr
         f"{meaning.advice[0].upper()}{meaning.advice[1:]} ({where}).{words}",
         code=code,
         status=answer.status,
+        request_id=call,
         billing=Billing.UNKNOWN if unclear else Billing.REFUSED,
         retry_after_seconds=_retry_after_seconds(answer.headers),
     )

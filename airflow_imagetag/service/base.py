@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from airflow_imagetag.models import Label
 from airflow_imagetag.service.account import FIELDS, Account
+
+MAX_API_LENGTH = 64
+"""Stores keep the name of the interface with each result, in a column of this length."""
+
+_DEFAULTS = {member.name: member.default for member in fields(Account)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Answer:
     """An HTTP answer as it came.
 
     :param status: HTTP status.
-    :param headers: with names in lower case.
+    :param headers: found by names in lower case.
     :param body: the undecoded body.
     """
 
@@ -58,6 +63,11 @@ class Reading:
 
     labels: tuple[Label, ...]
     request_id: str | None = None
+
+
+def most_probable_first(labels: Iterable[Label]) -> tuple[Label, ...]:
+    """Return labels in the order in which a ``Reading`` has them; equal ones stay as they are."""
+    return tuple(sorted(labels, key=lambda label: -label.probability))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,11 @@ class Service(ABC):
 
     @classmethod
     def complaints(cls, account: Account) -> Iterator[str]:
-        """Yield what is wrong with an account for this interface, each as a sentence's end."""
+        """Yield what is wrong with an account for this interface.
+
+        Each is a text that goes on after ``Connection 'id':`` and has no full stop at its end. The
+        first one stops the task, before anything is sent.
+        """
         given = {
             "login": account.secret_id,
             "password": account.secret_key,
@@ -109,6 +123,16 @@ class Service(ABC):
         for name in cls.required:
             if not given[name]:
                 yield f"{FIELDS[name]} is missing. Set it in the connection"
+
+    @classmethod
+    def unused(cls, account: Account, *names: str) -> Iterator[str]:
+        """Yield a complaint for each of these fields of the extra that is set, and has no use."""
+        for name in names:
+            if getattr(account, name) != _DEFAULTS[name]:
+                yield (
+                    f"{name} in extra has no use with api {cls.api!r}. Leave it empty, or use "
+                    "another api"
+                )
 
     @property
     @abstractmethod

@@ -44,9 +44,10 @@ class Caller:
         """
         return self._service.build(payload)
 
-    def result(self, image: Image, answer: Answer) -> TagResult:
+    def result(self, image: Image, answer: Answer, digest: str | None = None) -> TagResult:
         """Return the labels that the answer holds for the image.
 
+        :param digest: SHA-256 of the bytes that were sent; None for a URL.
         :raises ImageTagError: the answer is an error, or not what the document describes.
         """
         reading = self._service.read(answer)
@@ -57,6 +58,8 @@ class Caller:
             api=self._service.api,
             tagged_at=datetime.fromtimestamp(self._clock(), UTC),
             request_id=reading.request_id,
+            version=image.version,
+            content_sha256=digest,
         )
 
     def probe(self) -> Request:

@@ -10,8 +10,8 @@ from typing import Any
 
 from airflow_imagetag.models import Label
 from airflow_imagetag.service import answers
-from airflow_imagetag.service.base import Answer, Reading
-from airflow_imagetag.service.recognition import Recognition, most_probable_first
+from airflow_imagetag.service.base import Answer, Reading, most_probable_first
+from airflow_imagetag.service.recognition import Recognition
 
 CERTAIN = 100.0
 

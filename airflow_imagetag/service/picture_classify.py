@@ -12,14 +12,16 @@ from typing import Any
 
 from airflow_imagetag.models import Label
 from airflow_imagetag.service import answers
-from airflow_imagetag.service.base import Answer, Limits, Payload, Reading, Request
-from airflow_imagetag.service.multipart import multipart
-from airflow_imagetag.service.recognition import (
-    MAX_BODY_BYTES,
-    Recognition,
-    check_size,
+from airflow_imagetag.service.base import (
+    Answer,
+    Limits,
+    Payload,
+    Reading,
+    Request,
     most_probable_first,
 )
+from airflow_imagetag.service.multipart import multipart
+from airflow_imagetag.service.recognition import MAX_BODY_BYTES, Recognition, check_size
 
 MULTIPART_OVERHEAD_BYTES = 1024
 """Room for what multipart/form-data puts around the image: boundaries, part headers, app_id."""

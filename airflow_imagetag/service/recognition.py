@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
+from urllib.parse import urlsplit
 
-from airflow_imagetag.errors import (
-    ImageDecodeError,
-    ImageEmptyError,
-    ImageTooLargeError,
-    InvalidImageError,
-)
-from airflow_imagetag.models import Label
+from airflow_imagetag.errors import ImageDecodeError, ImageEmptyError, ImageTooLargeError
 from airflow_imagetag.service import answers
 from airflow_imagetag.service.account import DEFAULT_HOST, Account
 from airflow_imagetag.service.base import Answer, Limits, Payload, Request, Service
+from airflow_imagetag.service.json_body import base64_bytes, content_of, json_with_image
 from airflow_imagetag.service.signature import ReusableSignature
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
@@ -51,15 +46,9 @@ class Recognition(Service):
     def complaints(cls, account: Account) -> Iterator[str]:
         """Yield what this service lacks, or has no use for."""
         yield from super().complaints(account)
-        if account.endpoint.rpartition(":")[0].endswith("tencentcloudapi.com") or (
-            account.endpoint.endswith("tencentcloudapi.com")
-        ):
+        if (urlsplit(account.endpoint).hostname or "").endswith("tencentcloudapi.com"):
             yield f"host is not that of {cls.api}. Leave it empty"
-        if account.token or account.credentials != "keys":
-            yield (
-                f"{cls.api} takes no temporary keys and no roles. Leave token and credentials "
-                "in extra empty, or use another api"
-            )
+        yield from cls.unused(account, "token", "credentials", "role")
 
     @property
     def limits(self) -> Limits:
@@ -79,11 +68,7 @@ class Recognition(Service):
         """
         if payload.url is not None:
             return self._json({**self._fields(), "url": payload.url})
-        if payload.content is None:
-            raise InvalidImageError("The image has neither a URL nor bytes.")
-        if not payload.content:
-            raise ImageEmptyError("The image is empty: it has zero bytes.")
-        return self._content(payload.content)
+        return self._content(content_of(payload))
 
     def build_probe(self) -> Request:
         """Return a request with an empty image, which the service refuses after the signature."""
@@ -106,12 +91,8 @@ class Recognition(Service):
 
     def _content(self, content: bytes) -> Request:
         # Checked before encoding, so that a huge image costs no memory.
-        check_size(len(content) * 4 // 3 + 64, self.in_base64)
-        # Base64 needs no escaping, so the body is pasted together: json.dumps would scan it all.
-        head = json.dumps(self._fields())[:-1].encode()
-        return self._request(
-            "application/json", head + b', "image": "' + base64.b64encode(content) + b'"}'
-        )
+        check_size(base64_bytes(content) + BASE64_OVERHEAD_BYTES, self.in_base64)
+        return self._request("application/json", json_with_image(self._fields(), "image", content))
 
     def _json(self, document: Mapping[str, str]) -> Request:
         return self._request("application/json", json.dumps(document).encode())
@@ -132,8 +113,3 @@ def check_size(body_bytes: int, how: str = "") -> None:
             f"The image makes a request of {body_bytes / 1024 / 1024:.1f} MB{how}, and the service "
             "takes 6 MB. Make the image smaller, or use oversize='downscale'."
         )
-
-
-def most_probable_first(labels: list[Label]) -> tuple[Label, ...]:
-    """Return labels in the order in which results have them."""
-    return tuple(sorted(labels, key=lambda label: -label.probability))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoints, entry_points
+from typing import Any
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.service.base import Service
+from airflow_imagetag.service.base import MAX_API_LENGTH, Service
 from airflow_imagetag.service.imagetag_detect import ImagetagDetect
 from airflow_imagetag.service.picture_classify import PictureClassify
 from airflow_imagetag.service.tiia import DetectLabel, DetectLabelPro
@@ -29,28 +30,44 @@ def find_service(api: object) -> type[Service]:
     # JSON may hold a list here, which no mapping can be asked for.
     if isinstance(api, str) and api in BUILT_IN:
         return BUILT_IN[api]
-    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
-    if not isinstance(api, str) or api not in others:
-        known = ", ".join(sorted({*BUILT_IN, *others}))
+    others = entry_points(group=ENTRY_POINTS)
+    if not isinstance(api, str) or api not in others.names:
+        known = ", ".join(sorted({*BUILT_IN, *others.names}))
         raise ValueError(f"must be one of {known}, not {api!r}")
-    return _load(others[api])
+    return _load(api, others.select(name=api))
 
 
-def _load(entry: EntryPoint) -> type[Service]:
+def _load(api: str, named: EntryPoints) -> type[Service]:
+    # A package that is installed twice, such as in editable form, names the same class again.
+    if len(values := sorted({entry.value for entry in named})) > 1:
+        raise ConfigurationError(
+            f"The service {api!r} is there more than once: {', '.join(values)}. Uninstall all but "
+            "one of the packages."
+        )
     try:
-        found = entry.load()
+        found = next(iter(named)).load()
     # Whatever a module of others raises while it is imported.
     except Exception as error:
         raise ConfigurationError(
-            f"The service {entry.name!r} cannot be loaded from {entry.value!r}: "
+            f"The service {api!r} cannot be loaded from {values[0]!r}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    is_service = isinstance(found, type) and issubclass(found, Service)
-    if not is_service or getattr(found, "api", None) != entry.name:
-        raise ConfigurationError(
-            f"The service {entry.name!r} must be a class derived from "
-            f"airflow_imagetag.service.base.Service whose api is {entry.name!r}; "
-            f"{entry.value!r} is not."
-        )
+    if flaw := _flaw(found, api):
+        raise ConfigurationError(f"The service {api!r} of {values[0]!r} {flaw}.")
     service: type[Service] = found
     return service
+
+
+def _flaw(found: Any, api: str) -> str | None:
+    """Return what is wrong with what another package names as a service, None if nothing is."""
+    if not isinstance(found, type) or not issubclass(found, Service):
+        return "must be a class derived from airflow_imagetag.service.base.Service"
+    if missing := ", ".join(sorted(found.__abstractmethods__)):
+        return f"lacks {missing}"
+    if (named := getattr(found, "api", None)) != api:
+        return f"must have the name of its entry point as its api, not {named!r}"
+    if len(api) > MAX_API_LENGTH:
+        return f"must have a name of up to {MAX_API_LENGTH} characters"
+    if not isinstance(getattr(found, "host", None), str):
+        return "must have a host"
+    return None

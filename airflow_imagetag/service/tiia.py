@@ -6,25 +6,27 @@ their descriptions. Both take one image a call, as a URL or as base64 of at most
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_imagetag.errors import (
-    ImageEmptyError,
-    ImageError,
-    ImageTooLargeError,
-    InvalidImageError,
-)
+from airflow_imagetag.errors import ImageError, ImageTagError, ImageTooLargeError, UnknownCodeError
 from airflow_imagetag.models import Label
 from airflow_imagetag.service import answers, tiia_answers
 from airflow_imagetag.service.account import Account
-from airflow_imagetag.service.base import Answer, Limits, Payload, Reading, Request, Service
-from airflow_imagetag.service.recognition import most_probable_first
-from airflow_imagetag.service.tiia_signing import Signer
+from airflow_imagetag.service.base import (
+    Answer,
+    Limits,
+    Payload,
+    Reading,
+    Request,
+    Service,
+    most_probable_first,
+)
+from airflow_imagetag.service.json_body import base64_bytes, content_of, json_with_image
+from airflow_imagetag.service.tiia_signing import NEEDS_SDK, Signer, is_sdk_installed
 
 MAX_BASE64_BYTES = 4 * 1024 * 1024
 """The image may have so many bytes in base64."""
@@ -69,15 +71,12 @@ class DetectLabelPro(Service):
     @classmethod
     def complaints(cls, account: Account) -> Iterator[str]:
         """Yield what this service lacks, or has no use for."""
+        yield from _endpoint_complaints(cls.api, account)
         if account.credentials in ("keys", "assume_role"):
             yield from super().complaints(account)
-        if account.credentials == "assume_role" and not account.role:
-            yield "role in extra is missing. Set it to the ARN of the role to assume"
-        host = urlsplit(account.endpoint).hostname or ""
-        if host.endswith("myqcloud.com"):
-            yield f"host is not that of {cls.api}. Leave it empty"
-        if host.endswith("tencentcloudapi.com") and account.endpoint.startswith("http:"):
-            yield f"schema must be 'https': {cls.api} takes no other"
+        yield from _role_complaints(account)
+        if not is_sdk_installed():
+            yield NEEDS_SDK
 
     @property
     def limits(self) -> Limits:
@@ -85,9 +84,9 @@ class DetectLabelPro(Service):
         return _LIMITS
 
     def is_quick(self, payload: Payload) -> bool:
-        """Tell whether there is nothing large to encode, and no role to be asked for keys."""
+        """Tell whether there is nothing large to encode, no SDK to import and no key to ask for."""
         size = 0 if payload.content is None else len(payload.content)
-        return size < QUICK_CONTENT_BYTES and self._signer.has_keys
+        return size < QUICK_CONTENT_BYTES and self._signer.is_ready
 
     def build(self, payload: Payload) -> Request:
         """Return the request for one image.
@@ -95,16 +94,13 @@ class DetectLabelPro(Service):
         :raises ImageEmptyError: the image has no bytes.
         :raises ImageTooLargeError: over 4 MB in base64.
         :raises InvalidImageError: neither URL nor bytes.
+        :raises ConfigurationError: the SDK is not installed.
         :raises AuthenticationError: the role gives no keys.
         :raises ConnectionFailedError: who gives the role's keys cannot be asked.
         """
         if payload.url is not None:
             return self._json({"ImageUrl": payload.url})
-        if payload.content is None:
-            raise InvalidImageError("The image has neither a URL nor bytes.")
-        if not payload.content:
-            raise ImageEmptyError("The image is empty: it has zero bytes.")
-        return self._content(payload.content)
+        return self._content(content_of(payload))
 
     def read(self, answer: Answer) -> Reading:
         """Return the labels of an answer.
@@ -113,8 +109,8 @@ class DetectLabelPro(Service):
             ``MalformedAnswerError`` for what the vendor's models do not describe.
         """
         response = tiia_answers.decode(answer)
-        labels = most_probable_first(list(self._labels(answer, response)))
-        return Reading(labels, tiia_answers.request_id(response))
+        labels = most_probable_first(self._labels(answer, response))
+        return Reading(labels, answers.request_id(response))
 
     def build_probe(self) -> Request:
         """Return a request with an empty image, which the service refuses after the signature."""
@@ -127,10 +123,10 @@ class DetectLabelPro(Service):
         """
         try:
             self.read(answer)
-        except ImageError:
-            return
-        except Exception as error:
-            if tiia_answers.asks_for_image(error):
+        except ImageTagError as error:
+            # A code that nobody knows may as well be about the account.
+            about_image = isinstance(error, ImageError) and not isinstance(error, UnknownCodeError)
+            if about_image or error.code in tiia_answers.NO_IMAGE_CODES:
                 return
             raise
         raise answers.malformed(answer, "an empty image was labelled")
@@ -144,16 +140,12 @@ class DetectLabelPro(Service):
 
     def _content(self, content: bytes) -> Request:
         # Checked before encoding, so that a huge image costs no memory.
-        if (size := -(-len(content) // 3) * 4) > MAX_BASE64_BYTES:
+        if (size := base64_bytes(content)) > MAX_BASE64_BYTES:
             raise ImageTooLargeError(
                 f"The image has {size / 1024 / 1024:.1f} MB in base64, and {self.api} takes 4 MB, "
                 "3 MB as a file. Make the image smaller, or use oversize='downscale'."
             )
-        # Base64 needs no escaping, so the body is pasted together: json.dumps would scan it all.
-        rest = "".join(f", {json.dumps(k)}: {json.dumps(v)}" for k, v in self._fields().items())
-        return self._signer.sign(
-            b'{"ImageBase64": "' + base64.b64encode(content) + f'"{rest}}}'.encode()
-        )
+        return self._signer.sign(json_with_image(self._fields(), "ImageBase64", content))
 
     def _json(self, fields: Mapping[str, Any]) -> Request:
         return self._signer.sign(json.dumps({**fields, **self._fields()}).encode())
@@ -192,6 +184,26 @@ class DetectLabel(DetectLabelPro):
             yield from _labels(answer, response.get(SCENES[scene]), scene)
 
 
+def _endpoint_complaints(api: str, account: Account) -> Iterator[str]:
+    host = urlsplit(account.endpoint).hostname or ""
+    if host.endswith("myqcloud.com"):
+        yield f"host is not that of {api}. Leave it empty"
+    if host.endswith("tencentcloudapi.com") and account.endpoint.startswith("http:"):
+        yield f"schema must be 'https': {api} takes no other"
+
+
+def _role_complaints(account: Account) -> Iterator[str]:
+    credentials = account.credentials
+    if credentials == "assume_role" and not account.role:
+        yield "role in extra is missing. Set it to the ARN of the role to assume"
+    if account.role and credentials not in ("cvm_role", "assume_role"):
+        yield "role in extra goes with credentials 'cvm_role' or 'assume_role'. Set one, or no role"
+    if account.token and credentials != "keys":
+        yield f"token in extra goes with keys of its own, not with {credentials!r}. Leave it empty"
+    if account.quota_conn_id and not account.owner:
+        yield "app_id in extra is missing. Without keys, it names the quota that workers share"
+
+
 def _labels(answer: Answer, items: Any, scene: str | None = None) -> Iterable[Label]:
     """Yield the labels of one list of an answer; a list without any comes as null."""
     if items is None:
@@ -211,4 +223,4 @@ def _labels(answer: Answer, items: Any, scene: str | None = None) -> Iterable[La
 
 
 def _category(answer: Answer, value: Any) -> str | None:
-    return answers.label_name(answer, value) if value else None
+    return answers.text(answer, value, "a label's category") if value else None

@@ -1,8 +1,7 @@
 """Reading the answers of TIIA: the envelope, and what every error code means.
 
-Source: ``tencentcloud.tiia.v20190529.errorcodes`` of the vendor's SDK, and the vendor's page on
-the codes that all its interfaces share. Codes of other actions of TIIA, such as those of image
-groups, are here too: an answer with one of them says that the request was not what we meant.
+Source: ``tencentcloud.tiia.v20190529.errorcodes`` of the vendor's SDK, which lists the codes of all
+actions of TIIA, and the vendor's page on the codes that all its interfaces share.
 """
 
 from __future__ import annotations
@@ -44,9 +43,8 @@ _ACCOUNT = Meaning(
 )
 _FAILED = Meaning(ServiceUnavailableError, "the service failed")
 _REQUEST = Meaning(InvalidRequestError, "the service does not accept the request's form")
-_OTHER_ACTION = Meaning(
-    InvalidRequestError, "the answer is that of another action: check host and api"
-)
+_VALUE = Meaning(ImageRefusedError, "the service does not accept the image or its URL")
+_OTHER_ACTION = Meaning(UnknownCodeError, "the service answered with a code of another action")
 _DECODE = Meaning(ImageDecodeError, "the service cannot decode the image")
 _EMPTY = Meaning(ImageEmptyError, "the service found no image in the request")
 _FORMAT = Meaning(ImageFormatError, "the service does not take images of this format")
@@ -55,31 +53,32 @@ _DOWNLOAD = Meaning(ImageDownloadError, "the service cannot download the image f
 _URL = Meaning(ImageRefusedError, "the service does not accept the image's URL")
 _CONTENT = Meaning(ImageRefusedError, "the service cannot label what the image shows")
 
-_NOTHING_SENT = {"FailedOperation.ParameterEmpty", "MissingParameter.ErrorParameterEmpty"}
-"""Codes of a request without an image."""
+NO_IMAGE_CODES = frozenset(
+    {
+        "FailedOperation.ParameterEmpty",
+        "InvalidParameter",
+        "MissingParameter",
+        "MissingParameter.ErrorParameterEmpty",
+    }
+)
+"""Codes of a request that has all but an image."""
 
 CODES: Mapping[str, Meaning] = {
     "AuthFailure.InvalidAuthorization": _SIGNATURE,
+    "AuthFailure.UnauthorizedOperation": _PERMISSION,
     "FailedOperation.BalanceInsufficient": _ACCOUNT,
     "FailedOperation.DownLoadError": _DOWNLOAD,
     "FailedOperation.EmptyImageError": _EMPTY,
-    "FailedOperation.GroupCountExceeded": _OTHER_ACTION,
     "FailedOperation.ImageDecodeFailed": _DECODE,
-    "FailedOperation.ImageDeleteFailed": _OTHER_ACTION,
     "FailedOperation.ImageDownloadError": _DOWNLOAD,
-    "FailedOperation.ImageEntityCountExceed": _OTHER_ACTION,
-    "FailedOperation.ImageGroupChargeStatusClose": _OTHER_ACTION,
-    "FailedOperation.ImageGroupEmpty": _OTHER_ACTION,
-    "FailedOperation.ImageNotFoundInfo": _OTHER_ACTION,
+    "FailedOperation.ImageGroupChargeStatusClose": _ACCOUNT,
     "FailedOperation.ImageNotSupported": _FORMAT,
-    "FailedOperation.ImageNumExceed": _OTHER_ACTION,
     "FailedOperation.ImageResolutionExceed": Meaning(
         ImageTooLargeError, "the image has more pixels than the service takes"
     ),
     "FailedOperation.ImageResolutionInsufficient": Meaning(
         ImageRefusedError, "the image has fewer pixels than the service takes"
     ),
-    "FailedOperation.ImageSearchInvalid": _OTHER_ACTION,
     "FailedOperation.ImageSizeExceed": _TOO_LARGE,
     "FailedOperation.ImageUnQualified": _CONTENT,
     "FailedOperation.ImageUrlInvalid": _URL,
@@ -97,39 +96,19 @@ CODES: Mapping[str, Meaning] = {
     "FailedOperation.UnKnowError": _FAILED,
     "FailedOperation.UnOpenError": _ACCOUNT,
     "FailedOperation.Unknown": _FAILED,
-    "InternalError": _FAILED,
     "InvalidParameter.ImageFormatNotSupport": _FORMAT,
-    "InvalidParameter.InvalidParameter": _REQUEST,
+    "InvalidParameter.InvalidParameter": _VALUE,
     "InvalidParameter.PictureSolidColorError": _CONTENT,
-    "InvalidParameterValue.BriefTooLong": _OTHER_ACTION,
-    "InvalidParameterValue.CustomContentTooLong": _OTHER_ACTION,
-    "InvalidParameterValue.EntityIdEmpty": _OTHER_ACTION,
-    "InvalidParameterValue.EntityIdTooLong": _OTHER_ACTION,
-    "InvalidParameterValue.FilterInvalid": _OTHER_ACTION,
-    "InvalidParameterValue.FilterSizeExceed": _OTHER_ACTION,
     "InvalidParameterValue.ImageEmpty": _EMPTY,
-    "InvalidParameterValue.ImageGroupIdAlreadyExist": _OTHER_ACTION,
-    "InvalidParameterValue.ImageGroupIdIllegal": _OTHER_ACTION,
-    "InvalidParameterValue.ImageGroupIdNotExist": _OTHER_ACTION,
-    "InvalidParameterValue.ImageGroupIdTooLong": _OTHER_ACTION,
-    "InvalidParameterValue.ImageGroupNameEmpty": _OTHER_ACTION,
-    "InvalidParameterValue.ImageGroupNameTooLong": _OTHER_ACTION,
-    "InvalidParameterValue.InvalidParameterValueLimit": _REQUEST,
-    "InvalidParameterValue.LimitExceed": _OTHER_ACTION,
-    "InvalidParameterValue.PicNameAlreadyExist": _OTHER_ACTION,
-    "InvalidParameterValue.PicNameEmpty": _OTHER_ACTION,
-    "InvalidParameterValue.PicNameInvalid": _OTHER_ACTION,
-    "InvalidParameterValue.PicNameTooLong": _OTHER_ACTION,
-    "InvalidParameterValue.TagsKeysExceed": _OTHER_ACTION,
-    "InvalidParameterValue.TagsValueIllegal": _OTHER_ACTION,
-    "InvalidParameterValue.TagsValueSizeExceed": _OTHER_ACTION,
+    "InvalidParameterValue.InvalidParameterValueLimit": _VALUE,
     "InvalidParameterValue.UrlIllegal": _URL,
     "LimitExceeded.TooLargeFileError": _TOO_LARGE,
     "MissingParameter.ErrorParameterEmpty": _REQUEST,
-    "RequestLimitExceeded": Meaning(ThrottledError, "more requests than the quota allows"),
     "RequestSizeLimitExceeded": _TOO_LARGE,
     "ResourceUnavailable.InArrears": _ACCOUNT,
-    "ResourceUnavailable.IsOpening": _ACCOUNT,
+    "ResourceUnavailable.IsOpening": Meaning(
+        ServiceUnavailableError, "the service is being opened for the account, which takes a while"
+    ),
     "ResourceUnavailable.NotExist": _ACCOUNT,
     "ResourceUnavailable.StopUsing": _ACCOUNT,
     "ResourcesSoldOut.ChargeStatusException": _ACCOUNT,
@@ -138,7 +117,47 @@ CODES: Mapping[str, Meaning] = {
     ),
     "URLTooLong": Meaning(ParameterTooLongError, "the image's URL is too long: shorten it"),
 }
-"""Every code of the SDK, and those of all the vendor's interfaces that need words of their own."""
+"""The codes that the vendor lists for TIIA, and some that all its interfaces share.
+
+What is said of a value is said of the image: it is all that differs between two requests of a run.
+"""
+
+OTHER_ACTIONS: frozenset[str] = frozenset(
+    {
+        "FailedOperation.GroupCountExceeded",
+        "FailedOperation.ImageDeleteFailed",
+        "FailedOperation.ImageEntityCountExceed",
+        "FailedOperation.ImageGroupEmpty",
+        "FailedOperation.ImageNotFoundInfo",
+        "FailedOperation.ImageNumExceed",
+        "FailedOperation.ImageSearchInvalid",
+        "InvalidParameterValue.BriefTooLong",
+        "InvalidParameterValue.CustomContentTooLong",
+        "InvalidParameterValue.EntityIdEmpty",
+        "InvalidParameterValue.EntityIdTooLong",
+        "InvalidParameterValue.FilterInvalid",
+        "InvalidParameterValue.FilterSizeExceed",
+        "InvalidParameterValue.ImageGroupIdAlreadyExist",
+        "InvalidParameterValue.ImageGroupIdIllegal",
+        "InvalidParameterValue.ImageGroupIdNotExist",
+        "InvalidParameterValue.ImageGroupIdTooLong",
+        "InvalidParameterValue.ImageGroupNameEmpty",
+        "InvalidParameterValue.ImageGroupNameTooLong",
+        "InvalidParameterValue.LimitExceed",
+        "InvalidParameterValue.PicNameAlreadyExist",
+        "InvalidParameterValue.PicNameEmpty",
+        "InvalidParameterValue.PicNameInvalid",
+        "InvalidParameterValue.PicNameTooLong",
+        "InvalidParameterValue.TagsKeysExceed",
+        "InvalidParameterValue.TagsValueIllegal",
+        "InvalidParameterValue.TagsValueSizeExceed",
+    }
+)
+"""Codes that the vendor lists for TIIA, and that say nothing of labels.
+
+None is expected. The image is recorded and the run goes on, so that no single image can end each
+try of a task.
+"""
 
 FAMILIES: Mapping[str, Meaning] = {
     "AuthFailure": _SIGNATURE,
@@ -146,7 +165,7 @@ FAMILIES: Mapping[str, Meaning] = {
     "OperationDenied": _PERMISSION,
     "InternalError": _FAILED,
     "ServiceUnavailable": _FAILED,
-    "RequestLimitExceeded": CODES["RequestLimitExceeded"],
+    "RequestLimitExceeded": Meaning(ThrottledError, "more requests than the quota allows"),
     "ActionOffline": Meaning(EndpointError, "the vendor has ended this interface: change api"),
     "InvalidAction": Meaning(EndpointError, "no such interface: check host and api"),
     "NoSuchProduct": Meaning(EndpointError, "this host has no label service: check host"),
@@ -157,7 +176,7 @@ FAMILIES: Mapping[str, Meaning] = {
     "IpInBlacklist": _PERMISSION,
     "IpNotInWhitelist": _PERMISSION,
     "InvalidParameter": _REQUEST,
-    "InvalidParameterValue": _REQUEST,
+    "InvalidParameterValue": _VALUE,
     "MissingParameter": _REQUEST,
     "UnknownParameter": _REQUEST,
     "InvalidRequest": _REQUEST,
@@ -171,6 +190,8 @@ _UNKNOWN = Meaning(UnknownCodeError, "the service answered with a code of no doc
 
 def meaning_of(code: str) -> Meaning:
     """Return what an error code means."""
+    if code in OTHER_ACTIONS:
+        return _OTHER_ACTION
     return CODES.get(code) or FAMILIES.get(code.partition(".")[0], _UNKNOWN)
 
 
@@ -190,22 +211,10 @@ def decode(answer: Answer) -> Mapping[str, Any]:
     return response
 
 
-def request_id(response: Mapping[str, Any]) -> str | None:
-    """Return the service's id of the call."""
-    found = response.get("RequestId")
-    return found if isinstance(found, str) else None
-
-
-def asks_for_image(error: Exception) -> bool:
-    """Tell whether the service accepted all of a request but that it has no image."""
-    return isinstance(error, ImageTagError) and error.code in _NOTHING_SENT
-
-
 def _error(answer: Answer, response: Mapping[str, Any]) -> ImageTagError:
     said = response["Error"]
     code = said.get("Code") if isinstance(said, dict) else None
     if not isinstance(code, str) or not code:
         return answers.malformed(answer, "its error has no code")
-    error = answers.error(meaning_of(code), answer, code, said.get("Message"))
-    error.request_id = request_id(response)
-    return error
+    call = answers.request_id(response)
+    return answers.error(meaning_of(code), answer, code, said.get("Message"), call)

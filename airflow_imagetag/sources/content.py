@@ -52,6 +52,9 @@ PRESIGNED_SECONDS = 3600
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """No interface of the service takes an image anywhere near this; more is not read into memory."""
 
+MAX_LARGE_IMAGE_BYTES = 64 * 1024 * 1024
+"""Read where an image is made smaller before it is sent: a raw scan, a large PNG."""
+
 
 class ContentReader:
     """Reads images for the service under the rules of trust.
@@ -64,6 +67,7 @@ class ContentReader:
     :param literal_paths: paths or file URIs that the DAG's author wrote.
     :param presign: hand object-storage images to the service as presigned URLs.
     :param fetch: downloads an http(s) URL on the worker; None leaves that to the service.
+    :param max_bytes: a larger image is not read.
     :param may_reach_private: whether the service can be in the same private network as an image;
         False refuses URLs of private addresses, which a service in the internet cannot fetch.
     :raises ConfigurationError: a folder is not an absolute path.
@@ -76,12 +80,14 @@ class ContentReader:
         *,
         presign: bool = False,
         fetch: Callable[[str], bytes] | None = None,
+        max_bytes: int = MAX_IMAGE_BYTES,
         may_reach_private: bool = True,
     ) -> None:
         self._folders = [os.path.realpath(_absolute(folder)) for folder in allowed_folders]
         self._literal_paths = literal_paths
         self._presign = presign
         self._fetch = fetch
+        self._max_bytes = max_bytes
         self._may_reach_private = may_reach_private
 
     def is_quick(self, image: Image) -> bool:
@@ -103,7 +109,7 @@ class ContentReader:
             return self._web(image.uri)
         if self._presign and not is_local(image.uri):
             return Payload(url=_presigned(image.uri))
-        content = self._local(image.uri) if is_local(image.uri) else _stored(image.uri)
+        content = self._local(image.uri) if is_local(image.uri) else self._stored(image.uri)
         if not content:
             raise ImageEmptyError(f"{redact(image.uri)} is empty: it has zero bytes.")
         return _payload(content)
@@ -141,11 +147,25 @@ class ContentReader:
             with os.fdopen(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise ImageUnreadableError(f"{redact(uri)} is not a regular file.")
-                return _limited(file, uri)
+                return self._limited(file, uri)
         except OSError as error:
             raise ImageUnreadableError(
                 f"{redact(uri)} cannot be read: {error.strerror or type(error).__name__}."
             ) from None
+
+    def _stored(self, uri: str) -> bytes:
+        file_system, path = _object(uri)
+        with _storage_errors(uri), file_system.open(path, "rb") as file:
+            return self._limited(file, uri)
+
+    def _limited(self, file: BinaryIO, uri: str) -> bytes:
+        content = file.read(self._max_bytes + 1)
+        if len(content) > self._max_bytes:
+            raise ImageTooLargeError(
+                f"{redact(uri)} is larger than {self._max_bytes // 1024 // 1024} MB: so much is "
+                "not read, and no interface of the service takes it."
+            )
+        return content
 
 
 def _payload(content: bytes) -> Payload:
@@ -179,12 +199,6 @@ def _object(uri: str) -> tuple[Any, str]:
     return root.fs, f"{root.path.rstrip('/')}{slash}{name}"
 
 
-def _stored(uri: str) -> bytes:
-    file_system, path = _object(uri)
-    with _storage_errors(uri), file_system.open(path, "rb") as file:
-        return _limited(file, uri)
-
-
 def _presigned(uri: str) -> str:
     file_system, path = _object(uri)
     with _storage_errors(uri):
@@ -215,13 +229,3 @@ def _storage_errors(uri: str) -> Iterator[None]:
     # recorded for this image with its name.
     except Exception as error:  # noqa: BLE001
         raise storage_failure(error, f"{redact(uri)} cannot be read") from None
-
-
-def _limited(file: BinaryIO, uri: str) -> bytes:
-    content = file.read(MAX_IMAGE_BYTES + 1)
-    if len(content) > MAX_IMAGE_BYTES:
-        raise ImageTooLargeError(
-            f"{redact(uri)} is larger than {MAX_IMAGE_BYTES // 1024 // 1024} MB: no interface of "
-            "the service takes it."
-        )
-    return content

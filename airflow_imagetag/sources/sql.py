@@ -81,7 +81,7 @@ class SqlImages(ImageSource):
         """Yield the rows that hold an image, in the order of their keys, without the bytes.
 
         :param limit: no more than so many images will be taken.
-        :param window: only rows whose ``version``, a column of timestamps, lies in it.
+        :param window: only rows whose ``version``, a column of timestamps or dates, lies in it.
         :param pending: a condition on key, version and URI that the database applies.
         :raises ConfigurationError: the connection, table, query or a column is wrong.
         :raises StorageError: the database cannot be reached.

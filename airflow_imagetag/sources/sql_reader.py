@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
 from sqlalchemy import exc as sa_exc  # noqa: TID253
 from sqlalchemy.dialects import mysql  # noqa: TID253
 
-from airflow_imagetag.databases import engine_of, may_pass, reason_of, split_name
+from airflow_imagetag.databases import engine_of, is_of_types, may_pass, reason_of, split_name
 from airflow_imagetag.errors import (
     ConfigurationError,
     DuplicateKeyError,
@@ -23,6 +22,8 @@ from airflow_imagetag.errors import (
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.pending import Condition, Window
 from airflow_imagetag.shards import Shard
+from airflow_imagetag.sources.sql_times import times_of
+from airflow_imagetag.uris import redact
 
 if TYPE_CHECKING:
     from airflow_imagetag.sources.sql import SqlImages
@@ -70,15 +71,16 @@ class SqlReader:
 
         :param window: only rows whose version lies in this time.
         """
-        return self._reading(lambda rows: self._images(rows, window))
+        hint = "" if window is None else f" {self._needs_times()}"
+        return self._reading(lambda rows: self._images(rows, window), hint)
 
-    def _reading(self, read: Callable[[sa.FromClause], Iterator[T]]) -> Iterator[T]:
+    def _reading(self, read: Callable[[sa.FromClause], Iterator[T]], hint: str = "") -> Iterator[T]:
         try:
             yield from read(self._rows_from())
         except sa_exc.NoSuchTableError:
             raise self._wrong("there is no such table.") from None
         except sa_exc.DBAPIError as error:
-            wrong = self._wrong(reason_of(error))
+            wrong = self._wrong(f"{reason_of(error)}{hint if is_of_types(error) else ''}")
             raise (StorageError(wrong.message) if may_pass(error) else wrong) from None
         finally:
             self._engine.dispose()
@@ -98,31 +100,20 @@ class SqlReader:
             empty = sa.literal(b"", sa.LargeBinary)
             statement = statement.where(rows.c[self._source.content] != empty)
         if window is not None and self._source.version:
-            statement = statement.where(self._lies_in(window, rows.c[self._source.version]))
+            times = times_of(rows.c[self._source.version], self._engine.dialect.name)
+            statement = statement.add_columns(times.is_unreadable.label("has_no_time"))
+            statement = statement.where(times.lie_in(window) | times.is_unreadable)
         for row in self._pages(rows, statement, self._page_size(rows, with_content=False)):
+            if row.get("has_no_time"):
+                where = f"{self._source.version!r} of the row {redact(row['key'])!r}"
+                raise self._wrong(f"{where} is no point in time. {self._needs_times()}")
             yield Image(str(row["key"]), _text(row["uri"]), version=row["version"])
 
-    def _lies_in(self, window: Window, column: Any) -> Any:
-        """Return the condition that a column of timestamps lies in a window."""
-
-        def literal(moment: datetime) -> Any:
-            if self._engine.dialect.name == "postgresql":
-                return sa.literal(moment, sa.DateTime(timezone=True))
-            # The others keep UTC without a zone, as the session is set to.
-            return sa.literal(moment.astimezone(UTC).replace(tzinfo=None), sa.DateTime())
-
-        def comparable(value: Any) -> Any:
-            # In SQLite a timestamp is a text of one of several forms.
-            is_text = self._engine.dialect.name == "sqlite"
-            return sa.func.julianday(value, type_=sa.Float) if is_text else value
-
-        moment = comparable(column)
-        condition: Any = sa.true()
-        if window.after is not None:
-            condition &= moment >= comparable(literal(window.after))
-        if window.before is not None:
-            condition &= moment <= comparable(literal(window.before))
-        return condition
+    def _needs_times(self) -> str:
+        return (
+            f"modified_after and settle_seconds need version={self._source.version!r} to be a "
+            "column of timestamps or dates: name one, or make one with sql=."
+        )
 
     def _wrong(self, reason: str) -> ConfigurationError:
         what = "sql" if self._source.table is None else f"table {self._source.table!r}"

@@ -124,6 +124,26 @@ def require_originals(engine: sa.Engine, table: sa.Table, place: str) -> None:
     )
 
 
+def gather_statistics(engine: sa.Engine, table: sa.Table) -> None:
+    """Let PostgreSQL look at a table that it knows nothing of, such as one from a backup.
+
+    It does so by itself a minute after rows came. Until then it takes the table for a nearly empty
+    one and compares every image of a source with each of its rows, which may take days.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+    name = engine.dialect.identifier_preparer.format_table(table)
+    unknown = sa.text(
+        "SELECT relpages = 0 AND pg_relation_size(oid) > 0 FROM pg_class"
+        " WHERE oid = to_regclass(:name)"
+    )
+    with engine.begin() as connection:
+        if connection.execute(unknown, {"name": name}).scalar():
+            # A sample of fixed size. Who does not own the table is given a warning.
+            analyze = sa.DDL("ANALYZE %(fullname)s")  # type: ignore[no-untyped-call]
+            connection.execute(analyze.against(table))
+
+
 def misfits(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
     """Yield what of an existing table does not fit, each as a sentence's part."""
     inspector = sa.inspect(engine)

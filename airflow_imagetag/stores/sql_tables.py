@@ -22,6 +22,7 @@ from airflow_imagetag.pending import Condition, Retag, Rule, Status, Stored
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
 from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of, without_originals
 from airflow_imagetag.stores.sql_schema import (
+    gather_statistics,
     has_originals,
     misfits,
     require_originals,
@@ -107,6 +108,7 @@ class OpenSqlStore(OpenStore):
         try:
             if self._to_write:
                 self._create()
+                gather_statistics(self._engine, self._images)
             found = self._found()
             self._is_missing = len(found) < 2
             problems = [

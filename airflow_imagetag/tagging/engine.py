@@ -1,7 +1,7 @@
 """Takes entries from a source, labels them concurrently and hands them to a sink in batches.
 
-A feeder reads the source, workers load and call, a writer writes. Bounded queues stand between
-them, so memory depends on ``max_in_flight`` and ``batch_size`` and not on the number of images.
+A feed reads the source, workers load and call, a writer writes. What stands between them is
+bounded, so memory depends on ``max_in_flight`` and ``batch_size`` and not on the number of images.
 Reading and writing run in threads and never block the loop.
 """
 
@@ -12,34 +12,26 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
-from typing import TypeVar
 
-from airflow_imagetag.errors import Decision, DuplicateKeyError, ResultTooLargeError
+from airflow_imagetag.errors import Decision, DuplicateKeyError
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.circuit import Patience
+from airflow_imagetag.tagging.feeding import MAX_WAITING, Feed
 from airflow_imagetag.tagging.gate import Gate
 from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
 from airflow_imagetag.tagging.lookups import Lookups, Paid
 from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Tagger
 from airflow_imagetag.tagging.pace import Ledger, Pacer
 from airflow_imagetag.tagging.stopping import StopSignal
+from airflow_imagetag.tagging.writing import Writer
 from airflow_imagetag.uris import redact
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-READ_CHUNK = 100
-"""Entries taken from the source at a time: a thread switch for each would cost more than it."""
-
-MAX_WAITING = 64
-"""Entries read ahead of the workers; they may hold the bytes of images."""
 
 MAX_LOADERS = 32
 """Images read from a storage at the same time."""
@@ -156,7 +148,6 @@ class Run:
         self._total = total
         self._paid = paid
         self._error: BaseException | None = None
-        self._late: list[Outcome] = []
         self._logged: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -168,17 +159,26 @@ class Run:
         settings = self._settings
         self._started = time.monotonic()
         self._stopping = self._stop.attach()
-        self._waiting = asyncio.Queue[Entry | None](min(settings.max_in_flight, MAX_WAITING))
-        self._finished = asyncio.Queue[Outcome | None]()
-        # Room is given back when a batch is written, so that a process that is killed loses no
-        # more than one batch of finished images.
-        self._room = asyncio.Semaphore(settings.batch_size)
         # Apart from each other: a storage that hangs in every load must not keep what is finished
         # from being written.
         self._loaders = ThreadPoolExecutor(
             min(settings.max_in_flight, MAX_LOADERS), "imagetag-load"
         )
         self._threads = ThreadPoolExecutor(3, "imagetag")
+        self._feed = Feed(
+            self._entries,
+            self._threads,
+            self.counts,
+            max_waiting=min(settings.max_in_flight, MAX_WAITING),
+        )
+        self._writer = Writer(
+            self._sink,
+            self._threads,
+            self.counts,
+            self._end_with,
+            batch_size=settings.batch_size,
+            flush_seconds=settings.flush_seconds,
+        )
         # Apart as well: no request waits for its slot because a source reads slowly.
         self._asking = ThreadPoolExecutor(1, "imagetag-quota")
         pacer = Pacer(
@@ -200,15 +200,13 @@ class Run:
             settings.calls_per_image,
         )
         reporter = asyncio.create_task(self._report())
-        writer = asyncio.create_task(self._write())
+        writing = asyncio.create_task(self._writer.write())
         try:
             await self._label_all()
         finally:
             reporter.cancel()
-            self._finished.put_nowait(None)
-            await writer
-            if self._late:
-                await self._flush(self._late)
+            self._writer.close()
+            await writing
             self._stop.detach()
             # Not waited for: after a stop, a thread may still hang in a storage's read.
             self._loaders.shutdown(wait=False, cancel_futures=True)
@@ -218,7 +216,7 @@ class Run:
             raise self._error
 
     async def _label_all(self) -> None:
-        feeder = asyncio.create_task(self._feed())
+        reader = asyncio.create_task(self._read())
         asked = asyncio.create_task(self._stopping.wait())
         workers: list[asyncio.Task[None]] = []
         while not self._stopping.is_set():
@@ -230,29 +228,22 @@ class Run:
             if done:
                 # One who ends has met the end of the source, as all will.
                 break
-        everyone = asyncio.gather(feeder, *workers)
+        everyone = asyncio.gather(reader, *workers)
         await asyncio.wait((everyone, asked), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not everyone.done():
-            await asyncio.wait((feeder, *workers), timeout=DRAIN_SECONDS)
+            await asyncio.wait((reader, *workers), timeout=DRAIN_SECONDS)
             everyone.cancel()
         await asyncio.gather(everyone, return_exceptions=True)
 
-    async def _feed(self) -> None:
+    async def _read(self) -> None:
         try:
-            while not self._stopping.is_set():
-                chunk = await self._in_thread(lambda: list(islice(self._entries, READ_CHUNK)))
-                if not chunk:
-                    break
-                for entry in chunk:
-                    self.counts.seen += 1
-                    await self._waiting.put(entry)
+            await self._feed.read(self._stopping)
         except Exception as error:  # noqa: BLE001 (whatever a source raises ends the run)
             self._end_with(error)
-        await self._waiting.put(None)
 
     async def _work(self) -> None:
-        while (entry := await self._waiting.get()) is not None:
+        while (entry := await self._feed.take()) is not None:
             try:
                 outcome = await self._outcome_of(entry)
             except StoppingError:
@@ -264,18 +255,7 @@ class Run:
                 self._end_with(error)
             else:
                 if outcome is not None:
-                    await self._hand_over(outcome)
-        # For the next one.
-        self._waiting.put_nowait(None)
-
-    async def _hand_over(self, outcome: Outcome) -> None:
-        try:
-            await self._room.acquire()
-        except asyncio.CancelledError:
-            # A slow sink left no room before the run ended; it is paid for all the same.
-            self._late.append(outcome)
-            raise
-        self._finished.put_nowait(outcome)
+                    await self._writer.add(outcome)
 
     async def _outcome_of(self, entry: Entry) -> Outcome | None:
         if self._stopping.is_set():
@@ -319,54 +299,11 @@ class Run:
             self._error = error
         self._stopping.set()
 
-    async def _write(self) -> None:
-        loop = asyncio.get_running_loop()
-        batch: list[Outcome] = []
-        deadline: float | None = None
-        ended = False
-        while not ended:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    outcome = await self._finished.get()
-            except TimeoutError:
-                outcome = None
-            else:
-                ended = outcome is None
-            if outcome is not None:
-                batch.append(outcome)
-                deadline = deadline or loop.time() + self._settings.flush_seconds
-            if batch and (outcome is None or len(batch) >= self._settings.batch_size):
-                await self._flush(batch)
-                batch, deadline = [], None
-
-    async def _flush(self, batch: list[Outcome]) -> None:
-        try:
-            await self._in_thread(lambda: self._sink.write(batch))
-        except ResultTooLargeError as error:
-            # The sink has kept the batch, and takes no more.
-            self._end_with(error)
-        except Exception as error:  # noqa: BLE001 (whatever a sink raises ends the run)
-            self._end_with(error)
-            return
-        finally:
-            for _ in batch:
-                self._room.release()
-        for outcome in batch:
-            if isinstance(outcome, Failure):
-                self.counts.failed += 1
-                self.counts.tolerated += outcome.is_tolerated
-            else:
-                self.counts.tagged += 1
-                self.counts.reused += outcome.reused
-
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             elapsed = time.monotonic() - self._started
             log.info(progress.line(self.counts, elapsed_seconds=elapsed, total=self._total))
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _is_of_image(entry: Image | RejectedImage) -> bool:

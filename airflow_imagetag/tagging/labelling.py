@@ -1,4 +1,4 @@
-"""One image through the service: load it, wait for the quota, call, call again if that may help."""
+"""One image through the service: load it, fit it, wait for the quota, call, perhaps again."""
 
 from __future__ import annotations
 
@@ -81,22 +81,25 @@ class Labelling:
         :raises StoppingError: the run ends first.
         """
         payload = await self._load(image)
-        if payload.digest is None:
+        digest = payload.digest
+        if digest is None:
             return await self._call(image, payload)
-        async with self._reuse.alone(payload.digest) as heard:
-            known = heard or await self._recall(payload.digest)
+        async with self._reuse.alone(digest) as heard:
+            known = heard or await self._recall(digest)
             if isinstance(known, ImageError):
-                raise GaveUpError(known, 0, payload.digest)
+                raise GaveUpError(known, 0, digest)
             if known is not None:
                 return _for(image, known)
+            # Not before: what is known already needs no work. What was read is let go of.
+            payload = await self._fit(image, payload)
             try:
                 result = await self._call(image, payload)
             except GaveUpError as given_up:
                 # Only the service's own word on the bytes; a limit of ours depends on settings.
                 if isinstance(given_up.error, ImageError) and given_up.attempts:
-                    self._reuse.remember(payload.digest, given_up.error)
+                    self._reuse.remember(digest, given_up.error)
                 raise
-            self._reuse.remember(payload.digest, result)
+            self._reuse.remember(digest, result)
             return result
 
     async def _recall(self, digest: str) -> Known | None:
@@ -119,6 +122,12 @@ class Labelling:
         except ImageTagError as error:
             raise GaveUpError(error, 0) from None
 
+    async def _fit(self, image: Image, payload: Payload) -> Payload:
+        try:
+            return await self._tagger.fit(image, payload)
+        except ImageTagError as error:
+            raise GaveUpError(error, 0, payload.digest) from None
+
     async def _call(self, image: Image, payload: Payload) -> TagResult:
         sent = 0
 
@@ -136,7 +145,7 @@ class Labelling:
             result = await self._retrying(attempt)
         except ImageTagError as error:
             raise GaveUpError(error, sent, payload.digest) from None
-        return replace(result, version=image.version, content_sha256=payload.digest, attempts=sent)
+        return result if sent == 1 else replace(result, attempts=sent)
 
     async def _send(self, image: Image, payload: Payload) -> TagResult:
         started = time.monotonic()

@@ -13,7 +13,7 @@ Outcome = TagResult | Failure
 
 
 class Tagger(Protocol):
-    """Labels one image, in the two steps that the engine schedules by themselves."""
+    """Labels one image, in the steps that the engine schedules by themselves."""
 
     def is_quick(self, image: Image) -> bool:
         """Tell whether ``load`` takes next to no time, so that it needs no thread."""
@@ -23,8 +23,15 @@ class Tagger(Protocol):
         """Return what to send of the image; may block, and runs in a thread unless it is quick."""
         ...
 
+    async def fit(self, image: Image, payload: Payload) -> Payload:
+        """Return the payload as the service takes it; asked once, however often it is sent."""
+        ...
+
     async def call(self, image: Image, payload: Payload) -> TagResult:
-        """Send one request and return the labels; does not retry."""
+        """Send one request and return the labels; does not retry.
+
+        The result has the image's version and the payload's digest.
+        """
         ...
 
 

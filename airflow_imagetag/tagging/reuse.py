@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from airflow_imagetag.errors import ImageError
 from airflow_imagetag.models import TagResult
@@ -21,22 +20,12 @@ class Reuse:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Known] = OrderedDict()
+        # Of the digests that are held or waited for: lock, and how many do.
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
-    @asynccontextmanager
-    async def alone(self, digest: str) -> AsyncIterator[Known | None]:
+    def alone(self, digest: str) -> AbstractAsyncContextManager[Known | None]:
         """Hold the digest and give what is known of it, so that equal images wait for the first."""
-        lock, holders = self._locks.get(digest, (asyncio.Lock(), 0))
-        self._locks[digest] = (lock, holders + 1)
-        try:
-            async with lock:
-                yield self._recall(digest)
-        finally:
-            lock, holders = self._locks[digest]
-            if holders == 1:
-                del self._locks[digest]
-            else:
-                self._locks[digest] = (lock, holders - 1)
+        return _Turn(self, digest)
 
     def remember(self, digest: str, known: Known) -> None:
         """Keep an answer that will not change: labels, or that the image is at fault."""
@@ -49,3 +38,38 @@ class Reuse:
         if known is not None:
             self._known.move_to_end(digest)
         return known
+
+
+class _Turn(AbstractAsyncContextManager[Known | None]):
+    """The time that one image has a digest for itself.
+
+    A class, as the one that ``asynccontextmanager`` makes costs several times as much.
+    """
+
+    __slots__ = ("_digest", "_reuse")
+
+    def __init__(self, reuse: Reuse, digest: str) -> None:
+        self._reuse = reuse
+        self._digest = digest
+
+    async def __aenter__(self) -> Known | None:
+        locks = self._reuse._locks
+        lock, holders = locks.get(self._digest) or (asyncio.Lock(), 0)
+        locks[self._digest] = (lock, holders + 1)
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+        return self._reuse._recall(self._digest)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._leave().release()
+
+    def _leave(self) -> asyncio.Lock:
+        lock, holders = self._reuse._locks[self._digest]
+        if holders == 1:
+            del self._reuse._locks[self._digest]
+        else:
+            self._reuse._locks[self._digest] = (lock, holders - 1)
+        return lock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.service.account import Account
@@ -16,9 +16,7 @@ from airflow_imagetag.transport.faults import (
     unusable,
 )
 from airflow_imagetag.transport.settings import proxy_url, ssl_context
-
-if TYPE_CHECKING:
-    pass
+from airflow_imagetag.transport.time_limit import TimeLimit
 
 
 class Connections:
@@ -36,17 +34,24 @@ class Connections:
         import aiohttp
 
         self._proxy = proxy_url(self._account)
+        # Reading the authorities takes as long as sending some hundred images.
+        needs_tls = any(
+            url is not None and not url.startswith("http:")
+            for url in (self._account.endpoint, self._proxy)
+        )
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._max_connections, ssl=ssl_context(self._account)
+                limit=self._max_connections, ssl=ssl_context(self._account) if needs_tls else True
             ),
-            timeout=aiohttp.ClientTimeout(total=self._account.timeout_seconds),
+            timeout=aiohttp.ClientTimeout(total=None),
             # A cookie of one answer has no meaning for the next image.
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._time_limit = TimeLimit(self._account.timeout_seconds)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._time_limit.close()
         await self._session.close()
 
     async def send(self, request: Request) -> Answer:
@@ -59,17 +64,19 @@ class Connections:
 
         content = _body_class()(request.body)
         try:
-            async with self._session.post(
-                request.url,
-                data=content,
-                headers=request.headers,
-                proxy=self._proxy,
-                # A redirect would carry the signature to another host.
-                allow_redirects=False,
-            ) as response:
+            with self._time_limit:
+                response = await self._session.post(
+                    request.url,
+                    data=content,
+                    headers=request.headers,
+                    proxy=self._proxy,
+                    # A redirect would carry the signature to another host.
+                    allow_redirects=False,
+                )
+                # It gives the connection back at the end and closes it on an error, so the context
+                # manager, a twentieth of a request's cost, is not needed.
                 body = await response.read()
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, headers, body)
+            return Answer(response.status, response.headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The one timeout runs from connecting on, so it alone does not tell what was sent.
             if isinstance(error, TimeoutError) and not content.is_sent:

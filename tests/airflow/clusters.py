@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -174,7 +174,7 @@ def free_port() -> int:
 
 @dataclass
 class Cluster:
-    """A running Airflow: scheduler, parser, on Airflow 3 the API server, perhaps a triggerer.
+    """A running Airflow: scheduler, parser, on Airflow 3 the API server, perhaps more.
 
     :param home: where it lives.
     :param url: of the API server; None on Airflow 2.
@@ -266,7 +266,12 @@ def cluster_environment(port: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(
-    home: AirflowHome, emulator: Emulator, port: int, *, triggerer: bool = False
+    home: AirflowHome,
+    emulator: Emulator,
+    port: int,
+    *,
+    triggerer: bool = False,
+    workers: Iterable[str] = (),
 ) -> Iterator[Cluster]:
     """Run Airflow's own processes for a ``with`` block, and kill them and all that they started.
 
@@ -274,6 +279,7 @@ def running(
     :param emulator: the service that it labels with.
     :param port: for the API server.
     :param triggerer: whether there is one.
+    :param workers: names of Celery's workers, each of which runs two tasks at a time.
     """
     commands = {"scheduler": ["scheduler", "--skip-serve-logs"]}
     if not AIRFLOW_2:
@@ -281,6 +287,9 @@ def running(
         commands |= {"dag-processor": ["dag-processor"], "api-server": server}
     if triggerer:
         commands["triggerer"] = ["triggerer", "--skip-serve-logs"]
+    for name in workers:
+        worker = ["celery", "worker", "--skip-serve-logs", "--concurrency", "2"]
+        commands[name] = [*worker, "--celery-hostname", name]
     url = None if AIRFLOW_2 else f"http://127.0.0.1:{port}"
     cluster = Cluster(home, url, emulator, commands)
     files = list(Path(home.environment["AIRFLOW__CORE__DAGS_FOLDER"]).glob("*.py"))

@@ -368,13 +368,21 @@ def metadata_in(database: Database) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def triggering_cluster(
+def cluster_in_postgres(
     migrated_postgres: str, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Callable[..., contextlib.AbstractContextManager[Cluster]]:
-    """Start Airflows with a triggerer, which run some tasks at a time."""
+    """Start Airflows whose metadata is in PostgreSQL: DAG files, environment, account, processes.
+
+    The account's changes are those of ``connection``, the processes those of ``running``.
+    """
 
     @contextlib.contextmanager
-    def start(files: Iterable[Path], **environment: str) -> Iterator[Cluster]:
+    def start(
+        files: Iterable[Path],
+        environment: Mapping[str, str],
+        account: Mapping[str, Any] | None = None,
+        **processes: Any,
+    ) -> Iterator[Cluster]:
         folder, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
         for path in files:
             shutil.copy(path, dags)
@@ -385,17 +393,33 @@ def triggering_cluster(
             Emulator() as emulator,
         ):
             settings = cluster_environment(port) | {
-                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-                "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-                # After so long, the next triggerer takes over what a killed one has left.
-                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
-                "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator),
+                "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator, **(account or {})),
                 "AIRFLOW_CONN_WAREHOUSE": warehouse_json(pytestconfig),
                 "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(_moto(pytestconfig)),
             }
             own = environment_of(folder, dags) | metadata_in(database) | settings | environment
-            with running(AirflowHome(folder, own), emulator, port, triggerer=True) as cluster:
+            with running(AirflowHome(folder, own), emulator, port, **processes) as cluster:
                 yield cluster
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def triggering_cluster(
+    cluster_in_postgres: Callable[..., contextlib.AbstractContextManager[Cluster]],
+) -> Callable[..., contextlib.AbstractContextManager[Cluster]]:
+    """Start Airflows with a triggerer, which run some tasks at a time."""
+
+    def start(
+        files: Iterable[Path], **environment: str
+    ) -> contextlib.AbstractContextManager[Cluster]:
+        settings = {
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            # After so long, the next triggerer takes over what a killed one has left.
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
+        }
+        return cluster_in_postgres(files, settings | environment, triggerer=True)
 
     return start
 

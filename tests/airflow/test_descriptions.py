@@ -100,6 +100,18 @@ def label_into_stores(path: str) -> DAG:
     return dag
 
 
+def label_folders(path: str) -> DAG:
+    """Label each folder of a bucket in a mapped task of its own."""
+    with new_dag(bucket="") as dag:
+        ImageTagOperator.partial(task_id="label", store=ParquetLabelStore(path)).expand(
+            images=[
+                ObjectStorageImages("s3://aws_default@{{ params.bucket }}/photos/" + folder)
+                for folder in ("0/", "1/")
+            ]
+        )
+    return dag
+
+
 @pytest.fixture
 def run_warehouse(airflow_host: AirflowHost, emulator: Any) -> Callable[..., Run]:
     """Run a DAG in an Airflow with a warehouse and a bucket."""
@@ -225,6 +237,19 @@ def test_mapped_stores_do_not_see_each_others_rendered_values(run_warehouse, pro
     ]
 
 
+def test_mapped_folders_are_each_a_task(run_warehouse, bucket, photographs, tmp_path):
+    """Each of several sources is labelled by a task of its own, into one store."""
+    for number, content in enumerate(photographs[:4]):
+        bucket.put(f"photos/{number % 2}/{number}.jpg", content)
+    run = run_warehouse(label_folders, str(tmp_path), place=bucket, bucket=bucket.name)
+    assert run.state == "success", run.log
+    assert keys_in(tmp_path) == {f"s3://{bucket.name}/photos/{n % 2}/{n}.jpg" for n in range(4)}
+    for index in range(2):
+        assert run.xcom("label", "summary", map_index=index)["tagged"] == 2
+        path = run.rendered["label", index]["images"]["path"]
+        assert path == f"s3://aws_default@{bucket.name}/photos/{index}/"
+
+
 def serialized_dags() -> str:
     """Return the serializations of all DAGs of this module."""
     import airflow
@@ -235,6 +260,7 @@ def serialized_dags() -> str:
         from airflow.serialization.serialized_objects import DagSerialization as Serialization
 
     dags = [label_table("/lake"), label_bucket(), label_shards("/lake"), label_into_stores("/lake")]
+    dags.append(label_folders("/lake"))
     with new_dag() as last:
         ImageTagOperator(
             task_id="secret",

@@ -68,31 +68,26 @@ def label_images(folder: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
-def products(request: pytest.FixtureRequest, without_photograph: int = 1) -> Database:
-    """Make a table of nine products in PostgreSQL, and of some without a photograph."""
+def products(request: pytest.FixtureRequest) -> Database:
+    """Make a table of nine products in PostgreSQL, and of one without a photograph."""
     database: Database = request.getfixturevalue("postgres")
     database.run(
         "create table products (sku text primary key, photo_url text, updated_at timestamptz)"
     )
-    urls = [*request.getfixturevalue("image_urls")[:9], *[None] * without_photograph]
+    urls = [*request.getfixturevalue("image_urls")[:9], None]
     rows = [{"sku": f"SKU-{number}", "url": url} for number, url in enumerate(urls)]
     database.run("insert into products values (:sku, :url, now())", *rows)
     return database
 
 
-def keeps_labels(
-    dag_id: str,
-    request: pytest.FixtureRequest,
-    check_more: Callable[[AirflowHome], None],
-    without_photograph: int = 1,
-) -> Setting:
-    """Products in a warehouse, labelled into a table of the same database."""
-    warehouse = products(request, without_photograph)
+def warehouse_enrichment(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have a table of products beside which a table of labels is kept, in the same database."""
+    warehouse = products(request)
 
     def check(home: AirflowHome, emulator: Emulator) -> None:
         states = dict(warehouse.rows("select image_key, status from product_labels_images"))
         expected = {f"SKU-{number}": "tagged" for number in range(9)}
-        assert states == expected | ({"SKU-9": "failed"} if without_photograph else {})
+        assert states == expected | {"SKU-9": "failed"}
         best = warehouse.rows(
             "SELECT p.sku, l.label, l.probability FROM products p "
             "JOIN product_labels l ON l.image_key = p.sku AND l.rank = 1"
@@ -100,42 +95,18 @@ def keeps_labels(
         assert sorted(sku for sku, _, _ in best) == sorted(expected)
         assert all(label and 0 < probability <= 1 for _, label, probability in best)
         assert emulator.stats.billed == emulator.stats.requests == 9
-        check_more(home)
+        summary = home.xcoms("warehouse_enrichment")["label_products", "return_value"]
+        assert (summary["tagged"], summary["failed"]) == (9, 1)
 
     def change() -> None:
         warehouse.run("update products set updated_at = now() where sku = 'SKU-3'")
 
     return Setting(
-        dag_id=dag_id,
+        dag_id="warehouse_enrichment",
         environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
         check=check,
         change=change,
     )
-
-
-def warehouse_enrichment(folder: Path, request: pytest.FixtureRequest) -> Setting:
-    """Have a table of products beside which a table of labels is kept."""
-
-    def check(home: AirflowHome) -> None:
-        summary = home.xcoms("warehouse_enrichment")["label_products", "return_value"]
-        assert (summary["tagged"], summary["failed"]) == (9, 1)
-
-    return keeps_labels("warehouse_enrichment", request, check)
-
-
-def sharded_warehouse(folder: Path, request: pytest.FixtureRequest) -> Setting:
-    """Have the same table shared by four mapped tasks."""
-
-    def check(home: AirflowHome) -> None:
-        summaries = [
-            json.loads(value)
-            for (value,) in home.query("select value from xcom where key = 'summary'")
-        ]
-        assert len(summaries) == 4
-        assert sum(summary["tagged"] for summary in summaries) == 9
-
-    # In a part of two or three products, one without a photograph is over max_failure_ratio.
-    return keeps_labels("sharded_warehouse", request, check, without_photograph=0)
 
 
 def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
@@ -270,17 +241,17 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
     "sensor_to_load.py": sensor_to_load,
-    "sharded_warehouse.py": sharded_warehouse,
     "translated_labels.py": translated_labels,
     "warehouse_enrichment.py": warehouse_enrichment,
 }
 
-# Examples that new images start; the module runs it with a real scheduler and triggerer.
-STARTED_BY_IMAGES = {"watched_bucket.py": "test_watching.py"}
+# Examples that need more of Airflow than a command: the module runs them with a scheduler and a
+# triggerer, or with Celery's workers.
+RUN_ELSEWHERE = {"sharded_warehouse.py": "test_celery.py", "watched_bucket.py": "test_watching.py"}
 
 
 @pytest.mark.parametrize(
-    "name", sorted({path.name for path in EXAMPLES.glob("*.py")} - set(STARTED_BY_IMAGES))
+    "name", sorted({path.name for path in EXAMPLES.glob("*.py")} - set(RUN_ELSEWHERE))
 )
 def test_example_runs(name, tmp_path, request, new_home, emulator):
     """``airflow dags test`` of the example ends green and leaves what its setting says."""
@@ -316,9 +287,9 @@ def run_example(home: AirflowHome, setting: Setting) -> None:
 
 def test_no_setting_is_left_over():
     """Every example is run by one test, and no setting is of an example that there is not."""
-    assert not set(SETTINGS) & set(STARTED_BY_IMAGES)
-    assert {*SETTINGS, *STARTED_BY_IMAGES} == {path.name for path in EXAMPLES.glob("*.py")}
-    for name, module in STARTED_BY_IMAGES.items():
+    assert not set(SETTINGS) & set(RUN_ELSEWHERE)
+    assert {*SETTINGS, *RUN_ELSEWHERE} == {path.name for path in EXAMPLES.glob("*.py")}
+    for name, module in RUN_ELSEWHERE.items():
         assert f'"{name}"' in (HERE / module).read_text()
 
 

@@ -205,6 +205,38 @@ def test_what_is_not_sent(way, emulator, image, expected):
     assert emulator.stats.requests == 0
 
 
+def test_an_image_that_is_too_large_is_made_smaller(way, emulator, photograph):
+    """When asked; else it is an error. What follows the picture in the file is not sent."""
+    large = photograph + bytes(7_000_000)
+    with pytest.raises(errors.ImageTooLargeError, match="oversize='downscale'"):
+        way(ImageTagHook(), large)
+    result = way(ImageTagHook(oversize="downscale"), large)
+    assert result.labels[0].name == way(ImageTagHook(), photograph).labels[0].name
+    assert emulator.stats.requests == 2
+
+
+def test_a_file_that_is_too_large_for_any_service_is_read_to_be_made_smaller(
+    way, emulator, photograph, tmp_path, monkeypatch
+):
+    """Up to a larger limit, which has a larger image's error."""
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(tmp_path))
+    for name, size in (("scan", 25), ("huge", 65)):
+        with (tmp_path / name).open("wb") as file:
+            file.write(photograph)
+            file.truncate(size * 2**20)
+    with pytest.raises(errors.ImageTooLargeError, match="larger than 20 MB"):
+        way(ImageTagHook(), str(tmp_path / "scan"))
+    assert way(ImageTagHook(oversize="downscale"), str(tmp_path / "scan")).labels
+    with pytest.raises(errors.ImageTooLargeError, match="larger than 64 MB"):
+        way(ImageTagHook(oversize="downscale"), str(tmp_path / "huge"))
+
+
+def test_an_unknown_oversize_is_refused():
+    """At once, where it is written."""
+    with pytest.raises(errors.ConfigurationError, match="oversize must be"):
+        ImageTagHook(oversize="shrink")
+
+
 @pytest.mark.parametrize(
     ("image", "expected", "code"),
     [
@@ -297,6 +329,20 @@ def test_an_extra_that_is_no_object(emulator, extra, photograph, monkeypatch):
     monkeypatch.setattr(ImageTagHook, "get_connection", lambda *_: connection)
     with pytest.raises(errors.ConfigurationError, match=r"'imagetag_default': extra must be"):
         ImageTagHook().tag(photograph)
+
+
+def test_a_connection_of_another_type(emulator, photograph, monkeypatch):
+    """What is missing in it is told with its type: most likely another connection was meant."""
+    connect(monkeypatch, emulator, conn_type="postgres", extra={"app_id": ""})
+    with pytest.raises(errors.ConfigurationError, match=r"app_id.*'postgres'.*'imagetag'"):
+        ImageTagHook().tag(photograph)
+    # Its fields decide, and not its type.
+    connect(monkeypatch, emulator, conn_type="postgres")
+    assert ImageTagHook().tag(photograph).labels
+    connect(monkeypatch, emulator, extra={"app_id": ""})
+    with pytest.raises(errors.ConfigurationError) as caught:
+        ImageTagHook().tag(photograph)
+    assert "type" not in caught.value.message
 
 
 # test_connection

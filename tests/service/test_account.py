@@ -46,6 +46,11 @@ def test_defaults():
     assert account.verify is True
     assert account.quota_conn_id is None
     assert account.quota_fallback_share is None
+    assert account.region == "ap-guangzhou"
+    assert account.scenes == ()
+    assert account.token is None
+    assert account.credentials == "keys"
+    assert account.role is None
 
 
 @pytest.mark.parametrize(
@@ -146,6 +151,15 @@ def test_login_and_password_lose_blanks_at_their_ends():
         ("quota_fallback_share", 0.25, 0.25),
         ("quota_fallback_share", "1", 1.0),
         ("quota_fallback_share", "", None),
+        ("region", "ap-beijing", "ap-beijing"),
+        ("region", " na-siliconvalley ", "na-siliconvalley"),
+        ("region", "", "ap-guangzhou"),
+        ("scenes", "", ()),
+        ("scenes", [], ()),
+        ("token", "", None),
+        ("credentials", "keys", "keys"),
+        ("credentials", "", "keys"),
+        ("role", "", None),
         ("verify", True, True),
         ("verify", False, False),
         ("verify", "False", False),
@@ -172,6 +186,11 @@ WRONG = [
     *[("image_encoding", value) for value in ("gzip", 1, ["base64"])],
     *[("quota_conn_id", value) for value in ("two words", "a\nb", 5, ["redis_default"], True)],
     *[("quota_fallback_share", value) for value in (0, "0", -0.5, 1.01, "a half", True, [], "nan")],
+    *[("region", value) for value in ("Beijing", "ap beijing", "ap_beijing", "-", 5.5, ["ap-x"])],
+    *[("scenes", value) for value in (5, {"WEB": 1}, ["WEB", 1], True)],
+    *[("token", value) for value in (f"{SECRET} x", f"{SECRET}\nx", f"{SECRET}é")],
+    *[("credentials", value) for value in ("role", 1, ["keys"], "Keys")],
+    *[("role", value) for value in ("two words", "a\nb")],
     *[("verify", value) for value in ("/no/such/file.pem", "/", 1, [], "a\x00b")],
     *[
         ("proxy", value)
@@ -251,3 +270,142 @@ def test_the_same_account_has_the_same_quota_whatever_else_differs():
 def test_the_name_of_a_quota_fits_into_a_column():
     """However long the host's name is."""
     assert len(parse(host="h" * 250).quota_name) <= 200
+
+
+TIIA = {"api": "DetectLabelPro", "app_id": ""}
+MACHINE = {**TIIA, "credentials": "cvm_role"}
+ARN = "qcs::cam::uin/100000000001:roleName/labeller"
+
+
+def parse_tiia(extra: dict[str, Any] | None = None, **fields: Any):
+    """Parse a connection of TIIA with some of its fields replaced."""
+    return parse({**TIIA, **(extra or {})}, **fields)
+
+
+def test_tiia_needs_no_app_id():
+    """Keys are enough; the endpoint is that of the product."""
+    account = parse_tiia()
+    assert account.app_id == ""
+    assert account.endpoint == "https://tiia.tencentcloudapi.com"
+    assert account.api == "DetectLabelPro"
+
+
+@pytest.mark.parametrize(
+    ("given", "scenes"),
+    [
+        ("WEB", ("WEB",)),
+        (" web, news ,,WEB", ("WEB", "NEWS")),
+        (["CAMERA", "album"], ("CAMERA", "ALBUM")),
+    ],
+)
+def test_scenes_are_a_list_or_a_text_with_commas(given, scenes):
+    """The form gives text; one that is named twice is asked for, and billed, once."""
+    assert parse_tiia({"api": "DetectLabel", "scenes": given}).scenes == scenes
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"token": "temporary"},
+        {"credentials": "keys"},
+        {"region": "ap-shanghai"},
+    ],
+)
+def test_what_goes_with_keys(extra):
+    """Temporary keys are keys with a token."""
+    account = parse_tiia(extra)
+    assert (account.secret_id, account.secret_key) == ("AKIDlogin", SECRET)
+    assert all(getattr(account, name) == value for name, value in extra.items())
+
+
+@pytest.mark.parametrize(
+    ("credentials", "role"),
+    [("cvm_role", None), ("cvm_role", "labeller"), ("tke_oidc", None)],
+)
+def test_a_role_of_the_machine_needs_no_keys(credentials, role):
+    """Nothing stands in the connection but where the keys come from."""
+    account = parse_tiia(
+        {"credentials": credentials, "role": role or ""}, login=None, password=None
+    )
+    assert (account.credentials, account.role) == (credentials, role)
+    assert (account.secret_id, account.secret_key) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields", "words"),
+    [
+        ({}, {"login": None}, ["login", "missing"]),
+        ({}, {"password": None}, ["password", "missing"]),
+        ({"credentials": "assume_role"}, {}, ["role in extra is missing", "ARN"]),
+        ({"credentials": "assume_role", "role": ARN}, {"login": None}, ["login", "missing"]),
+        ({"role": ARN}, {}, ["role", "credentials"]),
+        ({"role": ARN, "credentials": "tke_oidc"}, {}, ["role", "credentials"]),
+        ({"token": "temporary", "credentials": "cvm_role"}, {}, ["token", "cvm_role"]),
+        ({"scenes": "WEB,MOON", "api": "DetectLabel"}, {}, ["scenes", "NEWS", "MOON"]),
+        ({}, {"host": "recognition.image.myqcloud.com"}, ["host"]),
+        ({}, {"schema": "http"}, ["schema", "https"]),
+        (MACHINE | {"quota_conn_id": "redis"}, {"login": None}, ["app_id", "quota"]),
+    ],
+)
+def test_what_tiia_cannot_use_is_named(extra, fields, words):
+    """A field that is missing, or would be ignored, is an error that says what to change."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_tiia(extra, **fields)
+    assert caught.value.message.startswith("Connection 'my_labels': ")
+    assert caught.value.message.endswith(".")
+    assert all(word in caught.value.message for word in words)
+    assert SECRET not in caught.value.message
+
+
+@pytest.mark.parametrize("api", ["picture_classify", "imagetag_detect"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("token", SECRET), ("credentials", "cvm_role"), ("role", "labeller")],
+)
+def test_what_the_older_service_cannot_use_is_named(api, name, value):
+    """It knows neither temporary keys nor roles, and none is ignored in silence."""
+    with pytest.raises(ConfigurationError, match=f"{name} in extra has no use") as caught:
+        parse({"api": api, name: value})
+    assert SECRET not in caught.value.message
+
+
+def test_the_older_service_is_not_at_the_newer_ones_host():
+    """And the message says what to do."""
+    with pytest.raises(ConfigurationError, match="host is not that of picture_classify"):
+        parse(host="tiia.tencentcloudapi.com")
+
+
+def test_repr_shows_no_token():
+    """Nor what else the extra holds."""
+    shown = repr(parse_tiia({"token": f"{SECRET}token", "of_others": f"{SECRET}2"}))
+    assert SECRET not in shown
+
+
+def test_the_quota_of_an_account_without_app_id():
+    """Its name tells accounts apart by role or key, which cannot be read from it."""
+    accounts = [
+        parse_tiia(),
+        parse_tiia(login="AKIDother"),
+        parse_tiia({"credentials": "assume_role", "role": ARN}),
+        parse_tiia({"api": "DetectLabel"}),
+        parse_tiia({"app_id": "1250000001"}),
+    ]
+    names = [account.quota_name for account in accounts]
+    assert len(set(names)) == len(accounts)
+    assert not any(secret in name for name in names for secret in ("AKID", "labeller", SECRET))
+    assert all(name.endswith(f"/{a.api}") for name, a in zip(names, accounts, strict=True))
+    assert parse_tiia(password="another", extra={"token": "t"}).quota_name == names[0]
+
+
+def test_machines_with_a_role_share_a_quota_by_app_id():
+    """They have no key to be told by, so the connection names the account."""
+    account = parse(MACHINE | {"quota_conn_id": "redis", "app_id": "7"}, login=None, password=None)
+    assert account.quota_name == "7@tiia.tencentcloudapi.com/DetectLabelPro"
+    role = MACHINE | {"quota_conn_id": "redis", "role": "labeller"}
+    assert parse(role, login=None, password=None).owner == "labeller"
+
+
+@pytest.mark.parametrize("api", ["picture_classify", "imagetag_detect", "DetectLabelPro"])
+def test_scenes_may_stand_in_a_connection_without_scenes(api):
+    """So that the api alone need be changed to try another one."""
+    assert parse({"api": api, "scenes": "WEB,MOON"}).scenes == ("WEB", "MOON")

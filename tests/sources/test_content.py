@@ -386,11 +386,10 @@ class TestS3:
         with pytest.raises(ImageEmptyError):
             read(ContentReader(), "s3://aws_content@photos/empty.jpg")
 
-    def test_an_object_that_is_too_large(self, monkeypatch):
+    def test_an_object_that_is_too_large(self):
         """The limit holds for objects as for files."""
-        monkeypatch.setattr(content, "MAX_IMAGE_BYTES", 2999)
         with pytest.raises(ImageTooLargeError):
-            read(ContentReader(), "s3://aws_content@photos/large.jpg")
+            read(ContentReader(max_bytes=2999), "s3://aws_content@photos/large.jpg")
 
 
 def test_a_storage_that_is_down(monkeypatch):

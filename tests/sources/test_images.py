@@ -98,6 +98,86 @@ def test_the_forms_of_a_time_in_sqlite(sqlite: Database, text: str):
     assert keys(source, Window(None, NOON - SECOND)) == []
 
 
+@pytest.mark.parametrize("after_seconds", [0, 0.5, 43199.9, 86399.9])
+def test_a_date_is_all_of_its_day(database: Database, after_seconds: float):
+    """Nobody knows at what hour a row of this day changed, so it is asked about."""
+    kind = {"postgresql": "date", "sqlite": "text"}[database.dialect]
+    days = {"a": "2026-06-30", "b": "2026-07-01", "c": "2026-07-02"}
+    source = table(database, kind, days)
+    midnight = NOON - 43200 * SECOND
+    assert keys(source, Window(midnight + after_seconds * SECOND)) == ["b", "c"]
+    assert keys(source, Window(None, midnight + after_seconds * SECOND)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("zone", [UTC, EAST])
+def test_the_day_of_a_date_is_that_of_utc(database: Database, zone: timezone):
+    """As for all times in a database, whatever the zone of the time that is asked about."""
+    kind = {"postgresql": "date", "sqlite": "text"}[database.dialect]
+    source = table(database, kind, {"a": "2026-06-30", "b": "2026-07-01"})
+    assert keys(source, Window((NOON + 7 * 3600 * SECOND).astimezone(zone))) == ["b"]
+
+
+def test_midnight_is_no_day(database: Database):
+    """A time has its precision, even if it is one at which a day begins."""
+    source = table(database, KINDS[database.dialect][0], {"a": "2026-07-01 00:00:00"})
+    assert keys(source, Window(NOON)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "after_seconds", "found"),
+    [
+        ("12:00:00", 0.5, ["a"]),
+        ("12:00:00", 0.000001, ["a"]),
+        ("12:00:00", 1, []),
+        ("11:59:59", 0.5, []),
+        ("12:00:00.123", 0.1236, ["a"]),
+        ("12:00:00.123", 0.124, []),
+        ("12:00:00.250", 0.5, []),
+        ("12:00:00.750", 0.5, ["a"]),
+    ],
+)
+def test_whole_seconds_and_milliseconds(
+    database: Database, text: str, after_seconds: float, found: list[str]
+):
+    """A column of whole seconds tells no more than that a row changed in this one."""
+    source = table(database, KINDS[database.dialect][0], {"a": f"2026-07-01 {text}"})
+    assert keys(source, Window(NOON + after_seconds * SECOND)) == found
+    assert keys(source, Window((NOON + after_seconds * SECOND).astimezone(EAST))) == found
+
+
+@pytest.mark.parametrize("value", ["v1", "12:00", "now", "1751371200", 1751371200, 1, "1 July"])
+@pytest.mark.parametrize("unique", [True, False])
+def test_versions_that_are_no_times_in_sqlite(sqlite: Database, value: Any, unique: bool):
+    """Instead of never finding anything it says which row, and what to change."""
+    kind = "text" if isinstance(value, str) else "integer"
+    rows = {"a": "2026-07-01 12:00:00", "b": None, "c": " ", "d": value, "e": "2026-07-01"}
+    source = table(sqlite, kind, rows, unique=unique)
+    for window in (Window(NOON), Window(None, NOON), Window(NOON, NOON)):
+        with pytest.raises(ConfigurationError, match=r"'changed' of the row 'd'.*sql="):
+            keys(source, window)
+    assert keys(source) == list("abcde")
+
+
+def test_times_can_be_made_by_a_query(sqlite: Database):
+    """As the message of the error says."""
+    table(sqlite, "integer", {"a": int(NOON.timestamp())})
+    source = SqlImages(
+        "warehouse",
+        sql="SELECT id, image_url, datetime(changed, 'unixepoch') AS changed FROM products",
+        version="changed",
+    )
+    assert keys(source, Window(NOON)) == ["a"]
+    assert keys(source, Window(NOON + SECOND)) == []
+
+
+@pytest.mark.parametrize(("kind", "value"), [("text", "2026-07-01"), ("integer", 1)])
+def test_versions_that_are_no_times_in_postgres(postgres: Database, kind: str, value: Any):
+    """The database refuses to compare them; the message says what to change."""
+    source = table(postgres, kind, {"a": value})
+    with pytest.raises(ConfigurationError, match=r"'changed'.*timestamps.*sql="):
+        keys(source, Window(NOON))
+
+
 def test_the_zone_of_a_database_changes_nothing(postgres: Database):
     """A server whose default is another zone than UTC gives the same rows."""
     name = postgres.engine.url.database

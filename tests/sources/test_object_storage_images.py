@@ -100,6 +100,27 @@ def test_more_objects_than_a_page(bucket: Bucket):
     assert all(500 < len(part) < 750 for part in parts)
 
 
+def test_folders_divide_the_listing_and_shards_do_not(
+    bucket: Bucket, caplog: pytest.LogCaptureFixture
+):
+    """A source for each folder asks for its own pages; a shard asks for those of all."""
+    bucket.put_many((f"photos/{n % 4}/{n:04}.jpg", b"%d" % n) for n in range(1200))
+
+    def pages(*sources: ObjectStorageImages, shard: str | None = None) -> list[int]:
+        found = []
+        for described in sources:
+            caplog.clear()
+            with caplog.at_level(logging.INFO, "werkzeug"):
+                assert list(described.entries(shard=parse_shard(shard)))
+            found.append(caplog.text.count("list-type=2"))
+        return found
+
+    whole = s3_source(bucket, "photos/")
+    assert pages(whole) == [2]
+    assert pages(whole, shard="1/4") == [2]
+    assert pages(*(s3_source(bucket, f"photos/{n}/") for n in range(4))) == [1, 1, 1, 1]
+
+
 @pytest.fixture
 def mixture(bucket: Bucket) -> Bucket:
     """Put images, folders, other files and empty objects into a bucket."""

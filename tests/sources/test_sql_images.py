@@ -451,6 +451,22 @@ def test_shards(database: Database, count: int, unique: bool):
         assert 0.7 * 800 / count < len(part) < 1.3 * 800 / count
 
 
+def test_the_database_hands_over_the_rows_of_a_shard_and_no_others(
+    database: Database, caplog: pytest.LogCaptureFixture
+):
+    """A sixteenth of the rows comes over the wire, counted where the driver gives them."""
+    products(database, 1600)
+    logging.getLogger("sqlalchemy.engine").setLevel(logging.DEBUG)
+    try:
+        with caplog.at_level(logging.DEBUG, "sqlalchemy.engine"):
+            found = keys(source().entries(shard=parse_shard("3/16")))
+    finally:
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.NOTSET)
+    taken = {f"sku-{n:04}" for n in range(1600) if f"'sku-{n:04}'" in caplog.text}
+    assert taken == set(found)
+    assert 60 < len(taken) < 140
+
+
 def test_shards_are_the_same_in_every_session(database: Database):
     """An image belongs to one shard, today and tomorrow."""
     products(database, 50)

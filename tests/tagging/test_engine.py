@@ -17,6 +17,7 @@ import pytest
 
 from airflow_imagetag import errors
 from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.fitting.fitter import Fitter
 from airflow_imagetag.hooks.tagger import AccountTagger
 from airflow_imagetag.models import Entry, Image, Label, RejectedImage, SkippedImage, TagResult
 from airflow_imagetag.service.account import Account
@@ -26,6 +27,7 @@ from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.tagging import engine
 from airflow_imagetag.tagging.circuit import Patience
 from airflow_imagetag.tagging.engine import Run, Settings
+from airflow_imagetag.tagging.feeding import READ_CHUNK
 from airflow_imagetag.tagging.outcomes import Outcome
 from airflow_imagetag.tagging.retrying import Policy
 from airflow_imagetag.tagging.stopping import StopSignal
@@ -54,6 +56,7 @@ class FakeTagger:
         self._load_seconds = load_seconds
         self._lock = threading.Lock()
         self.calls: Counter[str] = Counter()
+        self.fitted: Counter[str] = Counter()
         self.answered: set[str] = set()
         self.loading = self.calling = self.most_loading = self.most_calling = 0
 
@@ -72,6 +75,10 @@ class FakeTagger:
             return Payload(content=image.content, digest=digest)
         return Payload(url=image.uri)
 
+    async def fit(self, image: Image, payload: Payload) -> Payload:
+        self.fitted[image.key] += 1
+        return payload
+
     async def call(self, image: Image, payload: Payload) -> TagResult:
         self.calls[image.key] += 1
         self.calling += 1
@@ -83,7 +90,15 @@ class FakeTagger:
         if (error := self._fail(image.key, self.calls[image.key])) is not None:
             raise error
         self.answered.add(image.key)
-        return TagResult(image.key, image.uri, (Label("a", 1.0),), "fake", datetime.now(UTC))
+        return TagResult(
+            image.key,
+            image.uri,
+            (Label("a", 1.0),),
+            "fake",
+            datetime.now(UTC),
+            version=image.version,
+            content_sha256=payload.digest,
+        )
 
 
 class FakeSink:
@@ -261,7 +276,7 @@ def test_a_slow_sink_holds_the_run_back():
     # A batch being written, the queue of results, the workers, the queue of images, one chunk.
     bound = written_when_asked + 10 + 10 + 8 + 10
     assert len(tagger.answered) <= bound
-    assert taken <= bound + 8 + 2 * engine.READ_CHUNK
+    assert taken <= bound + 8 + 2 * READ_CHUNK
 
 
 def test_results_are_written_before_the_batch_is_full():
@@ -269,20 +284,20 @@ def test_results_are_written_before_the_batch_is_full():
     go_on = threading.Event()
 
     def source() -> Iterator[Image]:
-        yield from urls(engine.READ_CHUNK)
+        yield from urls(READ_CHUNK)
         go_on.wait(10)
 
     class Sink(FakeSink):
         def write(self, outcomes: Iterable[Outcome]) -> None:
             super().write(outcomes)
-            if len(self.outcomes) == engine.READ_CHUNK:
+            if len(self.outcomes) == READ_CHUNK:
                 go_on.set()
 
     sink = Sink()
     started = time.monotonic()
     assert go(make(source(), FakeTagger(), sink, flush_seconds=0.05)) is None
     assert time.monotonic() - started < 5
-    assert len(sink.tagged) == engine.READ_CHUNK
+    assert len(sink.tagged) == READ_CHUNK
 
 
 def test_a_transient_fault_is_tried_again():
@@ -367,7 +382,7 @@ def test_the_accounts_fault_ends_the_run_at_once(error):
     assert time.monotonic() - started < 2
     assert 1 <= tagger.calls.total() <= 8
     assert len(sink.failed) == tagger.calls.total()
-    assert run.counts.seen <= 3 * engine.READ_CHUNK
+    assert run.counts.seen <= 3 * READ_CHUNK
 
 
 def test_the_accounts_fault_does_not_wait_for_a_retry():
@@ -458,14 +473,14 @@ def test_a_source_that_raises():
     """What it gave is labelled and written as far as it was sent; its error is raised."""
 
     def source() -> Iterator[Image]:
-        yield from urls(engine.READ_CHUNK * 3)
+        yield from urls(READ_CHUNK * 3)
         raise KeyError("source")
 
     sink, tagger = FakeSink(), FakeTagger(call_seconds=0.001)
     error = go(make(source(), tagger, sink))
     assert isinstance(error, KeyError)
     assert sink.tagged == tagger.answered
-    assert len(sink.tagged) >= engine.READ_CHUNK
+    assert len(sink.tagged) >= READ_CHUNK
 
 
 def test_a_source_that_raises_at_once():
@@ -656,7 +671,7 @@ def test_stopping_while_the_source_is_slow(monkeypatch):
     go_on = threading.Event()
 
     def source() -> Iterator[Image]:
-        yield from urls(engine.READ_CHUNK)
+        yield from urls(READ_CHUNK)
         go_on.wait(10)
 
     stop, sink = StopSignal(), FakeSink()
@@ -665,7 +680,7 @@ def test_stopping_while_the_source_is_slow(monkeypatch):
         assert stopped_after(0.1, run, stop) < 2
     finally:
         go_on.set()
-    assert len(sink.tagged) == engine.READ_CHUNK
+    assert len(sink.tagged) == READ_CHUNK
 
 
 def test_stopping_while_a_call_hangs(monkeypatch):
@@ -718,6 +733,41 @@ def test_progress_is_logged(caplog, monkeypatch):
     assert any("images/s" in record.getMessage() for record in caplog.records)
 
 
+def test_an_image_is_fitted_once_however_often_it_is_sent():
+    """Making it smaller again for every request would cost more than the request."""
+    busy = errors.ServiceUnavailableError("busy")
+    tagger = FakeTagger(lambda key, attempt: busy if attempt < 3 else None)
+    go(make([Image("a", content=b"a")], tagger, FakeSink()))
+    assert tagger.calls == {"a": 3}
+    assert tagger.fitted == {"a": 1}
+
+
+def test_an_image_whose_labels_are_known_is_not_fitted():
+    """Nor is one that the service fetches by its URL."""
+    tagger, sink = FakeTagger(), FakeSink()
+    same = [Image(key, content=b"the same") for key in "abc"]
+    go(make([*same, *urls(2)], tagger, sink))
+    assert len(sink.outcomes) == 5
+    assert sum(tagger.fitted.values()) == 1
+
+
+def test_an_image_that_does_not_fit_costs_no_call():
+    """It fails with its digest, without a request, a place in the quota or a retry."""
+
+    class Strict(FakeTagger):
+        async def fit(self, image: Image, payload: Payload) -> Payload:
+            raise errors.ImageTooLargeError("too large")
+
+    tagger, sink = Strict(), FakeSink()
+    run = make([Image("a", content=b"a")], tagger, sink)
+    go(run)
+    [failure] = sink.outcomes
+    assert (failure.error, failure.attempts, failure.is_final) == ("ImageTooLargeError", 0, True)
+    assert failure.content_sha256 == hashlib.sha256(b"a").hexdigest()
+    assert run.counts.calls == 0
+    assert tagger.calls == {}
+
+
 # Against the emulator
 
 
@@ -736,7 +786,9 @@ def emulated(emulator: Emulator, images: list[Image], **fields: Any) -> tuple[Ru
         emulator.url,
         timeout_seconds=5,
     )
-    tagger = AccountTagger(account, Caller(account), ContentReader(), max_connections=16)
+    caller = Caller(account)
+    fitter = Fitter(account.api, caller.limits)
+    tagger = AccountTagger(account, caller, ContentReader(), fitter, max_connections=16)
     sink = FakeSink()
     return make(images, tagger, sink, **{"max_in_flight": 16} | fields), sink
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
+from tc3_requests import TiiaClient
 
 from airflow_imagetag.service.signature import sign
 from airflow_imagetag.testing import Emulator
@@ -79,6 +80,20 @@ def emulator() -> Iterator[Emulator]:
 def client(emulator: Emulator, connect: Callable[[Emulator], Client]) -> Client:
     """Make a client of the emulator."""
     return connect(emulator)
+
+
+@pytest.fixture
+def connect_tiia() -> Iterator[Callable[[Emulator], TiiaClient]]:
+    """Make clients of TIIA, whose connections close after the test."""
+    with requests.Session() as session:
+        session.trust_env = False
+        yield lambda emulator: TiiaClient(emulator, session)
+
+
+@pytest.fixture
+def tiia(emulator: Emulator, connect_tiia: Callable[[Emulator], TiiaClient]) -> TiiaClient:
+    """Make a client of TIIA."""
+    return connect_tiia(emulator)
 
 
 @pytest.fixture(scope="session")

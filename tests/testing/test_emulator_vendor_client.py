@@ -6,7 +6,7 @@ import pytest
 import qcloud_image
 from qcloud_image.conf import Conf
 
-from airflow_imagetag.testing import Emulator
+from airflow_imagetag.testing import Emulator, Faults
 
 APP_ID = "1250000001"
 SECRET_ID = "AKIDemulator0000000000000000000000"
@@ -44,7 +44,7 @@ def test_a_buffer_and_a_url_get_the_same_tags(
     assert confidences == sorted(confidences, reverse=True)
     assert 0 <= confidences[-1] <= confidences[0] <= 100
     assert "Blue" in {tag["tag_name"] for tag in answers[0]["tags"]}
-    assert emulator.stats.billed == 2
+    assert emulator.stats.by_api == emulator.stats.billed_by_api == {"imagetag_detect": 2}
 
 
 # The vendor's client opens the file and leaves closing it to the garbage collector.
@@ -101,6 +101,20 @@ def test_a_bucket_that_the_account_does_not_have(monkeypatch, photograph):
 def test_a_picture_that_is_none(vendor):
     """Bytes that are no image are V1's -1102 too."""
     assert vendor.tag_detect(qcloud_image.CIBuffer(b"text"))["code"] == -1102
+
+
+def test_a_picture_that_cannot_be_downloaded(vendor):
+    """A picture of which no bytes arrive is V1's -1300."""
+    assert vendor.tag_detect(qcloud_image.CIUrl("http://127.0.0.1:1/a.jpg"))["code"] == -1300
+
+
+def test_refusals_by_status(vendor, emulator, photograph):
+    """The quota's status and an injected one reach the vendor's client."""
+    emulator.faults = Faults(requests_per_second=0.1, first_attempts={503: 1.0})
+    answers = [vendor.tag_detect(qcloud_image.CIBuffer(photograph)) for _ in range(2)]
+    assert [answer["httpcode"] for answer in answers] == [503, 429]
+    assert emulator.stats.by_status == {503: 1, 429: 1}
+    assert emulator.stats.billed == 0
 
 
 def test_v1_takes_either_name_of_the_account_and_no_form(client, photograph):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -74,11 +75,23 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextlib.contextmanager
+def running_redis(folder: Path) -> Iterator[RedisServer]:
+    """Run a Redis for a ``with`` block.
+
+    :param folder: its working folder.
+    """
+    server = RedisServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture(name="redis_server")
 def redis_server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
     """Run a Redis and make it the connection ``quota``."""
-    server = RedisServer(tmp_path)
-    server.start()
-    monkeypatch.setenv("AIRFLOW_CONN_QUOTA", server.connection_json)
-    yield server
-    server.stop()
+    with running_redis(tmp_path) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_QUOTA", server.connection_json)
+        yield server

@@ -1,0 +1,77 @@
+"""Reads a source ahead of those who label, in a thread, and gives them its entries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from itertools import islice
+
+from airflow_imagetag.models import Entry
+from airflow_imagetag.tagging.outcomes import Counts
+
+READ_CHUNK = 100
+"""Entries taken from the source at a time: a thread switch for each would cost more than it."""
+
+MAX_WAITING = 64
+"""With so many at hand, nothing more is read yet: they may hold the bytes of images."""
+
+
+class Feed:
+    """The entries of a source, for any number of takers.
+
+    Not a queue: it would wake its reader for every entry, and that reader its taker.
+
+    :param entries: read in a thread, a chunk at a time.
+    :param threads: where reading blocks.
+    :param counts: the run's counts.
+    :param max_waiting: entries at hand at which the next chunk is read.
+    """
+
+    def __init__(
+        self, entries: Iterator[Entry], threads: Executor, counts: Counts, *, max_waiting: int
+    ) -> None:
+        self._entries = entries
+        self._threads = threads
+        self._counts = counts
+        self._max_waiting = max_waiting
+        self._at_hand: deque[Entry] = deque()
+        self._has_ended = False
+        self._arrived = asyncio.Event()
+        self._wanted = asyncio.Event()
+
+    async def take(self) -> Entry | None:
+        """Return the next entry; None after the last."""
+        while not self._at_hand:
+            if self._has_ended:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        entry = self._at_hand.popleft()
+        if len(self._at_hand) <= self._max_waiting:
+            self._wanted.set()
+        return entry
+
+    async def read(self, stopping: asyncio.Event) -> None:
+        """Read until the source ends or ``stopping`` is set.
+
+        :raises Exception: what the source raised.
+        """
+        try:
+            while not stopping.is_set() and (chunk := await self._chunk()):
+                self._counts.seen += len(chunk)
+                self._at_hand += chunk
+                self._arrived.set()
+                self._wanted.clear()
+                if len(self._at_hand) > self._max_waiting:
+                    await self._wanted.wait()
+        finally:
+            self._has_ended = True
+            self._arrived.set()
+
+    async def _chunk(self) -> list[Entry]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, lambda: list(islice(self._entries, READ_CHUNK))
+        )

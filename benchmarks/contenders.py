@@ -1,0 +1,381 @@
+"""The ways to label images that are compared. Each run of one is a process of its own.
+
+``python contenders.py JOB`` imports what the contender needs, prints a line, waits for one of input
+and then labels the images; so imports are not measured, and several processes can start at once.
+The result is printed as JSON. Where there is no quota, an image is labelled before all that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import resource
+import struct
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Labelling = Callable[[], int]
+"""Labels all images of a job and returns how many got labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a contender has to do.
+
+    :param contender: its name.
+    :param connection: the Airflow connection to the service.
+    :param images: how many images, all different.
+    :param first: number of the first, so that several processes can have different ones.
+    :param image_bytes: size of each.
+    :param requests_per_second: the quota; 0 for none.
+    :param at_once: requests in flight, or threads.
+    :param store: URI of a folder for the labels; None returns them.
+    """
+
+    contender: str
+    connection: Mapping[str, Any]
+    images: int
+    image_bytes: int
+    first: int = 0
+    requests_per_second: float = 0
+    at_once: int = 64
+    store: str | None = None
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the images."""
+        return range(self.first, self.first + self.images)
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port of the service."""
+        return "{schema}://{host}:{port}".format_map(self.connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a contender did.
+
+    :param labelled: images that got labels.
+    :param seconds: time that it took.
+    :param cpu_seconds: CPU time of the process meanwhile.
+    :param peak_mb: the most memory that the process held.
+    :param above_start_mb: how much of it came after the imports.
+    """
+
+    labelled: int
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    above_start_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A way to label images.
+
+    :param prepare: imports and sets up everything, and returns what does the work.
+    :param api: the service's interface that it speaks.
+    """
+
+    prepare: Callable[[Job], Labelling]
+    api: str = "picture_classify"
+
+
+# -- images -----------------------------------------------------------------------------------
+
+
+def picture(number: int, size_bytes: int) -> bytes:
+    """Return a PNG of this size; no two numbers give the same bytes."""
+    start = _padded(size_bytes - 8)
+    return start + number.to_bytes(8, "big")
+
+
+@cache
+def _padded(size_bytes: int) -> bytes:
+    # What follows the last chunk of a PNG belongs to nobody.
+    lines = b"".join(b"\0" + bytes((row * 4, 90, 160)) * 64 for row in range(64))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)),
+            _chunk(b"IDAT", zlib.compress(lines)),
+            _chunk(b"IEND", b""),
+        )
+    )
+    return png + random.Random(0).randbytes(size_bytes - len(png))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# -- ours -------------------------------------------------------------------------------------
+
+
+def ours(job: Job) -> Labelling:
+    """Prepare one ``ImageTagOperator`` over a source that makes images as they are asked for."""
+    extra = {**job.connection["extra"], "api": CONTENDERS[job.contender].api}
+    extra["requests_per_second"] = job.requests_per_second
+    if not job.requests_per_second:
+        extra["max_in_flight"] = job.at_once
+    os.environ["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = json.dumps({**job.connection, "extra": extra})
+    # What every task has loaded before its first image.
+    import aiohttp  # noqa: F401
+    import pandas  # noqa: F401
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    from airflow_imagetag.models import Image
+    from airflow_imagetag.operators import run  # noqa: F401
+    from airflow_imagetag.operators.imagetag import ImageTagOperator
+    from airflow_imagetag.sources.base import ImageSource
+    from airflow_imagetag.stores import ParquetLabelStore, parquet_dataset  # noqa: F401
+
+    if "quota_conn_id" in extra:
+        # To find out which provider has the hook takes seconds.
+        BaseHook.get_connection(extra["quota_conn_id"]).get_hook()
+
+    class Pictures(ImageSource):
+        template_fields = ()
+
+        def entries(self, **_: Any) -> Iterator[Image]:
+            for number in job.numbers:
+                yield Image(str(number), content=picture(number, job.image_bytes))
+
+    class TaskInstance:
+        """Keeps what Airflow would."""
+
+        def __init__(self) -> None:
+            self.xcoms: dict[str, Any] = {}
+
+        def xcom_push(self, key: str, value: Any) -> None:
+            self.xcoms[key] = value
+
+    store = ParquetLabelStore(job.store) if job.store else None
+    operator = ImageTagOperator(task_id="label", images=Pictures(), store=store)
+
+    def label() -> int:
+        task_instance = TaskInstance()
+        operator.execute({"ti": task_instance})  # type: ignore[typeddict-item]
+        return int(task_instance.xcoms["summary"]["tagged"])
+
+    return label
+
+
+# -- what a user would write --------------------------------------------------------------------
+
+
+def bare(job: Job) -> Labelling:
+    """Prepare a loop of aiohttp that sends three byte strings: no digest, no retry, no key.
+
+    With a quota it starts a request at each tick of the clock, without any margin.
+    """
+    import aiohttp
+
+    head, tail, headers = _form(job)
+
+    async def main() -> int:
+        connector = aiohttp.TCPConnector(limit=job.at_once if not job.requests_per_second else 0)
+        async with aiohttp.ClientSession(job.url, connector=connector, headers=headers) as session:
+
+            async def send(number: int) -> bool:
+                body = b"".join((head, picture(number, job.image_bytes), tail))
+                async with session.post("/imagetag/picture_classify", data=body) as answer:
+                    return answer.ok and json.loads(await answer.read())["code"] == 0
+
+            if job.requests_per_second:
+                return await _at_each_tick(job, send)
+            numbers = iter(job.numbers)
+
+            async def work() -> int:
+                return sum([await send(number) for number in numbers])
+
+            return sum(await asyncio.gather(*(work() for _ in range(job.at_once))))
+
+    return lambda: asyncio.run(main())
+
+
+async def _at_each_tick(job: Job, send: Callable[[int], Any]) -> int:
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    sent = []
+    for tick, number in enumerate(job.numbers):
+        await asyncio.sleep(begin + tick / job.requests_per_second - loop.time())
+        sent.append(asyncio.create_task(send(number)))
+    return sum(await asyncio.gather(*sent))
+
+
+def threads(job: Job) -> Labelling:
+    """Prepare ``requests`` in a thread pool: a session for each thread, urllib3's retries."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    own = threading.local()
+    authorization = _authorization(job)
+    retries = Retry(
+        10, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None
+    )
+
+    def session() -> requests.Session:
+        if not hasattr(own, "session"):
+            own.session = requests.Session()
+            own.session.headers["Authorization"] = authorization
+            own.session.mount("http://", HTTPAdapter(max_retries=retries))
+        made: requests.Session = own.session
+        return made
+
+    def label(number: int) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            answer = session().post(
+                f"{job.url}/imagetag/picture_classify",
+                data={"app_id": job.connection["extra"]["app_id"]},
+                files={"image": picture(number, job.image_bytes)},
+                timeout=30,
+            )
+            return bool(answer.json()["code"] == 0)
+        return False
+
+    return lambda: _in_threads(job, label)
+
+
+def sdk(job: Job) -> Labelling:
+    """Prepare the vendor's SDK, ``tencentcloud-sdk-python-tiia``, in a thread pool.
+
+    With a quota it has the vendor's own retries, which call again even after a success, and then
+    raise the first error.
+    """
+    from tencentcloud.common.credential import Credential
+    from tencentcloud.common.exception import TencentCloudSDKException
+    from tencentcloud.common.profile.client_profile import ClientProfile
+    from tencentcloud.common.profile.http_profile import HttpProfile
+    from tencentcloud.common.retry import NoopRetryer, StandardRetryer
+    from tencentcloud.tiia.v20190529 import models, tiia_client
+
+    own = threading.local()
+    credential = Credential(job.connection["login"], job.connection["password"])
+    address = job.url.partition("://")[2]
+
+    def client() -> tiia_client.TiiaClient:
+        if not hasattr(own, "client"):
+            http = HttpProfile(protocol="http", endpoint=address, keepAlive=True)
+            retryer = StandardRetryer() if job.requests_per_second else NoopRetryer()
+            profile = ClientProfile(httpProfile=http, retryer=retryer)
+            own.client = tiia_client.TiiaClient(credential, "ap-guangzhou", profile)
+        return own.client
+
+    def label(number: int) -> bool:
+        request = models.DetectLabelProRequest()
+        request.ImageBase64 = base64.b64encode(picture(number, job.image_bytes)).decode()
+        with contextlib.suppress(TencentCloudSDKException):
+            return bool(client().DetectLabelPro(request).Labels)
+        return False
+
+    return lambda: _in_threads(job, label)
+
+
+def _in_threads(job: Job, label: Callable[[int], bool]) -> int:
+    with ThreadPoolExecutor(job.at_once) as pool:
+        return sum(pool.map(label, job.numbers))
+
+
+def _form(job: Job) -> tuple[bytes, bytes, dict[str, str]]:
+    """Return what stands before and behind an image, and the headers."""
+    app_id = job.connection["extra"]["app_id"]
+    disposition = "Content-Disposition: form-data; name="
+    head = (
+        f'--b\r\n{disposition}"app_id"\r\n\r\n{app_id}\r\n'
+        f'--b\r\n{disposition}"image"; filename="image"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    headers = {
+        "Authorization": _authorization(job),
+        "Content-Type": "multipart/form-data; boundary=b",
+    }
+    return head.encode(), b"\r\n--b--\r\n", headers
+
+
+def _authorization(job: Job) -> str:
+    from airflow_imagetag.service.signature import sign
+
+    now = int(time.time())
+    account = job.connection
+    return sign(
+        account["extra"]["app_id"],
+        account["login"],
+        account["password"],
+        now=now,
+        expires=now + 3600,
+        nonce=1,
+    )
+
+
+CONTENDERS = {
+    "ours": Contender(ours),
+    "ours, DetectLabelPro": Contender(ours, api="DetectLabelPro"),
+    "bare aiohttp": Contender(bare),
+    "requests, threads": Contender(threads),
+    "vendor's SDK, threads": Contender(sdk, api="DetectLabelPro"),
+}
+
+
+# -- a run ------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Do the job of the command line, print the result and return the exit code."""
+    job = Job(**json.loads(sys.argv[1]))
+    prepare = CONTENDERS[job.contender].prepare
+    if not job.requests_per_second:
+        # Loads what only the first image needs. Of a quota, it would take a slot.
+        prepare(dataclasses.replace(job, images=1, first=job.first + job.images))()
+    label = prepare(job)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(dataclasses.asdict(measured(label))))
+    return 0
+
+
+def measured(label: Labelling) -> Result:
+    """Do the work and return what it took."""
+    before, start_mb = resource.getrusage(resource.RUSAGE_SELF), _peak_mb()
+    started = time.monotonic()
+    labelled = label()
+    seconds = time.monotonic() - started
+    after, peak_mb = resource.getrusage(resource.RUSAGE_SELF), _peak_mb()
+    return Result(
+        labelled=labelled,
+        seconds=seconds,
+        cpu_seconds=_cpu_seconds(after) - _cpu_seconds(before),
+        peak_mb=peak_mb,
+        above_start_mb=peak_mb - start_mb,
+    )
+
+
+def _cpu_seconds(usage: resource.struct_rusage) -> float:
+    return usage.ru_utime + usage.ru_stime
+
+
+def _peak_mb() -> float:
+    """Return the most memory that this process held."""
+    # A process on Linux begins with its parent's value of ru_maxrss.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

