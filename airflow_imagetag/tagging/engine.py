@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from airflow_imagetag.errors import Decision, DuplicateKeyError
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.circuit import Patience
+from airflow_imagetag.tagging.crew import Crew
 from airflow_imagetag.tagging.feeding import MAX_WAITING, Feed
 from airflow_imagetag.tagging.gate import Gate
 from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
@@ -37,18 +37,6 @@ MAX_LOADERS = 32
 """Images read from a storage at the same time."""
 
 PROGRESS_SECONDS = 10.0
-
-FIRST_LATENCY_SECONDS = 1.0
-"""What a call is taken to last before one has ended."""
-
-LATENCY_WEIGHT = 0.1
-"""Of the newest call in the average."""
-
-HEADROOM = 1.5
-"""A call that takes longer than most must not leave a slot unused."""
-
-SPARE_WORKERS = 4
-"""For images that are being read or handed over."""
 
 CREW_SECONDS = 0.2
 """How often the size of the crew is looked at."""
@@ -87,29 +75,6 @@ class Settings:
     calls_per_image: int = 1
 
 
-class _Crew:
-    """Knows how many workers the quota keeps busy: by Little's law, rate times latency.
-
-    :param settings: rate and bound.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._latency_seconds = FIRST_LATENCY_SECONDS
-
-    def took(self, seconds: float) -> None:
-        """Take note of the latency of a call."""
-        self._latency_seconds += (seconds - self._latency_seconds) * LATENCY_WEIGHT
-
-    def size(self) -> int:
-        """Return how many workers there should be."""
-        rate = self._settings.requests_per_second
-        if rate is None:
-            return self._settings.max_in_flight
-        busy = rate * self._latency_seconds * HEADROOM
-        return min(math.ceil(busy) + SPARE_WORKERS, self._settings.max_in_flight)
-
-
 class Run:
     """One pass over a source.
 
@@ -138,7 +103,11 @@ class Run:
         ledger: Ledger | None = None,
     ) -> None:
         self._ledger = ledger
-        self._crew = _Crew(settings)
+        self._crew = Crew(
+            self._work,
+            requests_per_second=settings.requests_per_second,
+            max_in_flight=settings.max_in_flight,
+        )
         self.counts = Counts() if counts is None else counts
         self._entries = entries
         self._tagger = tagger
@@ -195,8 +164,8 @@ class Run:
             self._stopping,
             self._loaders,
             self.counts,
+            self._crew,
             None if self._paid is None else Lookups(self._paid, self._threads),
-            self._crew.took,
             settings.calls_per_image,
         )
         reporter = asyncio.create_task(self._report())
@@ -218,23 +187,22 @@ class Run:
     async def _label_all(self) -> None:
         reader = asyncio.create_task(self._read())
         asked = asyncio.create_task(self._stopping.wait())
-        workers: list[asyncio.Task[None]] = []
-        while not self._stopping.is_set():
-            missing = self._crew.size() - len(workers)
-            workers += [asyncio.create_task(self._work()) for _ in range(missing)]
-            done, _ = await asyncio.wait(
-                (asked, *workers), timeout=CREW_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        everyone = asyncio.create_task(self._all_ended(reader))
+        while not asked.done() and not everyone.done():
+            if not self._feed.is_exhausted:
+                self._crew.fill()
+            await asyncio.wait(
+                (asked, everyone), timeout=CREW_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
-            if done:
-                # One who ends has met the end of the source, as all will.
-                break
-        everyone = asyncio.gather(reader, *workers)
-        await asyncio.wait((everyone, asked), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
-        if not everyone.done():
-            await asyncio.wait((reader, *workers), timeout=DRAIN_SECONDS)
-            everyone.cancel()
-        await asyncio.gather(everyone, return_exceptions=True)
+        await asyncio.wait((everyone,), timeout=DRAIN_SECONDS)
+        for task in (reader, *self._crew.workers):
+            task.cancel()
+        await everyone
+
+    async def _all_ended(self, reader: asyncio.Task[None]) -> None:
+        while running := {task for task in (reader, *self._crew.workers) if not task.done()}:
+            await asyncio.wait(running)
 
     async def _read(self) -> None:
         try:
@@ -243,19 +211,22 @@ class Run:
             self._end_with(error)
 
     async def _work(self) -> None:
-        while (entry := await self._feed.take()) is not None:
-            try:
-                outcome = await self._outcome_of(entry)
-            except StoppingError:
-                self.counts.skipped += 1
-            except asyncio.CancelledError:
-                self.counts.skipped += 1
-                raise
-            except Exception as error:  # noqa: BLE001 (a fault of ours must end the run, not hang it)
-                self._end_with(error)
-            else:
-                if outcome is not None:
-                    await self._writer.add(outcome)
+        while not self._crew.is_too_large and (entry := await self._feed.take()) is not None:
+            await self._finish(entry)
+
+    async def _finish(self, entry: Entry) -> None:
+        try:
+            outcome = await self._outcome_of(entry)
+        except StoppingError:
+            self.counts.skipped += 1
+        except asyncio.CancelledError:
+            self.counts.skipped += 1
+            raise
+        except Exception as error:  # noqa: BLE001 (a fault of ours must end the run, not hang it)
+            self._end_with(error)
+        else:
+            if outcome is not None:
+                await self._writer.add(outcome)
 
     async def _outcome_of(self, entry: Entry) -> Outcome | None:
         if self._stopping.is_set():

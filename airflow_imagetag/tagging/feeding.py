@@ -41,6 +41,11 @@ class Feed:
         self._arrived = asyncio.Event()
         self._wanted = asyncio.Event()
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing more is to be taken."""
+        return self._has_ended and not self._at_hand
+
     async def take(self) -> Entry | None:
         """Return the next entry; None after the last."""
         while not self._at_hand:

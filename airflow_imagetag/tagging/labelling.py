@@ -12,6 +12,7 @@ from airflow_imagetag.errors import ImageError, ImageTagError, OutageError, Thro
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import retrying
+from airflow_imagetag.tagging.crew import Crew
 from airflow_imagetag.tagging.gate import Gate
 from airflow_imagetag.tagging.lookups import Lookups
 from airflow_imagetag.tagging.outcomes import Counts, Tagger
@@ -46,9 +47,12 @@ class Labelling:
     :param stopping: set when nothing more may be sent.
     :param threads: where reading blocks.
     :param counts: the run's counts.
+    :param crew: is told how long each successful call took, and who rests.
     :param lookups: finds what was paid for equal bytes in an earlier run.
-    :param took: is told how many seconds each successful call took.
-    :param calls_per_image: calls that the vendor bills for one request.
+        calls_per_image: int = 1,
+    ) -> None:
+        self._calls_per_image = calls_per_image
+        self._crew = crew
     """
 
     def __init__(
@@ -59,12 +63,12 @@ class Labelling:
         stopping: asyncio.Event,
         threads: Executor,
         counts: Counts,
+        crew: Crew,
         lookups: Lookups | None = None,
-        took: Callable[[float], None] | None = None,
         calls_per_image: int = 1,
     ) -> None:
         self._calls_per_image = calls_per_image
-        self._took = took
+        self._crew = crew
         self._tagger = tagger
         self._gate = gate
         self._policy = policy
@@ -160,8 +164,7 @@ class Labelling:
             self._gate.withdrawn()
             raise
         self._gate.succeeded()
-        if self._took is not None:
-            self._took(time.monotonic() - started)
+        self._crew.took(time.monotonic() - started)
         return result
 
     async def _retrying(self, attempt: Callable[[], Awaitable[retrying.T]]) -> retrying.T:
@@ -169,8 +172,9 @@ class Labelling:
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+            with self._crew.resting():
+                async with asyncio.timeout(seconds):
+                    await self._stopping.wait()
         except TimeoutError:
             return
         raise StoppingError

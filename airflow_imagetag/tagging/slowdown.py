@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 CUT = 0.75
-"""What is left of the rate after a throttled answer."""
+"""What is left of the rate, at least, after the throttled answers of one moment."""
+
+CUT_PER_SHARE = 2.0
+"""The rate is cut by so many times the share of requests that were refused: a single refusal among
+hundreds is the jitter of a network, many are a smaller quota."""
 
 CALM_SECONDS = 1.0
-"""Answers to requests that were on their way already say nothing new."""
+"""The throttled answers of so long a time are one cut: many are to requests that were on their way
+already when it began."""
 
 RECOVERY_PER_SECOND = 0.1
 """Share of the full rate that comes back each second."""
+
+RECOVERY_SECONDS = (1 - CUT) / RECOVERY_PER_SECOND
+"""A small cut comes back in so long a time, as slowly as a whole one, or it would cut nothing."""
 
 FLOOR = 0.02
 
@@ -29,7 +37,8 @@ class SlowDown:
     def __init__(self, requests_per_second: float | None) -> None:
         self._full = requests_per_second
         self._is_free = requests_per_second is None
-        self._share = 1.0
+        self._share = self._share_before = 1.0
+        self._refused = 0
         self._cut_at = float("-inf")
         self._granted = 0
         self._counted_from: float | None = None
@@ -59,18 +68,31 @@ class SlowDown:
 
     def cut(self, now: float) -> None:
         """Take note of a throttled answer."""
-        if now - self._cut_at < CALM_SECONDS:
-            return
+        if now - self._cut_at >= CALM_SECONDS:
+            self._begin_cut(now)
+        self._refused += 1
+        left = CUT
+        if self._full is not None and not self._is_free:
+            # Of the requests of a second.
+            refused = self._refused / (self._full * self._share_before)
+            left = max(CUT, 1 - CUT_PER_SHARE * refused)
+        self._share = max(self._share_before * left, FLOOR)
+
+    def _begin_cut(self, now: float) -> None:
         if self._full is None:
             since = now if self._counted_from is None else self._counted_from
             elapsed = max(now - since, SHORTEST_SECONDS)
             self._full = max(self._seen, self._granted / elapsed)
-            self._share = 1.0
-            self._cut_at = now
-        self._share = max(min(self._share_at(now), 1.0) * CUT, FLOOR)
+            self._share_before = 1.0
+        else:
+            self._share_before = min(self._share_at(now), 1.0)
+        self._refused = 0
         self._cut_at = now
 
     def _share_at(self, now: float) -> float:
         if self._cut_at == float("-inf"):
             return 1.0
-        return self._share + RECOVERY_PER_SECOND * (now - self._cut_at)
+        recovery = RECOVERY_PER_SECOND
+        if not self._is_free:
+            recovery = min(recovery, (1 - self._share) / RECOVERY_SECONDS)
+        return self._share + recovery * (now - self._cut_at)

@@ -24,8 +24,9 @@ from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.service.caller import Caller
 from airflow_imagetag.sources.content import ContentReader
-from airflow_imagetag.tagging import engine
+from airflow_imagetag.tagging import crew, engine
 from airflow_imagetag.tagging.circuit import Patience
+from airflow_imagetag.tagging.crew import Crew
 from airflow_imagetag.tagging.engine import Run, Settings
 from airflow_imagetag.tagging.feeding import READ_CHUNK
 from airflow_imagetag.tagging.outcomes import Outcome
@@ -140,6 +141,10 @@ def urls(count: int) -> Iterator[Image]:
     return (Image(str(number), f"https://h/{number}.jpg") for number in range(count))
 
 
+async def no_work() -> None:
+    """End at once."""
+
+
 def settings(**fields: Any) -> Settings:
     """Return settings without a quota and with quick retries."""
     usual = {"requests_per_second": None, "retry": QUICK, "patience": SHORT, "max_in_flight": 8}
@@ -220,11 +225,11 @@ def test_one_at_a_time():
 )
 def test_the_crew_is_what_the_quota_keeps_busy(rate, latency_seconds, bound, size):
     """Rate times latency, with room for slow calls, and never more than the bound."""
-    crew = engine._Crew(settings(requests_per_second=rate, max_in_flight=bound))
+    team = Crew(no_work, requests_per_second=rate, max_in_flight=bound)
     for _ in range(200):
-        crew.took(latency_seconds)
-    assert abs(crew.size() - size) <= 1
-    assert crew.size() <= bound
+        team.took(latency_seconds)
+    assert abs(team.size() - size) <= 1
+    assert team.size() <= bound
 
 
 def test_the_crew_grows_with_the_latency(monkeypatch):
@@ -237,7 +242,7 @@ def test_the_crew_grows_with_the_latency(monkeypatch):
             self._call_seconds = 0.01 if self.calls.total() < slow_from else 1.2
             return await super().call(image, payload)
 
-    monkeypatch.setattr(engine, "FIRST_LATENCY_SECONDS", 0.01)
+    monkeypatch.setattr(crew, "FIRST_LATENCY_SECONDS", 0.01)
     tagger, sink = Tagger(), FakeSink()
     run = make(urls(250), tagger, sink, requests_per_second=50, max_in_flight=100)
     assert go(run) is None
@@ -254,6 +259,44 @@ def test_a_crew_that_would_grow_keeps_its_bound(bound, monkeypatch):
     run = make(urls(60), tagger, FakeSink(), requests_per_second=500, max_in_flight=bound)
     assert go(run) is None
     assert tagger.most_calling == bound
+
+
+def test_what_rests_leaves_its_place_to_others():
+    """Failures cost their own attempts, and not the time that their images rest in between."""
+    tagger = FakeTagger(
+        lambda key, attempt: errors.ServiceUnavailableError("x") if attempt == 1 else None,
+        call_seconds=0.01,
+    )
+    rest = Policy(first_wait_seconds=2.0, max_wait_seconds=2.0)
+    run = make(urls(40), tagger, FakeSink(), retry=rest, max_in_flight=20, patience=Patience(1000))
+    began = time.monotonic()
+    assert go(run) is None
+    # Two rounds of twenty, each with a rest of up to two seconds, would take nearly four.
+    assert time.monotonic() - began < 3
+    assert tagger.calls.total() == 80
+
+
+def test_what_rests_is_bounded():
+    """When everything fails, no more images wait in memory than may be in flight."""
+    tagger = FakeTagger(lambda key, attempt: errors.ServiceUnavailableError("x"))
+    rest = Policy(first_wait_seconds=60.0, max_wait_seconds=60.0)
+    stop = StopSignal()
+    many = Patience(1000)
+    run = make(urls(1000), tagger, FakeSink(), stop, retry=rest, max_in_flight=5, patience=many)
+    assert stopped_after(0.3, run, stop) < 2
+    assert len(tagger.calls) <= 10
+
+
+def test_images_with_equal_bytes_rest_together():
+    """Those that wait for what comes of the first do not keep it from its next attempt."""
+    tagger = FakeTagger(
+        lambda key, attempt: errors.ServiceUnavailableError("x") if attempt < 3 else None
+    )
+    images = [Image(str(number), content=b"same") for number in range(50)]
+    run = make(images, tagger, FakeSink(), max_in_flight=4)
+    assert go(run) is None
+    assert run.counts.tagged == 50
+    assert tagger.calls.total() == 3
 
 
 def test_a_slow_sink_holds_the_run_back():

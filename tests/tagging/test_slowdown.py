@@ -12,6 +12,7 @@ from airflow_imagetag.tagging.slowdown import (
     FLOOR,
     FREE_AGAIN,
     RECOVERY_PER_SECOND,
+    RECOVERY_SECONDS,
     SlowDown,
 )
 
@@ -32,29 +33,48 @@ def test_no_limit_until_somebody_complains():
         assert slow_down.rate(second) is None
 
 
-def test_a_complaint_takes_a_quarter():
-    """One throttled answer slows down mildly, and at once."""
-    slow_down = SlowDown(20)
-    slow_down.cut(50)
-    assert slow_down.rate(50) == pytest.approx(20 * CUT)
+@pytest.mark.parametrize(
+    ("quota", "refused", "left"),
+    [(200, 1, 0.99), (200, 4, 0.96), (20, 1, 0.9), (200, 50, CUT), (20, 20, CUT), (0.5, 1, CUT)],
+)
+def test_a_cut_is_as_deep_as_the_refusals_are_many(quota, refused, left):
+    """One refusal among hundreds hardly counts; many slow down by a quarter, and at once."""
+    slow_down = SlowDown(quota)
+    for number in range(refused):
+        slow_down.cut(50 + number / 1000)
+    assert slow_down.rate(50) == pytest.approx(quota * left)
 
 
-def test_it_recovers_in_a_straight_line_up_to_the_quota():
-    """A share of the full rate comes back each second, and never more than there was."""
+@pytest.mark.parametrize(("refused", "left"), [(1, 0.9), (3, CUT)])
+def test_it_recovers_in_a_straight_line_up_to_the_quota(refused, left):
+    """What was cut comes back in the same time, much or little, and never more than there was."""
     slow_down = SlowDown(20)
-    slow_down.cut(0)
+    for _ in range(refused):
+        slow_down.cut(0)
     for tenth in range(100):
-        share = min(CUT + RECOVERY_PER_SECOND * tenth / 10, 1)
+        share = min(left + (1 - left) / RECOVERY_SECONDS * tenth / 10, 1)
         assert slow_down.rate(tenth / 10) == pytest.approx(20 * share)
 
 
-def test_complaints_of_one_moment_are_one():
+def test_a_deep_cut_takes_longer_to_recover():
+    """A tenth of the quota comes back each second, after however many cuts."""
+    slow_down = SlowDown(20)
+    for second in range(10):
+        for _ in range(20):
+            slow_down.cut(second)
+    low = slow_down.rate(9)
+    assert low < 10
+    assert slow_down.rate(11) == pytest.approx(low + 2 * 20 * RECOVERY_PER_SECOND)
+
+
+def test_complaints_of_one_moment_are_one_cut():
     """Answers to what was on its way when the rate was cut do not cut it again."""
     slow_down = SlowDown(100)
     for number in range(50):
         slow_down.cut(number * CALM_SECONDS / 50)
     assert slow_down.rate(0) == pytest.approx(75)
-    slow_down.cut(CALM_SECONDS)
+    for _ in range(50):
+        slow_down.cut(CALM_SECONDS)
     assert slow_down.rate(CALM_SECONDS) == pytest.approx((75 + 10) * CUT)
 
 
