@@ -587,7 +587,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     from airflow_imagetag.tagging import circuit, engine, pace, retrying, reuse, sinks
     from airflow_imagetag.transport import download
     from airflow_imagetag.triggers import imagetag as triggers
-    from airflow_imagetag.waiting import announcing, events
+    from airflow_imagetag.waiting import announcing, events, threads
 
     policy = retrying.Policy()
     patience = circuit.Patience()
@@ -623,7 +623,8 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"for up to {sql_tables.RETRY_SECONDS / 60:.0f} minutes",
         ],
         "waiting.md": [
-            f"up to {triggers.THREADS} looks at a time",
+            f"up to {threads.THREADS} looks at a time",
+            f"not ended after {threads.LOOK_SECONDS / 60:.0f} minutes is given up",
             f"over {events.MAX_EVENT_IMAGES} images are new",
             f"in pages of {sql_reader.PAGE_ROWS:,} ({sql_reader.UNINDEXED_PAGE_ROWS:,} where keys",
             f"asked for {difference.LOOKUP_ENTRIES} keys at a time",

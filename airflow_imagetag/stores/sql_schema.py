@@ -165,6 +165,24 @@ def misfits(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
         yield f"the primary key is ({', '.join(key)}), not ({', '.join(wanted)})"
 
 
+def equal_texts(one: Any, other: Any, dialect: str) -> Any:
+    """Return the condition that two texts are equal, letter by letter.
+
+    MySQL takes texts for equal that differ in case, accents or blanks at the end, as their
+    collation says. The first comparison is the one that an index serves.
+
+    :param dialect: the database, as SQLAlchemy names it.
+    """
+    if dialect not in ("mysql", "mariadb"):
+        return one == other
+    # In one character set, since tables may differ in theirs.
+    first, second = (
+        sa.cast(sa.cast(text, mysql.CHAR(charset="utf8mb4")), sa.LargeBinary)
+        for text in (one, other)
+    )
+    return (one == other) & (first == second)
+
+
 def _kind(column_type: Any) -> str | None:
     for kind, name in (
         (sa.String, "text"),

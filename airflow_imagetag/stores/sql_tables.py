@@ -22,6 +22,7 @@ from airflow_imagetag.pending import Condition, Retag, Rule, Status, Stored
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
 from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of, without_originals
 from airflow_imagetag.stores.sql_schema import (
+    equal_texts,
     gather_statistics,
     has_originals,
     misfits,
@@ -216,9 +217,10 @@ class OpenSqlStore(OpenStore):
                         sa.func.trim(sa.func.coalesce(uri, "")) == ""
                     )
                 settled |= failed
-            same = (images.c.image_key == key) & (images.c.api == api)
+            dialect = self._engine.dialect.name
+            same = equal_texts(images.c.image_key, key, dialect) & (images.c.api == api)
             if rule.retag is Retag.CHANGED:
-                same &= images.c.version == version
+                same &= equal_texts(images.c.version, version, dialect)
             return ~sa.exists().where(same & settled)
 
         return condition

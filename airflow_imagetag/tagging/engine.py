@@ -247,7 +247,8 @@ class Run:
         error = given_up.error
         name = type(error).__name__
         self._logged[name] += 1
-        if self._logged[name] <= LOGGED_FAILURES:
+        # What ends the run is no image's fault, and the task raises it.
+        if self._logged[name] <= LOGGED_FAILURES and error.decision is not Decision.STOP:
             last = " More are only counted." if self._logged[name] == LOGGED_FAILURES else ""
             log.warning("Image %r failed: %s: %s%s", redact(entry.key), name, error.message, last)
         return Failure(

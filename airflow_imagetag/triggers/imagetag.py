@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
@@ -43,6 +41,7 @@ from airflow_imagetag.waiting.packing import (
     unpack_source,
     unpack_store,
 )
+from airflow_imagetag.waiting.threads import LOOK_SECONDS, Looking
 
 if TYPE_CHECKING:
     import jinja2
@@ -50,16 +49,10 @@ if TYPE_CHECKING:
 
     from airflow_imagetag.waiting.lookout import Question
 
-T = TypeVar("T")
-
 NOTHING = Sighting((), is_all=True)
 
 LAST_LOOK_SECONDS = 30.0
 """How long the look at the deadline may take."""
-
-THREADS = 8
-"""Looks at a time, of all triggers of a triggerer: they wait for databases and storages, but each
-also takes turns with the event loop."""
 
 MAX_PAUSE_SECONDS = 600.0
 """Between two looks of a watcher that meets a fault which waiting does not mend."""
@@ -175,7 +168,7 @@ class NewImagesTrigger(BaseEventTrigger):
     async def _wait(self) -> events.Event:
         """Return what a waiting task is to be told."""
         try:
-            lookout = Lookout(self._question())
+            looking = Looking(self._question())
             min_images = parse_count("min_images", self.min_images)
             deadline = parse_moment("deadline", self.deadline)
         # Whatever it is, the task raises it: no path may end without an event.
@@ -187,7 +180,7 @@ class NewImagesTrigger(BaseEventTrigger):
             while True:
                 looks += 1
                 try:
-                    sighting = await self._look(lookout, enough, deadline)
+                    sighting = await self._look(looking, enough, deadline)
                 except Exception as error:
                     if not self.silent_fail:
                         return events.failed(error)
@@ -204,19 +197,18 @@ class NewImagesTrigger(BaseEventTrigger):
                 )
                 await self._pause(looks, now, deadline)
         finally:
-            _close(lookout)
+            looking.close()
 
-    async def _look(self, lookout: Lookout, enough: int, deadline: datetime | None) -> Sighting:
+    async def _look(self, looking: Looking, enough: int, deadline: datetime | None) -> Sighting:
         now = datetime.now(UTC)
-        look = _in_thread(partial(lookout.look, now, enough=enough))
-        seconds = None
+        seconds = LOOK_SECONDS
         if deadline is not None:
             # A database that hangs must not outlast the deadline.
-            seconds = max((deadline - now).total_seconds(), 0.0) + LAST_LOOK_SECONDS
+            left = max((deadline - now).total_seconds(), 0.0)
+            seconds = min(seconds, left + LAST_LOOK_SECONDS)
+        look = partial(Lookout.look, now=now, enough=enough)
         try:
-            return await asyncio.wait_for(look, seconds)
-        except TimeoutError:
-            self.log.warning("Looking for new images has not ended by the deadline")
+            return await looking.ask(look, seconds=seconds)
         except StorageError as error:
             self.log.warning(
                 "Cannot look for new images in %s now, trying again later: %s", self._about(), error
@@ -239,7 +231,7 @@ class NewImagesTrigger(BaseEventTrigger):
                 await asyncio.sleep(seconds)
 
     async def _watch_until_fault(self, memory: WatchMemory) -> events.Event:
-        lookout = Lookout(self._watch_question())
+        looking = Looking(self._watch_question())
         looks = 0
         try:
             remembered = await memory.load()
@@ -247,8 +239,9 @@ class NewImagesTrigger(BaseEventTrigger):
                 looks += 1
                 now = datetime.now(UTC)
                 try:
-                    announcement = await _in_thread(
-                        partial(self._announce, lookout, remembered, now)
+                    announcement = await looking.ask(
+                        partial(self._announce, memory=remembered, now=now),
+                        seconds=LOOK_SECONDS,
                     )
                 except StorageError as error:
                     self.log.warning(
@@ -265,7 +258,7 @@ class NewImagesTrigger(BaseEventTrigger):
                     return self._announced(announcement.images)
                 await self._pause(looks, now, None)
         finally:
-            _close(lookout)
+            looking.close()
 
     def _announce(self, lookout: Lookout, memory: Memory, now: datetime) -> Announcement:
         choose = partial(
@@ -358,31 +351,3 @@ def _packed_images(images: Any) -> Packed:
 
 def _seconds(name: str, value: float | timedelta) -> float:
     return value.total_seconds() if isinstance(value, timedelta) else parse_seconds(name, value)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="new-images")
-
-
-@cache
-def _leave_to_collector_what_is_new() -> None:
-    """Have Python's garbage collector pass over what is there now, all loaded modules above all.
-
-    Looks make garbage, and at each full collection the event loop stands still; over all of Airflow
-    that takes a quarter of a second.
-    """
-    gc.freeze()
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    try:
-        return await asyncio.get_running_loop().run_in_executor(_threads(), work)
-    finally:
-        # By the first look all is loaded that the others use.
-        _leave_to_collector_what_is_new()
-
-
-def _close(lookout: Lookout) -> None:
-    # Not on the event loop, which it would block while it removes files.
-    asyncio.get_running_loop().run_in_executor(None, lookout.close)

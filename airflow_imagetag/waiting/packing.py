@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Set
 from importlib import import_module
 from typing import Any
 
+from airflow_imagetag.descriptions import is_template
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Image
 from airflow_imagetag.sources.base import ImageSource
@@ -25,6 +26,9 @@ def pack(item: ImageSource | LabelStore) -> Packed:
     """
     packed: Packed = {"type": f"{type(item).__module__}.{type(item).__qualname__}"}
     if isinstance(item, ValueImages):
+        if isinstance(item.value, str) and is_template(item.value):
+            # It may become the text of a list, which is read when it is known.
+            return packed | {"value": item.value}
         images = [entry for entry in item.entries() if isinstance(entry, Image)]
         if isinstance(item.value, Set):
             # Its order differs between processes, and each would make a new DAG version.

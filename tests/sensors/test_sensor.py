@@ -169,6 +169,46 @@ def test_templates_of_a_sensor_that_starts_in_the_triggerer():
     assert set(NewImagesSensor.template_fields) <= set(kwargs)
 
 
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 renders no template in the triggerer")
+@pytest.mark.parametrize(
+    ("urls", "found"),
+    [
+        ("https://x/a", ["https://x/a"]),
+        ('["https://x/a", "https://x/b"]', ["https://x/a", "https://x/b"]),
+        ('[{"image_key": "a", "image_uri": "https://x/a"}]', ["a"]),
+    ],
+)
+def test_a_template_that_becomes_a_list_in_the_triggerer(
+    urls: str, found: list[str], tmp_path: Path, clock: Clock
+):
+    """It is read when it is rendered, as on a worker."""
+    task = sensor(
+        images="{{ urls }}",
+        store=ParquetLabelStore(str(tmp_path)),
+        deferrable=True,
+        start_from_trigger=True,
+    )
+    assert task.start_trigger_args is not None
+    trigger = NewImagesTrigger(**json.loads(json.dumps(task.start_trigger_args.trigger_kwargs)))
+    # As Airflow sets them for such a task.
+    trigger.template_fields = ("images", "store")
+    trigger.render_template_fields({"urls": urls})
+    [event] = run_to_end(trigger)
+    assert keys(event["images"]) == found
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 renders no template in the triggerer")
+def test_a_template_that_becomes_no_list(tmp_path: Path, clock: Clock):
+    """The message is the one that a worker gives."""
+    store = ParquetLabelStore(str(tmp_path))
+    trigger = NewImagesTrigger(images="{{ urls }}", store=store)
+    trigger.template_fields = ("images", "store")
+    trigger.render_template_fields({"urls": ["https://x/a"]})
+    [event] = run_to_end(trigger)
+    assert (event["status"], event["error"]) == ("error", "ConfigurationError")
+    assert "tojson" in event["message"]
+
+
 def test_the_output_of_a_task_is_not_known_in_the_triggerer():
     """The DAG's author learns it when the DAG is parsed."""
     upstream = sensor(task_id="upstream")

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import API, Database, postgres_server, tagged
+from sqlalchemy.dialects import mysql
 
 from airflow_imagetag import databases as doors
 from airflow_imagetag.errors import ConfigurationError, StorageError, StoreError
 from airflow_imagetag.pending import Rule, Status
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore
+from airflow_imagetag.stores.sql_schema import equal_texts
 
 STORE = SqlLabelStore("warehouse", "product_labels")
 
@@ -193,6 +195,28 @@ def test_a_database_that_goes_away_between_two_questions(postgres: Database):
                 opened.known(["a"], API)
             assert time.monotonic() - began < 5
         assert set(opened.known(["a"], API)) == {"a"}
+
+
+@pytest.mark.parametrize("server", ["mysql", "mariadb"])
+def test_mysql_compares_keys_byte_by_byte(server: str):
+    """Its collations take texts for equal that a store keeps apart; an index finds candidates."""
+    condition = equal_texts(sa.column("held"), sa.column("asked"), server)
+    text = "CAST(CAST({} AS CHAR CHARACTER SET utf8mb4) AS BINARY)"
+    assert str(condition.compile(dialect=mysql.dialect())) == (
+        f"held = asked AND {text.format('held')} = {text.format('asked')}"
+    )
+
+
+def test_keys_that_differ_in_case(database: Database):
+    """Each is an image of its own, and so are those that differ in a blank at the end."""
+    database.run("CREATE TABLE products (id varchar(9) PRIMARY KEY, image_url text)")
+    for key in ("a", "A", "a ", "\u00e4"):
+        database.run("INSERT INTO products VALUES (:id, 'https://x')", {"id": key})
+    write("a")
+    with STORE.open(to_write=False) as opened:
+        source = SqlImages("warehouse", table="products")
+        found = [image.key for image in source.images(pending=opened.pending(Rule(), API))]
+    assert sorted(found) == ["A", "a ", "\u00e4"]
 
 
 def test_a_locked_file(sqlite: Database, monkeypatch: pytest.MonkeyPatch):

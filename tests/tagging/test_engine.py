@@ -768,6 +768,17 @@ def test_failures_are_logged_but_not_all(caplog):
     assert "5ecre7" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "error", [errors.QuotaUnavailableError("x"), errors.AuthenticationError("x")]
+)
+def test_what_ends_the_run_is_no_failure_of_an_image(error, caplog):
+    """It is raised; no line blames the image that met it first."""
+    tagger = FakeTagger(lambda key, attempt: error)
+    with caplog.at_level(logging.DEBUG, engine.log.name):
+        assert go(make(urls(50), tagger, FakeSink())) is error
+    assert "failed:" not in caplog.text
+
+
 def test_progress_is_logged(caplog, monkeypatch):
     """A line from time to time."""
     monkeypatch.setattr(engine, "PROGRESS_SECONDS", 0.05)
