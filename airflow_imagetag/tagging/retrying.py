@@ -36,13 +36,16 @@ MAX_RETRY_AFTER_SECONDS = 300.0
 class Policy:
     """Jittered exponential back-off.
 
+    It begins small, for the fault of a moment: while a whole service is down, the circuit breaker
+    holds the calls back, and no image uses up its attempts.
+
     :param max_attempts: requests for one image, the first included.
     :param first_wait_seconds: bound of the first wait; each further bound is twice the last.
     :param max_wait_seconds: bound of every wait, except one that the service asks for.
     """
 
     max_attempts: int = 6
-    first_wait_seconds: float = 0.5
+    first_wait_seconds: float = 0.2
     max_wait_seconds: float = 30.0
 
 
