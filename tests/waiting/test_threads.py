@@ -103,6 +103,8 @@ def looking(source: Any, store: Any = None) -> Looking:
         retag="changed",
         modified_after="2026-07-01",
         settle_seconds=0,
+        min_images=1,
+        max_images=10,
     )
     return Looking(question)
 
