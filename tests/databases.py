@@ -196,6 +196,19 @@ def database_fixture(request: pytest.FixtureRequest) -> Database:
     return found
 
 
+@pytest.fixture(name="products")
+def products_fixture(sqlite: Database) -> Database:
+    """Give an SQLite file with an empty table of images."""
+    sqlite.run("CREATE TABLE products (id text PRIMARY KEY, image_url text, version text)")
+    return sqlite
+
+
+def add(products: Database, *keys: str, version: str = "v1") -> None:
+    """Add images to the table, or replace them."""
+    rows = [{"id": key, "version": version} for key in keys]
+    products.run("INSERT OR REPLACE INTO products VALUES (:id, 'https://x', :version)", *rows)
+
+
 # -- S3 ---------------------------------------------------------------------------------------
 
 

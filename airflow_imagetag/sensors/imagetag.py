@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -123,12 +123,11 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         """Look once."""
         del context
         from airflow_imagetag.waiting.decisions import Verdict, decide
-        from airflow_imagetag.waiting.lookout import Lookout, parse_count
+        from airflow_imagetag.waiting.lookout import Lookout
 
         now = datetime.now(UTC)
-        min_images = parse_count("min_images", self.min_images)
-        max_images = parse_count("max_images", self.max_images)
         lookout = self._lookout or Lookout(self._question())
+        min_images, max_images = lookout.question.min_images, lookout.question.max_images
         try:
             sighting = lookout.look(now, enough=max(min_images, max_images + 1))
         except StorageError as error:
@@ -158,14 +157,8 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         if told.status == events.TIMED_OUT:
             raise self._timed_out(told.count)
         if told.status == events.FAILED:
-            error = error_named(told.error)(told.message)
-            if self.never_fail:
-                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
-            raise error
-        from airflow_imagetag.waiting.lookout import parse_count
-
-        max_images = parse_count("max_images", self.max_images)
-        if told.is_complete and told.count <= max_images:
+            self._fail(error_named(told.error)(told.message))
+        if told.is_complete and told.count <= self._question().max_images:
             self.log.info("%d new images", told.count)
             return list(told.images)
         # There are more than an event holds. Others may have labelled them since, so look again.
@@ -191,18 +184,19 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             if self.silent_fail:
                 self.log.exception("Sensor poke failed")
                 return PokeReturnValue(False)
-            if self.never_fail:
-                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
-            raise
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Raise the error, or the skip that never_fail makes of it."""
+        if self.never_fail:
+            raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+        raise error
 
     def _question(self) -> Question:
         from airflow_imagetag.hooks.settings import allowed_local_folders
         from airflow_imagetag.sources.object_storage import ObjectStorageImages
-        from airflow_imagetag.waiting.lookout import parse_count, parse_question
+        from airflow_imagetag.waiting.lookout import parse_question
 
-        # Here and not only at a look, whose faults silent_fail takes for ones that may pass.
-        for name in ("min_images", "max_images"):
-            parse_count(name, getattr(self, name))
         source = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
         if isinstance(source, ObjectStorageImages):
             source.check_folder([*allowed_local_folders(), *source.literal_folders()])
@@ -213,6 +207,8 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             retag=self.retag,
             modified_after=self.modified_after,
             settle_seconds=self.settle_seconds,
+            min_images=self.min_images,
+            max_images=self.max_images,
         )
 
     def _result(self, images: Sequence[Image], max_images: int) -> list[dict[str, str | None]]:

@@ -28,7 +28,6 @@ from airflow_imagetag.waiting.lookout import (
     Moment,
     Number,
     Sighting,
-    parse_count,
     parse_moment,
     parse_question,
     parse_seconds,
@@ -168,13 +167,14 @@ class NewImagesTrigger(BaseEventTrigger):
     async def _wait(self) -> events.Event:
         """Return what a waiting task is to be told."""
         try:
-            looking = Looking(self._question())
-            min_images = parse_count("min_images", self.min_images)
+            question = self._question()
             deadline = parse_moment("deadline", self.deadline)
         # Whatever it is, the task raises it: no path may end without an event.
         except Exception as error:  # noqa: BLE001
             return events.failed(error)
+        min_images = question.min_images
         enough = max(min_images, events.MAX_EVENT_IMAGES + 1)
+        looking = Looking(question)
         looks = 0
         try:
             while True:
@@ -264,8 +264,8 @@ class NewImagesTrigger(BaseEventTrigger):
         choose = partial(
             announce,
             memory=memory,
-            min_images=parse_count("min_images", self.min_images),
-            max_images=min(parse_count("max_images", self.max_images), events.MAX_EVENT_IMAGES),
+            min_images=lookout.question.min_images,
+            max_images=min(lookout.question.max_images, events.MAX_EVENT_IMAGES),
             now=now,
         )
         announcement = lookout.ask(choose, now)
@@ -311,6 +311,8 @@ class NewImagesTrigger(BaseEventTrigger):
             retag=self.retag,
             modified_after=self.modified_after,
             settle_seconds=self.settle_seconds,
+            min_images=self.min_images,
+            max_images=self.max_images,
         )
 
     def _about(self) -> str:
@@ -326,8 +328,6 @@ class NewImagesTrigger(BaseEventTrigger):
         :raises ConfigurationError: names the one that cannot.
         """
         self._watch_question()
-        for name in ("min_images", "max_images"):
-            parse_count(name, getattr(self, name))
 
     def _watch_question(self) -> Question:
         if self.store is None:

@@ -33,7 +33,7 @@ Number = int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which images are asked for.
+    """Which images are asked for, and how many.
 
     :param source: where images are.
     :param store: where labels are kept; None asks for changed images only.
@@ -41,6 +41,8 @@ class Question:
     :param rule: what counts as new.
     :param modified_after: only images that changed then or later, with a zone; None for any.
     :param settle_seconds: leaves out images that changed so short a time ago.
+    :param min_images: how many are enough.
+    :param max_images: how many are handed on, at most.
     """
 
     source: ImageSource
@@ -49,6 +51,8 @@ class Question:
     rule: Rule
     modified_after: datetime | None
     settle_seconds: float
+    min_images: int
+    max_images: int
 
     def window(self, now: datetime) -> Window | None:
         """Return when an image must have changed; None where that does not matter."""
@@ -66,6 +70,8 @@ def parse_question(
     retag: str,
     modified_after: Moment,
     settle_seconds: Number,
+    min_images: Any,
+    max_images: Any,
 ) -> Question:
     """Check the parameters, which may come from templates, and return the question.
 
@@ -83,8 +89,16 @@ def parse_question(
             "New compared with what? Give store=, the store that the labels go to, or "
             "modified_after=, such as '{{ data_interval_start }}'."
         )
-    settle = parse_seconds("settle_seconds", settle_seconds)
-    return Question(source, store, imagetag_conn_id, rule, after, settle)
+    return Question(
+        source,
+        store,
+        imagetag_conn_id,
+        rule,
+        after,
+        parse_seconds("settle_seconds", settle_seconds),
+        parse_count("min_images", min_images),
+        parse_count("max_images", max_images),
+    )
 
 
 def parse_moment(name: str, value: Moment) -> datetime | None:
@@ -150,7 +164,7 @@ class Lookout:
     """
 
     def __init__(self, question: Question) -> None:
-        self._question = question
+        self.question = question
         self._kept = ExitStack()
         self._opened: OpenStore | None = None
         # Whoever waits for a look no longer closes it while another thread is still looking.
@@ -188,7 +202,7 @@ class Lookout:
                     self._let_go()
 
     def _images(self, now: datetime, limit: int | None) -> Iterator[Image]:
-        question = self._question
+        question = self.question
         window = question.window(now)
         if question.store is None:
             return question.source.images(limit=limit, window=window)
@@ -204,7 +218,7 @@ class Lookout:
 
     @cached_property
     def _api_of_account(self) -> str:
-        return api_of(self._question.imagetag_conn_id)
+        return api_of(self.question.imagetag_conn_id)
 
     def _open(self, store: LabelStore) -> OpenStore:
         if self._opened is None:

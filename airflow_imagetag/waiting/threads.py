@@ -37,7 +37,6 @@ class Looking:
     """
 
     def __init__(self, question: Question) -> None:
-        self._question = question
         self._lookout = Lookout(question)
         self._hanging: list[Future[Any]] = []
         key = (asyncio.get_running_loop(), *_place(question.source), *_place(question.store))
@@ -69,7 +68,7 @@ class Looking:
             self._hanging.append(look)
             # A look has the lookout for itself, and its connection with it.
             self.close()
-            self._lookout = Lookout(self._question)
+            self._lookout = Lookout(self._lookout.question)
         raise StorageError(f"A look has not ended within {seconds:.0f} s")
 
     def close(self) -> None:

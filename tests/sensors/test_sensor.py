@@ -9,8 +9,23 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
-from databases import API, Database, sqlite_fixture, tagged  # noqa: F401 (fixtures)
-from modes import AIRFLOW_2, MODES, Clock, Task, rebuilt, run_to_end
+from databases import (  # noqa: F401 (fixtures)
+    API,
+    Database,
+    add,
+    products_fixture,
+    sqlite_fixture,
+    tagged,
+)
+from modes import (  # noqa: F401 (fixtures)
+    AIRFLOW_2,
+    MODES,
+    Clock,
+    Task,
+    clock_fixture,
+    rebuilt,
+    run_to_end,
+)
 
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.models import Image
@@ -22,26 +37,6 @@ from airflow_imagetag.waiting import events
 from airflow_imagetag.waiting.events import MAX_EVENT_IMAGES as MOST
 
 STORE = SqlLabelStore("warehouse")
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Hold the clock."""
-    held = Clock()
-    held.install(monkeypatch)
-    return held
-
-
-@pytest.fixture
-def products(sqlite: Database) -> Database:
-    """Make an empty table of images."""
-    sqlite.run("CREATE TABLE products (id text PRIMARY KEY, image_url text)")
-    return sqlite
-
-
-def add(database: Database, *keys: str) -> None:
-    """Add images."""
-    database.run("INSERT INTO products VALUES (:id, 'https://x')", *({"id": key} for key in keys))
 
 
 def label(*keys: str) -> None:

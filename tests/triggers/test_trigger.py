@@ -15,8 +15,15 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from databases import API, Database, sqlite_fixture, tagged  # noqa: F401 (fixtures)
-from modes import AIRFLOW_2, Clock, rebuilt, run_to_end
+from databases import (  # noqa: F401 (fixtures)
+    API,
+    Database,
+    add,
+    products_fixture,
+    sqlite_fixture,
+    tagged,
+)
+from modes import AIRFLOW_2, Clock, clock_fixture, rebuilt, run_to_end  # noqa: F401 (fixtures)
 
 from airflow_imagetag.errors import ConfigurationError, ImageUnreadableError, StorageError
 from airflow_imagetag.models import Entry, Image
@@ -67,26 +74,6 @@ class Faulty(ImageSource):
         """Raise."""
         kinds = (ConfigurationError, StorageError, ImageUnreadableError, KeyError, MemoryError)
         raise {kind.__name__: kind for kind in kinds}[self.fault]("This is the fault.")
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Hold the clock."""
-    held = Clock()
-    held.install(monkeypatch)
-    return held
-
-
-@pytest.fixture
-def products(sqlite: Database) -> Database:
-    """Make an empty table of images."""
-    sqlite.run("CREATE TABLE products (id text PRIMARY KEY, image_url text)")
-    return sqlite
-
-
-def add(database: Database, *keys: str) -> None:
-    """Add images."""
-    database.run("INSERT INTO products VALUES (:id, 'https://x')", *({"id": key} for key in keys))
 
 
 def trigger(**fields: Any) -> NewImagesTrigger:

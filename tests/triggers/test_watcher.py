@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import API, Database, sqlite_fixture, tagged  # noqa: F401 (fixtures)
-from modes import AIRFLOW_2, Clock, rebuilt
+from databases import (  # noqa: F401 (fixtures)
+    API,
+    Database,
+    add,
+    products_fixture,
+    sqlite_fixture,
+    tagged,
+)
+from modes import AIRFLOW_2, Clock, clock_fixture, rebuilt  # noqa: F401 (fixtures)
 
 from airflow_imagetag.assets import announced_images
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
@@ -87,27 +94,6 @@ class Triggerer:
     def restart(self) -> None:
         """Start another process, which remembers nothing of this one."""
         memories._remembered.clear()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Hold the clock."""
-    held = Clock()
-    held.install(monkeypatch)
-    return held
-
-
-@pytest.fixture
-def products(sqlite: Database) -> Database:
-    """Make an empty table of images."""
-    sqlite.run("CREATE TABLE products (id text PRIMARY KEY, image_url text, version text)")
-    return sqlite
-
-
-def add(database: Database, *keys: str, version: str = "v1") -> None:
-    """Add images, or replace them."""
-    rows = [{"id": key, "version": version} for key in keys]
-    database.run("INSERT OR REPLACE INTO products VALUES (:id, 'https://x', :version)", *rows)
 
 
 def label(*keys: str) -> None:

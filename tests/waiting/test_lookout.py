@@ -47,6 +47,8 @@ def question(**fields: Any) -> Question:
         "retag": "changed",
         "modified_after": None,
         "settle_seconds": 0,
+        "min_images": 1,
+        "max_images": 10,
     }
     return parse_question(**(usual | fields))
 
@@ -204,15 +206,8 @@ def test_closing_does_not_wait_for_a_look_that_hangs():
         goes_on.wait(20)
         return len(list(images))
 
-    question = parse_question(
-        source=ValueImages(["https://shop/a.jpg"]),
-        store=ParquetLabelStore("/nowhere/at/all"),
-        imagetag_conn_id="imagetag_default",
-        retag="changed",
-        modified_after=None,
-        settle_seconds=0,
-    )
-    lookout = Lookout(question)
+    store = ParquetLabelStore("/nowhere/at/all")
+    lookout = Lookout(question(store=store))
     with ThreadPoolExecutor(1) as threads:
         looking = threads.submit(lookout.ask, hang, datetime.now(UTC))
         assert began.wait(20)

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from databases import Database, sqlite_fixture  # noqa: F401 (fixtures)
+from databases import Database, add, products_fixture, sqlite_fixture  # noqa: F401 (fixtures)
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
@@ -73,14 +73,6 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentServer]:
     until(lambda: not looks())
 
 
-@pytest.fixture
-def products(sqlite: Database) -> Database:
-    """Make a table of one image in ``warehouse``."""
-    sqlite.run("CREATE TABLE products (id text PRIMARY KEY, image_url text)")
-    sqlite.run("INSERT INTO products VALUES ('a', 'https://x')")
-    return sqlite
-
-
 def until(is_so: Callable[[], bool]) -> None:
     """Wait for it."""
     deadline = time.monotonic() + 20
@@ -111,6 +103,8 @@ def looking(source: Any, store: Any = None) -> Looking:
         retag="changed",
         modified_after="2026-07-01",
         settle_seconds=0,
+        min_images=1,
+        max_images=10,
     )
     return Looking(question)
 
@@ -134,6 +128,7 @@ def test_a_database_that_hangs_keeps_only_its_own_triggers_waiting(
     silent: SilentServer, products: Database
 ):
     """Those of other connections find their images at once; threads are bounded."""
+    add(products, "a")
 
     async def main() -> list[list[str]]:
         hung = [asyncio.create_task(status_of(trigger(HUNG))) for _ in range(3 * THREADS)]
@@ -159,6 +154,7 @@ def test_a_look_that_hangs_is_given_up(
     capsys: pytest.CaptureFixture[str],
 ):
     """The log says so, and the next look finds what a new connection shows."""
+    add(products, "a")
     monkeypatch.setattr(triggers, "LOOK_SECONDS", 2.0)
 
     async def main() -> list[str]:
@@ -180,6 +176,7 @@ def test_a_watcher_gives_up_a_look_that_hangs(
     silent: SilentServer, products: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """As the trigger of a task does."""
+    add(products, "a")
     monkeypatch.setattr(triggers, "LOOK_SECONDS", 2.0)
 
     async def main() -> list[str]:
