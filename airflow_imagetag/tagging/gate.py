@@ -7,7 +7,9 @@ import logging
 from typing import Protocol
 
 from airflow_imagetag.errors import Billing, ImageTagError, ThrottledError, TransientError
+from airflow_imagetag.tagging import retrying
 from airflow_imagetag.tagging.circuit import Circuit, Patience
+from airflow_imagetag.tagging.slowdown import UNAVAILABLE_WEIGHT
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +24,8 @@ class Limiter(Protocol):
         """Return when one request may be sent."""
         ...
 
-    def throttled(self) -> None:
-        """Take note of an answer that the quota was exceeded."""
+    def throttled(self, weight: float = 1.0) -> None:
+        """Take note of an answer that asks for fewer requests; ``weight`` is how much it says."""
         ...
 
 
@@ -80,6 +82,10 @@ class Gate:
             self._limiter.throttled()
             self._circuit.succeeded()
         elif isinstance(error, TransientError):
+            if retrying.asks_for_less(error):
+                self._limiter.throttled(
+                    1.0 if retrying.asked_wait_seconds(error) else UNAVAILABLE_WEIGHT
+                )
             self._fault(error)
         elif error.billing is Billing.NOT_SENT:
             # A limit on this side says nothing of the service.

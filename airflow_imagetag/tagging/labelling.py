@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from airflow_imagetag.errors import ImageError, ImageTagError, OutageError, ThrottledError
+from airflow_imagetag.errors import ImageError, ImageTagError, OutageError
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import retrying
@@ -181,7 +181,7 @@ class Labelling:
 
     def _slow_down(self, error: ImageTagError) -> None:
         self._gate.failed(error)
-        self._counts.throttled += isinstance(error, ThrottledError)
+        self._counts.throttled += retrying.asks_for_less(error)
         if seconds := retrying.asked_wait_seconds(error):
             self._gate.hold(seconds)
 

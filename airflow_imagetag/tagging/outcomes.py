@@ -56,7 +56,7 @@ class Counts:
     :param skipped: entries that need no work, and those that a stopped run left.
     :param calls: calls that the vendor may bill: requests sent, for each scene one.
     :param retries: requests sent for an image after its first.
-    :param throttled: answers that the quota was exceeded.
+    :param throttled: answers that asked for fewer requests.
     """
 
     seen: int = 0

@@ -121,9 +121,12 @@ class Pacer:
                 await self._take()
         self._slow_down.granted(_loop_time())
 
-    def throttled(self) -> None:
-        """Take note of an answer that the quota was exceeded: go slower, and recover by and by."""
-        self._slow_down.cut(_loop_time())
+    def throttled(self, weight: float = 1.0) -> None:
+        """Take note of an answer that asks for fewer requests: go slower, and recover by and by.
+
+        :param weight: how much it says, up to 1.
+        """
+        self._slow_down.cut(_loop_time(), weight)
 
     async def _take(self) -> None:
         """Wait for a slot; one who is cancelled leaves it to the next."""

@@ -18,12 +18,16 @@ from airflow_imagetag.errors import (
     ImageDownloadError,
     ImageTagError,
     MalformedAnswerError,
+    ThrottledError,
 )
 
 T = TypeVar("T")
 
 UNREADABLE_ATTEMPTS = 2
 """Requests for an image whose answer is a success that cannot be read."""
+
+UNAVAILABLE = 503
+"""HTTP status of a service that is overloaded, or down."""
 
 DOWNLOAD_ATTEMPTS = 2
 """Requests for an image whose URL the service cannot download: mostly the URL is dead."""
@@ -118,6 +122,11 @@ def is_unreadable_success(error: BaseException | None) -> bool:
     It will have billed the call, and what it says of this image will hardly change.
     """
     return isinstance(error, MalformedAnswerError) and error.code == "0"
+
+
+def asks_for_less(error: ImageTagError) -> bool:
+    """Tell whether the service says that it gets too many requests: 429, its own code, or 503."""
+    return isinstance(error, ThrottledError) or error.status == UNAVAILABLE
 
 
 def asked_wait_seconds(error: BaseException | None) -> float:

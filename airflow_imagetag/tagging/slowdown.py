@@ -9,6 +9,9 @@ CUT_PER_SHARE = 2.0
 """The rate is cut by so many times the share of requests that were refused: a single refusal among
 hundreds is the jitter of a network, many are a smaller quota."""
 
+UNAVAILABLE_WEIGHT = 0.25
+"""Of HTTP 503 beside a refusal for the quota: it may mean the same, or one broken machine."""
+
 CALM_SECONDS = 1.0
 """The throttled answers of so long a time are one cut: many are to requests that were on their way
 already when it began."""
@@ -38,7 +41,7 @@ class SlowDown:
         self._full = requests_per_second
         self._is_free = requests_per_second is None
         self._share = self._share_before = 1.0
-        self._refused = 0
+        self._refused = 0.0
         self._cut_at = float("-inf")
         self._granted = 0
         self._counted_from: float | None = None
@@ -66,11 +69,17 @@ class SlowDown:
             self._seen = self._granted / (now - self._counted_from)
             self._granted, self._counted_from = 0, now
 
-    def cut(self, now: float) -> None:
-        """Take note of a throttled answer."""
+    def cut(self, now: float, weight: float = 1.0) -> None:
+        """Take note of an answer that asks for fewer requests.
+
+        :param weight: how much it says, up to 1. Without a quota only a plain refusal counts: one
+            answer is enough there to find the service's limit.
+        """
+        if weight < 1 and self._is_free:
+            return
         if now - self._cut_at >= CALM_SECONDS:
             self._begin_cut(now)
-        self._refused += 1
+        self._refused += weight
         left = CUT
         if self._full is not None and not self._is_free:
             # Of the requests of a second.
@@ -86,7 +95,7 @@ class SlowDown:
             self._share_before = 1.0
         else:
             self._share_before = min(self._share_at(now), 1.0)
-        self._refused = 0
+        self._refused = 0.0
         self._cut_at = now
 
     def _share_at(self, now: float) -> float:

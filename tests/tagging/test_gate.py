@@ -13,6 +13,7 @@ from airflow_imagetag.errors import Billing
 from airflow_imagetag.tagging import gate as gate_module
 from airflow_imagetag.tagging.circuit import Patience
 from airflow_imagetag.tagging.gate import SLICE_SECONDS, Gate
+from airflow_imagetag.tagging.slowdown import UNAVAILABLE_WEIGHT
 
 PATIENCE = Patience(faults=3, first_rest_seconds=2.0, longest_rest_seconds=8.0, outage_seconds=30.0)
 DOWN = errors.ServiceUnavailableError("overloaded", billing=Billing.REFUSED)
@@ -22,13 +23,14 @@ class Limiter:
     """Grants at once, and counts."""
 
     def __init__(self) -> None:
-        self.granted = self.complaints = 0
+        self.granted = 0
+        self.complaints = 0.0
 
     async def acquire(self) -> None:
         self.granted += 1
 
-    def throttled(self) -> None:
-        self.complaints += 1
+    def throttled(self, weight: float = 1.0) -> None:
+        self.complaints += weight
 
 
 def now() -> float:
@@ -148,6 +150,27 @@ def test_a_throttled_answer_slows_the_limiter():
             gate.failed(error)
         gate.succeeded()
         assert limiter.complaints == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "weight"),
+    [
+        (errors.ThrottledError("slower", status=429, billing=Billing.REFUSED), 1),
+        (errors.ServiceUnavailableError("busy", status=503, retry_after_seconds=2), 1),
+        (errors.ServiceUnavailableError("busy", status=503), UNAVAILABLE_WEIGHT),
+        (errors.ServiceUnavailableError("broken", status=500), 0),
+        (errors.ServiceUnavailableError("broken", status=502, retry_after_seconds=2), 0),
+    ],
+)
+def test_which_answers_slow_the_limiter_and_how_much(error, weight):
+    """A refusal for the quota fully, 503 less unless it says for how long, other faults not."""
+
+    async def main() -> None:
+        limiter = Limiter()
+        Gate(limiter, asyncio.Event(), PATIENCE).failed(error)
+        assert limiter.complaints == weight
 
     run(main())
 

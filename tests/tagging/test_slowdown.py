@@ -13,6 +13,7 @@ from airflow_imagetag.tagging.slowdown import (
     FREE_AGAIN,
     RECOVERY_PER_SECOND,
     RECOVERY_SECONDS,
+    UNAVAILABLE_WEIGHT,
     SlowDown,
 )
 
@@ -43,6 +44,16 @@ def test_a_cut_is_as_deep_as_the_refusals_are_many(quota, refused, left):
     for number in range(refused):
         slow_down.cut(50 + number / 1000)
     assert slow_down.rate(50) == pytest.approx(quota * left)
+
+
+def test_an_answer_that_says_less_counts_for_less():
+    """It takes several to slow down as one refusal does; without a quota they set no limit."""
+    slow_down, free = SlowDown(200), SlowDown(None)
+    for _ in range(8):
+        slow_down.cut(50, UNAVAILABLE_WEIGHT)
+        free.cut(50, UNAVAILABLE_WEIGHT)
+    assert slow_down.rate(50) == pytest.approx(200 * (1 - 0.01 * 8 * UNAVAILABLE_WEIGHT))
+    assert free.rate(50) is None
 
 
 @pytest.mark.parametrize(("refused", "left"), [(1, 0.9), (3, CUT)])
