@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 from airflow_imagetag.errors import Decision, DuplicateKeyError
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
+from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.circuit import Patience
 from airflow_imagetag.tagging.crew import Crew
@@ -136,6 +137,7 @@ class Run:
         self._threads = ThreadPoolExecutor(3, "imagetag")
         self._feed = Feed(
             self._entries,
+            self._tagger.load,
             self._threads,
             self.counts,
             max_waiting=min(settings.max_in_flight, MAX_WAITING),
@@ -211,12 +213,12 @@ class Run:
             self._end_with(error)
 
     async def _work(self) -> None:
-        while not self._crew.is_too_large and (entry := await self._feed.take()) is not None:
-            await self._finish(entry)
+        while not self._crew.is_too_large and (fed := await self._feed.take()) is not None:
+            await self._finish(*fed)
 
-    async def _finish(self, entry: Entry) -> None:
+    async def _finish(self, entry: Entry, payload: Payload | None) -> None:
         try:
-            outcome = await self._outcome_of(entry)
+            outcome = await self._outcome_of(entry, payload)
         except StoppingError:
             self.counts.skipped += 1
         except asyncio.CancelledError:
@@ -228,7 +230,7 @@ class Run:
             if outcome is not None:
                 await self._writer.add(outcome)
 
-    async def _outcome_of(self, entry: Entry) -> Outcome | None:
+    async def _outcome_of(self, entry: Entry, payload: Payload | None) -> Outcome | None:
         if self._stopping.is_set():
             raise StoppingError
         if isinstance(entry, SkippedImage):
@@ -237,7 +239,7 @@ class Run:
         if isinstance(entry, RejectedImage):
             return self._failure(entry, GaveUpError(entry.error, 0))
         try:
-            return await self._labelling.label(entry)
+            return await self._labelling.label(entry, payload)
         except GaveUpError as given_up:
             if given_up.error.decision is Decision.STOP:
                 self._end_with(given_up.error)

@@ -78,13 +78,15 @@ class Labelling:
         self._lookups = lookups
         self._reuse = Reuse()
 
-    async def label(self, image: Image) -> TagResult:
+    async def label(self, image: Image, payload: Payload | None = None) -> TagResult:
         """Return the labels of the image, from the service or from an image with equal bytes.
 
+        :param payload: what to send of it, where it is loaded already.
         :raises GaveUpError: it gets none.
         :raises StoppingError: the run ends first.
         """
-        payload = await self._load(image)
+        if payload is None:
+            payload = await self._load(image)
         digest = payload.digest
         if digest is None:
             return await self._call(image, payload)

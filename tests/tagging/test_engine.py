@@ -261,6 +261,39 @@ def test_a_crew_that_would_grow_keeps_its_bound(bound, monkeypatch):
     assert tagger.most_calling == bound
 
 
+def test_bytes_are_digested_beside_the_loop():
+    """However small the image is, its digest takes no time of the loop."""
+    threads = set()
+
+    class Tagger(FakeTagger):
+        def load(self, image: Image) -> Payload:
+            threads.add(threading.current_thread())
+            return super().load(image)
+
+    tagger = Tagger()
+    run = make([Image(str(n), content=bytes([n])) for n in range(200)], tagger, FakeSink())
+    assert go(run) is None
+    assert tagger.calls.total() == 200
+    assert threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize("size", [0, 20])
+def test_bytes_that_cannot_be_sent(size):
+    """What is wrong with one image is its own failure, also when the reader meets it."""
+
+    class Tagger(FakeTagger):
+        def load(self, image: Image) -> Payload:
+            if image.content == b"x" * size:
+                raise errors.ImageEmptyError("no")
+            return super().load(image)
+
+    images = [Image(str(n), content=b"x" * (size + n)) for n in range(5)]
+    sink = FakeSink()
+    assert go(make(images, Tagger(), sink)) is None
+    assert sink.failed == {"0": "ImageEmptyError"}
+    assert sink.tagged == {"1", "2", "3", "4"}
+
+
 def test_what_rests_leaves_its_place_to_others():
     """Failures cost their own attempts, and not the time that their images rest in between."""
     tagger = FakeTagger(
