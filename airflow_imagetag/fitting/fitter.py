@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 from dataclasses import replace
 
 from airflow_imagetag.errors import ConfigurationError, ImageFormatError, ImageTooLargeError
@@ -10,6 +11,9 @@ from airflow_imagetag.fitting.advice import Advice
 from airflow_imagetag.fitting.headers import format_of, size_of
 from airflow_imagetag.models import Image
 from airflow_imagetag.service.base import Limits, Payload
+from airflow_imagetag.uris import redact
+
+log = logging.getLogger(__name__)
 
 
 class Oversize(enum.StrEnum):
@@ -73,7 +77,14 @@ class Fitter:
             self._advice.look(image, size)
         if not self._is_too_large(content):
             return payload
-        return replace(payload, content=self._smaller(content))
+        smaller = self._smaller(content)
+        log.info(
+            "Image %r: a JPEG of %s is sent instead of %s",
+            redact(image.key),
+            _megabytes(len(smaller)),
+            _megabytes(len(content)),
+        )
+        return replace(payload, content=smaller)
 
     def report(self) -> None:
         """Log how many images are not what the service advises."""

@@ -34,6 +34,9 @@ from airflow_imagetag.uris import redact_text
 
 ROUNDING = 1e-6
 
+SUCCESS = "0"
+"""Code of an error that stands for an answer of success."""
+
 IMAGE_DECODE_FAILED = -1102
 IMAGE_EMPTY = -1300
 PARAMETER_EMPTY = -1301
@@ -123,7 +126,7 @@ def malformed(answer: Answer, why: str) -> MalformedAnswerError:
     is_success = answer.status == 200 and _says_success(document)
     return MalformedAnswerError(
         f"The answer of the service cannot be understood: {why}. It begins: {_quote(answer.body)}",
-        code="0" if is_success else str(answer.status),
+        code=SUCCESS if is_success else str(answer.status),
         status=answer.status,
         request_id=request_id(document.get("Response")),
         billing=Billing.UNKNOWN,

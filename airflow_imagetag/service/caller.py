@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.service import answers
 from airflow_imagetag.service.account import Account
-from airflow_imagetag.service.base import Answer, Limits, Payload, Request
+from airflow_imagetag.service.base import Answer, Limits, Payload, Reading, Request
 from airflow_imagetag.service.registry import find_service
 
 
@@ -50,7 +52,7 @@ class Caller:
         :param digest: SHA-256 of the bytes that were sent; None for a URL.
         :raises ImageTagError: the answer is an error, or not what the document describes.
         """
-        reading = self._service.read(answer)
+        reading = self._read(answer)
         return TagResult(
             image_key=image.key,
             image_uri=image.display_uri,
@@ -61,6 +63,20 @@ class Caller:
             version=image.version,
             content_sha256=digest,
         )
+
+    def _read(self, answer: Answer) -> Reading:
+        try:
+            return self._service.read(answer)
+        except ImageTagError:
+            raise
+        # A service of another package may have met an answer that its author did not think of.
+        except Exception as error:
+            why = f"{self._service.api} cannot read it ({type(error).__name__})"
+            unreadable = answers.malformed(answer, why)
+            if answer.status == 200:
+                # It may be billed, and is hardly another one the next time.
+                unreadable.code = answers.SUCCESS
+            raise unreadable from error
 
     def probe(self) -> Request:
         """Return a signed request that is not billed."""

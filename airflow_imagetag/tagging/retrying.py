@@ -20,6 +20,7 @@ from airflow_imagetag.errors import (
     MalformedAnswerError,
     ThrottledError,
 )
+from airflow_imagetag.service.answers import SUCCESS
 
 T = TypeVar("T")
 
@@ -121,7 +122,7 @@ def is_unreadable_success(error: BaseException | None) -> bool:
 
     It will have billed the call, and what it says of this image will hardly change.
     """
-    return isinstance(error, MalformedAnswerError) and error.code == "0"
+    return isinstance(error, MalformedAnswerError) and error.code == SUCCESS
 
 
 def asks_for_less(error: ImageTagError) -> bool:

@@ -29,6 +29,8 @@ from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.service.base import Answer
+from airflow_imagetag.service.registry import find_service
 from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator, Faults
@@ -332,3 +334,41 @@ def test_a_service_of_another_package(
     assert sorted(rows) == [
         ("acme", str(number), f"size-{len(data)}", 1) for number, data in enumerate(small_jpegs(5))
     ]
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_answer_that_a_service_of_another_package_cannot_read(
+    monkeypatch: pytest.MonkeyPatch, small_jpegs: Callable[[int], list[bytes]]
+):
+    """Whatever it raises is the failure of one image, and no end of the run."""
+    bad = small_jpegs(3)[1]
+
+    def answer(_request: BaseHTTPRequestHandler, body: bytes) -> bytes:
+        return b'{"labels": [["cat", 0.5]]}' if body != bad else b'{"error": "x", "labels": 1}'
+
+    def read(self: Any, found: Answer) -> Any:
+        if b"error" in found.body:
+            raise KeyError("what its author did not think of")
+        return original(self, found)
+
+    with served(answer) as url:
+        connection = {
+            "conn_type": "imagetag",
+            "host": url,
+            "password": "acmeKey",
+            "extra": {"api": "acme", "requests_per_second": 0},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+        acme = find_service("acme")
+        original = acme.read
+        monkeypatch.setattr(acme, "read", read)
+        images = [Image(str(number), content=data) for number, data in enumerate(small_jpegs(3))]
+        task_instance = TaskInstance()
+        task = ImageTagOperator(task_id="label", images=images, max_failure_ratio=1)
+        frame = task.execute({"ti": task_instance})
+    assert set(frame["image_key"]) == {"0", "2"}
+    failures = task_instance.xcoms["failures"]
+    assert failures["error"].tolist() == ["MalformedAnswerError"]
+    assert "KeyError" in failures["message"].item()
+    # It may be billed each time, so it is not asked for again and again.
+    assert failures["attempts"].tolist() == [2]
