@@ -578,7 +578,7 @@ def test_every_choice_is_listed():
 def test_numbers_of_the_pages_are_those_of_the_code():
     """Limits that the pages give as numbers."""
     from airflow_imagetag import difference
-    from airflow_imagetag.fitting import advice, downscaling
+    from airflow_imagetag.fitting import advice, downscaling, scans
     from airflow_imagetag.operators import label_files
     from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
     from airflow_imagetag.quota import redis, shared
@@ -654,6 +654,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
                 f"more than {most // downscaling.BYTES_PER_PIXEL} million pixels, or "
                 f"{most // downscaling.WEBP_BYTES_PER_PIXEL} million as WebP"
             ),
+            f"more than {scans.MAX_SCANS} scans",
         ],
         "taxonomy.md": [f"up to {label_files.MAX_MAP_BYTES // 2**20} MB"],
         "incremental.md": [f"the latest {reuse.MAX_REMEMBERED:,} digests"],

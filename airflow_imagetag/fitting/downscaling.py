@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_imagetag.errors import ImageDecodeError, ImageError, ImageTooLargeError
 from airflow_imagetag.fitting.headers import format_of, size_of
 from airflow_imagetag.fitting.room import Room
+from airflow_imagetag.fitting.scans import check_jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,8 +47,9 @@ MAX_TRIES: Final = 8
 MAX_PROFILE_BYTES: Final = 64 * 1024
 """A profile that is kept must leave room for the picture."""
 
-_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
-"""What Pillow decodes by itself; of some other formats it starts programs that are installed."""
+_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+"""What Pillow decodes by itself; of some other formats it starts programs that are installed. TIFF
+is left out: its tiles may take any amount of memory, however few pixels the picture has."""
 
 _ORIENTATION_TAG: Final = 0x0112
 
@@ -66,8 +68,7 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
 
     image_format = format_of(content)
     try:
-        if (size := size_of(content, image_format)) is not None:
-            _memory_bytes(size, image_format)
+        _check(content, image_format)
         with (
             Image.open(io.BytesIO(content), formats=_FORMATS) as image,
             _ROOM.taken(_memory_bytes(image.size, image_format)),
@@ -83,6 +84,21 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
             "The image is too large, and cannot be decoded to be made smaller: "
             f"{type(error).__name__}: {error}"
         ) from None
+
+
+def _check(content: bytes, image_format: str | None) -> None:
+    """Refuse what costs too much to be decoded, or only to be opened, by its bytes alone."""
+    if image_format == "TIFF":
+        raise ImageDecodeError("The image is too large, and a TIFF is not made smaller.")
+    if (size := size_of(content, image_format)) is not None:
+        _memory_bytes(size, image_format)
+    elif image_format == "JPEG":
+        raise ImageDecodeError(
+            "The image is too large, and cannot be decoded to be made smaller: it begins as a "
+            "JPEG, and does not tell its size."
+        )
+    if image_format == "JPEG":
+        check_jpeg(content)
 
 
 def _memory_bytes(size: tuple[int, int], image_format: str | None) -> int:
@@ -126,7 +142,6 @@ def _shrink(picture: Image, share: float) -> None:
     scale = min(math.sqrt(share), MAX_SIDE_PIXELS / max(picture.size), 1.0)
     if scale < 1:
         width, height = (max(int(side * scale), 1) for side in picture.size)
-        # Sharper filters go beyond the values that there are, which grey of 32 bits is scaled by.
         picture.thumbnail((width, height), Image.Resampling.HAMMING, reducing_gap=1.0)
 
 
@@ -151,23 +166,10 @@ def _sixteen_bits(image: Image) -> Image:
 def _rgb(picture: Image) -> Image:
     from PIL import Image
 
-    if picture.mode in ("I", "F"):
-        picture = _eight_bits(picture)
     if picture.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture.convert("RGB")
-
-
-def _eight_bits(picture: Image) -> Image:
-    """Return grey values of 32 bits as bytes; what is white, only the values tell."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(picture, dtype=np.float32))
-    highest = float(values.max())
-    full = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
-    return Image.fromarray(np.clip(values * (255 / full), 0, 255).astype(np.uint8))
 
 
 def _upright(picture: Image, orientation: Any) -> Image:

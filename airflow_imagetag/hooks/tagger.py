@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from airflow_imagetag.fitting.decoders import Decoders
 from airflow_imagetag.fitting.downscaling import MAX_DECODING
 from airflow_imagetag.fitting.fitter import Fitter
 from airflow_imagetag.models import Image, TagResult
@@ -40,7 +41,7 @@ class AccountTagger:
         self._reader = reader
         self._fitter = fitter
         # Its threads start when there is work. An image that waits here can be given up at once.
-        self._decoders = ThreadPoolExecutor(MAX_DECODING, "imagetag-fit")
+        self._decoders = Decoders(MAX_DECODING)
         self._connections = Connections(account, max_connections=max_connections)
 
     async def __aenter__(self) -> Self:
@@ -54,7 +55,7 @@ class AccountTagger:
         traceback: TracebackType | None,
     ) -> None:
         self._fitter.report()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
         await self._connections.__aexit__(kind, error, traceback)
 
     def is_quick(self, image: Image) -> bool:
@@ -69,8 +70,8 @@ class AccountTagger:
         """Return the payload as the service takes it; what takes long runs in a thread."""
         if self._fitter.is_quick(payload):
             return self._fitter.fit(image, payload)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self._fitter.fit, image, payload)
+        work = partial(self._fitter.fit, image, payload)
+        return await asyncio.wrap_future(self._decoders.submit(work))
 
     async def call(self, image: Image, payload: Payload) -> TagResult:
         """Send one request and return the labels; does not retry."""

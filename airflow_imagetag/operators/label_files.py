@@ -46,7 +46,7 @@ def read_label_map(given: Any, allowed_folders: Collection[str]) -> Taxonomy | N
             f"label_map must be a dict or the path of a file, not a {type(value).__name__}."
         )
     # A template of a missing parameter renders to one of these texts.
-    if value in ("", "None"):
+    if value.strip() in ("", "None", "null"):
         return None
     if value.lstrip().startswith("{"):
         return taxonomy_of(_json_entries(value, "label_map"), "label_map")

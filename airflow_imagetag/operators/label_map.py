@@ -53,7 +53,8 @@ class LabelMap:
         if not isinstance(self.value, Mapping):
             return None if self.value is None else f"<{type(self.value).__name__}>"
         # Sorted: a dict made of a set would differ between processes.
-        entries = sorted((str(label), _shown(name)) for label, name in self.value.items())
+        shown = ((str(label), _shown(name)) for label, name in self.value.items())
+        entries = sorted(shown, key=lambda entry: (entry[0], entry[1] or ""))
         if len(entries) <= _SHOWN_ENTRIES:
             return dict(entries)
         digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()

@@ -105,6 +105,7 @@ class LabelRun:
         self._counts = Counts()
         self._started = time.monotonic()
         self._elapsed_seconds = 0.0
+        self._is_cut_off = False
 
     def stop(self) -> None:
         """Ask the run to end; may be called from a signal handler."""
@@ -131,7 +132,11 @@ class LabelRun:
         try:
             with self._open() as work, self._open_ledger() as ledger:
                 self._run(work, ledger)
+        except BaseException:
+            self._is_cut_off = True
+            raise
         finally:
+            self._is_cut_off = self._is_cut_off or self._stop.requested
             self._elapsed_seconds = time.monotonic() - self._started
             log.info("Ended: %s", self._progress())
         if self._stop.requested:
@@ -295,6 +300,7 @@ class LabelRun:
             self._counts,
             elapsed_seconds=time.monotonic() - self._started,
             total=self._total,
+            is_cut_off=self._is_cut_off,
         )
 
 

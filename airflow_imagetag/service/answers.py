@@ -234,7 +234,9 @@ def error(
 def _says_success(document: Mapping[str, Any]) -> bool:
     """Tell whether an answer of either kind of service says that the image is labelled."""
     response = document.get("Response")
-    return document.get("code") == 0 or (isinstance(response, dict) and "Error" not in response)
+    return document.get("code") == 0 or (
+        isinstance(response, dict) and response.get("Error") is None
+    )
 
 
 def _message(document: Mapping[str, Any] | None) -> Any:

@@ -142,7 +142,11 @@ class RoleKeys:
         finally:
             logger.removeFilter(silence)
         if not secret_id or not secret_key:
-            raise self._no_keys("the machine has no such role, or no metadata server")
+            # The SDK does not tell a machine without the role from a metadata server that is away.
+            raise ConnectionFailedError(
+                "The machine gives no keys of the role: it has no such role, or its metadata "
+                "server does not answer. Check credentials and role in the connection's extra."
+            )
         return Keys(secret_id, secret_key, token)
 
     def _new_credential(self) -> Any:

@@ -136,7 +136,9 @@ class DetectLabelPro(Service):
         return {}
 
     def _labels(self, answer: Answer, response: Mapping[str, Any]) -> Iterator[Label]:
-        yield from _labels(answer, response.get("Labels"))
+        if "Labels" not in response:
+            raise answers.malformed(answer, "it has no labels")
+        yield from _labels(answer, response["Labels"])
 
     def _content(self, content: bytes) -> Request:
         # Checked before encoding, so that a huge image costs no memory.
@@ -180,6 +182,8 @@ class DetectLabel(DetectLabelPro):
         return {"Scenes": list(self._scenes)}
 
     def _labels(self, answer: Answer, response: Mapping[str, Any]) -> Iterator[Label]:
+        if not any(SCENES[scene] in response for scene in self._scenes):
+            raise answers.malformed(answer, "it has no labels")
         for scene in self._scenes:
             yield from _labels(answer, response.get(SCENES[scene]), scene)
 
@@ -223,4 +227,5 @@ def _labels(answer: Answer, items: Any, scene: str | None = None) -> Iterable[La
 
 
 def _category(answer: Answer, value: Any) -> str | None:
-    return answers.text(answer, value, "a label's category") if value else None
+    is_blank = not value or (isinstance(value, str) and not value.strip())
+    return None if is_blank else answers.text(answer, value, "a label's category")

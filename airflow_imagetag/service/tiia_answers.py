@@ -6,6 +6,7 @@ actions of TIIA, and the vendor's page on the codes that all its interfaces shar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -187,6 +188,8 @@ FAMILIES: Mapping[str, Meaning] = {
 
 _UNKNOWN = Meaning(UnknownCodeError, "the service answered with a code of no document")
 
+_CODE = re.compile(r"[A-Za-z0-9_.]{1,128}")
+
 
 def meaning_of(code: str) -> Meaning:
     """Return what an error code means."""
@@ -202,7 +205,7 @@ def decode(answer: Answer) -> Mapping[str, Any]:
     """
     document = answers.json_object(answer)
     response = document.get("Response") if document else None
-    if isinstance(response, dict) and "Error" in response:
+    if isinstance(response, dict) and response.get("Error") is not None:
         raise _error(answer, response)
     if answer.status != 200:
         raise answers.status_error(answer, document)
@@ -214,7 +217,7 @@ def decode(answer: Answer) -> Mapping[str, Any]:
 def _error(answer: Answer, response: Mapping[str, Any]) -> ImageTagError:
     said = response["Error"]
     code = said.get("Code") if isinstance(said, dict) else None
-    if not isinstance(code, str) or not code:
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
         return answers.malformed(answer, "its error has no code")
     call = answers.request_id(response)
     return answers.error(meaning_of(code), answer, code, said.get("Message"), call)

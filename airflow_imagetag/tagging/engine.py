@@ -39,6 +39,8 @@ MAX_LOADERS = 32
 
 PROGRESS_SECONDS = 10.0
 
+MAX_CODE_CHARACTERS = 128
+
 CREW_SECONDS = 0.2
 """How often the size of the crew is looked at."""
 
@@ -257,7 +259,7 @@ class Run:
             entry.key,
             None if entry.uri is None else redact(entry.uri),
             name,
-            error.code,
+            _storable(error.code),
             error.message,
             given_up.attempts,
             datetime.now(UTC),
@@ -288,3 +290,8 @@ def _is_of_image(entry: Image | RejectedImage) -> bool:
     if isinstance(entry, Image):
         return True
     return entry.is_tolerated and not isinstance(entry.error, DuplicateKeyError)
+
+
+def _storable(code: str | None) -> str | None:
+    """Return a code as every table and file can hold it, whoever's service it came from."""
+    return None if code is None else code[:MAX_CODE_CHARACTERS].encode("utf-8", "replace").decode()

@@ -49,10 +49,7 @@ class Labelling:
     :param counts: the run's counts.
     :param crew: is told how long each successful call took, and who rests.
     :param lookups: finds what was paid for equal bytes in an earlier run.
-        calls_per_image: int = 1,
-    ) -> None:
-        self._calls_per_image = calls_per_image
-        self._crew = crew
+    :param calls_per_image: calls that the vendor bills for one request.
     """
 
     def __init__(

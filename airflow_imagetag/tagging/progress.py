@@ -5,20 +5,23 @@ from __future__ import annotations
 from airflow_imagetag.tagging.outcomes import Counts
 
 
-def line(counts: Counts, *, elapsed_seconds: float, total: int | None) -> str:
+def line(
+    counts: Counts, *, elapsed_seconds: float, total: int | None, is_cut_off: bool = False
+) -> str:
     """Return the progress as a sentence.
 
     :param counts: what was done so far.
     :param elapsed_seconds: since the start of the run.
     :param total: entries of the source, None if unknown.
+    :param is_cut_off: the run has ended before its last image: what it skipped is not done.
     """
-    done = counts.done + counts.skipped
+    done = counts.done + (0 if is_cut_off else counts.skipped)
     rate = done / elapsed_seconds if elapsed_seconds > 0 else 0.0
     parts = [f"{done:,} images"]
     if total:
         parts = [f"{done:,} of {total:,} images ({min(done / total, 1):.0%})"]
     parts.append(f"{rate:,.1f} images/s")
-    if total and rate and done < total:
+    if total and rate and done < total and not is_cut_off:
         parts.append(f"about {duration((total - done) / rate)} left")
     parts.append(f"{counts.failed:,} failed")
     parts.append(f"{counts.calls:,} calls ({counts.retries:,} retries)")

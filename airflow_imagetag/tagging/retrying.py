@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,7 +10,6 @@ from typing import TypeVar
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    stop_after_attempt,
     wait_random_exponential,
 )
 
@@ -45,11 +45,14 @@ class Policy:
     holds the calls back, and no image uses up its attempts.
 
     :param max_attempts: requests for one image, the first included.
+    :param throttled_seconds: for so long an image that is throttled is tried again, however often:
+        nothing is wrong with it, and by then the rate has come down.
     :param first_wait_seconds: bound of the first wait; each further bound is twice the last.
     :param max_wait_seconds: bound of every wait, except one that the service asks for.
     """
 
     max_attempts: int = 6
+    throttled_seconds: float = 60.0
     first_wait_seconds: float = 0.2
     max_wait_seconds: float = 30.0
 
@@ -86,6 +89,7 @@ async def _retry(
             raise failed.pop()
         return await attempt()
 
+    started = _now()
     spread = wait_random_exponential(
         multiplier=policy.first_wait_seconds, max=policy.max_wait_seconds
     )
@@ -101,9 +105,15 @@ async def _retry(
             return state.attempt_number < DOWNLOAD_ATTEMPTS
         return error is not None and is_worth_another_try(error)
 
+    def is_enough(state: RetryCallState) -> bool:
+        is_throttled = isinstance(_error_of(state), ThrottledError)
+        if is_throttled and _now() - started < policy.throttled_seconds:
+            return False
+        return state.attempt_number >= policy.max_attempts
+
     retrying = AsyncRetrying(
         sleep=sleep,
-        stop=stop_after_attempt(policy.max_attempts),
+        stop=is_enough,
         wait=wait,
         retry=try_again,
         reraise=True,
@@ -138,3 +148,7 @@ def asked_wait_seconds(error: BaseException | None) -> float:
 
 def _error_of(state: RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -136,7 +136,7 @@ def test_an_empty_frame_has_the_column_too(images_of, images, service):
     assert instance.xcoms["summary"]["failed"] == 0
 
 
-@pytest.mark.parametrize("label_map", [None, "", "None"])
+@pytest.mark.parametrize("label_map", [None, "", " ", "None", "null"])
 def test_without_a_map_nothing_changes(label_map, images, plain):
     """The frame has the columns that it always had."""
     frame = label(images, label_map=label_map)
@@ -167,6 +167,15 @@ def test_what_no_map_can_be_is_refused_in_the_dag_file(label_map):
     """The error says what it may be."""
     with pytest.raises(ConfigurationError, match="label_map must be a dict of labels"):
         ImageTagOperator(task_id="x", images=[], label_map=label_map)
+
+
+def test_labels_of_several_types_are_shown_and_refused(images, service):
+    """The DAG can be serialized, and the run says what is wrong before anything is paid."""
+    task = ImageTagOperator(task_id="x", images=images, label_map={1: None, "1": "x"})
+    assert repr(task.label_map)
+    with pytest.raises(ConfigurationError, match="label_map"):
+        task.execute({})
+    assert service.stats.requests == 0
 
 
 # -- stores -----------------------------------------------------------------------------------

@@ -78,10 +78,26 @@ def test_labels_with_their_categories():
 
 
 @BOTH
-@pytest.mark.parametrize("content", [{"Labels": None}, {"Labels": []}, {}])
-def test_an_image_without_labels(service, content):
-    """The service writes null for a list without any."""
-    assert read(success(**content), service) == Reading((), "r-1")
+@pytest.mark.parametrize("content", [{"Labels": None}, {"Labels": []}])
+@pytest.mark.parametrize("error", [{}, {"Error": None}])
+def test_an_image_without_labels(service, content, error):
+    """The service writes null for a list without any, and may do so for an error that is none."""
+    assert read(success(**content, **error), service) == Reading((), "r-1")
+
+
+@BOTH
+def test_an_answer_that_says_nothing_of_labels(service):
+    """It would be kept as an image without labels for good, so it is none that can be read."""
+    with pytest.raises(MalformedAnswerError, match="no labels") as caught:
+        read(success(), service)
+    assert caught.value.code == "0"
+
+
+@pytest.mark.parametrize("blank", ["", " ", None])
+def test_a_category_that_is_blank(blank):
+    """It is none, and the label counts all the same."""
+    answer = success(Labels=[item("cat", 50, FirstCategory=blank, SecondCategory="pet")])
+    assert read(answer).labels == (Label("cat", 0.5, None, "pet"),)
 
 
 def test_the_scenes_of_a_label():

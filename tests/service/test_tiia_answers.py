@@ -168,7 +168,14 @@ def test_retry_after_is_read():
         (200, b"{}", MalformedAnswerError, "200"),
         (200, b'{"Response": null}', MalformedAnswerError, "200"),
         (200, b'{"Response": []}', MalformedAnswerError, "200"),
-        (200, b'{"Response": {"Error": null}}', MalformedAnswerError, "200"),
+        (200, b'{"Response": {"Error": {"Code": "Foo\\ud800"}}}', MalformedAnswerError, "200"),
+        (200, b'{"Response": {"Error": {"Code": "a b"}}}', MalformedAnswerError, "200"),
+        (
+            200,
+            b'{"Response": {"Error": {"Code": "%s"}}}' % (b"x" * 129),
+            MalformedAnswerError,
+            "200",
+        ),
         (200, b'{"Response": {"Error": {}}}', MalformedAnswerError, "200"),
         (200, b'{"Response": {"Error": {"Code": 5}}}', MalformedAnswerError, "200"),
         (404, b"<html>", EndpointError, "404"),
@@ -203,7 +210,7 @@ def attempts_at(error: ImageTagError) -> int:
         assert seconds >= 0
 
     with pytest.raises(type(error)):
-        asyncio.run(retry(attempt, Policy(max_attempts=6), no_wait))
+        asyncio.run(retry(attempt, Policy(max_attempts=6, throttled_seconds=0), no_wait))
     return len(made)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from virtual_time import run
 
 from airflow_imagetag import errors
 from airflow_imagetag.errors import ImageTagError
@@ -91,6 +92,23 @@ def test_the_last_error_is_raised():
     assert caught.value is failures[3]
     assert attempts.made == 4
     assert len(attempts.waits) == 3
+
+
+def test_an_image_that_is_throttled_is_not_given_up_soon():
+    """For a minute it is tried again however often: nothing is wrong with it. Then it fails."""
+    times = []
+
+    async def attempt() -> str:
+        times.append(asyncio.get_running_loop().time())
+        raise errors.ThrottledError("x")
+
+    async def main() -> None:
+        with pytest.raises(errors.ThrottledError):
+            await retry(attempt, Policy(max_attempts=6, max_wait_seconds=2.0), asyncio.sleep)
+
+    run(main())
+    assert len(times) > 20
+    assert 60 <= times[-1] - times[0] <= 62
 
 
 def test_waits_grow_and_are_spread():

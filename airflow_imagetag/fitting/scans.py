@@ -1,0 +1,85 @@
+"""Tells a JPEG that costs far more to decode than its bytes and pixels say.
+
+Pillow reads the segments before the first scan in Python, byte by byte where they are filled up.
+libjpeg goes over the whole picture once for each scan, and a scan may have a few bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from airflow_imagetag.errors import ImageDecodeError
+
+MAX_SCANS: Final = 100
+"""Encoders make some ten."""
+
+_MAX_HEADER_SEGMENTS: Final = 400
+"""Before the first scan, with filling bytes. Some sixty are a large ICC profile."""
+
+_MAX_SCAN_SEGMENTS: Final = 10 * MAX_SCANS
+"""From the first scan on. Each may have some tables before it."""
+
+_FILLING: Final = 0xFF
+
+_SCAN: Final = 0xDA
+
+_END: Final = 0xD9
+
+_HEADER_CODES: Final = frozenset(
+    {*range(0xC0, 0xD0), _SCAN, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}
+) - {0xC8}
+"""Tables, frames, what applications write, comments: what Pillow and libjpeg skip by its length."""
+
+_MARKER: Final = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
+"""In the data of a scan; restarts belong to the scan."""
+
+
+def check_jpeg(content: bytes) -> None:
+    """Refuse a JPEG whose decoding takes minutes; takes milliseconds.
+
+    :raises ImageDecodeError: it has too many segments or scans, or no scan at all.
+    """
+    start = _first_scan(content)
+    if start is None:
+        raise ImageDecodeError(
+            "The image is too large, and not decoded to be made smaller: the picture of the JPEG "
+            f"does not begin within {_MAX_HEADER_SEGMENTS} sound segments."
+        )
+    # All are counted at once first, since most images have few, whatever is counted with them.
+    if content.count(b"\xff\xda") > MAX_SCANS and _has_many_scans(content, start):
+        raise ImageDecodeError(
+            "The image is too large, and not decoded to be made smaller: it is a progressive JPEG "
+            f"of more than {MAX_SCANS} scans."
+        )
+
+
+def _first_scan(content: bytes) -> int | None:
+    position = 2
+    for _ in range(_MAX_HEADER_SEGMENTS):
+        head = content[position : position + 4]
+        if len(head) < 4 or head[0] != 0xFF:
+            return None
+        if head[1] == _SCAN:
+            return position
+        if head[1] == _FILLING:
+            position += 1
+        elif head[1] in _HEADER_CODES:
+            position += 2 + int.from_bytes(head[2:])
+        else:
+            return None
+    return None
+
+
+def _has_many_scans(content: bytes, start: int) -> bool:
+    """Tell it of the picture alone: a film may follow it, and a small copy stand before it."""
+    position, scans = start, 0
+    for _ in range(_MAX_SCAN_SEGMENTS):
+        marker = _MARKER.search(content, position)
+        if marker is None or marker[1][0] == _END:
+            return False
+        scans += marker[1][0] == _SCAN
+        if scans > MAX_SCANS:
+            return True
+        position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+    return True
