@@ -76,7 +76,7 @@ class Recorder:
         self._by_code: Counter[int | str] = Counter()
         self._billed_by_api: Counter[str] = Counter()
         self._billed_images: Counter[str] = Counter()
-        self._signatures: set[int] = set()
+        self._signatures: set[int | str] = set()
         self._arrivals = SlidingWindow(1.0)
         self._requests = self._over_limit = self._dropped = self._garbage = 0
         self._billed_dropped = 0
@@ -97,7 +97,8 @@ class Recorder:
             self._peak_per_second = max(self._peak_per_second, self._arrivals.add(now))
             if authorization is not None:
                 # Of TIIA's requests each has its own; the values themselves would fill the memory.
-                self._signatures.add(hash(authorization))
+                is_of_one_request = authorization.startswith("TC3-")
+                self._signatures.add(hash(authorization) if is_of_one_request else authorization)
             if api:
                 self._by_api[api] += 1
 

@@ -65,7 +65,7 @@ def test_a_thousand_images_of_which_some_are_broken(ratio, state, run_dag, emula
 
 def signatures_of(emulator: Emulator) -> set[str]:
     """Return every Authorization header that the emulator got; its public counts tell how many."""
-    signatures = set(emulator._recorder._signatures)
+    signatures = {str(signature) for signature in emulator._recorder._signatures}
     assert len(signatures) == emulator.stats.signatures_seen
     return signatures
 

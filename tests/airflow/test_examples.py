@@ -68,13 +68,13 @@ def label_images(folder: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
-def products(request: pytest.FixtureRequest) -> Database:
-    """Make a table of nine products in PostgreSQL, and of one without a photograph."""
+def products(request: pytest.FixtureRequest, without_photograph: int = 1) -> Database:
+    """Make a table of nine products in PostgreSQL, and of some without a photograph."""
     database: Database = request.getfixturevalue("postgres")
     database.run(
         "create table products (sku text primary key, photo_url text, updated_at timestamptz)"
     )
-    urls = [*request.getfixturevalue("image_urls")[:9], None]
+    urls = [*request.getfixturevalue("image_urls")[:9], *[None] * without_photograph]
     rows = [{"sku": f"SKU-{number}", "url": url} for number, url in enumerate(urls)]
     database.run("insert into products values (:sku, :url, now())", *rows)
     return database

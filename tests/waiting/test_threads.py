@@ -288,7 +288,7 @@ async def main():
     waiting.task_instance = SimpleNamespace(task_id="wait")
     print("status", [event.payload["status"] async for event in waiting.run()])
 
-imagetag.LAST_LOOK_SECONDS = 3.0
+imagetag.LAST_LOOK_SECONDS = 10.0
 asyncio.run(main())
 """
 
