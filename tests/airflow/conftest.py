@@ -163,6 +163,31 @@ class AirflowHost:
         assert good, f"{answer}\n{self._log.read_text()[-4000:]}"
         return answer
 
+    def serialized(self, module: str) -> str:
+        """Return what ``serialized_dags`` of a test module gives, the same under two hash seeds.
+
+        :param module: its file.
+        """
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); import airflow_host;"
+            "print('serialized', airflow_host.load(sys.argv[2]).serialized_dags())"
+        )
+        texts = []
+        for seed in ("1", "2"):
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(HERE), module],
+                env=self.home.environment | {"PYTHONHASHSEED": seed},
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            texts += [line for line in done.stdout.splitlines() if line.startswith("serialized ")]
+        [first, second] = texts
+        assert first == second
+        return first
+
     def stop(self) -> None:
         """End the process."""
         self._pipe.close()
