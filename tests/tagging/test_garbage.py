@@ -17,8 +17,9 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def as_found() -> Iterator[None]:
-    """Give the collector back as it was."""
+    """Begin with nothing frozen, as a trigger's test may leave it; give the thresholds back."""
     threshold = gc.get_threshold()
+    gc.unfreeze()
     yield
     gc.set_threshold(*threshold)
     gc.unfreeze()
