@@ -300,6 +300,17 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
+def use_toy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Make the toy service at a URL the connection ``imagetag_default``, without a quota."""
+    connection = {
+        "conn_type": "imagetag",
+        "host": url,
+        "password": "acmeKey",
+        "extra": {"api": "acme", "requests_per_second": 0},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+
+
 @pytest.mark.usefixtures("toy")
 def test_a_service_of_another_package(
     postgres: Database,
@@ -316,13 +327,7 @@ def test_a_service_of_another_package(
         return json.dumps({"labels": [["cat", 0.25], [f"size-{len(body)}", 0.75]]}).encode()
 
     with served(answer) as url:
-        connection = {
-            "conn_type": "imagetag",
-            "host": url,
-            "password": "acmeKey",
-            "extra": {"api": "acme", "requests_per_second": 0},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+        use_toy(monkeypatch, url)
         images = [Image(str(number), content=data) for number, data in enumerate(small_jpegs(5))]
         task = ImageTagOperator(task_id="label", images=images, store=SqlLabelStore("warehouse"))
         assert task.execute({})["tagged"] == 5
@@ -352,13 +357,7 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
         return original(self, found)
 
     with served(answer) as url:
-        connection = {
-            "conn_type": "imagetag",
-            "host": url,
-            "password": "acmeKey",
-            "extra": {"api": "acme", "requests_per_second": 0},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+        use_toy(monkeypatch, url)
         acme = find_service("acme")
         original = acme.read
         monkeypatch.setattr(acme, "read", read)
