@@ -244,8 +244,9 @@ def test_mapped_folders_are_each_a_task(run_warehouse, bucket, photographs, tmp_
     assert keys_in(tmp_path) == {f"s3://{bucket.name}/photos/{n % 2}/{n}.jpg" for n in range(4)}
     for index in range(2):
         assert run.xcom("label", "summary", map_index=index)["tagged"] == 2
-        path = run.rendered["label", index]["images"]["path"]
-        assert path == f"s3://aws_default@{bucket.name}/photos/{index}/"
+        path = f"s3://aws_default@{bucket.name}/photos/{index}/"
+        images = run.rendered["label", index]["images"]
+        assert images == shown("ObjectStorageImages", path=path, send="bytes")
 
 
 def serialized_dags() -> str:
