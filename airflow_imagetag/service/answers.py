@@ -167,9 +167,11 @@ def text(answer: Answer, value: Any, what: str) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise malformed(answer, f"{what} is missing")
-    # JSON may hold half of a character, which no table and no file can store.
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise malformed(answer, f"{what} is not a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # JSON may hold half of a character, which no table and no file can store.
+        raise malformed(answer, f"{what} is not a text") from None
     return value
 
 

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import ClassVar
 
 from airflow_imagetag.models import Label
@@ -36,11 +37,19 @@ class Request:
     """A POST request, ready for any HTTP client.
 
     Header values and bodies hold secrets and images, so they are not shown.
+
+    :param url: where it goes.
+    :param headers: names and values.
+    :param body: the bytes, or pieces that follow each other: a large image need not be copied.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    body: bytes | tuple[bytes, ...] = field(repr=False)
+
+    def joined(self) -> bytes:
+        """Return the body in one piece."""
+        return self.body if isinstance(self.body, bytes) else b"".join(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class Reading:
 
 def most_probable_first(labels: Iterable[Label]) -> tuple[Label, ...]:
     """Return labels in the order in which a ``Reading`` has them; equal ones stay as they are."""
-    return tuple(sorted(labels, key=lambda label: -label.probability))
+    return tuple(sorted(labels, key=attrgetter("probability"), reverse=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ label is ``label_name`` in the example and ``level_name`` in the table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from airflow_imagetag.models import Label
 from airflow_imagetag.service import answers
+from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import (
     Answer,
     Limits,
@@ -20,7 +22,7 @@ from airflow_imagetag.service.base import (
     Request,
     most_probable_first,
 )
-from airflow_imagetag.service.multipart import multipart
+from airflow_imagetag.service.multipart import Form
 from airflow_imagetag.service.recognition import MAX_BODY_BYTES, Recognition, check_size
 
 MULTIPART_OVERHEAD_BYTES = 1024
@@ -39,16 +41,17 @@ class PictureClassify(Recognition):
     app_id_name = "app_id"
     in_base64 = " in base64; multipart carries more"
 
+    def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(account, clock=clock)
+        self._form = Form(self._fields(), "image")
+        self._is_base64 = account.image_encoding == "base64"
+
     @property
     def limits(self) -> Limits:
         """The whole body may have 6 MB, however the image is sent."""
         if self._is_base64:
             return super().limits
         return Limits(MAX_BODY_BYTES - MULTIPART_OVERHEAD_BYTES)
-
-    @property
-    def _is_base64(self) -> bool:
-        return self.account.image_encoding == "base64"
 
     def is_quick(self, payload: Payload) -> bool:
         """Tell whether there is nothing large to encode."""
@@ -68,7 +71,7 @@ class PictureClassify(Recognition):
         if self._is_base64:
             return super()._content(content)
         check_size(len(content) + MULTIPART_OVERHEAD_BYTES)
-        return self._request(*multipart(self._fields(), "image", content))
+        return self._request(*self._form.fill(content))
 
 
 def _items(answer: Answer, data: Any) -> Iterator[Any]:

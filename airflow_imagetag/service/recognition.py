@@ -97,7 +97,7 @@ class Recognition(Service):
     def _json(self, document: Mapping[str, str]) -> Request:
         return self._request("application/json", json.dumps(document).encode())
 
-    def _request(self, content_type: str, body: bytes) -> Request:
+    def _request(self, content_type: str, body: bytes | tuple[bytes, ...]) -> Request:
         headers = {"Authorization": self._signature.value(), "Content-Type": content_type}
         return Request(self._url, headers, body)
 

@@ -1,13 +1,13 @@
 """Reads a source ahead of those who label, in a thread, and gives them its entries.
 
-Where an entry holds the bytes of its image, the thread makes their digest as well. Handing each of
-them to a thread by itself would cost as much CPU time as the digest of 100 KB, and the loop has
-better to do.
+Where an entry holds many bytes, the thread makes their digest as well: the loop has better to do.
+A few bytes it leaves alone, as two threads that take turns cost more than the digest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -18,25 +18,27 @@ from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging.outcomes import Counts
 
-READ_CHUNK = 100
-"""Entries taken from the source at a time: a thread switch for each would cost more than it."""
+READ_CHUNK = 32
+"""Entries that the thread hands over together: to wake the loop costs more than an entry."""
 
 MAX_WAITING = 64
 """With so many at hand, nothing more is read yet: they may hold the bytes of images."""
+
 
 Fed = tuple[Entry, Payload | None]
 
 
 class Feed:
-    """The entries of a source, for any number of takers.
+    """The entries of a source, for any number of takers; made inside the loop that takes them.
 
-    Not a queue: it would wake its reader for every entry, and that reader its taker.
+    Not a queue, which wakes somebody for every entry. Here the loop is woken where somebody waits,
+    and the thread where half of what it may read ahead was taken.
 
-    :param entries: read in a thread, a chunk at a time.
+    :param entries: read in a thread.
     :param load: makes a payload of an image.
-    :param threads: where reading blocks.
+    :param threads: where reading blocks; it takes one of them until the source ends.
     :param counts: the run's counts.
-    :param max_waiting: entries at hand at which the next chunk is read.
+    :param max_waiting: entries at hand at which the thread pauses.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Feed:
         self._threads = threads
         self._counts = counts
         self._max_waiting = max_waiting
+        self._loop = asyncio.get_running_loop()
         self._at_hand: deque[Fed] = deque()
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self._is_awaited = False
+        self._has_room = threading.Event()
         self._has_ended = False
-        self._arrived = asyncio.Event()
-        self._wanted = asyncio.Event()
 
     @property
     def is_exhausted(self) -> bool:
@@ -64,15 +68,14 @@ class Feed:
         return self._has_ended and not self._at_hand
 
     async def take(self) -> Fed | None:
-        """Return the next entry, with its payload if it held the bytes; None after the last."""
+        """Return the next entry, with its payload where the thread made it; None after the last."""
         while not self._at_hand:
             if self._has_ended:
                 return None
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self._more()
         fed = self._at_hand.popleft()
-        if len(self._at_hand) <= self._max_waiting:
-            self._wanted.set()
+        if len(self._at_hand) <= self._max_waiting // 2 and not self._has_room.is_set():
+            self._has_room.set()
         return fed
 
     async def read(self, stopping: asyncio.Event) -> None:
@@ -81,28 +84,67 @@ class Feed:
         :raises Exception: what the source raised.
         """
         try:
-            while not stopping.is_set() and (chunk := await self._chunk()):
-                self._counts.seen += len(chunk)
-                self._at_hand += chunk
-                self._arrived.set()
-                self._wanted.clear()
-                if len(self._at_hand) > self._max_waiting:
-                    await self._wanted.wait()
+            await self._loop.run_in_executor(self._threads, self._read_all, stopping)
         finally:
             self._has_ended = True
-            self._arrived.set()
+            self._has_room.set()
+            self._wake(len(self._takers))
 
-    async def _chunk(self) -> list[Fed]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._next_entries)
+    # -- in the loop --------------------------------------------------------------------------
 
-    def _next_entries(self) -> list[Fed]:
+    async def _more(self) -> None:
+        """Return when there may be something at hand."""
+        taker = self._loop.create_future()
+        self._takers.append(taker)
+        # Before the last look: the thread adds an entry and then looks whether it is awaited.
+        self._is_awaited = True
+        if self._at_hand:
+            self._wake_for_all()
+        await taker
+
+    def _wake_for_all(self) -> None:
+        """Wake as many as there are entries."""
+        self._wake(len(self._at_hand))
+        self._is_awaited = bool(self._takers)
+
+    def _wake(self, count: int) -> None:
+        while count and self._takers:
+            taker = self._takers.popleft()
+            # One that was cancelled is done.
+            if not taker.done():
+                taker.set_result(None)
+                count -= 1
+
+    # -- in the thread ------------------------------------------------------------------------
+
+    def _read_all(self, stopping: asyncio.Event) -> None:
+        while chunk := self._chunk():
+            if stopping.is_set() or self._has_ended:
+                return
+            self._counts.seen += len(chunk)
+            self._at_hand += chunk
+            if self._is_awaited:
+                self._is_awaited = False
+                self._loop.call_soon_threadsafe(self._wake_for_all)
+            self._pause()
+
+    def _chunk(self) -> list[Fed]:
         return [(entry, self._payload(entry)) for entry in islice(self._entries, READ_CHUNK)]
 
     def _payload(self, entry: Entry) -> Payload | None:
-        if not isinstance(entry, Image) or entry.content is None:
+        if not isinstance(entry, Image) or entry.content is None or entry.is_at_hand:
             return None
         try:
             return self._load(entry)
         except ImageTagError:
             # Whoever takes the image meets it again, where errors are dealt with.
             return None
+
+    def _pause(self) -> None:
+        """Return when there is room for more."""
+        if len(self._at_hand) < self._max_waiting:
+            return
+        self._has_room.clear()
+        # Else it was made meanwhile.
+        if len(self._at_hand) >= self._max_waiting and not self._has_ended:
+            self._has_room.wait()

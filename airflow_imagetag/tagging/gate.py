@@ -50,15 +50,14 @@ class Gate:
 
         :param is_retry: whether the image was sent before.
         """
-        loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             # The time may be moved on while it is slept through.
-            if (wait := self._wait_seconds(loop.time(), is_retry)) > 0:
+            if (wait := self._wait_seconds(is_retry)) > 0:
                 await asyncio.sleep(min(wait, SLICE_SECONDS))
                 continue
             await self._limiter.acquire()
             # The service may have asked for a rest while the limiter made us wait.
-            if self._wait_seconds(loop.time(), is_retry) <= 0:
+            if self._wait_seconds(is_retry) <= 0:
                 self._circuit.sent()
                 return
 
@@ -115,5 +114,8 @@ class Gate:
                 error,
             )
 
-    def _wait_seconds(self, now: float, is_retry: bool) -> float:
+    def _wait_seconds(self, is_retry: bool) -> float:
+        if not self._opens_at and not self._circuit.is_open:
+            return 0.0
+        now = asyncio.get_running_loop().time()
         return max(self._opens_at - now, self._circuit.wait_seconds(now, is_retry=is_retry))

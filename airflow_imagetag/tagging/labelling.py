@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -87,7 +86,7 @@ class Labelling:
         digest = payload.digest
         if digest is None:
             return await self._call(image, payload)
-        async with self._reuse.alone(digest) as heard:
+        with await self._reuse.alone(digest) as heard:
             known = heard or await self._recall(digest)
             if isinstance(known, ImageError):
                 raise GaveUpError(known, 0, digest)
@@ -115,13 +114,13 @@ class Labelling:
 
     async def _load(self, image: Image) -> Payload:
         async def attempt() -> Payload:
-            if self._tagger.is_quick(image):
-                return self._tagger.load(image)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._tagger.load, image)
 
         try:
-            return await self._retrying(attempt)
+            if self._tagger.is_quick(image):
+                return self._tagger.load(image)
+            return await retrying.retry(attempt, self._policy, self._sleep)
         except ImageTagError as error:
             raise GaveUpError(error, 0) from None
 
@@ -142,32 +141,24 @@ class Labelling:
             self._counts.calls += self._calls_per_image
             self._counts.retries += sent > 0
             sent += 1
-            return await self._send(image, payload)
+            started = time.monotonic()
+            try:
+                result = await self._tagger.call(image, payload)
+            except ImageTagError as error:
+                self._take_note(error)
+                raise
+            except BaseException:
+                self._gate.withdrawn()
+                raise
+            self._gate.succeeded()
+            self._crew.took(time.monotonic() - started)
+            return result
 
         try:
-            result = await self._retrying(attempt)
+            result = await retrying.retry(attempt, self._policy, self._sleep)
         except ImageTagError as error:
             raise GaveUpError(error, sent, payload.digest) from None
         return result if sent == 1 else replace(result, attempts=sent)
-
-    async def _send(self, image: Image, payload: Payload) -> TagResult:
-        started = time.monotonic()
-        try:
-            result = await self._tagger.call(image, payload)
-        except ImageTagError as error:
-            self._slow_down(error)
-            if outage := self._gate.outage():
-                raise OutageError(f"{outage} The last said: {error.message}") from None
-            raise
-        except BaseException:
-            self._gate.withdrawn()
-            raise
-        self._gate.succeeded()
-        self._crew.took(time.monotonic() - started)
-        return result
-
-    async def _retrying(self, attempt: Callable[[], Awaitable[retrying.T]]) -> retrying.T:
-        return await retrying.retry(attempt, self._policy, self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -178,11 +169,14 @@ class Labelling:
             return
         raise StoppingError
 
-    def _slow_down(self, error: ImageTagError) -> None:
+    def _take_note(self, error: ImageTagError) -> None:
+        """Go slower, or raise the error of an outage that has lasted too long."""
         self._gate.failed(error)
         self._counts.throttled += retrying.asks_for_less(error)
         if seconds := retrying.asked_wait_seconds(error):
             self._gate.hold(seconds)
+        if outage := self._gate.outage():
+            raise OutageError(f"{outage} The last said: {error.message}") from None
 
 
 def _for(image: Image, known: TagResult) -> TagResult:

@@ -116,10 +116,12 @@ class Pacer:
 
         :raises QuotaUnavailableError: the shared ledger cannot be asked.
         """
-        if self._slow_down.rate(_loop_time()) is not None:
+        now = _loop_time()
+        if self._slow_down.rate(now) is not None:
             async with self._turn:
                 await self._take()
-        self._slow_down.granted(_loop_time())
+            now = _loop_time()
+        self._slow_down.granted(now)
 
     def throttled(self, weight: float = 1.0) -> None:
         """Take note of an answer that asks for fewer requests: go slower, and recover by and by.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from contextlib import AbstractAsyncContextManager
 
 from airflow_imagetag.errors import ImageError
 from airflow_imagetag.models import TagResult
@@ -20,11 +19,21 @@ class Reuse:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Known] = OrderedDict()
-        # Of the digests that are held or waited for: lock, and how many do.
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        # Of the digests that are held: what those wait for who came later, if there are any.
+        self._held: dict[str, asyncio.Future[None] | None] = {}
 
-    def alone(self, digest: str) -> AbstractAsyncContextManager[Known | None]:
-        """Hold the digest and give what is known of it, so that equal images wait for the first."""
+    async def alone(self, digest: str) -> _Turn:
+        """Wait for a turn, a context manager that holds the digest and gives what is known of it.
+
+        So equal images wait for the first.
+        """
+        while digest in self._held:
+            waiting = self._held[digest]
+            if waiting is None:
+                waiting = self._held[digest] = asyncio.get_running_loop().create_future()
+            # Shielded: one who is cancelled must not take the others along.
+            await asyncio.shield(waiting)
+        self._held[digest] = None
         return _Turn(self, digest)
 
     def remember(self, digest: str, known: Known) -> None:
@@ -39,11 +48,16 @@ class Reuse:
             self._known.move_to_end(digest)
         return known
 
+    def _leave(self, digest: str) -> None:
+        waiting = self._held.pop(digest)
+        if waiting is not None:
+            waiting.set_result(None)
 
-class _Turn(AbstractAsyncContextManager[Known | None]):
+
+class _Turn:
     """The time that one image has a digest for itself.
 
-    A class, as the one that ``asynccontextmanager`` makes costs several times as much.
+    A class, as the one that ``contextmanager`` makes costs several times as much.
     """
 
     __slots__ = ("_digest", "_reuse")
@@ -52,24 +66,8 @@ class _Turn(AbstractAsyncContextManager[Known | None]):
         self._reuse = reuse
         self._digest = digest
 
-    async def __aenter__(self) -> Known | None:
-        locks = self._reuse._locks
-        lock, holders = locks.get(self._digest) or (asyncio.Lock(), 0)
-        locks[self._digest] = (lock, holders + 1)
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._leave()
-            raise
+    def __enter__(self) -> Known | None:
         return self._reuse._recall(self._digest)
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._leave().release()
-
-    def _leave(self) -> asyncio.Lock:
-        lock, holders = self._reuse._locks[self._digest]
-        if holders == 1:
-            del self._reuse._locks[self._digest]
-        else:
-            self._reuse._locks[self._digest] = (lock, holders - 1)
-        return lock
+    def __exit__(self, *exc_info: object) -> None:
+        self._reuse._leave(self._digest)

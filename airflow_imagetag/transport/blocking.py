@@ -54,7 +54,7 @@ def send(session: requests.Session, account: Account, request: Request) -> Answe
     try:
         with session.post(
             request.url,
-            data=request.body,
+            data=request.joined(),
             headers=dict(request.headers),
             timeout=account.timeout_seconds,
             proxies=None if proxy is None else {"http": proxy, "https": proxy},

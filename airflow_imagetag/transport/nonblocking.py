@@ -18,6 +18,8 @@ from airflow_imagetag.transport.faults import (
 from airflow_imagetag.transport.settings import proxy_url, ssl_context
 from airflow_imagetag.transport.time_limit import TimeLimit
 
+SMALL_BODY_BYTES = 64 * 1024
+
 
 class Connections:
     """A pool of connections to one endpoint; open it inside the event loop that will use it.
@@ -48,6 +50,8 @@ class Connections:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._time_limit = TimeLimit(self._account.timeout_seconds)
+        self._body = _body_class()
+        self._faults = (aiohttp.ClientError, OSError, ValueError)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -60,9 +64,7 @@ class Connections:
         :raises TransientError: no connection, or no whole answer.
         :raises ConfigurationError: the endpoint, proxy or certificates make sending impossible.
         """
-        import aiohttp
-
-        content = _body_class()(request.body)
+        content = self._body(request.body)
         try:
             with self._time_limit:
                 response = await self._session.post(
@@ -77,7 +79,7 @@ class Connections:
                 # manager, a twentieth of a request's cost, is not needed.
                 body = await response.read()
             return Answer(response.status, response.headers, body)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except self._faults as error:
             # The one timeout runs from connecting on, so it alone does not tell what was sent.
             if isinstance(error, TimeoutError) and not content.is_sent:
                 raise not_connected(self._account, type(error).__name__) from None
@@ -89,27 +91,36 @@ def _body_class() -> Any:
     """Return the class of request bodies; aiohttp is imported when it is needed first."""
     from aiohttp import payload
 
-    class Body(payload.BytesPayload):
-        """A body in one piece that knows whether it was sent.
+    class Body(payload.Payload):
+        """A body that knows whether it was sent.
 
-        :param value: the bytes.
+        aiohttp's own for bytes warns of large ones, and copies them: an image is sent as it is.
+
+        :param value: the bytes, or pieces of them.
         """
 
-        def __init__(self, value: bytes) -> None:
-            # Not that of BytesPayload, which warns of large ones: an image is sent as it is.
-            payload.Payload.__init__(self, value, content_type="application/octet-stream")
-            self._size = len(value)
+        def __init__(self, value: bytes | tuple[bytes, ...]) -> None:
+            super().__init__(value, content_type="application/octet-stream")
+            pieces = (value,) if isinstance(value, bytes) else value
+            self._size = sum(map(len, pieces))
+            # One system call costs more than copying a small image.
+            self._pieces = pieces if self._size > SMALL_BODY_BYTES else (b"".join(pieces),)
             self.is_sent = False
+
+        def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+            """Return the body as text."""
+            return b"".join(self._pieces).decode(encoding, errors)
 
         async def write(self, writer: Any) -> None:
             """Send it; by now there is a connection."""
             self.is_sent = True
-            await super().write(writer)
+            for piece in self._pieces:
+                await writer.write(piece)
 
         async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-            """Do the same; aiohttp calls this one from version 3.12 on."""
-            self.is_sent = True
-            await super().write_with_length(writer, content_length)
+            """Do the same; aiohttp calls this one from version 3.12 on, with the length it has."""
+            del content_length
+            await self.write(writer)
 
     return Body
 

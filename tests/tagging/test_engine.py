@@ -19,7 +19,15 @@ from airflow_imagetag import errors
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.fitting.fitter import Fitter
 from airflow_imagetag.hooks.tagger import AccountTagger
-from airflow_imagetag.models import Entry, Image, Label, RejectedImage, SkippedImage, TagResult
+from airflow_imagetag.models import (
+    QUICK_CONTENT_BYTES,
+    Entry,
+    Image,
+    Label,
+    RejectedImage,
+    SkippedImage,
+    TagResult,
+)
 from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.service.caller import Caller
@@ -261,8 +269,9 @@ def test_a_crew_that_would_grow_keeps_its_bound(bound, monkeypatch):
     assert tagger.most_calling == bound
 
 
-def test_bytes_are_digested_beside_the_loop():
-    """However small the image is, its digest takes no time of the loop."""
+@pytest.mark.parametrize("is_large", [True, False], ids=["large", "small"])
+def test_large_images_are_digested_beside_the_loop(is_large):
+    """The digest of a large image takes no time of the loop; a small one is not worth a thread."""
     threads = set()
 
     class Tagger(FakeTagger):
@@ -271,10 +280,12 @@ def test_bytes_are_digested_beside_the_loop():
             return super().load(image)
 
     tagger = Tagger()
-    run = make([Image(str(n), content=bytes([n])) for n in range(200)], tagger, FakeSink())
+    size = QUICK_CONTENT_BYTES if is_large else 10
+    run = make([Image(str(n), content=bytes([n]) * size) for n in range(99)], tagger, FakeSink())
     assert go(run) is None
-    assert tagger.calls.total() == 200
-    assert threading.current_thread() not in threads
+    assert tagger.calls.total() == 99
+    assert len(threads) == 1
+    assert (threading.current_thread() in threads) is not is_large
 
 
 @pytest.mark.parametrize("size", [0, 20])
@@ -626,7 +637,7 @@ def test_loading_is_tried_again_and_sends_nothing():
             return super().load(image)
 
     tagger, sink = Shaky(), FakeSink()
-    run = make(urls(10), tagger, sink)
+    run = make((Image(str(number), f"s3://b/{number}") for number in range(10)), tagger, sink)
     assert go(run) is None
     assert sink.failed == {"3": "StorageError"}
     assert "3" not in tagger.calls

@@ -20,12 +20,11 @@ def test_what_is_not_known():
 
     async def main() -> None:
         known = Reuse()
-        async with known.alone("a") as found:
+        with await known.alone("a") as found:
             assert found is None
-        with pytest.raises(KeyError):
-            async with known.alone("a"):
-                raise KeyError
-        async with known.alone("a") as found:
+        with pytest.raises(KeyError), await known.alone("a"):
+            raise KeyError
+        with await known.alone("a") as found:
             assert found is None
 
     asyncio.run(main())
@@ -41,7 +40,7 @@ def test_equal_images_wait_for_the_first(said):
 
         async def one() -> object:
             nonlocal calls
-            async with known.alone("a") as found:
+            with await known.alone("a") as found:
                 if found is None:
                     calls += 1
                     await asyncio.sleep(0.01)
@@ -61,8 +60,11 @@ def test_others_do_not_wait():
 
     async def main() -> None:
         known = Reuse()
-        async with known.alone("a"), asyncio.timeout(1), known.alone("b") as found:
-            assert found is None
+        with await known.alone("a"):
+            async with asyncio.timeout(1):
+                turn = await known.alone("b")
+            with turn as found:
+                assert found is None
 
     asyncio.run(main())
 
@@ -74,18 +76,18 @@ def test_memory_is_bounded(monkeypatch):
     async def main() -> None:
         known = Reuse()
         for digest in "abc":
-            async with known.alone(digest):
+            with await known.alone(digest):
                 known.remember(digest, RESULT)
-        async with known.alone("a"):
+        with await known.alone("a"):
             pass
-        async with known.alone("d"):
+        with await known.alone("d"):
             known.remember("d", RESULT)
         found = []
         for digest in "abcd":
-            async with known.alone(digest) as result:
+            with await known.alone(digest) as result:
                 found.append(result is not None)
         assert found == [True, False, True, True]
-        assert known._locks == {}
+        assert known._held == {}
         assert len(known._known) == 3
 
     asyncio.run(main())
@@ -98,16 +100,16 @@ def test_a_waiter_that_is_cancelled_leaves_no_lock():
         known = Reuse()
 
         async def one() -> None:
-            async with known.alone("a"):
+            with await known.alone("a"):
                 pass
 
-        async with known.alone("a"):
+        with await known.alone("a"):
             waiting = [asyncio.create_task(one()) for _ in range(2)]
             await asyncio.sleep(0)
             waiting[0].cancel()
             await asyncio.sleep(0)
         await asyncio.wait_for(waiting[1], 1)
         assert waiting[0].cancelled()
-        assert known._locks == {}
+        assert known._held == {}
 
     asyncio.run(main())

@@ -82,7 +82,7 @@ def account(endpoint: str, **fields: Any) -> Account:
 
 
 def request_to(
-    endpoint: str, body: bytes = BODY, content_type: str = "application/json"
+    endpoint: str, body: bytes | tuple[bytes, ...] = BODY, content_type: str = "application/json"
 ) -> Request:
     """Make a signed request with a JSON body, unless told otherwise."""
     headers = {"Authorization": SIGNATURE, "Content-Type": content_type}
@@ -211,8 +211,12 @@ def test_the_emulator_labels_a_photograph(send, encoding, path, emulator, photog
 def test_the_length_is_always_sent(send, content, content_type):
     """Content-Length is there and right, and the body is sent as it is, not in chunks."""
     with Server(says(GOOD)) as to:
-        send(account(to.endpoint), request_to(to.endpoint, content, content_type))
-    head, _, body = to.requests[0].partition(b"\r\n\r\n")
+        # In one piece, and in several.
+        for sent in (content, (b"", content[:1000], content[1000:])):
+            send(account(to.endpoint), request_to(to.endpoint, sent, content_type))
+    request, other = to.requests
+    assert request == other
+    head, _, body = request.partition(b"\r\n\r\n")
     headers = headers_of(head)
     assert int(headers["content-length"]) == len(body)
     assert "transfer-encoding" not in headers
