@@ -7,7 +7,7 @@ An HTML comment right above a block says what is special about it::
     <!-- test: on Airflow 3 -->                 Python: on Airflow 2.11 only compiled
 
 Each block of Python runs in a namespace of its own, in a folder with photographs, against the
-emulator and a warehouse of SQLite.
+emulator and a warehouse of SQLite. The service of the page on adding one is installed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import dataclasses
 import dis
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from typing import Any
 
 import airflow
 import pytest
+import toy_service
 from databases import (  # noqa: F401 (fixtures)
     database_fixture,
     postgres_fixture,
@@ -123,8 +125,9 @@ def without_quota(emulator: Emulator, patch: pytest.MonkeyPatch) -> None:
 def surroundings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulator: Emulator, photographs: list[Path]
 ) -> Path:
-    """Make what an example may use: photographs, the service, a warehouse that holds labels."""
+    """Make what an example may use: photographs, services, a warehouse that holds labels."""
     without_quota(emulator, monkeypatch)
+    toy_service.install(tmp_path, monkeypatch)
     (tmp_path / "photos").mkdir()
     for number, path in enumerate(photographs[:2]):
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(path.read_bytes())
@@ -202,6 +205,33 @@ def test_python_block_runs(block, surroundings, emulator):
         dag = namespace["dag_of_the_page"]
         assert dag.task_ids
         assert json.dumps(serialized(dag)) == json.dumps(serialized(dag))
+
+
+def test_tests_of_the_service_of_the_page_pass(surroundings):
+    """They pass in an installation that has the service and this package, with nothing set up."""
+    _, *tests = [block.code for block in blocks("python") if block.page == toy_service.PAGE]
+    for number, code in enumerate(tests):
+        (surroundings / f"test_acme_{number}.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        env=os.environ | {"PYTHONPATH": f"{surroundings}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    ran = sum(code.count("\ndef test_") for code in tests)
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= ran > 0
+
+
+def test_all_that_the_service_of_the_page_uses_has_a_reference():
+    """Classes and functions that another package's service takes from this one."""
+    text = (DOCS / "reference" / "services.md").read_text()
+    used = set(re.findall(r"\banswers\.(\w+)", toy_service.PAGE.read_text()))
+    assert {name for name in used if f"service.answers.{name}\n" not in text} == set()
+    for module in ("service.base", "service.registry"):
+        assert f"automodule:: airflow_imagetag.{module}\n" in text
 
 
 # --- SQL

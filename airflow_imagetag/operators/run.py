@@ -121,8 +121,8 @@ class LabelRun:
         rate = "no limit of" if self._rate is None else f"{self._rate:g}"
         shared = None if self._rate is None else self._account.quota_conn_id
         log.info(
-            "Labelling %s images with %s at %s: up to %d at a time, %s requests per second%s",
-            "new" if self._total is None else f"{self._total:,}",
+            "Labelling %s with %s at %s: up to %d at a time, %s requests per second%s",
+            _images(self._total),
             self._account.api,
             self._account.endpoint,
             self._max_in_flight,
@@ -302,6 +302,13 @@ class LabelRun:
             total=self._total,
             is_cut_off=self._is_cut_off,
         )
+
+
+def _images(total: int | None) -> str:
+    """Return how many images a run has, for the log; a source or a store does not tell."""
+    if total is None:
+        return "new images"
+    return "1 image" if total == 1 else f"{total:,} images"
 
 
 def _check_xcom_can_hold_frames() -> None:

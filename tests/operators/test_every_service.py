@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import toy_service
 from databases import (  # noqa: F401 (fixtures)
     Bucket,
     Database,
@@ -283,21 +284,10 @@ def test_many_dead_urls_are_no_outage(
     assert emulator.stats.requests == 80
 
 
-TOY = (DOCS / "adding-a-service.md").read_text().partition("```python\n")[2].partition("```\n")[0]
-"""The service of the page, as another package would have it."""
-
-
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a package with a service of its own, as pip would leave it."""
-    (tmp_path / "acme_labels.py").write_text(TOY)
-    metadata = tmp_path / "acme_labels-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-labels\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[airflow_imagetag.services]\nacme = acme_labels:Acme\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    """Install a package with a service of its own."""
+    toy_service.install(tmp_path, monkeypatch)
 
 
 def use_toy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
