@@ -308,7 +308,7 @@ def _images(total: int | None) -> str:
     """Return how many images a run has, for the log; a source or a store does not tell."""
     if total is None:
         return "new images"
-    return "1 image" if total == 1 else f"{total:,} images"
+    return progress.plural(total, "image")
 
 
 def _check_xcom_can_hold_frames() -> None:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.errors import ImageTagError, MalformedAnswerError
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service import answers
 from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Answer, Limits, Payload, Reading, Request
-from airflow_imagetag.service.registry import find_service
+from airflow_imagetag.service.registry import BUILT_IN, find_service
 
 
 class Caller:
@@ -67,16 +67,17 @@ class Caller:
     def _read(self, answer: Answer) -> Reading:
         try:
             return self._service.read(answer)
+        except MalformedAnswerError as error:
+            # In an answer of a service of another package, nothing is known to say so.
+            if self._service.api in BUILT_IN:
+                raise
+            raise _perhaps_billed(error, answer) from None
         except ImageTagError:
             raise
         # A service of another package may have met an answer that its author did not think of.
         except Exception as error:
             why = f"{self._service.api} cannot read it ({type(error).__name__})"
-            unreadable = answers.malformed(answer, why)
-            if answer.status == 200:
-                # It may be billed, and is hardly another one the next time.
-                unreadable.code = answers.SUCCESS
-            raise unreadable from error
+            raise _perhaps_billed(answers.malformed(answer, why), answer) from error
 
     def probe(self) -> Request:
         """Return a signed request that is not billed."""
@@ -88,3 +89,13 @@ class Caller:
         :raises ImageTagError: what is wrong with the connection.
         """
         self._service.check_probe(answer)
+
+
+def _perhaps_billed(error: MalformedAnswerError, answer: Answer) -> MalformedAnswerError:
+    """Return the error with the code of a success, where the service may have billed the call.
+
+    So it is not made again and again: the answer is hardly another one the next time.
+    """
+    if answer.status == 200:
+        error.code = answers.SUCCESS
+    return error

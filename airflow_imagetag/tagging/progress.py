@@ -17,15 +17,20 @@ def line(
     """
     done = counts.done + (0 if is_cut_off else counts.skipped)
     rate = done / elapsed_seconds if elapsed_seconds > 0 else 0.0
-    parts = [f"{done:,} images"]
+    parts = [plural(done, "image")]
     if total:
-        parts = [f"{done:,} of {total:,} images ({min(done / total, 1):.0%})"]
+        parts = [f"{done:,} of {plural(total, 'image')} ({min(done / total, 1):.0%})"]
     parts.append(f"{rate:,.1f} images/s")
     if total and rate and done < total and not is_cut_off:
         parts.append(f"about {duration((total - done) / rate)} left")
     parts.append(f"{counts.failed:,} failed")
-    parts.append(f"{counts.calls:,} calls ({counts.retries:,} retries)")
+    parts.append(f"{plural(counts.calls, 'call')} ({plural(counts.retries, 'retry', 'retries')})")
     return ", ".join(parts)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return a number of things for a person: ``1 image``, ``2,000 images``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -30,6 +30,7 @@ from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.service import answers
 from airflow_imagetag.service.base import Answer
 from airflow_imagetag.service.registry import find_service
 from airflow_imagetag.sources import ObjectStorageImages
@@ -332,8 +333,9 @@ def test_a_service_of_another_package(
 
 
 @pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("is_foreseen", [True, False], ids=["malformed", "KeyError"])
 def test_an_answer_that_a_service_of_another_package_cannot_read(
-    monkeypatch: pytest.MonkeyPatch, small_jpegs: Callable[[int], list[bytes]]
+    monkeypatch: pytest.MonkeyPatch, small_jpegs: Callable[[int], list[bytes]], is_foreseen: bool
 ):
     """Whatever it raises is the failure of one image, and no end of the run."""
     bad = small_jpegs(3)[1]
@@ -343,7 +345,7 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
 
     def read(self: Any, found: Answer) -> Any:
         if b"error" in found.body:
-            raise KeyError("what its author did not think of")
+            raise answers.malformed(found, "an odd form") if is_foreseen else KeyError("labels")
         return original(self, found)
 
     with served(answer) as url:
@@ -358,6 +360,6 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
     assert set(frame["image_key"]) == {"0", "2"}
     failures = task_instance.xcoms["failures"]
     assert failures["error"].tolist() == ["MalformedAnswerError"]
-    assert "KeyError" in failures["message"].item()
+    assert ("an odd form" if is_foreseen else "KeyError") in failures["message"].item()
     # It may be billed each time, so it is not asked for again and again.
     assert failures["attempts"].tolist() == [2]
