@@ -94,7 +94,8 @@ class SqlLedger:
             moment: Any = sa.func.extract("epoch", sa.func.clock_timestamp())
             return sa.cast(moment * 1_000_000, sa.BigInteger)
         if dialect in ("mysql", "mariadb"):
-            moment = sa.func.unix_timestamp(sa.func.sysdate(sa.literal_column("6")))
+            # SQLAlchemy's own function of this name takes no precision: it would tell seconds.
+            moment = sa.func.unix_timestamp(sa.literal_column("SYSDATE(6)"))
             return sa.cast(moment * 1_000_000, sa.Integer)
         return sa.literal(int(time.time() * 1_000_000), sa.BigInteger)
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from databases import postgres_fixture, sqlite_fixture  # noqa: F401 (fixtures)
 from forked import Driver, Task
 from redis_server import redis_server_fixture  # noqa: F401 (fixture)
+from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.quota.shared import SharedLedger, open_ledger
 from airflow_imagetag.quota.sql import TABLE, SqlLedger
@@ -211,6 +213,14 @@ def test_the_servers_clock_counts(kind, opened, monkeypatch):
     for error in (3600, -3600):
         monkeypatch.setattr(time, "time", lambda error=error: true_time() + error)
         assert 0 < ledger.reserve(1, 0.01) <= 51
+
+
+def test_the_clock_of_mysql_tells_microseconds():
+    """In whole seconds, all slots of a second would be the same one."""
+    ledger = SqlLedger.__new__(SqlLedger)
+    ledger._engine = sa.create_mock_engine("mysql+pymysql://", lambda *_: None)
+    now = str(sa.select(ledger._now()).compile(dialect=mysql.dialect()))
+    assert "SYSDATE(6)" in now
 
 
 @pytest.mark.parametrize("kind", ["redis", *IN_SQL])
