@@ -21,8 +21,14 @@ from airflow_imagetag.tagging.outcomes import Counts
 READ_CHUNK = 32
 """Entries that the thread hands over together: to wake the loop costs more than an entry."""
 
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Or fewer, if they hold so many bytes."""
+
 MAX_WAITING = 64
-"""With so many at hand, nothing more is read yet: they may hold the bytes of images."""
+"""With so many at hand, nothing more is read yet."""
+
+MAX_WAITING_BYTES = 4 * CHUNK_BYTES
+"""Nor with so many bytes."""
 
 
 Fed = tuple[Entry, Payload | None]
@@ -57,6 +63,9 @@ class Feed:
         self._max_waiting = max_waiting
         self._loop = asyncio.get_running_loop()
         self._at_hand: deque[Fed] = deque()
+        # Each is written by one thread only.
+        self._bytes_read = 0
+        self._bytes_taken = 0
         self._takers: deque[asyncio.Future[None]] = deque()
         self._is_awaited = False
         self._has_room = threading.Event()
@@ -74,7 +83,8 @@ class Feed:
                 return None
             await self._more()
         fed = self._at_hand.popleft()
-        if len(self._at_hand) <= self._max_waiting // 2 and not self._has_room.is_set():
+        self._bytes_taken += _size_bytes(fed[0])
+        if not self._has_room.is_set() and not self._holds(1 / 2):
             self._has_room.set()
         return fed
 
@@ -129,7 +139,14 @@ class Feed:
             self._pause()
 
     def _chunk(self) -> list[Fed]:
-        return [(entry, self._payload(entry)) for entry in islice(self._entries, READ_CHUNK)]
+        chunk: list[Fed] = []
+        end = self._bytes_read + CHUNK_BYTES
+        for entry in islice(self._entries, READ_CHUNK):
+            chunk.append((entry, self._payload(entry)))
+            self._bytes_read += _size_bytes(entry)
+            if self._bytes_read >= end:
+                break
+        return chunk
 
     def _payload(self, entry: Entry) -> Payload | None:
         if not isinstance(entry, Image) or entry.content is None or entry.is_at_hand:
@@ -142,9 +159,22 @@ class Feed:
 
     def _pause(self) -> None:
         """Return when there is room for more."""
-        if len(self._at_hand) < self._max_waiting:
+        if not self._holds(1):
             return
         self._has_room.clear()
         # Else it was made meanwhile.
-        if len(self._at_hand) >= self._max_waiting and not self._has_ended:
+        if self._holds(1) and not self._has_ended:
             self._has_room.wait()
+
+    # -- in both ------------------------------------------------------------------------------
+
+    def _holds(self, part: float) -> bool:
+        """Tell whether more than this part of what may wait does so, by number or by bytes."""
+        return (
+            len(self._at_hand) > self._max_waiting * part
+            or self._bytes_read - self._bytes_taken > MAX_WAITING_BYTES * part
+        )
+
+
+def _size_bytes(entry: Entry) -> int:
+    return len(entry.content) if isinstance(entry, Image) and entry.content is not None else 0
