@@ -6,13 +6,12 @@ import asyncio
 import json
 import logging
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from web_servers import Handler, serving
 
 from airflow_imagetag import errors
 from airflow_imagetag.errors import ImageTagError
@@ -73,22 +72,12 @@ def connect(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, **changes: Any)
 def image_url(photograph: bytes) -> Iterator[str]:
     """Serve the photograph over HTTP."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(photograph)))
-            self.end_headers()
-            self.wfile.write(photograph)
+    class Photograph(Handler):
+        def answer(self) -> None:
+            self.respond(photograph)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/a.jpg?X-Amz-Signature=5ecre7&id=1"
-        server.shutdown()
-        thread.join()
+    with serving(Photograph) as url:
+        yield f"{url}/a.jpg?X-Amz-Signature=5ecre7&id=1"
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from databases import (  # noqa: F401 (fixtures)
     s3_url_fixture,
     sqlite_fixture,
 )
+from web_servers import Handler, serving
 
 from airflow_imagetag.errors import TooManyFailuresError
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
@@ -56,28 +55,15 @@ def calls_of(api: str) -> int:
 
 
 @contextmanager
-def served(answer: Callable[[BaseHTTPRequestHandler, bytes], bytes]) -> Iterator[str]:
-    """Run a small web server and give its URL."""
+def served(answer: Callable[[Handler, bytes], bytes]) -> Iterator[str]:
+    """Run a web server that answers with what a function makes of a request and its body."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = answer(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    class Answering(Handler):
+        def answer(self) -> None:
+            self.respond(answer(self, self.body()))
 
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Answering) as url:
+        yield url
 
 
 @pytest.fixture
@@ -320,7 +306,7 @@ def test_a_service_of_another_package(
     """One file and an entry point: its labels come through the same operator and store."""
     seen: list[tuple[str | None, bytes]] = []
 
-    def answer(request: BaseHTTPRequestHandler, body: bytes) -> bytes:
+    def answer(request: Handler, body: bytes) -> bytes:
         seen.append((request.headers["Authorization"], body))
         if not body:
             return b'{"error": "no image"}'
@@ -348,7 +334,7 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
     """Whatever it raises is the failure of one image, and no end of the run."""
     bad = small_jpegs(3)[1]
 
-    def answer(_request: BaseHTTPRequestHandler, body: bytes) -> bytes:
+    def answer(_request: Handler, body: bytes) -> bytes:
         return b'{"labels": [["cat", 0.5]]}' if body != bad else b'{"error": "x", "labels": 1}'
 
     def read(self: Any, found: Answer) -> Any:
