@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from airflow_imagetag.errors import ImageTagError
-from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.models import Image, Label, TagResult
 from airflow_imagetag.service import answers
 from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Answer, Limits, Payload, Reading, Request
@@ -66,7 +66,10 @@ class Caller:
 
     def _read(self, answer: Answer) -> Reading:
         try:
-            return self._service.read(answer)
+            reading = self._service.read(answer)
+            for label in reading.labels:
+                _check_storable(label)
+            return reading
         except ImageTagError:
             raise
         # A service of another package may have met an answer that its author did not think of.
@@ -88,3 +91,11 @@ class Caller:
         :raises ImageTagError: what is wrong with the connection.
         """
         self._service.check_probe(answer)
+
+
+def _check_storable(label: Label) -> None:
+    """Raise what it may where no table could hold the label: one would spoil a whole batch."""
+    for text in (label.name, label.category or "", label.subcategory or "", label.scene or ""):
+        text.encode()
+    if not 0 <= label.probability <= 1:
+        raise ValueError(label.probability)

@@ -26,9 +26,9 @@ from web_servers import Handler, serving
 from airflow_imagetag.errors import TooManyFailuresError
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.hooks.imagetag import ImageTagHook
-from airflow_imagetag.models import Image
+from airflow_imagetag.models import Image, Label
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.service.base import Answer
+from airflow_imagetag.service.base import Answer, Reading
 from airflow_imagetag.service.registry import find_service
 from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
@@ -357,3 +357,46 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
     assert "KeyError" in failures["message"].item()
     # It may be billed each time, so it is not asked for again and again.
     assert failures["attempts"].tolist() == [2]
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("stores", [True, False])
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        Label("half of \ud800 a character", 0.5),
+        Label(b"bytes", 0.5),  # type: ignore[arg-type]
+        Label("cat", 0.5, category=["animal"]),  # type: ignore[arg-type]
+        Label("cat", 50),
+        Label("cat", float("nan")),
+        Label("cat", "high"),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+def test_a_label_that_no_table_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+    small_jpegs: Callable[[int], list[bytes]],
+    sqlite: Database,
+    spoiled: Label,
+    stores: bool,
+):
+    """What a service of another package makes of one image keeps no other one's labels back."""
+    good, bad = small_jpegs(2)
+
+    def read(_: Any, found: Answer) -> Reading:
+        return Reading((spoiled if found.body == bad else Label("cat", 0.5),))
+
+    with served(lambda _, body: body) as url:
+        use_toy(monkeypatch, url)
+        monkeypatch.setattr(find_service("acme"), "read", read)
+        task_instance = TaskInstance()
+        images = [Image("good", content=good), Image("bad", content=bad)]
+        store = SqlLabelStore("warehouse") if stores else None
+        task = ImageTagOperator(task_id="label", images=images, store=store, max_failure_ratio=1)
+        result = task.execute({"ti": task_instance})
+    keys = "SELECT image_key FROM image_labels"
+    held = [key for [key] in sqlite.rows(keys)] if stores else result["image_key"].tolist()
+    assert held == ["good"]
+    failures = task_instance.xcoms["failures"]
+    assert failures["image_key"].tolist() == ["bad"]
+    assert failures["error"].tolist() == ["MalformedAnswerError"]
