@@ -320,6 +320,39 @@ def test_an_extra_that_is_no_object(emulator, extra, photograph, monkeypatch):
         ImageTagHook().tag(photograph)
 
 
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Tell what the hook has warned of."""
+    names = ("airflow_imagetag.hooks.imagetag", logging.WARNING)
+    return lambda: [text for name, level, text in caplog.record_tuples if (name, level) == names]
+
+
+MISSPELT = {"request_per_second": "5ecre7", "Timeout-Seconds": 5, "qqq": ["5ecre7"], "zzz": ""}
+
+
+def test_misspelt_names_of_the_extra_are_told(way, emulator, photograph, monkeypatch, warned):
+    """One warning names connection, names and what is meant, and no value; the image is labelled.
+
+    A name without a value says nothing.
+    """
+    connect(monkeypatch, emulator, extra=MISSPELT)
+    assert way(ImageTagHook(), photograph).labels
+    [warning] = warned()
+    assert warning == (
+        "Connection 'imagetag_default': nothing reads these names in extra: 'request_per_second' "
+        "(is requests_per_second meant?), 'Timeout-Seconds' (is timeout_seconds meant?), 'qqq'. "
+        "Correct or remove them."
+    )
+
+
+def test_names_that_are_read_are_not_told(emulator, photograph, monkeypatch, warned):
+    """Whether the interface of the connection has a use for them or not."""
+    extra = {"region": "ap-beijing", "scenes": "WEB", "verify": True, "max_in_flight": 3}
+    connect(monkeypatch, emulator, extra=extra)
+    assert ImageTagHook().tag(photograph).labels
+    assert warned() == []
+
+
 def test_a_connection_of_another_type(emulator, photograph, monkeypatch):
     """What is missing in it is told with its type: most likely another connection was meant."""
     connect(monkeypatch, emulator, conn_type="postgres", extra={"app_id": ""})

@@ -286,13 +286,13 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def use_toy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def use_toy(monkeypatch: pytest.MonkeyPatch, url: str, **extra: Any) -> None:
     """Make the toy service at a URL the connection ``imagetag_default``, without a quota."""
     connection = {
         "conn_type": "imagetag",
         "host": url,
         "password": "acmeKey",
-        "extra": {"api": "acme", "requests_per_second": 0},
+        "extra": {"api": "acme", "requests_per_second": 0, **extra},
     }
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
 
@@ -325,6 +325,16 @@ def test_a_service_of_another_package(
     assert sorted(rows) == [
         ("acme", str(number), f"size-{len(data)}", 1) for number, data in enumerate(small_jpegs(5))
     ]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_service_of_another_package_may_have_fields_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """It finds them in the account, and nobody is warned of them."""
+    use_toy(monkeypatch, "http://127.0.0.1:1", acme_model="v2")
+    assert ImageTagHook().account.extra["acme_model"] == "v2"
+    assert "acme_model" not in caplog.text
 
 
 @pytest.mark.usefixtures("toy")
