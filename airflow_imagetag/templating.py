@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
@@ -31,18 +32,30 @@ class ImagesTemplating(BaseOperator):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render a field; of the images, only the values that hold a template."""
+        """Render a field, or a part of one, as Airflow asks for it."""
         render = super().render_template
-        if isinstance(content, ValueImages):
+        return self.render_field(
+            content,
+            lambda value: render(value, context, jinja_env, seen_oids),
             # Values that dynamic mapping took from an XCom are data: to render them would run
             # whatever an upstream system wrote there.
-            if id(content.value) in (seen_oids or ()):
-                return content.from_upstream()
-            return content.rendered(lambda text: render(text, context, jinja_env, seen_oids))
+            is_data=lambda value: id(value) in (seen_oids or ()),
+        )
+
+    def render_field(
+        self, content: Any, render: Callable[[Any], Any], *, is_data: Callable[[Any], bool]
+    ) -> Any:
+        """Return a field rendered; of the images, only the values that hold a template are.
+
+        :param render: renders a value as Airflow does.
+        :param is_data: tells what must not be rendered.
+        """
+        if isinstance(content, ValueImages):
+            return content.from_upstream() if is_data(content.value) else content.rendered(render)
         if isinstance(content, (ImageSource, LabelStore)):
             # Airflow renders the fields in place, and mapped tasks may share the object.
             content = copy.copy(content)
-        rendered = render(content, context, jinja_env, seen_oids)
+        rendered = render(content)
         if content is self.images and not is_for_airflow(rendered):
             return ValueImages(rendered)
         return rendered

@@ -255,6 +255,13 @@ def test_the_form_offers_what_the_parser_takes(connection_type):
     assert ", ".join(SCENES) in fields["scenes"]["description"]
 
 
+def test_the_form_has_each_name_that_the_extra_may_hold(connection_type):
+    """So what it stores is never told as a name that nothing reads."""
+    from airflow_imagetag.service.account import EXTRA_NAMES
+
+    assert set(connection_type["conn-fields"]) == EXTRA_NAMES
+
+
 def test_secrets_of_the_extra_are_typed_like_passwords(connection_type):
     """A token, and a proxy's URL, are not shown while they are typed nor when they are edited."""
     fields = connection_type["conn-fields"]

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from airflow_imagetag.daemons import fulfil
+
 T = TypeVar("T")
 
 
@@ -46,7 +48,7 @@ class Decoders:
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
-            _run(*task)
+            fulfil(*task)
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         with self._lock:
@@ -54,14 +56,3 @@ class Decoders:
                 return self._waiting.popleft()
             self._threads -= 1
             return None
-
-
-def _run(future: Future[T], work: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = work()
-    except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
-        future.set_exception(error)
-    else:
-        future.set_result(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, allowed_local_folde
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.account import Account, parse_account
 from airflow_imagetag.service.caller import Caller
-from airflow_imagetag.service.registry import find_service
+from airflow_imagetag.service.registry import BUILT_IN, find_service
 from airflow_imagetag.sources.content import (
     MAX_IMAGE_BYTES,
     MAX_LARGE_IMAGE_BYTES,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_imagetag.hooks.tagger import AccountTagger
+
+log = logging.getLogger(__name__)
 
 ASYNC_CONNECTIONS = 64
 """Connections that ``async with`` keeps open for concurrent ``atag`` calls."""
@@ -184,7 +187,7 @@ def account_of(connection: Connection) -> Account:
     :raises ConfigurationError: names the field that is wrong, and a type that is another one.
     """
     try:
-        return parse_account(
+        account = parse_account(
             conn_id=connection.conn_id,
             login=connection.login,
             password=connection.password,
@@ -202,6 +205,17 @@ def account_of(connection: Connection) -> Account:
             f"{error.message} The connection has the type {connection.conn_type!r}; that of an "
             f"account is {ImageTagHook.conn_type!r}."
         ) from None
+    # A service of another package may read names of its own.
+    if account.api in BUILT_IN and (unknown := account.unknown_names):
+        log.warning(
+            "Connection %r: nothing reads these names in extra: %s. Correct or remove them.",
+            connection.conn_id,
+            ", ".join(
+                f"{name!r}" + (f" (is {nearest} meant?)" if nearest else "")
+                for name, nearest in unknown.items()
+            ),
+        )
+    return account
 
 
 def _extra(connection: Connection) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import RunError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_imagetag.operators.options import Number
-    from airflow_imagetag.operators.run import LabelRun, Outputs
+    from airflow_imagetag.operators.run import LabelRun
     from airflow_imagetag.stores.parquet import ParquetLabelStore
 
 
@@ -188,7 +188,7 @@ class ImageTagOperator(LabelMapTemplating):
         if isinstance(images, ValueImages):
             images = images.with_columns(self.key_column, self.uri_column)
         checkpoint = None if self.store is not None else self._checkpoint(context)
-        self._run = LabelRun(
+        run = self._run = LabelRun(
             ImageTagHook(self.imagetag_conn_id, oversize=options.oversize),
             images,
             options,
@@ -196,31 +196,34 @@ class ImageTagOperator(LabelMapTemplating):
             checkpoint=checkpoint,
         )
         if self._is_killed:
-            self._run.stop()
+            run.stop()
+        counts = {"failures": run.failures, "summary": run.summary}
         try:
-            self._run.run()
+            run.run()
         except BaseException as error:
             # Whatever ended the run, a kill included: what it paid for goes to the outputs first.
-            self._push_all(context, self._run.outputs())
-            if isinstance(error, RunError) and self._run.is_final(error):
+            self._push_each(context, self._labels(run) | counts)
+            if isinstance(error, RunError) and run.is_final(error):
                 raise without_retry(error) from None
             raise
-        else:
-            outputs = self._run.outputs()
         finally:
             # It holds locks, which an operator that is copied must not.
             self._run = None
-        _push(context, "failures", outputs.failures)
-        _push(context, "summary", outputs.summary)
+        if errors := self._push_each(context, counts):
+            # Airflow will have no result to keep.
+            self._push_each(context, self._labels(run))
+            raise errors[0]
         if self.store is not None:
-            self._tell_outlet(context, self.store, outputs.summary)
-            return outputs.summary
+            summary = run.summary()
+            self._tell_outlet(context, self.store, summary)
+            return summary
+        labels = run.labels()
         if checkpoint is not None:
             # Airflow keeps the result after this method; the checkpoint goes when it is kept.
             if self.do_xcom_push:
-                _push(context, "return_value", outputs.labels)
+                _push(context, "return_value", labels)
             checkpoint.remove()
-        return outputs.labels
+        return labels
 
     def _checkpoint(self, context: Context) -> ParquetLabelStore | None:
         folder, task_instance = checkpoint_path(), context.get("ti")
@@ -243,18 +246,24 @@ class ImageTagOperator(LabelMapTemplating):
             if outlet_events is not None and getattr(outlet, "uri", None) == store.asset.uri:
                 outlet_events[outlet].extra = {name: summary[name] for name in OUTLET_COUNTS}
 
-    def _push_all(self, context: Context, outputs: Outputs) -> None:
-        values: dict[str, Any] = {}
-        if self.store is None and self.do_xcom_push:
-            values["return_value"] = outputs.labels
-        elif self.store is not None and len(outputs.labels):
-            values["unsaved"] = outputs.labels
-        values |= {"failures": outputs.failures, "summary": outputs.summary}
-        for key, value in values.items():
+    def _labels(self, run: LabelRun) -> dict[str, Callable[[], Any]]:
+        """Return what makes the XCom of the labels that would be lost without it."""
+        if self.store is not None:
+            return {"unsaved": run.labels} if run.has_unsaved_labels else {}
+        return {"return_value": run.labels} if self.do_xcom_push else {}
+
+    def _push_each(
+        self, context: Context, outputs: Mapping[str, Callable[[], Any]]
+    ) -> list[Exception]:
+        """Make and push XComs, each whatever becomes of the others, and return what went wrong."""
+        errors: list[Exception] = []
+        for key, make in outputs.items():
             try:
-                _push(context, key, value)
-            except Exception:  # the error that ended the run is on its way and says more
-                self.log.exception("The XCom %r of the unfinished run could not be kept", key)
+                _push(context, key, make())
+            except Exception as error:  # raised when the others are kept, or another one is
+                self.log.exception("The XCom %r could not be kept", key)
+                errors.append(error)
+        return errors
 
 
 def _with_store(outlets: Sequence[Any], store: LabelStore | None) -> list[Any]:

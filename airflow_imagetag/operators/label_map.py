@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from airflow_imagetag.descriptions import is_template
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.templating import ImagesTemplating, is_for_airflow
 from airflow_imagetag.uris import redact
-
-if TYPE_CHECKING:
-    import jinja2
-    from airflow.providers.common.compat.sdk import Context
 
 _SHOWN_ENTRIES = 10
 _SHOWN_CHARACTERS = 500
@@ -72,25 +68,17 @@ class LabelMapTemplating(ImagesTemplating):
 
     label_map: Any
 
-    def render_template(
-        self,
-        content: Any,
-        context: Context,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
+    def render_field(
+        self, content: Any, render: Callable[[Any], Any], *, is_data: Callable[[Any], bool]
     ) -> Any:
-        """Render a field; of the map, only a path."""
-        render = super().render_template
+        """Return a field rendered; of the map, only a path is."""
         if not isinstance(content, LabelMap):
-            rendered = render(content, context, jinja_env, seen_oids)
+            rendered = super().render_field(content, render, is_data=is_data)
             is_map = content is not None and content is self.label_map
             return LabelMap(rendered) if is_map else rendered
-        if id(content.value) in (seen_oids or ()):
-            # Dynamic mapping took it from an XCom, so it is data.
+        if is_data(content.value):
             return LabelMap(content.value)
-        if not content.is_template:
-            return content
-        return LabelMap(render(content.value, context, jinja_env, seen_oids))
+        return LabelMap(render(content.value)) if content.is_template else content
 
 
 def as_label_map(value: Any) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.hooks import settings
 from airflow_imagetag.hooks.imagetag import ImageTagHook
+from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.work import Work, into_checkpointed_frame, into_frame, into_store
 from airflow_imagetag.sources.base import ImageSource
@@ -50,20 +52,6 @@ DEFAULT_WITHOUT_QUOTA = 64
 """More make no service faster, and cost memory."""
 
 NAMED_ERRORS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What a run leaves behind.
-
-    :param labels: the labels frame; with a store, the labels that it could not be given.
-    :param failures: the failures frame.
-    :param summary: counts.
-    """
-
-    labels: pd.DataFrame
-    failures: pd.DataFrame
-    summary: dict[str, Any]
 
 
 class LabelRun:
@@ -146,35 +134,45 @@ class LabelRun:
             )
         self._check_failures()
 
-    def outputs(self) -> Outputs:
-        """Return what the run finished so far."""
+    def labels(self) -> pd.DataFrame:
+        """Return the labels that were found; with a store, those that it could not be given."""
+        if self._store is None:
+            return self._frame.labels_frame()
+        unsaved = FrameSink(originals=self._originals)
+        unsaved.write(self._stored.unsaved)
+        return unsaved.labels_frame()
+
+    @property
+    def has_unsaved_labels(self) -> bool:
+        """Whether there are labels that the store could not be given."""
+        return any(isinstance(one, TagResult) and one.labels for one in self._stored.unsaved)
+
+    def failures(self) -> pd.DataFrame:
+        """Return the failures so far."""
+        return failures_frame(self._failures)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts so far."""
         price = self._account.price_per_thousand
         elapsed = self._elapsed_seconds
         counts = self._counts
-        frame = self._frame
-        failures = frame.failures
-        if self._store is not None:
-            frame = FrameSink(originals=self._originals)
-            frame.write(self._stored.unsaved)
-            failures = self._stored.failures
-        return Outputs(
-            frame.labels_frame(),
-            failures_frame(failures),
-            {
-                **asdict(counts),
-                "elapsed_seconds": round(elapsed, 3),
-                "images_per_second": round(counts.done / elapsed, 3) if elapsed else 0.0,
-                "estimated_cost": None if price is None else round(counts.calls * price / 1000, 6),
-                "store": None if self._store is None else self._store.serialize(),
-            },
-        )
+        return {
+            **asdict(counts),
+            "elapsed_seconds": round(elapsed, 3),
+            "images_per_second": round(counts.done / elapsed, 3) if elapsed else 0.0,
+            "estimated_cost": None if price is None else round(counts.calls * price / 1000, 6),
+            "store": None if self._store is None else self._store.serialize(),
+        }
 
     def is_final(self, error: RunError) -> bool:
         """Tell whether a retry of the task would end in the same error again."""
         if isinstance(error, TooManyFailuresError):
-            failures = self._frame.failures if self._store is None else self._stored.failures
-            return all(failure.is_final for failure in failures)
+            return all(failure.is_final for failure in self._failures)
         return isinstance(error, ResultTooLargeError)
+
+    @property
+    def _failures(self) -> Sequence[Failure]:
+        return self._frame.failures if self._store is None else self._stored.failures
 
     def _open(self) -> AbstractContextManager[Work]:
         api = self._account.api
@@ -278,14 +276,13 @@ class LabelRun:
         judged = counts.done - counts.tolerated
         if failed <= self._options.max_failure_ratio * judged:
             return
-        failures = self._frame.failures if self._store is None else self._stored.failures
         commonest = Counter(
             failure.error if failure.code is None else f"{failure.error} ({failure.code})"
-            for failure in failures
+            for failure in self._failures
             if not failure.is_tolerated
         ).most_common(NAMED_ERRORS)
         names = ", ".join(f"{name} {count:,}" for name, count in commonest)
-        first = next(failure for failure in failures if not failure.is_tolerated)
+        first = next(failure for failure in self._failures if not failure.is_tolerated)
         where = "XCom 'return_value'" if self._store is None else "store"
         raise TooManyFailuresError(
             f"{failed:,} of {judged:,} images failed ({failed / judged:.1%}), more than "

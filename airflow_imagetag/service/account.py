@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -95,6 +97,18 @@ class Account:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def unknown_names(self) -> dict[str, str | None]:
+        """Names of the extra that no field here has and that are set, each with the nearest known.
+
+        They may be those of a service of another package.
+        """
+        return {
+            name: next(iter(get_close_matches(name.lower(), EXTRA_NAMES, n=1)), None)
+            for name, value in self.extra.items()
+            if name not in EXTRA_NAMES and value not in (None, "")
+        }
+
+    @property
     def owner(self) -> str:
         """Names the account among others, as far as it is known; empty where it is not."""
         return self.app_id or self.role or self.secret_id
@@ -107,6 +121,15 @@ class Account:
             # Whoever sees the quota's name need not see the key's.
             owner = hashlib.sha256(owner.encode()).hexdigest()[:16]
         return f"{owner}@{urlsplit(self.endpoint).netloc}/{self.api}"[:200]
+
+
+EXTRA_NAMES = frozenset(each.name for each in fields_of(Account)) - {
+    "secret_id",
+    "secret_key",
+    "endpoint",
+    "extra",
+}
+"""What the connection's extra may hold; an account's fields have the same names."""
 
 
 def parse_account(

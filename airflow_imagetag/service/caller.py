@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from airflow_imagetag.errors import ImageTagError, MalformedAnswerError
-from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.models import Image, Label, TagResult
 from airflow_imagetag.service import answers
 from airflow_imagetag.service.account import Account
 from airflow_imagetag.service.base import Answer, Limits, Payload, Reading, Request
@@ -23,6 +23,7 @@ class Caller:
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         self._service = find_service(account.api)(account, clock=clock)
+        self._is_built_in = account.api in BUILT_IN
         self._clock = clock
 
     @property
@@ -66,11 +67,15 @@ class Caller:
 
     def _read(self, answer: Answer) -> Reading:
         try:
-            return self._service.read(answer)
+            reading = self._service.read(answer)
+            if not self._is_built_in:
+                for label in reading.labels:
+                    _check_storable(label)
+            return reading
         except MalformedAnswerError as error:
-            # In an answer of a service of another package, nothing is known to say so.
-            if self._service.api in BUILT_IN:
+            if self._is_built_in:
                 raise
+            # In its answers, nothing is known to say that the call was a success.
             raise _perhaps_billed(error, answer) from None
         except ImageTagError:
             raise
@@ -99,3 +104,11 @@ def _perhaps_billed(error: MalformedAnswerError, answer: Answer) -> MalformedAns
     if answer.status == 200:
         error.code = answers.SUCCESS
     return error
+
+
+def _check_storable(label: Label) -> None:
+    """Raise what it may where no table could hold the label: one would spoil a whole batch."""
+    for text in (label.name, label.category or "", label.subcategory or "", label.scene or ""):
+        text.encode()
+    if not 0 <= label.probability <= 1:
+        raise ValueError(label.probability)

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_imagetag.daemons import in_daemon
 from airflow_imagetag.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -85,7 +86,9 @@ class RoleKeys:
             if self._keys is not None and self.at_hand:
                 return self._keys
             # Whoever comes while the SDK is asked waits for the same answer.
-            asking = self._asking = self._asking or _in_thread(self._ask)
+            if self._asking is None:
+                self._asking = in_daemon(self._ask, name="imagetag-role-keys")
+            asking = self._asking
         try:
             keys = asking.result(self._account.timeout_seconds)
         except TimeoutError:
@@ -185,17 +188,3 @@ class _Silence(logging.Filter):
         """Let the records of other threads pass."""
         del record
         return threading.get_ident() != self._thread
-
-
-def _in_thread(ask: Callable[[], Keys]) -> Future[Keys]:
-    """Return the future answer of a function that may hang for ever."""
-    future: Future[Keys] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(ask())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="imagetag-role-keys", daemon=True).start()
-    return future

@@ -1,4 +1,4 @@
-"""Reads and writes the two tables of a store; loaded only by a running task."""
+"""Opens, asks and fills the two tables of a store; loaded only by a running task."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.pending import Condition, Retag, Rule, Status, Stored
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
 from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of, without_originals
+from airflow_imagetag.stores.sql_batches import Batch, chunks, without_zero_bytes
 from airflow_imagetag.stores.sql_schema import (
     equal_texts,
     gather_statistics,
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-LOOKUP_KEYS = 500
-"""Keys asked for in one statement; SQLite's older builds take 999 parameters."""
 
 RACE_ATTEMPTS = 4
 
@@ -192,7 +190,7 @@ class OpenSqlStore(OpenStore):
         images = self._images
         found: dict[str, Stored] = {}
         with self._engine.connect() as connection:
-            for some in _chunks(list(key_of)):
+            for some in chunks(list(key_of)):
                 statement = sa.select(
                     images.c.key_sha256, images.c.version, images.c.status, images.c.image_uri
                 ).where(images.c.api == api, images.c.key_sha256.in_(some))
@@ -239,7 +237,7 @@ class OpenSqlStore(OpenStore):
         settled = images.c.status.in_([Status.TAGGED.value, Status.FAILED.value])
         found: dict[str, TagResult | Failure] = {}
         with self._engine.connect() as connection:
-            for some in _chunks(list(content_sha256)):
+            for some in chunks(list(content_sha256)):
                 statement = sa.select(images).where(
                     images.c.content_sha256.in_(some), images.c.api == api, settled
                 )
@@ -271,11 +269,12 @@ class OpenSqlStore(OpenStore):
         elif ORIGINAL_LABEL not in self._labels.c:
             labels = without_originals(labels)
         if self._engine.dialect.name == "postgresql":
-            images, labels = (list(map(_without_zero_bytes, rows)) for rows in (images, labels))
+            images, labels = (list(map(without_zero_bytes, rows)) for rows in (images, labels))
+        batch = Batch(self._images, self._labels, images, labels, api)
 
         def work() -> None:
             with self._writing.begin() as connection:
-                self._write(connection, images, labels, api)
+                batch.write(connection)
 
         name = self._images.fullname
         self._patiently(work, f"{len(images)} images could not be written to {name}")
@@ -302,47 +301,6 @@ class OpenSqlStore(OpenStore):
                 kind = StorageError
             raise kind(f"{what}: {reason_of(error)}") from None
 
-    def _write(
-        self,
-        connection: sa.Connection,
-        images: list[dict[str, Any]],
-        labels: list[dict[str, Any]],
-        api: str,
-    ) -> None:
-        # The image rows go first and in one order: they are the lock that makes two writers of
-        # the same image take turns, and the order keeps them from waiting for each other.
-        settled = [row for row in images if row["status"] != Status.UNFINISHED.value]
-        unfinished = [row for row in images if row["status"] == Status.UNFINISHED.value]
-        self._put(connection, settled, api, replace=True)
-        # What failed for now says nothing of the image, so an earlier answer stays.
-        self._put(connection, unfinished, api, replace=False)
-        ours = self._labels.c
-        for digests in _chunks([row["key_sha256"] for row in settled]):
-            connection.execute(
-                self._labels.delete().where(ours.api == api, ours.key_sha256.in_(digests))
-            )
-        if labels:
-            connection.execute(self._labels.insert(), labels)
-
-    def _put(
-        self, connection: sa.Connection, rows: list[dict[str, Any]], api: str, *, replace: bool
-    ) -> None:
-        if not rows:
-            return
-        insert = _insert(self._images, connection.dialect.name, replace=replace)
-        if insert is None:
-            ours = self._images.c
-            digests = [row["key_sha256"] for row in rows]
-            there = (ours.api == api) & ours.key_sha256.in_(digests)
-            if replace:
-                connection.execute(self._images.delete().where(there))
-            else:
-                held = set(connection.execute(sa.select(ours.key_sha256).where(there)).scalars())
-                rows = [row for row in rows if row["key_sha256"] not in held]
-            insert = self._images.insert()
-        if rows:
-            connection.execute(insert, rows)
-
     def labels(
         self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
     ) -> Iterator[pd.DataFrame]:
@@ -357,44 +315,6 @@ class OpenSqlStore(OpenStore):
             while rows := list(islice(result, frame_rows)):
                 columns_of_rows = dict(zip(types, zip(*rows, strict=True), strict=True))
                 yield frame(columns_of_rows, types)
-
-
-def _chunks(items: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(items), LOOKUP_KEYS):
-        yield items[start : start + LOOKUP_KEYS]
-
-
-def _insert(table: sa.Table, dialect: str, *, replace: bool) -> Any:
-    """Return the database's insert that minds rows which exist; None where SQLAlchemy has none.
-
-    :param replace: whether it overwrites them, or leaves them alone.
-    """
-    keys = [column.name for column in table.primary_key.columns]
-    others = [column.name for column in table.columns if column.name not in keys]
-    if dialect in ("postgresql", "sqlite"):
-        from sqlalchemy.dialects import postgresql, sqlite
-
-        insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-        if not replace:
-            return insert.on_conflict_do_nothing(index_elements=keys)
-        new = {name: insert.excluded[name] for name in others}
-        return insert.on_conflict_do_update(index_elements=keys, set_=new)
-    if dialect in ("mysql", "mariadb"):
-        from sqlalchemy.dialects import mysql
-
-        rows = mysql.insert(table)
-        if not replace:
-            return rows.prefix_with("IGNORE")
-        return rows.on_duplicate_key_update({name: rows.inserted[name] for name in others})
-    return None
-
-
-def _without_zero_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row that PostgreSQL takes: its texts hold no zero byte."""
-    return {
-        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
-        for name, value in row.items()
-    }
 
 
 def _log_failure(what: str, state: tenacity.RetryCallState) -> None:

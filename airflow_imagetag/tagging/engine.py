@@ -259,8 +259,8 @@ class Run:
             entry.key,
             None if entry.uri is None else redact(entry.uri),
             name,
-            _storable(error.code),
-            error.message,
+            None if error.code is None else _storable(error.code)[:MAX_CODE_CHARACTERS],
+            _storable(error.message),
             given_up.attempts,
             datetime.now(UTC),
             version=entry.version,
@@ -292,6 +292,6 @@ def _is_of_image(entry: Image | RejectedImage) -> bool:
     return entry.is_tolerated and not isinstance(entry.error, DuplicateKeyError)
 
 
-def _storable(code: str | None) -> str | None:
-    """Return a code as every table and file can hold it, whoever's service it came from."""
-    return None if code is None else code[:MAX_CODE_CHARACTERS].encode("utf-8", "replace").decode()
+def _storable(text: str) -> str:
+    """Return a text as every table and file can hold it, whoever's service it came from."""
+    return text.encode("utf-8", "replace").decode()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache, partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from airflow_imagetag.daemons import in_daemon
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.waiting.lookout import Lookout, Question
 
@@ -84,15 +84,7 @@ def _place(item: Any) -> tuple[str, str]:
 
 
 async def _in_thread(work: Callable[[], T], look: Future[T]) -> T:
-    def run() -> None:
-        if look.set_running_or_notify_cancel():
-            try:
-                look.set_result(work())
-            except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
-                look.set_exception(error)
-
-    # Not of an executor, which waits for its threads when the process is to end.
-    threading.Thread(target=run, name="new-images", daemon=True).start()
+    in_daemon(work, name="new-images", future=look)
     try:
         return await asyncio.wrap_future(look)
     finally:

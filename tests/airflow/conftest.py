@@ -10,10 +10,8 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,7 @@ from databases import (  # noqa: F401 (fixtures among them)
     s3_connection,
     s3_url_fixture,
 )
+from web_servers import Handler, serving
 
 from airflow_imagetag.testing import Emulator, Faults
 
@@ -273,16 +272,10 @@ def image_urls(photographs: list[bytes]) -> Iterator[list[str]]:
     """Serve the first photographs over HTTP and give their URLs."""
     pages = {f"/{number}.jpg": content for number, content in enumerate(photographs[:50])}
 
-    class Pages(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Pages(Handler):
+        def answer(self) -> None:
             content = pages.get(self.path.partition("?")[0])
-            self.send_response(200 if content else 404)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
+            self.respond(content or b"", status=200 if content else 404)
 
     with serving(Pages) as url:
         yield [url + path for path in pages]
@@ -292,44 +285,18 @@ def image_urls(photographs: list[bytes]) -> Iterator[list[str]]:
 def many_urls(photographs: list[bytes]) -> Iterator[Callable[[int], list[str]]]:
     """Serve any number of photographs, all different, over HTTP and give the URLs of so many."""
 
-    class Pages(BaseHTTPRequestHandler):
+    class Pages(Handler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
+        def answer(self) -> None:
             number = int(self.path[1:].removesuffix(".jpg"))
             content = photographs[number % len(photographs)]
             # A comment in the file makes it one of its own.
             comment = b"%08d" % number
-            body = content[:2] + b"\xff\xfe\x00\x0a" + comment + content[2:]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
+            self.respond(content[:2] + b"\xff\xfe\x00\x0a" + comment + content[2:])
 
     with serving(Pages) as url:
         yield lambda count: [f"{url}/{number}.jpg" for number in range(count)]
-
-
-class Server(ThreadingHTTPServer):
-    """A server that does not wait for its clients' idle connections when it ends."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-
-
-@contextlib.contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve HTTP on a free port for a ``with`` block, whose value is the URL."""
-    with Server(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def warehouse_json(config: pytest.Config) -> str:

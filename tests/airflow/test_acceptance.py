@@ -6,14 +6,13 @@ import base64
 import json
 import time
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 from clusters import HERE, AirflowHome
-from conftest import WRONG_KEY, connection, serving
+from conftest import WRONG_KEY, connection
+from web_servers import Handler, serving
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.testing import Emulator, Faults
@@ -137,22 +136,15 @@ def test_a_wrong_key_ends_a_scheduled_task_soon_and_leaves_no_secret(cluster, im
     assert_no_secret(log + processes + stored_texts(cluster.home), cluster.emulator)
 
 
-class NothingSeen(BaseHTTPRequestHandler):
+class NothingSeen(Handler):
     """A service that sees nothing in any image."""
 
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:
+    def answer(self) -> None:
         """Answer with no labels."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = b'{"code": 0, "message": "success", "data": [{"items": []}]}'
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        self.body()
+        self.respond(b'{"code": 0, "message": "success", "data": [{"items": []}]}')
 
 
 def test_an_image_without_labels_is_tagged(airflow_host, emulator, image_folder, tmp_path):

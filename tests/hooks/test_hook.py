@@ -6,13 +6,12 @@ import asyncio
 import json
 import logging
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from web_servers import Handler, serving
 
 from airflow_imagetag import errors
 from airflow_imagetag.errors import ImageTagError
@@ -73,22 +72,12 @@ def connect(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, **changes: Any)
 def image_url(photograph: bytes) -> Iterator[str]:
     """Serve the photograph over HTTP."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(photograph)))
-            self.end_headers()
-            self.wfile.write(photograph)
+    class Photograph(Handler):
+        def answer(self) -> None:
+            self.respond(photograph)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/a.jpg?X-Amz-Signature=5ecre7&id=1"
-        server.shutdown()
-        thread.join()
+    with serving(Photograph) as url:
+        yield f"{url}/a.jpg?X-Amz-Signature=5ecre7&id=1"
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +318,39 @@ def test_an_extra_that_is_no_object(emulator, extra, photograph, monkeypatch):
     monkeypatch.setattr(ImageTagHook, "get_connection", lambda *_: connection)
     with pytest.raises(errors.ConfigurationError, match=r"'imagetag_default': extra must be"):
         ImageTagHook().tag(photograph)
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Tell what the hook has warned of."""
+    names = ("airflow_imagetag.hooks.imagetag", logging.WARNING)
+    return lambda: [text for name, level, text in caplog.record_tuples if (name, level) == names]
+
+
+MISSPELT = {"request_per_second": "5ecre7", "Timeout-Seconds": 5, "qqq": ["5ecre7"], "zzz": ""}
+
+
+def test_misspelt_names_of_the_extra_are_told(way, emulator, photograph, monkeypatch, warned):
+    """One warning names connection, names and what is meant, and no value; the image is labelled.
+
+    A name without a value says nothing.
+    """
+    connect(monkeypatch, emulator, extra=MISSPELT)
+    assert way(ImageTagHook(), photograph).labels
+    [warning] = warned()
+    assert warning == (
+        "Connection 'imagetag_default': nothing reads these names in extra: 'request_per_second' "
+        "(is requests_per_second meant?), 'Timeout-Seconds' (is timeout_seconds meant?), 'qqq'. "
+        "Correct or remove them."
+    )
+
+
+def test_names_that_are_read_are_not_told(emulator, photograph, monkeypatch, warned):
+    """Whether the interface of the connection has a use for them or not."""
+    extra = {"region": "ap-beijing", "scenes": "WEB", "verify": True, "max_in_flight": 3}
+    connect(monkeypatch, emulator, extra=extra)
+    assert ImageTagHook().tag(photograph).labels
+    assert warned() == []
 
 
 def test_a_connection_of_another_type(emulator, photograph, monkeypatch):

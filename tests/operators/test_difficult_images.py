@@ -9,11 +9,10 @@ from __future__ import annotations
 import io
 import json
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 from databases import TaskInstance
 from forked import Driver
 from PIL import Image
+from web_servers import Silent, serving
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -167,16 +167,11 @@ def test_each_difficult_image_ends_as_it_should(folder, driver, service, api, ov
 def web(folder: Path) -> Iterator[str]:
     """Serve the files over HTTP."""
 
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
+    class Files(Silent, SimpleHTTPRequestHandler):
+        pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(partial(Files, directory=folder)) as url:
+        yield url
 
 
 def test_what_the_worker_downloads_is_checked_and_made_smaller(web, service, monkeypatch):

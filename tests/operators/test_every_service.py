@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,15 @@ from databases import (  # noqa: F401 (fixtures)
     s3_url_fixture,
     sqlite_fixture,
 )
+from web_servers import Handler, serving
 
 from airflow_imagetag.errors import TooManyFailuresError
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.hooks.imagetag import ImageTagHook
-from airflow_imagetag.models import Image
+from airflow_imagetag.models import Image, Label
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.service import answers
-from airflow_imagetag.service.base import Answer
+from airflow_imagetag.service.base import Answer, Reading
 from airflow_imagetag.service.registry import find_service
 from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
@@ -58,28 +57,15 @@ def calls_of(api: str) -> int:
 
 
 @contextmanager
-def served(answer: Callable[[BaseHTTPRequestHandler, bytes], bytes]) -> Iterator[str]:
-    """Run a small web server and give its URL."""
+def served(answer: Callable[[Handler, bytes], bytes]) -> Iterator[str]:
+    """Run a web server that answers with what a function makes of a request and its body."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = answer(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    class Answering(Handler):
+        def answer(self) -> None:
+            self.respond(answer(self, self.body()))
 
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Answering) as url:
+        yield url
 
 
 @pytest.fixture
@@ -291,13 +277,13 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_service.install(tmp_path, monkeypatch)
 
 
-def use_toy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def use_toy(monkeypatch: pytest.MonkeyPatch, url: str, **extra: Any) -> None:
     """Make the toy service at a URL the connection ``imagetag_default``, without a quota."""
     connection = {
         "conn_type": "imagetag",
         "host": url,
         "password": "acmeKey",
-        "extra": {"api": "acme", "requests_per_second": 0},
+        "extra": {"api": "acme", "requests_per_second": 0, **extra},
     }
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
 
@@ -311,7 +297,7 @@ def test_a_service_of_another_package(
     """One file and an entry point: its labels come through the same operator and store."""
     seen: list[tuple[str | None, bytes]] = []
 
-    def answer(request: BaseHTTPRequestHandler, body: bytes) -> bytes:
+    def answer(request: Handler, body: bytes) -> bytes:
         seen.append((request.headers["Authorization"], body))
         if not body:
             return b'{"error": "no image"}'
@@ -333,6 +319,16 @@ def test_a_service_of_another_package(
 
 
 @pytest.mark.usefixtures("toy")
+def test_a_service_of_another_package_may_have_fields_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """It finds them in the account, and nobody is warned of them."""
+    use_toy(monkeypatch, "http://127.0.0.1:1", acme_model="v2")
+    assert ImageTagHook().account.extra["acme_model"] == "v2"
+    assert "acme_model" not in caplog.text
+
+
+@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("is_foreseen", [True, False], ids=["malformed", "KeyError"])
 def test_an_answer_that_a_service_of_another_package_cannot_read(
     monkeypatch: pytest.MonkeyPatch, small_jpegs: Callable[[int], list[bytes]], is_foreseen: bool
@@ -340,7 +336,7 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
     """Whatever it raises is the failure of one image, and no end of the run."""
     bad = small_jpegs(3)[1]
 
-    def answer(_request: BaseHTTPRequestHandler, body: bytes) -> bytes:
+    def answer(_request: Handler, body: bytes) -> bytes:
         return b'{"labels": [["cat", 0.5]]}' if body != bad else b'{"error": "x", "labels": 1}'
 
     def read(self: Any, found: Answer) -> Any:
@@ -363,3 +359,46 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
     assert ("an odd form" if is_foreseen else "KeyError") in failures["message"].item()
     # It may be billed each time, so it is not asked for again and again.
     assert failures["attempts"].tolist() == [2]
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("stores", [True, False])
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        Label("half of \ud800 a character", 0.5),
+        Label(b"bytes", 0.5),  # type: ignore[arg-type]
+        Label("cat", 0.5, category=["animal"]),  # type: ignore[arg-type]
+        Label("cat", 50),
+        Label("cat", float("nan")),
+        Label("cat", "high"),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+def test_a_label_that_no_table_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+    small_jpegs: Callable[[int], list[bytes]],
+    sqlite: Database,
+    spoiled: Label,
+    stores: bool,
+):
+    """What a service of another package makes of one image keeps no other one's labels back."""
+    good, bad = small_jpegs(2)
+
+    def read(_: Any, found: Answer) -> Reading:
+        return Reading((spoiled if found.body == bad else Label("cat", 0.5),))
+
+    with served(lambda _, body: body) as url:
+        use_toy(monkeypatch, url)
+        monkeypatch.setattr(find_service("acme"), "read", read)
+        task_instance = TaskInstance()
+        images = [Image("good", content=good), Image("bad", content=bad)]
+        store = SqlLabelStore("warehouse") if stores else None
+        task = ImageTagOperator(task_id="label", images=images, store=store, max_failure_ratio=1)
+        result = task.execute({"ti": task_instance})
+    keys = "SELECT image_key FROM image_labels"
+    held = [key for [key] in sqlite.rows(keys)] if stores else result["image_key"].tolist()
+    assert held == ["good"]
+    failures = task_instance.xcoms["failures"]
+    assert failures["image_key"].tolist() == ["bad"]
+    assert failures["error"].tolist() == ["MalformedAnswerError"]

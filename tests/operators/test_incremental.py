@@ -5,13 +5,11 @@ from __future__ import annotations
 import random
 import re
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from databases import (  # noqa: F401 (fixtures)
     unlimited,
 )
 from forked import Driver, Task
+from web_servers import Handler, serving
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -404,26 +403,16 @@ def listening() -> Iterator[Inside]:
     """Run a server for a ``with`` block."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Redirecting(Handler):
+        def answer(self) -> None:
             asked.append(self.path)
             if self.path.startswith("/to/"):
-                self.send_response(302)
-                self.send_header("Location", self.path.removeprefix("/to/"))
+                self.respond(status=302, headers={"Location": self.path.removeprefix("/to/")})
             else:
-                self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+                self.respond()
 
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield Inside(server.server_port, asked)
-        server.shutdown()
-        thread.join()
+    with serving(Redirecting) as url:
+        yield Inside(int(url.rpartition(":")[2]), asked)
 
 
 @pytest.mark.parametrize("kind", ["sql", "parquet"])

@@ -33,6 +33,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.run import LabelRun
 from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore, parquet_dataset
 from airflow_imagetag.testing import Emulator
@@ -137,6 +138,60 @@ def test_an_operator_can_be_copied_after_its_run(service: Emulator, small_jpegs:
     task = ImageTagOperator(task_id="label", images=rows(small_jpegs(1)))
     task.execute({"ti": TaskInstance()})
     copy.deepcopy(task)
+
+
+class Refusing(TaskInstance):
+    """Keeps what a task pushes, but for some keys, as a backend of XComs may."""
+
+    refused = ("failures",)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        if key in self.refused:
+            raise ConnectionError(key)
+        super().xcom_push(key, value)
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_an_output_that_cannot_be_kept_takes_no_other_along(
+    ends_well: bool, service: Emulator, small_jpegs: SmallJpegs
+):
+    """The labels go where the others go before the task fails; the run's own error goes first."""
+    images = [*rows(small_jpegs(5)), {"image_key": "none", "content": b"no picture"}]
+    task = ImageTagOperator(
+        task_id="label", images=images, max_failure_ratio=1 if ends_well else 0.1
+    )
+    instance = Refusing()
+    with pytest.raises(ConnectionError if ends_well else TooManyFailuresError):
+        task.execute({"ti": instance})
+    assert set(instance.xcoms["return_value"]["image_key"]) == {f"k{n}" for n in range(5)}
+    assert instance.xcoms["summary"]["tagged"] == 5
+
+
+@pytest.mark.parametrize("name", ["labels", "failures", "summary"])
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_an_output_that_cannot_be_made_takes_no_other_along(
+    ends_well: bool,
+    name: str,
+    service: Emulator,
+    small_jpegs: SmallJpegs,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A frame of many labels may be more than the memory left can hold."""
+
+    def too_large(_: LabelRun) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(LabelRun, name, too_large)
+    images = [*rows(small_jpegs(5)), {"image_key": "none", "content": b"no picture"}]
+    task = ImageTagOperator(
+        task_id="label", images=images, max_failure_ratio=1 if ends_well else 0.1
+    )
+    instance = TaskInstance()
+    with pytest.raises(MemoryError if ends_well else TooManyFailuresError):
+        task.execute({"ti": instance})
+    key = "return_value" if name == "labels" else name
+    assert set(instance.xcoms) == {"return_value", "failures", "summary"} - {key}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "parquet"])

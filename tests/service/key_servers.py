@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from web_servers import Handler, serving
 
 TEMPORARY_KEY = "7emporaryKey"
 TOKEN = "7emporaryToken"
@@ -31,37 +32,23 @@ def running_key_server() -> Iterator[tuple[KeyServer, str]]:
     """Run a server for a ``with`` block; it comes with its URL."""
     state = KeyServer()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.respond(None)
-
-        def do_POST(self) -> None:
-            self.respond(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-        def respond(self, body: Any) -> None:
+    class Keys(Handler):
+        def answer(self) -> None:
+            sent = self.body()
+            body = json.loads(sent) if sent else None
             state.requests.append((self.path, body))
             state.asked.set()
             state.goes_on.wait(30)
             answer = state.answer(self.path, body)
             text = answer if isinstance(answer, str) else json.dumps(answer)
-            self.send_response(state.status)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(text.encode())
+            headers = {"Content-Type": "application/json"}
+            self.respond(text.encode(), status=state.status, headers=headers)
 
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Keys) as url:
         try:
-            yield state, f"http://127.0.0.1:{server.server_port}"
+            yield state, url
         finally:
             state.goes_on.set()
-            server.shutdown()
-            thread.join()
 
 
 def metadata_answer(path: str, body: Any, seconds: float = 3600) -> Any:

@@ -6,11 +6,9 @@ import hashlib
 import json
 import logging
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from databases import (  # noqa: F401 (fixtures)
     service_fixture,
     sqlite_fixture,
 )
+from web_servers import Handler, serving
 
 from airflow_imagetag.errors import (
     ConfigurationError,
@@ -361,23 +360,12 @@ def answering(status: int, code: str) -> Iterator[str]:
     """Run a storage that answers every request with an error."""
     body = f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/xml")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    class Refusing(Handler):
+        def answer(self) -> None:
+            self.respond(body, status=status, headers={"Content-Type": "application/xml"})
 
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Refusing) as url:
+        yield url
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""Writes a batch of rows to the two tables of a store; loaded only by a running task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
+
+from airflow_imagetag.pending import Status
+
+LOOKUP_KEYS = 500
+"""Keys named in one statement; SQLite's older builds take 999 parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are written together.
+
+    :param images: the images table.
+    :param labels: the labels table.
+    :param image_rows: in the order of their digests.
+    :param label_rows: all labels that these images have from now on.
+    :param api: interface that was asked.
+    """
+
+    images: sa.Table
+    labels: sa.Table
+    image_rows: list[dict[str, Any]]
+    label_rows: list[dict[str, Any]]
+    api: str
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write it within the connection's transaction."""
+        # The image rows go first and in one order: they are the lock that makes two writers of
+        # the same image take turns, and the order keeps them from waiting for each other.
+        settled = [row for row in self.image_rows if row["status"] != Status.UNFINISHED.value]
+        unfinished = [row for row in self.image_rows if row["status"] == Status.UNFINISHED.value]
+        self._put(connection, settled, replace=True)
+        # What failed for now says nothing of the image, so an earlier answer stays.
+        self._put(connection, unfinished, replace=False)
+        ours = self.labels.c
+        for digests in chunks([row["key_sha256"] for row in settled]):
+            connection.execute(
+                self.labels.delete().where(ours.api == self.api, ours.key_sha256.in_(digests))
+            )
+        if self.label_rows:
+            connection.execute(self.labels.insert(), self.label_rows)
+
+    def _put(self, connection: sa.Connection, rows: list[dict[str, Any]], *, replace: bool) -> None:
+        if not rows:
+            return
+        insert = _insert(self.images, connection.dialect.name, replace=replace)
+        if insert is None:
+            ours = self.images.c
+            digests = [row["key_sha256"] for row in rows]
+            there = (ours.api == self.api) & ours.key_sha256.in_(digests)
+            if replace:
+                connection.execute(self.images.delete().where(there))
+            else:
+                held = set(connection.execute(sa.select(ours.key_sha256).where(there)).scalars())
+                rows = [row for row in rows if row["key_sha256"] not in held]
+            insert = self.images.insert()
+        if rows:
+            connection.execute(insert, rows)
+
+
+def chunks(items: list[str]) -> Iterator[list[str]]:
+    """Yield items by so many as one statement names."""
+    for start in range(0, len(items), LOOKUP_KEYS):
+        yield items[start : start + LOOKUP_KEYS]
+
+
+def without_zero_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row that PostgreSQL takes: its texts hold no zero byte."""
+    return {
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in row.items()
+    }
+
+
+def _insert(table: sa.Table, dialect: str, *, replace: bool) -> Any:
+    """Return the database's insert that minds rows which exist; None where SQLAlchemy has none.
+
+    :param replace: whether it overwrites them, or leaves them alone.
+    """
+    keys = [column.name for column in table.primary_key.columns]
+    others = [column.name for column in table.columns if column.name not in keys]
+    if dialect in ("postgresql", "sqlite"):
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+        if not replace:
+            return insert.on_conflict_do_nothing(index_elements=keys)
+        new = {name: insert.excluded[name] for name in others}
+        return insert.on_conflict_do_update(index_elements=keys, set_=new)
+    if dialect in ("mysql", "mariadb"):
+        from sqlalchemy.dialects import mysql
+
+        rows = mysql.insert(table)
+        if not replace:
+            return rows.prefix_with("IGNORE")
+        return rows.on_duplicate_key_update({name: rows.inserted[name] for name in others})
+    return None
