@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 FIRST_LATENCY_SECONDS = 1.0
 """What a call is taken to last before one has ended."""
@@ -57,10 +57,13 @@ class Crew:
         busy = self._rate * self._latency_seconds * HEADROOM
         return min(math.ceil(busy) + SPARE_WORKERS, self._max_in_flight)
 
-    @property
-    def is_too_large(self) -> bool:
-        """Whether a worker that has finished an image should end."""
-        return self._missing() < 0
+    def dismisses(self) -> bool:
+        """Tell the worker that asks, between two images, whether it should end."""
+        if self._missing() >= 0:
+            return False
+        # At once: others who ask before its task has ended must not take themselves for too many.
+        self.workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+        return True
 
     def fill(self) -> None:
         """Begin the work of those who are missing."""

@@ -203,6 +203,8 @@ class Run:
         for task in (reader, *self._crew.workers):
             task.cancel()
         await everyone
+        # With every worker held up by its call, nobody was there to skip these.
+        self.counts.skipped += self._feed.drop()
 
     async def _all_ended(self, reader: asyncio.Task[None]) -> None:
         while running := {task for task in (reader, *self._crew.workers) if not task.done()}:
@@ -215,7 +217,7 @@ class Run:
             self._end_with(error)
 
     async def _work(self) -> None:
-        while not self._crew.is_too_large and (fed := await self._feed.take()) is not None:
+        while not self._crew.dismisses() and (fed := await self._feed.take()) is not None:
             await self._finish(*fed)
 
     async def _finish(self, entry: Entry, payload: Payload | None) -> None:

@@ -88,6 +88,12 @@ class Feed:
             self._has_room.set()
         return fed
 
+    def drop(self) -> int:
+        """Forget what is at hand and return how many entries it was."""
+        count = len(self._at_hand)
+        self._at_hand.clear()
+        return count
+
     async def read(self, stopping: asyncio.Event) -> None:
         """Read until the source ends or ``stopping`` is set.
 
@@ -110,12 +116,20 @@ class Feed:
         self._is_awaited = True
         if self._at_hand:
             self._wake_for_all()
-        await taker
+        try:
+            await taker
+        except asyncio.CancelledError:
+            # It may have been woken already, for an entry that another one can have.
+            self._wake_for_all()
+            raise
 
     def _wake_for_all(self) -> None:
         """Wake as many as there are entries."""
+        # Before the look, as in `_more`: what the thread adds from now on wakes somebody.
+        self._is_awaited = True
         self._wake(len(self._at_hand))
-        self._is_awaited = bool(self._takers)
+        if not self._takers:
+            self._is_awaited = False
 
     def _wake(self, count: int) -> None:
         while count and self._takers:
@@ -128,7 +142,8 @@ class Feed:
     # -- in the thread ------------------------------------------------------------------------
 
     def _read_all(self, stopping: asyncio.Event) -> None:
-        while chunk := self._chunk():
+        # Looked at before and after: a read may take long, and is for nothing once the run stops.
+        while not stopping.is_set() and (chunk := self._chunk()):
             if stopping.is_set() or self._has_ended:
                 return
             self._counts.seen += len(chunk)

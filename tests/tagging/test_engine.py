@@ -331,6 +331,26 @@ def test_what_rests_is_bounded():
     assert len(tagger.calls) <= 10
 
 
+def test_a_crew_that_shrinks_leaves_somebody_for_the_rest():
+    """Workers that end an image at the same moment do not all take themselves for one too many."""
+    together = asyncio.Event()
+
+    class Tagger(FakeTagger):
+        async def call(self, image: Image, payload: Payload) -> TagResult:
+            if (image.key, self.calls["0"]) != ("0", 0):
+                asyncio.get_running_loop().call_later(0.1, together.set)
+                await together.wait()
+            return await super().call(image, payload)
+
+    def fail(key: str, attempt: int) -> BaseException | None:
+        return errors.ServiceUnavailableError("x") if (key, attempt) == ("0", 1) else None
+
+    tagger, sink = Tagger(fail), FakeSink()
+    run = make(urls(7), tagger, sink, max_in_flight=4)
+    assert go(run) is None
+    assert len(sink.tagged) == run.counts.seen == 7
+
+
 def test_images_with_equal_bytes_rest_together():
     """Those that wait for what comes of the first do not keep it from its next attempt."""
     tagger = FakeTagger(
@@ -786,6 +806,16 @@ def test_stopping_while_a_call_hangs(monkeypatch):
     run = make(urls(10), FakeTagger(call_seconds=60), sink, stop)
     assert 0.2 < stopped_after(0.1, run, stop) < 2
     assert sink.outcomes == []
+
+
+def test_what_a_stopped_run_leaves_is_counted(monkeypatch):
+    """Every entry that was seen is somewhere in the counts, also if nobody came to take it."""
+    monkeypatch.setattr(engine, "DRAIN_SECONDS", 0.1)
+    stop, tagger = StopSignal(), FakeTagger(call_seconds=10)
+    run = make(urls(50), tagger, FakeSink(), stop, max_in_flight=2)
+    threading.Timer(0.2, stop.request).start()
+    assert go(run) is None
+    assert run.counts.seen == run.counts.skipped == READ_CHUNK
 
 
 def test_stopping_while_the_sink_is_slow(monkeypatch):

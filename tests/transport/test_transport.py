@@ -225,6 +225,32 @@ def test_the_length_is_always_sent(send, content, content_type):
     assert body == content
 
 
+def test_a_refusal_before_the_body_is_read():
+    """The answer counts, and the connection, with half a body in it, takes no other request."""
+    seen: list[socket.socket] = []
+
+    def refuse_the_first(connection: socket.socket) -> None:
+        seen.append(connection)
+        if len(seen) > 1:
+            read_request(connection)
+            connection.sendall(GOOD)
+            return
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}")
+        to.hang(connection)
+
+    with Server(refuse_the_first, read=False) as to:
+        at = account(to.endpoint, timeout_seconds=5)
+
+        async def main() -> list[int]:
+            large = request_to(to.endpoint, (b"head", bytes(20_000_000), b"tail"))
+            async with nonblocking.Connections(at, max_connections=1) as connections:
+                sent = (large, request_to(to.endpoint), large)
+                return [(await connections.send(request)).status for request in sent]
+
+        assert asyncio.run(main()) == [413, 200, 200]
+
+
 def closed_port() -> int:
     """Return a port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
