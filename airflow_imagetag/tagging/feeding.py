@@ -84,7 +84,7 @@ class Feed:
             await self._more()
         fed = self._at_hand.popleft()
         self._bytes_taken += _size_bytes(fed[0])
-        if not self._has_room.is_set() and not self._holds(1 / 2):
+        if not self._has_room.is_set() and self._is_half_empty:
             self._has_room.set()
         return fed
 
@@ -174,21 +174,31 @@ class Feed:
 
     def _pause(self) -> None:
         """Return when there is room for more."""
-        if not self._holds(1):
+        if not self._is_full:
             return
         self._has_room.clear()
         # Else it was made meanwhile.
-        if self._holds(1) and not self._has_ended:
+        if self._is_full and not self._has_ended:
             self._has_room.wait()
 
     # -- in both ------------------------------------------------------------------------------
 
-    def _holds(self, part: float) -> bool:
-        """Tell whether more than this part of what may wait does so, by number or by bytes."""
+    @property
+    def _is_full(self) -> bool:
+        """Whether as much is at hand as may be, by number or by bytes."""
+        return len(self._at_hand) >= self._max_waiting or self._bytes_at_hand >= MAX_WAITING_BYTES
+
+    @property
+    def _is_half_empty(self) -> bool:
+        """Whether half of it was taken, by number and by bytes."""
         return (
-            len(self._at_hand) > self._max_waiting * part
-            or self._bytes_read - self._bytes_taken > MAX_WAITING_BYTES * part
+            len(self._at_hand) <= self._max_waiting // 2
+            and self._bytes_at_hand <= MAX_WAITING_BYTES // 2
         )
+
+    @property
+    def _bytes_at_hand(self) -> int:
+        return self._bytes_read - self._bytes_taken
 
 
 def _size_bytes(entry: Entry) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.service.base import Payload
-from airflow_imagetag.tagging.feeding import READ_CHUNK, Feed
+from airflow_imagetag.tagging.feeding import MAX_WAITING_BYTES, READ_CHUNK, Feed
 from airflow_imagetag.tagging.outcomes import Counts
 
 
@@ -135,6 +135,24 @@ def test_no_more_is_read_than_may_wait(max_waiting):
             assert fixture.counts.seen < taken + max_waiting + READ_CHUNK
         fixture.stopping.set()
         reader.cancel()
+
+    run(scene)
+
+
+def test_no_more_bytes_are_read_than_may_wait():
+    """Large images wait in smaller numbers, and all of them arrive."""
+    large = MAX_WAITING_BYTES // 4
+
+    async def scene(threads: ThreadPoolExecutor) -> None:
+        source = [Image(str(number), content=bytes(large)) for number in range(20)]
+        fixture = Fixture(source, threads)
+        reader = fixture.read()
+        await until(lambda: fixture.counts.seen >= 4)
+        await asyncio.sleep(0.05)
+        assert fixture.counts.seen == 4
+        await fixture.take_all()
+        await reader
+        assert len(fixture.taken) == 20
 
     run(scene)
 
