@@ -84,7 +84,7 @@ class Feed:
             await self._more()
         fed = self._at_hand.popleft()
         self._bytes_taken += _size_bytes(fed[0])
-        if not self._has_room.is_set() and self._is_half_empty:
+        if not self._has_room.is_set() and self._is_half_empty():
             self._has_room.set()
         return fed
 
@@ -174,23 +174,21 @@ class Feed:
 
     def _pause(self) -> None:
         """Return when there is room for more."""
-        if not self._is_full:
+        if not self._is_full():
             return
         self._has_room.clear()
         # Else it was made meanwhile.
-        if self._is_full and not self._has_ended:
+        if self._is_full() and not self._has_ended:
             self._has_room.wait()
 
     # -- in both ------------------------------------------------------------------------------
 
-    @property
     def _is_full(self) -> bool:
-        """Whether as much is at hand as may be, by number or by bytes."""
+        """Tell whether as much is at hand as may be, by number or by bytes."""
         return len(self._at_hand) >= self._max_waiting or self._bytes_at_hand >= MAX_WAITING_BYTES
 
-    @property
     def _is_half_empty(self) -> bool:
-        """Whether half of it was taken, by number and by bytes."""
+        """Tell whether half of it was taken, by number and by bytes."""
         return (
             len(self._at_hand) <= self._max_waiting // 2
             and self._bytes_at_hand <= MAX_WAITING_BYTES // 2
