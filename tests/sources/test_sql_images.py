@@ -607,6 +607,8 @@ def test_a_wrong_password_shows_nowhere(
             with pytest.raises(ImageTagError, match="'locked'") as caught:
                 list(described.entries())
             assert "wrongBattery" not in str(caught.value)
+            # Nobody waits, or tries again, for a password to become right.
+            assert not isinstance(caught.value, StorageError)
             assert caught.value.__cause__ is None
 
 
