@@ -14,15 +14,22 @@ from airflow_imagetag.models import Label, TagResult
 MAX_REMEMBERED = 10_000
 """Digests kept, the latest used: some five megabytes, whatever the number of images."""
 
+MIN_REMEMBERED = 2_000
+"""So many where a store knows the others: most copies lie near each other, and need no look-up."""
+
 Known = TagResult | ImageError
 
 _values = attrgetter(*(field.name for field in fields(Label)))
 
 
 class Reuse:
-    """Answers by digest of the image's bytes, and one call at a time for each digest."""
+    """Answers by digest of the image's bytes, and one call at a time for each digest.
 
-    def __init__(self) -> None:
+    :param max_remembered: digests kept.
+    """
+
+    def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
+        self._max_remembered = max_remembered
         self._known: OrderedDict[str, _Packed | ImageError] = OrderedDict()
         # Of the digests that are held: what those wait for who came later, if there are any.
         self._held: dict[str, asyncio.Future[None] | None] = {}
@@ -47,7 +54,7 @@ class Reuse:
         Of labels, what names their image is left out: they are for others.
         """
         self._known[digest] = _Packed.of(known) if isinstance(known, TagResult) else known
-        if len(self._known) > MAX_REMEMBERED:
+        if len(self._known) > self._max_remembered:
             self._known.popitem(last=False)
 
     def _recall(self, digest: str) -> Known | None:

@@ -35,7 +35,7 @@ from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
-from airflow_imagetag.tagging import retrying
+from airflow_imagetag.tagging import engine, retrying
 from airflow_imagetag.testing import Emulator, Faults
 
 DRIVER = Path(__file__).resolve().parent / "label_driver.py"
@@ -231,6 +231,22 @@ def test_copies_are_paid_once(
         print(f"\n1,000 objects, 200 copies: {service.stats.billed} billed calls")
     assert service.stats.billed == 800
     assert setup.labelled().total() == 1000
+
+
+def test_copies_are_paid_once_however_far_apart(
+    crossing: Setup,
+    service: Emulator,
+    small_jpegs: Callable[[int], list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """What a run has written it asks its store for, and it remembers what is not yet written."""
+    monkeypatch.setattr(engine, "MIN_REMEMBERED", 1)
+    images = small_jpegs(60)
+    crossing.put({f"k{n:03}": image for n, image in enumerate([*images, *images])})
+    summary = crossing.run(batch_size=5, max_in_flight=4)
+    assert (summary["tagged"], summary["reused"]) == (120, 60)
+    assert service.stats.billed == 60
+    assert crossing.labelled() == {f"k{n:03}": 1 for n in range(120)}
 
 
 # -- several processes ------------------------------------------------------------------------

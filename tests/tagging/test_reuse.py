@@ -10,7 +10,6 @@ import pytest
 
 from airflow_imagetag.errors import ImageDecodeError
 from airflow_imagetag.models import Label, TagResult
-from airflow_imagetag.tagging import reuse
 from airflow_imagetag.tagging.reuse import Reuse
 
 LABELS = (
@@ -86,12 +85,11 @@ def test_others_do_not_wait():
     asyncio.run(main())
 
 
-def test_memory_is_bounded(monkeypatch):
+def test_memory_is_bounded():
     """The longest unused is forgotten first, and no lock is left behind."""
-    monkeypatch.setattr(reuse, "MAX_REMEMBERED", 3)
 
     async def main() -> None:
-        known = Reuse()
+        known = Reuse(3)
         for digest in "abc":
             with await known.alone(digest):
                 known.remember(digest, RESULT)
