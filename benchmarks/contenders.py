@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+from memory import peak_mb
 
 Labelling = Callable[[], int]
 """Labels all images of a job and returns how many got labels."""
@@ -350,31 +351,22 @@ def main() -> int:
 
 def measured(label: Labelling) -> Result:
     """Do the work and return what it took."""
-    before, start_mb = resource.getrusage(resource.RUSAGE_SELF), _peak_mb()
+    before, start_mb = resource.getrusage(resource.RUSAGE_SELF), peak_mb()
     started = time.monotonic()
     labelled = label()
     seconds = time.monotonic() - started
-    after, peak_mb = resource.getrusage(resource.RUSAGE_SELF), _peak_mb()
+    after, end_mb = resource.getrusage(resource.RUSAGE_SELF), peak_mb()
     return Result(
         labelled=labelled,
         seconds=seconds,
         cpu_seconds=_cpu_seconds(after) - _cpu_seconds(before),
-        peak_mb=peak_mb,
-        above_start_mb=peak_mb - start_mb,
+        peak_mb=end_mb,
+        above_start_mb=end_mb - start_mb,
     )
 
 
 def _cpu_seconds(usage: resource.struct_rusage) -> float:
     return usage.ru_utime + usage.ru_stime
-
-
-def _peak_mb() -> float:
-    """Return the most memory that this process held."""
-    # A process on Linux begins with its parent's value of ru_maxrss.
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from memory import peak_mb
 from PIL import Image
 from warehouse import warehouse
 
@@ -124,14 +124,13 @@ def _task(table: str) -> dict[str, Any]:
         ),
         store=SqlLabelStore("warehouse", table=f"{table}_labels"),
     )
-    start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start_mb = peak_mb()
     started = time.monotonic()
     summary = operator.execute({})
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "tagged": summary["tagged"],
         "seconds": time.monotonic() - started,
-        "peak_mb": (peak_kb - start_kb) / 1024,
+        "peak_mb": peak_mb() - start_mb,
     }
 
 

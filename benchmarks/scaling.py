@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from memory import peak_mb
 from warehouse import warehouse
 
 from airflow_imagetag.difference import new_entries
@@ -133,7 +133,7 @@ def _sql(images: int) -> dict[str, float]:
     )
     with store.open() as opened:
         # After the libraries are loaded, which takes more than the work.
-        start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start_mb = peak_mb()
 
         def difference(shard: str | None) -> float:
             part = parse_shard(shard)
@@ -159,7 +159,7 @@ def _sql(images: int) -> dict[str, float]:
         "shard_rows": rows,
         "flush_us": flush,
         "flush_40_us": small_flush,
-        "peak_mb": _peak_mb(start_kb),
+        "peak_mb": peak_mb() - start_mb,
     }
 
 
@@ -169,7 +169,7 @@ def _parquet(images: int) -> dict[str, float]:
         with store.open() as opened:
             _write(opened, 1, 1, 10**6)
         # After the libraries are loaded, which takes more than the work.
-        start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start_mb = peak_mb()
 
         def write() -> None:
             with store.open() as opened:
@@ -192,7 +192,7 @@ def _parquet(images: int) -> dict[str, float]:
         "open_us": look_us,
         "compact_us": compact_us,
         "compacted_bytes": compacted / images,
-        "peak_mb": _peak_mb(start_kb),
+        "peak_mb": peak_mb() - start_mb,
     }
 
 
@@ -213,10 +213,6 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started
-
-
-def _peak_mb(start_kb: int) -> float:
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start_kb) / 1024
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from memory import peak_mb
 from warehouse import warehouse
 
 ROWS = 1_000_000
@@ -98,18 +98,17 @@ def _look(setting: str) -> dict[str, Any]:
     source = SqlImages("warehouse", **rows, key="sku", uri="url", version="updated_at")
     store = SqlLabelStore("warehouse", table="product_labels")
     sensor = NewImagesSensor(task_id="wait", images=source, store=store)
-    start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start_mb = peak_mb()
     seconds = []
     for _ in range(2):
         started = time.monotonic()
         found = sensor.poke({}).xcom_value or []
         seconds.append(time.monotonic() - started)
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "found": len(found),
         "first": seconds[0],
         "second": seconds[1],
-        "peak_mb": (peak_kb - start_kb) / 1024,
+        "peak_mb": peak_mb() - start_mb,
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
+from airflow_imagetag.addresses import names_private_host
 from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.fitting.fitter import Fitter, Oversize, parse_oversize
@@ -157,7 +158,11 @@ class ImageTagHook(BaseHook):
 
     @cached_property
     def _reader(self) -> ContentReader:
-        return ContentReader(allowed_local_folders(), max_bytes=self.max_image_bytes)
+        return ContentReader(
+            allowed_local_folders(),
+            max_bytes=self.max_image_bytes,
+            may_reach_private=names_private_host(self.account.endpoint),
+        )
 
     @property
     def max_image_bytes(self) -> int:

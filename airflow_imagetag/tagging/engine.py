@@ -28,6 +28,7 @@ from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingE
 from airflow_imagetag.tagging.lookups import Lookups, Paid
 from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Tagger
 from airflow_imagetag.tagging.pace import Ledger, Pacer
+from airflow_imagetag.tagging.reuse import MAX_REMEMBERED, MIN_REMEMBERED
 from airflow_imagetag.tagging.stopping import StopSignal
 from airflow_imagetag.tagging.writing import Writer
 from airflow_imagetag.uris import redact
@@ -171,6 +172,7 @@ class Run:
             self._crew,
             None if self._paid is None else Lookups(self._paid, self._threads),
             settings.calls_per_image,
+            self._max_remembered(),
         )
         reporter = asyncio.create_task(self._report())
         writing = asyncio.create_task(self._writer.write())
@@ -187,6 +189,13 @@ class Run:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._error is not None:
             raise self._error
+
+    def _max_remembered(self) -> int:
+        if self._paid is None:
+            return MAX_REMEMBERED
+        # What was paid and is not yet written must be among them: no store knows it.
+        unwritten = self._settings.batch_size + self._settings.max_in_flight
+        return max(MIN_REMEMBERED, 2 * unwritten)
 
     async def _label_all(self) -> None:
         reader = asyncio.create_task(self._read())

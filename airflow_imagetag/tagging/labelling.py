@@ -15,7 +15,7 @@ from airflow_imagetag.tagging.crew import Crew
 from airflow_imagetag.tagging.gate import Gate
 from airflow_imagetag.tagging.lookups import Lookups
 from airflow_imagetag.tagging.outcomes import Counts, Tagger
-from airflow_imagetag.tagging.reuse import Known, Reuse
+from airflow_imagetag.tagging.reuse import MAX_REMEMBERED, Known, Reuse
 
 
 class StoppingError(Exception):
@@ -49,6 +49,7 @@ class Labelling:
     :param crew: is told how long each successful call took, and who rests.
     :param lookups: finds what was paid for equal bytes in an earlier run.
     :param calls_per_image: calls that the vendor bills for one request.
+    :param max_remembered: digests whose answers are kept.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Labelling:
         crew: Crew,
         lookups: Lookups | None = None,
         calls_per_image: int = 1,
+        max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self._calls_per_image = calls_per_image
         self._crew = crew
@@ -72,7 +74,7 @@ class Labelling:
         self._threads = threads
         self._counts = counts
         self._lookups = lookups
-        self._reuse = Reuse()
+        self._reuse = Reuse(max_remembered)
 
     async def label(self, image: Image, payload: Payload | None = None) -> TagResult:
         """Return the labels of the image, from the service or from an image with equal bytes.

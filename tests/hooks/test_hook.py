@@ -520,3 +520,11 @@ def test_no_secret_is_shown(way, faults, photograph, image_url, caplog, monkeypa
         shown += [repr(record.args) for record in caplog.records]
         for secret in secrets_of(hook, emulator):
             assert not [text for text in shown if secret in text]
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1/", "http://10.0.0.1/", "http://a.internal/"])
+def test_a_service_of_the_internet_is_given_no_private_url(emulator, way, url, monkeypatch):
+    """It cannot fetch it, and need not know it; nothing is sent, not even a look-up of its host."""
+    connect(monkeypatch, emulator, host="labels.example.invalid")
+    with pytest.raises(errors.ImageNotAllowedError, match="private network"):
+        way(ImageTagHook(), url)

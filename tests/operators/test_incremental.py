@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
@@ -33,7 +34,7 @@ from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
-from airflow_imagetag.tagging import retrying
+from airflow_imagetag.tagging import engine, retrying
 from airflow_imagetag.testing import Emulator, Faults
 
 DRIVER = Path(__file__).resolve().parent / "label_driver.py"
@@ -229,6 +230,22 @@ def test_copies_are_paid_once(
         print(f"\n1,000 objects, 200 copies: {service.stats.billed} billed calls")
     assert service.stats.billed == 800
     assert setup.labelled().total() == 1000
+
+
+def test_copies_are_paid_once_however_far_apart(
+    crossing: Setup,
+    service: Emulator,
+    small_jpegs: Callable[[int], list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """What a run has written it asks its store for, and it remembers what is not yet written."""
+    monkeypatch.setattr(engine, "MIN_REMEMBERED", 1)
+    images = small_jpegs(60)
+    crossing.put({f"k{n:03}": image for n, image in enumerate([*images, *images])})
+    summary = crossing.run(batch_size=5, max_in_flight=4)
+    assert (summary["tagged"], summary["reused"]) == (120, 60)
+    assert service.stats.billed == 60
+    assert crossing.labelled() == {f"k{n:03}": 1 for n in range(120)}
 
 
 # -- several processes ------------------------------------------------------------------------
@@ -495,3 +512,70 @@ def test_localhost_without_permission(sqlite: Database, service: Emulator, insid
     assert task_instance.xcoms["failures"]["error"].tolist() == ["ImageNotAllowedError"] * 4
     assert inside.asked == []
     assert service.stats.requests == 0
+
+
+def test_a_service_of_the_internet_is_given_no_private_url(
+    sqlite: Database, service: Emulator, monkeypatch: pytest.MonkeyPatch
+):
+    """It could not fetch it, and need not know it; nothing is sent."""
+    elsewhere = json.loads(unlimited(service)) | {"host": "labels.example.invalid"}
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(elsewhere))
+    sqlite.run("CREATE TABLE photos (id integer PRIMARY KEY, image_url text)")
+    hosts = ("localhost:1", "LOCALHOST.", "127.1", "10.0.0.1", "[::1]", "metadata.google.internal")
+    for n, host in enumerate(hosts):
+        sqlite.run("INSERT INTO photos VALUES (:n, :uri)", {"n": n, "uri": f"http://{host}/"})
+    task_instance = TaskInstance()
+    summary = ImageTagOperator(
+        task_id="label",
+        images=SqlImages("warehouse", table="photos"),
+        store=SqlLabelStore("warehouse"),
+        max_failure_ratio=1,
+    ).execute({"ti": task_instance})
+    failures = task_instance.xcoms["failures"]
+    assert failures["error"].tolist() == ["ImageNotAllowedError"] * len(hosts)
+    assert summary["calls"] == 0
+
+
+HOSTILE = "'; DROP TABLE victims; --"
+ODD_KEYS = [
+    HOSTILE,
+    f'"{HOSTILE}',
+    'it\'s "so" `or` \\so',
+    "\U0001f600" * 2000,
+    "k" * 2000,
+    "two\nlines",
+    "50% of %(key)s, :name, {brace} and {{ 1 / 0 }}",
+    "../../etc/passwd",
+]
+
+
+@pytest.mark.parametrize("kind", ["sql", "parquet"])
+@pytest.mark.parametrize("database_kind", ["postgres", "sqlite"])
+def test_odd_names_and_keys_from_end_to_end(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    service: Emulator,
+    small_jpegs: Callable[[int], list[bytes]],
+    database_kind: str,
+    kind: str,
+):
+    """Names of tables and columns, and keys, are names and keys: labelled once, and no SQL."""
+    database: Database = request.getfixturevalue(database_kind)
+    binary = "bytea" if database.is_postgres else "BLOB"
+    table, key, photo, labels = (f'"{name}{HOSTILE}"' for name in "tkpl")
+    database.run("CREATE TABLE victims (id integer)")
+    database.script(f"CREATE TABLE {table} ({key} text PRIMARY KEY, {photo} {binary})")
+    place = "%s" if database.is_postgres else "?"
+    with database.engine.begin() as connection:
+        for row in zip(ODD_KEYS, small_jpegs(len(ODD_KEYS)), strict=True):
+            insert = f"INSERT INTO {table} VALUES ({place}, {place})"
+            connection.exec_driver_sql(insert, row)
+    store: Any = SqlLabelStore("warehouse", labels)
+    if kind == "parquet":
+        store = ParquetLabelStore(str(tmp_path / "lake"))
+    source = SqlImages("warehouse", table=table, key=key.strip('"'), content=photo.strip('"'))
+    setup = Setup(source, store, lambda images: None)
+    assert setup.run()["tagged"] == len(ODD_KEYS)
+    assert setup.run()["calls"] == 0
+    assert {key for key, _ in gathered(store.labels())} == set(ODD_KEYS)
+    assert "victims" in database.tables()
