@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import OrderedDict
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter
 
 from airflow_imagetag.errors import ImageError
-from airflow_imagetag.models import Label, TagResult
+from airflow_imagetag.models import TagResult
 
 MAX_REMEMBERED = 10_000
-"""Digests kept, the latest used: some five megabytes, whatever the number of images."""
+"""Digests kept, the latest used: some ten megabytes, whatever the number of images."""
 
 MIN_REMEMBERED = 2_000
 """So many where a store knows the others: most copies lie near each other, and need no look-up."""
 
 Known = TagResult | ImageError
-
-_values = attrgetter(*(field.name for field in fields(Label)))
 
 
 class Reuse:
@@ -30,7 +25,7 @@ class Reuse:
 
     def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
         self._max_remembered = max_remembered
-        self._known: OrderedDict[str, _Packed | ImageError] = OrderedDict()
+        self._known: OrderedDict[str, Known] = OrderedDict()
         # Of the digests that are held: what those wait for who came later, if there are any.
         self._held: dict[str, asyncio.Future[None] | None] = {}
 
@@ -49,11 +44,8 @@ class Reuse:
         return _Turn(self, digest)
 
     def remember(self, digest: str, known: Known) -> None:
-        """Keep an answer that will not change: labels, or that the image is at fault.
-
-        Of labels, what names their image is left out: they are for others.
-        """
-        self._known[digest] = _Packed.of(known) if isinstance(known, TagResult) else known
+        """Keep an answer that will not change: labels, or that the image is at fault."""
+        self._known[digest] = known
         if len(self._known) > self._max_remembered:
             self._known.popitem(last=False)
 
@@ -61,34 +53,12 @@ class Reuse:
         known = self._known.get(digest)
         if known is not None:
             self._known.move_to_end(digest)
-        return known.unpacked() if isinstance(known, _Packed) else known
+        return known
 
     def _leave(self, digest: str) -> None:
         waiting = self._held.pop(digest)
         if waiting is not None:
             waiting.set_result(None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """An answer in half the memory: few are asked for again, and labels are many small objects.
-
-    :param rest: the answer without its labels, and without what names the image.
-    :param labels: the labels as JSON.
-    """
-
-    rest: TagResult
-    labels: str
-
-    @classmethod
-    def of(cls, result: TagResult) -> _Packed:
-        rest = replace(result, image_key="", image_uri=None, version=None, labels=())
-        # A service of somebody else's may give a number that JSON does not know, such as a Decimal.
-        return cls(rest, json.dumps([_values(label) for label in result.labels], default=float))
-
-    def unpacked(self) -> TagResult:
-        labels = tuple(Label(*values) for values in json.loads(self.labels))
-        return replace(self.rest, labels=labels)
 
 
 class _Turn:

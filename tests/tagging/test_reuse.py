@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from airflow_imagetag.errors import ImageDecodeError
-from airflow_imagetag.models import Label, TagResult
+from airflow_imagetag.models import TagResult
 from airflow_imagetag.tagging.reuse import Reuse
 
-LABELS = (
-    Label("sky", 0.75, "nature", "weather", "WEB", "天空"),
-    Label("half a character: \ud83d", 1 / 3),
-)
-RESULT = TagResult("", None, LABELS, "picture_classify", datetime.now(UTC), request_id="r")
+RESULT = TagResult("k", None, (), "picture_classify", datetime.now(UTC))
 
 
 def test_what_is_not_known():
@@ -55,18 +50,6 @@ def test_equal_images_wait_for_the_first(said):
         assert calls == 1
         assert found.count(None) == 1
         assert found.count(said) == 9
-
-    asyncio.run(main())
-
-
-def test_what_names_an_image_is_not_remembered():
-    """An answer serves other images with the same bytes, and is all there but for the name."""
-
-    async def main() -> None:
-        known = Reuse()
-        known.remember("a", replace(RESULT, image_key="k", image_uri="https://x/k", version="1"))
-        with await known.alone("a") as found:
-            assert found == RESULT
 
     asyncio.run(main())
 
