@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from contenders import CONTENDERS, Job, Result
@@ -277,6 +278,12 @@ def faults(bench: Bench) -> list[Target]:
 # -- growth -----------------------------------------------------------------------------------
 
 
+def _into_dataset(bench: Bench, server: Server, images: int) -> Result:
+    with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
+        job = {"images": images, "image_bytes": 20 * KB, "store": f"file://{folder}/labels"}
+        return bench.once(server, contender="ours", **job).result
+
+
 def growth(bench: Bench) -> list[Target]:
     """Label more and more images into a Parquet dataset."""
     sizes = [bench.images] if bench.images else [1_000, 10_000, 100_000]
@@ -284,9 +291,10 @@ def growth(bench: Bench) -> list[Target]:
     found: dict[int, Result] = {}
     with serving("canned") as server:
         for size in sizes:
-            with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
-                job = {"images": size, "image_bytes": 20 * KB, "store": f"file://{folder}/labels"}
-                found[size] = bench.once(server, contender="ours", **job).result
+            # What the allocator keeps differs from run to run; large runs take their time.
+            repeats = bench.repeats if size < sizes[-1] else 1
+            results = [_into_dataset(bench, server, size) for _ in range(repeats)]
+            found[size] = sorted(results, key=attrgetter("above_start_mb"))[len(results) // 2]
     lines = [
         (
             f"{size:,}",
