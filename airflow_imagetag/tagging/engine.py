@@ -260,18 +260,18 @@ class Run:
 
     def _failure(self, entry: Image | RejectedImage, given_up: GaveUpError) -> Failure:
         error = given_up.error
-        name = type(error).__name__
+        name, message = type(error).__name__, _storable(error.message)
         self._logged[name] += 1
         # What ends the run is no image's fault, and the task raises it.
         if self._logged[name] <= LOGGED_FAILURES and error.decision is not Decision.STOP:
             last = " More are only counted." if self._logged[name] == LOGGED_FAILURES else ""
-            log.warning("Image %r failed: %s: %s%s", redact(entry.key), name, error.message, last)
+            log.warning("Image %r failed: %s: %s%s", redact(entry.key), name, message, last)
         return Failure(
             entry.key,
             None if entry.uri is None else redact(entry.uri),
             name,
             None if error.code is None else _storable(error.code)[:MAX_CODE_CHARACTERS],
-            _storable(error.message),
+            message,
             given_up.attempts,
             datetime.now(UTC),
             version=entry.version,

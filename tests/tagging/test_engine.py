@@ -644,13 +644,14 @@ def test_entries_that_are_not_sent():
     assert (run.counts.seen, run.counts.skipped, run.counts.failed) == (3, 1, 1)
 
 
-def test_what_an_error_says_can_be_stored():
+def test_what_an_error_says_can_be_stored(caplog):
     """Code and message may come from anybody's service, with half a character in them."""
     error = errors.ImageDecodeError("half of \ud800 a character", code="\ud83d" * 300)
     sink = FakeSink()
     assert go(make(urls(1), FakeTagger(lambda key, attempt: error), sink)) is None
     [failure] = sink.outcomes
     assert (failure.code, failure.message) == ("?" * 128, "half of ? a character")
+    assert "half of ? a character" in caplog.text
 
 
 def test_loading_is_tried_again_and_sends_nothing():
