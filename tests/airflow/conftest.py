@@ -80,6 +80,22 @@ class Run:
         return self.xcoms[task_id, map_index, key]
 
 
+def templates_rendered_of(task: Any) -> int:
+    """Render the fields of a task; return how often Jinja was asked for a template."""
+    import jinja2
+
+    class Counting(jinja2.Environment):
+        count = 0
+
+        def from_string(self, *args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return super().from_string(*args, **kwargs)
+
+    environment = Counting()
+    task.render_template_fields({"ds": "2026-01-02"}, environment)
+    return environment.count
+
+
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create the metadata database once."""

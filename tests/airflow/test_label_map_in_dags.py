@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 from clusters import AIRFLOW_2
-from conftest import AirflowHost, Run, connection
+from conftest import AirflowHost, Run, connection, templates_rendered_of
 from databases import Bucket
 
 from airflow_imagetag.frames import LABEL_COLUMNS
@@ -137,20 +137,9 @@ def test_names_in_a_dict_are_not_rendered(run_dag, image_urls):
 
 def count_templates(label_map: Any) -> int:
     """Render an operator's fields; return how often Jinja was asked for a template."""
-    import jinja2
-
-    class Counting(jinja2.Environment):
-        count = 0
-
-        def from_string(self, *args: Any, **kwargs: Any) -> Any:
-            self.count += 1
-            return super().from_string(*args, **kwargs)
-
-    environment = Counting()
     with new_dag():
         label = ImageTagOperator(task_id="label", images=[], label_map=label_map)
-    label.render_template_fields({"ds": "2026-01-02"}, environment)
-    return environment.count
+    return templates_rendered_of(label)
 
 
 def test_a_large_dict_costs_no_rendering(airflow_host):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
+from conftest import templates_rendered_of
 
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.models import Image
@@ -361,22 +362,11 @@ def test_templates_in_a_literal_list_are_rendered(run_dag, image_urls):
 
 
 def count_templates(images: list[str]) -> tuple[int, int, str]:
-    """Render an operator's fields; return how often Jinja was asked for a template."""
-    import jinja2
-
-    class Counting(jinja2.Environment):
-        count = 0
-
-        def from_string(self, *args: Any, **kwargs: Any) -> Any:
-            self.count += 1
-            return super().from_string(*args, **kwargs)
-
-    environment = Counting()
+    """Render an operator's fields; return how often Jinja was asked for a template, and more."""
     with new_dag():
         label = ImageTagOperator(task_id="label", images=images)
-    label.render_template_fields({"ds": "2026-01-02"}, environment)
-    shown = json.dumps(label.images.serialize())
-    return environment.count, len(label.images), shown
+    count = templates_rendered_of(label)
+    return count, len(label.images), json.dumps(label.images.serialize())
 
 
 def test_literal_texts_without_template_are_not_rendered(airflow_host):

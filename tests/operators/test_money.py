@@ -140,6 +140,12 @@ def test_an_operator_can_be_copied_after_its_run(service: Emulator, small_jpegs:
     copy.deepcopy(task)
 
 
+def with_a_bad_image(small_jpegs: SmallJpegs, **settings: Any) -> ImageTagOperator:
+    """Make an operator for five photographs and something that is none."""
+    images = [*rows(small_jpegs(5)), {"image_key": "none", "content": b"no picture"}]
+    return ImageTagOperator(task_id="label", images=images, **settings)
+
+
 class Refusing(TaskInstance):
     """Keeps what a task pushes, but for some keys, as a backend of XComs may."""
 
@@ -157,10 +163,7 @@ def test_an_output_that_cannot_be_kept_takes_no_other_along(
     ends_well: bool, service: Emulator, small_jpegs: SmallJpegs
 ):
     """The labels go where the others go before the task fails; the run's own error goes first."""
-    images = [*rows(small_jpegs(5)), {"image_key": "none", "content": b"no picture"}]
-    task = ImageTagOperator(
-        task_id="label", images=images, max_failure_ratio=1 if ends_well else 0.1
-    )
+    task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0.1)
     instance = Refusing()
     with pytest.raises(ConnectionError if ends_well else TooManyFailuresError):
         task.execute({"ti": instance})
@@ -183,10 +186,7 @@ def test_an_output_that_cannot_be_made_takes_no_other_along(
         raise MemoryError
 
     monkeypatch.setattr(LabelRun, name, too_large)
-    images = [*rows(small_jpegs(5)), {"image_key": "none", "content": b"no picture"}]
-    task = ImageTagOperator(
-        task_id="label", images=images, max_failure_ratio=1 if ends_well else 0.1
-    )
+    task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0.1)
     instance = TaskInstance()
     with pytest.raises(MemoryError if ends_well else TooManyFailuresError):
         task.execute({"ti": instance})
