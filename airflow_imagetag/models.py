@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from airflow_imagetag.errors import ImageError
-from airflow_imagetag.uris import is_http, redact
-
-QUICK_CONTENT_BYTES = 128 * 1024
-"""Up to this size, a digest takes less time than handing the bytes to a thread."""
+from airflow_imagetag.uris import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +29,6 @@ class Image:
     def display_uri(self) -> str | None:
         """The URI as logs, outputs and errors show it: without passwords and signatures."""
         return None if self.uri is None else redact(self.uri)
-
-    @property
-    def is_at_hand(self) -> bool:
-        """Whether the image needs no reading and, if it is bytes, little time for a digest."""
-        if self.content is not None:
-            return len(self.content) < QUICK_CONTENT_BYTES
-        return self.uri is not None and is_http(self.uri)
 
     def __repr__(self) -> str:
         size = "" if self.content is None else f", content=<{len(self.content)} bytes>"

@@ -150,6 +150,7 @@ def ours(job: Job) -> Labelling:
 
     class Pictures(ImageSource):
         template_fields = ()
+        is_in_memory = True
 
         def entries(self, **_: Any) -> Iterator[Image]:
             for number in job.numbers:

@@ -105,7 +105,7 @@ class ImageTagHook(BaseHook):
         one = as_image(image)
         payload = self._new_fitter().fit(one, self._reader.payload(one))
         answer = blocking.send(self.get_conn(), self.account, self.caller.request(payload))
-        return self.caller.result(one, answer, payload.digest)
+        return self.caller.result(one, answer, payload.sha256)
 
     async def atag(self, image: Image | bytes | str) -> TagResult:
         """Label one image without blocking the event loop; as ``tag`` in all else.

@@ -80,4 +80,4 @@ class AccountTagger:
         else:
             request = await asyncio.to_thread(self._caller.request, payload)
         answer = await self._connections.send(request)
-        return self._caller.result(image, answer, payload.digest)
+        return self._caller.result(image, answer, payload.sha256)

@@ -215,6 +215,7 @@ class LabelRun:
                 batch_size=self._options.batch_size,
                 flush_seconds=self._options.flush_seconds,
                 calls_per_image=self._hook.caller.calls_per_image,
+                reads_at_once=work.reads_at_once,
             ),
             self._stop,
             counts=self._counts,
@@ -249,6 +250,7 @@ class LabelRun:
             fetch=self._fetch() if self._options.fetch == "worker" else None,
             max_bytes=self._hook.max_image_bytes,
             may_reach_private=names_private_host(self._account.endpoint),
+            needs_sha256=self._store is not None or self._checkpoint is not None,
         )
 
     def _fetch(self) -> partial[bytes]:

@@ -34,6 +34,7 @@ class Work:
 
     :param entries: what is to be labelled.
     :param sink: where outcomes go.
+    :param reads_at_once: the entries are in memory.
     :param paid: returns what was paid for bytes with some digests earlier; blocks.
     :param resumed_tagged: images that an earlier try of the task labelled.
     :param resumed_failed: images that failed in one by their own fault.
@@ -41,6 +42,7 @@ class Work:
 
     entries: Iterator[Entry]
     sink: Sink
+    reads_at_once: bool = False
     paid: Paid | None = None
     resumed_tagged: int = 0
     resumed_failed: int = 0
@@ -50,7 +52,7 @@ class Work:
 def into_frame(source: ImageSource, options: Options, frame: FrameSink) -> Iterator[Work]:
     """Label everything, and keep the labels in memory."""
     entries = limited(source.entries(shard=options.shard), options.max_images)
-    yield Work(entries, _Chosen(frame, options))
+    yield Work(entries, _Chosen(frame, options), reads_at_once=source.is_in_memory)
 
 
 @contextmanager
@@ -81,9 +83,9 @@ def into_checkpointed_frame(
         yield Work(
             limited(entries, left) if too_large is None else _refused(too_large),
             _Both(partial(opened.write, api=api), chosen),
-            partial(_paid, opened, Rule(), api),
-            tagged,
-            failed,
+            paid=partial(_paid, opened, Rule(), api),
+            resumed_tagged=tagged,
+            resumed_failed=failed,
         )
 
 
@@ -108,7 +110,7 @@ def into_store(
             limited(entries, options.max_images),
             _Chosen(sink, options),
             # Who asks for every image anew is not given the labels that were paid before.
-            None
+            paid=None
             if options.rule.retag is Retag.ALWAYS
             else partial(_paid, opened, options.rule, api),
         )
@@ -131,12 +133,18 @@ class _Chosen:
             taxonomy=options.taxonomy,
         )
 
+    @property
+    def is_quick(self) -> bool:
+        return self._to.is_quick
+
     def write(self, outcomes: Sequence[Outcome]) -> None:
         self._to.write([self._choice(outcome) for outcome in outcomes])
 
 
 class _Both:
     """Writes to the checkpoint first: what it holds is safe whatever comes after."""
+
+    is_quick = False
 
     def __init__(self, checkpoint: Callable[[Sequence[Outcome]], None], then: Sink) -> None:
         self._checkpoint: Callable[[Sequence[Outcome]], None] | None = checkpoint

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import ClassVar
 
+from airflow_imagetag.digests import Digest
 from airflow_imagetag.models import Label
 from airflow_imagetag.service.account import FIELDS, Account
 
@@ -24,12 +25,18 @@ class Payload:
 
     :param url: an http(s) URL that the service fetches itself.
     :param content: the bytes.
-    :param digest: SHA-256 of the bytes, in hex; None with a URL.
+    :param digest: tells equal bytes from others: their SHA-256 in hex, or bytes that mean something
+        in this run only; None with a URL.
     """
 
     url: str | None = field(default=None, repr=False)
     content: bytes | None = field(default=None, repr=False)
-    digest: str | None = None
+    digest: Digest | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 of the bytes, in hex; None where the run has no use for it."""
+        return self.digest if isinstance(self.digest, str) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@ class ImageSource(ABC):
 
     template_fields: ClassVar[Sequence[str]]
 
+    is_in_memory: ClassVar[bool] = False
+    """Whether ``entries`` gives each at once, without reading or waiting: then no thread reads it
+    ahead of the calls."""
+
     @abstractmethod
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Yield the images, reading page by page.

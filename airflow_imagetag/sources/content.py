@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_imagetag import digests
 from airflow_imagetag.addresses import is_link_local, names_private_host
 from airflow_imagetag.errors import (
     ConfigurationError,
@@ -52,6 +52,12 @@ PRESIGNED_SECONDS = 3600
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """No interface of the service takes an image anywhere near this; more is not read into memory."""
 
+QUICK_SHA256_BYTES = 128 * 1024
+"""Up to this size, the digest takes less time than handing the bytes to a thread."""
+
+QUICK_FINGERPRINT_BYTES = 1024 * 1024
+"""The same, of what is made faster."""
+
 MAX_LARGE_IMAGE_BYTES = 64 * 1024 * 1024
 """Read where an image is made smaller before it is sent: a raw scan, a large PNG."""
 
@@ -70,6 +76,7 @@ class ContentReader:
     :param max_bytes: a larger image is not read.
     :param may_reach_private: whether the service can be in the same private network as an image;
         False refuses URLs of private addresses, which a service in the internet cannot fetch.
+    :param needs_sha256: whether somebody keeps the digests, so that they must be those of others.
     :raises ConfigurationError: a folder is not an absolute path.
     """
 
@@ -82,7 +89,10 @@ class ContentReader:
         fetch: Callable[[str], bytes] | None = None,
         max_bytes: int = MAX_IMAGE_BYTES,
         may_reach_private: bool = True,
+        needs_sha256: bool = True,
     ) -> None:
+        self._digest = digests.sha256 if needs_sha256 else digests.fingerprints()
+        self._quick_bytes = QUICK_SHA256_BYTES if needs_sha256 else QUICK_FINGERPRINT_BYTES
         self._folders = [os.path.realpath(_absolute(folder)) for folder in allowed_folders]
         self._literal_paths = literal_paths
         self._presign = presign
@@ -92,7 +102,9 @@ class ContentReader:
 
     def is_quick(self, image: Image) -> bool:
         """Tell whether ``payload`` takes next to no time, so that it needs no thread."""
-        return image.is_at_hand and (image.content is not None or self._fetch is None)
+        if image.content is not None:
+            return len(image.content) < self._quick_bytes
+        return self._fetch is None and image.uri is not None and is_http(image.uri)
 
     def payload(self, image: Image) -> Payload:
         """Return what to send of the image; blocks while it reads.
@@ -102,7 +114,7 @@ class ContentReader:
         :raises ConfigurationError: the storage's connection or package is missing.
         """
         if image.content is not None:
-            return _payload(image.content)
+            return self._payload(image.content)
         if image.uri is None:
             raise InvalidImageError("The image has neither a URI nor bytes.")
         if is_http(image.uri):
@@ -112,14 +124,14 @@ class ContentReader:
         content = self._local(image.uri) if is_local(image.uri) else self._stored(image.uri)
         if not content:
             raise ImageEmptyError(f"{redact(image.uri)} is empty: it has zero bytes.")
-        return _payload(content)
+        return self._payload(content)
 
     def _web(self, url: str) -> Payload:
         if self._fetch is not None:
             content = self._fetch(url)
             if not content:
                 raise ImageEmptyError(f"{redact(url)} is empty: it has zero bytes.")
-            return _payload(content)
+            return self._payload(content)
         if is_link_local(url) or (not self._may_reach_private and names_private_host(url)):
             raise ImageNotAllowedError(
                 f"{redact(url)} is an address of a private network: the service is not asked to "
@@ -167,9 +179,8 @@ class ContentReader:
             )
         return content
 
-
-def _payload(content: bytes) -> Payload:
-    return Payload(content=content, digest=hashlib.sha256(content).hexdigest())
+    def _payload(self, content: bytes) -> Payload:
+        return Payload(content=content, digest=self._digest(content))
 
 
 def _absolute(folder: str) -> str:

@@ -42,6 +42,8 @@ class ValueImages(ImageSource):
     # The operator renders what holds a template; Airflow would render every text.
     template_fields: ClassVar[Sequence[str]] = ()
 
+    is_in_memory: ClassVar[bool] = True
+
     def __init__(self, value: Any, *, literal: bool = False) -> None:
         # What is shown of the images must not use them up.
         self.value: Any = list(value) if isinstance(value, Iterator) else value

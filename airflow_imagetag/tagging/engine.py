@@ -2,7 +2,7 @@
 
 A feed reads the source, workers load and call, a writer writes. What stands between them is
 bounded, so memory depends on ``max_in_flight`` and ``batch_size`` and not on the number of images.
-Reading and writing run in threads and never block the loop.
+Reading and writing run in threads and never block the loop, except where both ends are in memory.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.circuit import Patience
 from airflow_imagetag.tagging.crew import Crew
-from airflow_imagetag.tagging.feeding import MAX_WAITING, Feed
+from airflow_imagetag.tagging.direct import DirectFeed
+from airflow_imagetag.tagging.feeding import MAX_WAITING, WAITING_PER_WORKER, Feed
 from airflow_imagetag.tagging.gate import Gate
 from airflow_imagetag.tagging.labelling import GaveUpError, Labelling, StoppingError
 from airflow_imagetag.tagging.lookups import Lookups, Paid
-from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Tagger
+from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, Source, Tagger
 from airflow_imagetag.tagging.pace import Ledger, Pacer
 from airflow_imagetag.tagging.reuse import MAX_REMEMBERED, MIN_REMEMBERED
 from airflow_imagetag.tagging.stopping import StopSignal
@@ -67,6 +68,7 @@ class Settings:
     :param retry: when and how often a call is made again.
     :param patience: with a service that is down.
     :param calls_per_image: calls that the vendor bills for one request.
+    :param reads_at_once: the entries are in memory, so no thread is needed to read them.
     """
 
     max_in_flight: int = 32
@@ -77,12 +79,13 @@ class Settings:
     retry: retrying.Policy = field(default_factory=retrying.Policy)
     patience: Patience = field(default_factory=Patience)
     calls_per_image: int = 1
+    reads_at_once: bool = False
 
 
 class Run:
     """One pass over a source.
 
-    :param entries: what to label; read in a thread.
+    :param entries: what to label; read in a thread, unless they are in memory.
     :param tagger: how to label one.
     :param sink: where outcomes go.
     :param settings: bounds and pace.
@@ -138,13 +141,7 @@ class Run:
             min(settings.max_in_flight, MAX_LOADERS), "imagetag-load"
         )
         self._threads = ThreadPoolExecutor(3, "imagetag")
-        self._feed = Feed(
-            self._entries,
-            self._tagger.load,
-            self._threads,
-            self.counts,
-            max_waiting=min(settings.max_in_flight, MAX_WAITING),
-        )
+        self._feed = self._new_feed()
         self._writer = Writer(
             self._sink,
             self._threads,
@@ -189,6 +186,12 @@ class Run:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._error is not None:
             raise self._error
+
+    def _new_feed(self) -> Source:
+        if self._settings.reads_at_once:
+            return DirectFeed(self._entries, self.counts)
+        waiting = min(WAITING_PER_WORKER * self._settings.max_in_flight, MAX_WAITING)
+        return Feed(self._entries, self._tagger, self._threads, self.counts, max_waiting=waiting)
 
     def _max_remembered(self) -> int:
         if self._paid is None:
@@ -275,7 +278,7 @@ class Run:
             given_up.attempts,
             datetime.now(UTC),
             version=entry.version,
-            content_sha256=given_up.digest,
+            content_sha256=given_up.sha256,
             is_final=(error.decision is Decision.RECORD or retrying.is_unreadable_success(error)),
             is_of_image=_is_of_image(entry),
             is_tolerated=isinstance(entry, RejectedImage) and entry.is_tolerated,

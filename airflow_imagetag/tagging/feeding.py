@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from itertools import islice
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.service.base import Payload
-from airflow_imagetag.tagging.outcomes import Counts
+from airflow_imagetag.tagging.outcomes import Counts, Fed, Tagger
 
 READ_CHUNK = 32
 """Entries that the thread hands over together: to wake the loop costs more than an entry."""
@@ -24,14 +24,15 @@ READ_CHUNK = 32
 CHUNK_BYTES = 4 * 1024 * 1024
 """Or fewer, if they hold so many bytes."""
 
-MAX_WAITING = 64
-"""With so many at hand, nothing more is read yet."""
+MAX_WAITING = 256
+"""With so many at hand, nothing more is read yet: each pause of the thread costs as much as some
+images."""
+
+WAITING_PER_WORKER = 4
+"""Nor with so many for each of those who take them."""
 
 MAX_WAITING_BYTES = 4 * CHUNK_BYTES
 """Nor with so many bytes."""
-
-
-Fed = tuple[Entry, Payload | None]
 
 
 class Feed:
@@ -41,7 +42,7 @@ class Feed:
     and the thread where half of what it may read ahead was taken.
 
     :param entries: read in a thread.
-    :param load: makes a payload of an image.
+    :param tagger: makes payloads of images.
     :param threads: where reading blocks; it takes one of them until the source ends.
     :param counts: the run's counts.
     :param max_waiting: entries at hand at which the thread pauses.
@@ -50,14 +51,14 @@ class Feed:
     def __init__(
         self,
         entries: Iterator[Entry],
-        load: Callable[[Image], Payload],
+        tagger: Tagger,
         threads: Executor,
         counts: Counts,
         *,
         max_waiting: int,
     ) -> None:
         self._entries = entries
-        self._load = load
+        self._tagger = tagger
         self._threads = threads
         self._counts = counts
         self._max_waiting = max_waiting
@@ -164,10 +165,10 @@ class Feed:
         return chunk
 
     def _payload(self, entry: Entry) -> Payload | None:
-        if not isinstance(entry, Image) or entry.content is None or entry.is_at_hand:
+        if not isinstance(entry, Image) or entry.content is None or self._tagger.is_quick(entry):
             return None
         try:
-            return self._load(entry)
+            return self._tagger.load(entry)
         except ImageTagError:
             # Whoever takes the image meets it again, where errors are dealt with.
             return None

@@ -27,14 +27,14 @@ class GaveUpError(Exception):
 
     :param error: the last error.
     :param attempts: requests sent.
-    :param digest: SHA-256 of the bytes, where they were read.
+    :param sha256: that of the bytes, where they were read and it is known.
     """
 
-    def __init__(self, error: ImageTagError, attempts: int, digest: str | None = None) -> None:
+    def __init__(self, error: ImageTagError, attempts: int, sha256: str | None = None) -> None:
         super().__init__(error)
         self.error = error
         self.attempts = attempts
-        self.digest = digest
+        self.sha256 = sha256
 
 
 class Labelling:
@@ -89,9 +89,9 @@ class Labelling:
         if digest is None:
             return await self._call(image, payload)
         with await self._reuse.alone(digest) as heard:
-            known = heard or await self._recall(digest)
+            known = heard or await self._recall(payload)
             if isinstance(known, ImageError):
-                raise GaveUpError(known, 0, digest)
+                raise GaveUpError(known, 0, payload.sha256)
             if known is not None:
                 return _for(image, known)
             # Not before: what is known already needs no work. What was read is let go of.
@@ -106,8 +106,9 @@ class Labelling:
             self._reuse.remember(digest, result)
             return result
 
-    async def _recall(self, digest: str) -> Known | None:
-        if self._lookups is None:
+    async def _recall(self, payload: Payload) -> Known | None:
+        digest = payload.sha256
+        if self._lookups is None or digest is None:
             return None
         known = await self._lookups.get(digest)
         if known is not None:
@@ -130,7 +131,7 @@ class Labelling:
         try:
             return await self._tagger.fit(image, payload)
         except ImageTagError as error:
-            raise GaveUpError(error, 0, payload.digest) from None
+            raise GaveUpError(error, 0, payload.sha256) from None
 
     async def _call(self, image: Image, payload: Payload) -> TagResult:
         sent = 0
@@ -159,7 +160,7 @@ class Labelling:
         try:
             result = await retrying.retry(attempt, self._policy, self._sleep)
         except ImageTagError as error:
-            raise GaveUpError(error, sent, payload.digest) from None
+            raise GaveUpError(error, sent, payload.sha256) from None
         return result if sent == 1 else replace(result, attempts=sent)
 
     async def _sleep(self, seconds: float) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from airflow_imagetag.models import Failure, Image, TagResult
+from airflow_imagetag.models import Entry, Failure, Image, TagResult
 from airflow_imagetag.service.base import Payload
 
 Outcome = TagResult | Failure
+
+Fed = tuple[Entry, Payload | None]
+"""An entry, and what to send of it where that is known already."""
 
 
 class Tagger(Protocol):
@@ -30,7 +34,31 @@ class Tagger(Protocol):
     async def call(self, image: Image, payload: Payload) -> TagResult:
         """Send one request and return the labels; does not retry.
 
-        The result has the image's version and the payload's digest.
+        The result has the image's version and the payload's SHA-256.
+        """
+        ...
+
+
+class Source(Protocol):
+    """The entries of a run, for any number of takers."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing more is to be taken."""
+        ...
+
+    async def take(self) -> Fed | None:
+        """Return the next entry; None after the last."""
+        ...
+
+    def drop(self) -> int:
+        """Forget what was read and not taken, and return how many entries it was."""
+        ...
+
+    async def read(self, stopping: asyncio.Event) -> None:
+        """Read until the source ends or ``stopping`` is set.
+
+        :raises Exception: what the source raised.
         """
         ...
 
@@ -38,8 +66,13 @@ class Tagger(Protocol):
 class Sink(Protocol):
     """Takes finished images in batches."""
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether ``write`` takes next to no time, so that it needs no thread."""
+        ...
+
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep a batch, all of it or nothing; may block, and runs in a thread, one at a time."""
+        """Keep a batch, all of it or nothing, one at a time; runs in a thread unless it is quick."""
         ...
 
 

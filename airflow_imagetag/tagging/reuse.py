@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
+from airflow_imagetag.digests import Digest
 from airflow_imagetag.errors import ImageError
 from airflow_imagetag.models import TagResult
 
@@ -25,11 +26,11 @@ class Reuse:
 
     def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
         self._max_remembered = max_remembered
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[Digest, Known] = OrderedDict()
         # Of the digests that are held: what those wait for who came later, if there are any.
-        self._held: dict[str, asyncio.Future[None] | None] = {}
+        self._held: dict[Digest, asyncio.Future[None] | None] = {}
 
-    async def alone(self, digest: str) -> _Turn:
+    async def alone(self, digest: Digest) -> _Turn:
         """Wait for a turn, a context manager that holds the digest and gives what is known of it.
 
         So equal images wait for the first.
@@ -43,19 +44,19 @@ class Reuse:
         self._held[digest] = None
         return _Turn(self, digest)
 
-    def remember(self, digest: str, known: Known) -> None:
+    def remember(self, digest: Digest, known: Known) -> None:
         """Keep an answer that will not change: labels, or that the image is at fault."""
         self._known[digest] = known
         if len(self._known) > self._max_remembered:
             self._known.popitem(last=False)
 
-    def _recall(self, digest: str) -> Known | None:
+    def _recall(self, digest: Digest) -> Known | None:
         known = self._known.get(digest)
         if known is not None:
             self._known.move_to_end(digest)
         return known
 
-    def _leave(self, digest: str) -> None:
+    def _leave(self, digest: Digest) -> None:
         waiting = self._held.pop(digest)
         if waiting is not None:
             waiting.set_result(None)
@@ -69,7 +70,7 @@ class _Turn:
 
     __slots__ = ("_digest", "_reuse")
 
-    def __init__(self, reuse: Reuse, digest: str) -> None:
+    def __init__(self, reuse: Reuse, digest: Digest) -> None:
         self._reuse = reuse
         self._digest = digest
 

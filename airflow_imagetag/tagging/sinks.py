@@ -64,6 +64,8 @@ class FrameSink:
         self._labels: dict[str, list[Any]] = {column: [] for column in self._columns}
         self.failures: list[Failure] = []
 
+    is_quick = True
+
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Take a batch.
 
@@ -117,6 +119,8 @@ class FrameSink:
 
 class StoreSink:
     """Writes outcomes to a store and keeps of them what the task's outputs show."""
+
+    is_quick = False
 
     def __init__(self) -> None:
         self.to: Callable[[Sequence[Outcome]], None] | None = None

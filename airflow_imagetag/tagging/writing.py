@@ -1,4 +1,4 @@
-"""Gathers finished images into batches and has a sink write them, in a thread."""
+"""Gathers finished images into batches and has a sink write them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ class Writer:
             return
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._threads, self._sink.write, batch)
+            if self._sink.is_quick:
+                self._sink.write(batch)
+            else:
+                await loop.run_in_executor(self._threads, self._sink.write, batch)
         except ResultTooLargeError as error:
             # The sink has kept the batch, and takes no more.
             self._failed(error)
