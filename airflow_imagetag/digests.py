@@ -26,13 +26,13 @@ def fingerprints() -> Callable[[bytes], bytes]:
 
     They are the tag of AES-GCM for data that is not encrypted (GMAC, NIST SP 800-38D), for which
     processors have instructions. It is a universal hash: two different images of n bytes have the
-    same tag with a chance of some n / 2**132, whoever made them, as long as nobody knows the key. So
-    neither it nor a tag may leave the process.
+    same tag with a chance of some n / 2**132, whoever made them, as long as nobody knows the key.
+    So neither it nor a tag may leave the process.
     """
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    # One nonce for all: a tag under a new one would not be equal for equal bytes. Who saw tags could
-    # then compute the key, and nobody does.
+    # One nonce for all: a tag under a new one would not be equal for equal bytes. Who saw tags
+    # could then compute the key, and nobody does.
     nonce = secrets.token_bytes(NONCE_BYTES)
     tag = AESGCM(AESGCM.generate_key(128)).encrypt
 

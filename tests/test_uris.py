@@ -184,19 +184,3 @@ def test_an_image_shows_no_credentials():
     assert image.display_uri == "https://***@host/a"
     assert "12 bytes" in repr(image)
     assert Image("a", content=b"").display_uri is None
-
-
-@pytest.mark.parametrize(
-    ("image", "at_hand"),
-    [
-        (Image("a", "https://host/a"), True),
-        (Image("a", content=b"1" * 1000), True),
-        (Image("a", content=b"1" * 1_000_000), False),
-        (Image("a", "/data/a.jpg"), False),
-        (Image("a", "s3://b/a.jpg"), False),
-        (Image("a"), False),
-    ],
-)
-def test_what_is_at_hand_needs_no_thread(image, at_hand):
-    """A URL and a few bytes are ready at once; a file, an object and many bytes are not."""
-    assert image.is_at_hand is at_hand

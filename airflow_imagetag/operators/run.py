@@ -6,12 +6,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.addresses import names_private_host
+from airflow_imagetag.daemons import in_daemon
 from airflow_imagetag.errors import (
     ConfigurationError,
     ResultTooLargeError,
@@ -33,7 +38,7 @@ from airflow_imagetag.tagging.engine import DRAIN_SECONDS, Run, Settings
 from airflow_imagetag.tagging.garbage import seldom_collected
 from airflow_imagetag.tagging.outcomes import Counts
 from airflow_imagetag.tagging.sinks import FrameSink, StoreSink, failures_frame
-from airflow_imagetag.tagging.stopping import StopSignal, run_in_thread
+from airflow_imagetag.tagging.stopping import StopSignal, fast_loop, run_in_thread
 from airflow_imagetag.transport.download import download
 
 if TYPE_CHECKING:
@@ -105,6 +110,9 @@ class LabelRun:
         :raises ImageTagError: what ended the run before its last image, or made it fail after.
         """
         _check_xcom_can_hold_frames()
+        # It takes as long as many calls, so it is done while they wait for the service.
+        importing = in_daemon(partial(import_module, "pandas"), name="imagetag-import")
+        importing.add_done_callback(self._stop_unless_usable)
         self._started = time.monotonic()
         rate = "no limit of" if self._rate is None else f"{self._rate:g}"
         shared = None if self._rate is None else self._account.quota_conn_id
@@ -120,6 +128,8 @@ class LabelRun:
         try:
             with self._open() as work, self._open_ledger() as ledger:
                 self._run(work, ledger)
+            if importing.done():
+                importing.result()
         except BaseException:
             self._is_cut_off = True
             raise
@@ -230,7 +240,17 @@ class LabelRun:
 
         with seldom_collected():
             # The writer's last batch comes after the answers that were waited for.
-            run_in_thread(main, self._stop, grace_seconds=DRAIN_SECONDS + 4)
+            run_in_thread(
+                main,
+                self._stop,
+                grace_seconds=DRAIN_SECONDS + 4,
+                loop_factory=fast_loop() if self._rate is None else None,
+            )
+
+    def _stop_unless_usable(self, importing: Future[ModuleType]) -> None:
+        """End a run whose labels could not be returned."""
+        if importing.exception() is not None:
+            self._stop.request()
 
     def _reader(self) -> ContentReader:
         source = self._source
@@ -312,11 +332,13 @@ def _images(total: int | None) -> str:
 
 def _check_xcom_can_hold_frames() -> None:
     """Refuse a pair of versions whose outputs could not be kept, before anything is paid."""
-    import pandas as pd
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    if not AIRFLOW_V_3_0_PLUS and int(pd.__version__.partition(".")[0]) >= 3:
+    if AIRFLOW_V_3_0_PLUS:
+        return
+    found = version("pandas")
+    if int(found.partition(".")[0]) >= 3:
         raise ConfigurationError(
-            f"Airflow 2 cannot put a DataFrame of pandas {pd.__version__} into an XCom. Install "
+            f"Airflow 2 cannot put a DataFrame of pandas {found} into an XCom. Install "
             "'pandas<3', or Airflow 3."
         )

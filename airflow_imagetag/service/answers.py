@@ -101,9 +101,11 @@ def decode(answer: Answer) -> Mapping[str, Any]:
     :raises ImageTagError: the class that the status or the code stands for.
     """
     document = json_object(answer)
+    code = None if document is None else document.get("code")
+    if document is not None and answer.status == 200 and code == 0 and type(code) is int:
+        return document
     if answer.status in (401, 403, 407, 429) or answer.status >= 500:
         raise status_error(answer, document)
-    code = None if document is None else document.get("code")
     if isinstance(code, int) and not isinstance(code, bool) and code in BUSINESS_CODES:
         raise _code_error(answer, code, document)
     if answer.status != 200:
@@ -112,9 +114,7 @@ def decode(answer: Answer) -> Mapping[str, Any]:
         raise malformed(answer, "it is not a JSON object")
     if isinstance(code, bool) or not isinstance(code, int):
         raise malformed(answer, "it has no whole number 'code'")
-    if code != 0:
-        raise _code_error(answer, code, document)
-    return document
+    raise _code_error(answer, code, document)
 
 
 def malformed(answer: Answer, why: str) -> MalformedAnswerError:
@@ -147,6 +147,8 @@ def probability(answer: Answer, value: Any, scale: float = 1.0) -> float:
 
     :param scale: what the service writes for certainty.
     """
+    if type(value) is float and 0 <= value <= scale:
+        return value / scale
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise malformed(answer, "a label's probability is not a number")
     # What a sum of floats may be above certainty is no reason to throw a paid answer away.

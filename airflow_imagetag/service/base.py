@@ -16,10 +16,13 @@ from airflow_imagetag.service.account import FIELDS, Account
 MAX_API_LENGTH = 64
 """Stores keep the name of the interface with each result, in a column of this length."""
 
+_PROBABILITY = attrgetter("probability")
+
 _DEFAULTS = {member.name: member.default for member in fields(Account)}
 
 
-@dataclass(frozen=True, slots=True)
+# One of each of the next four is made for every image; frozen, they would take five times as long.
+@dataclass(slots=True)
 class Payload:
     """What a service is given of one image: its URL, or its bytes.
 
@@ -39,7 +42,7 @@ class Payload:
         return self.digest if isinstance(self.digest, str) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """A POST request, ready for any HTTP client.
 
@@ -59,7 +62,7 @@ class Request:
         return self.body if isinstance(self.body, bytes) else b"".join(self.body)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """An HTTP answer as it came.
 
@@ -73,7 +76,7 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """What an answer says: labels, the most probable first, and the service's id of the call."""
 
@@ -83,7 +86,7 @@ class Reading:
 
 def most_probable_first(labels: Iterable[Label]) -> tuple[Label, ...]:
     """Return labels in the order in which a ``Reading`` has them; equal ones stay as they are."""
-    return tuple(sorted(labels, key=attrgetter("probability"), reverse=True))
+    return tuple(sorted(labels, key=_PROBABILITY, reverse=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ label is ``label_name`` in the example and ``level_name`` in the table.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from airflow_imagetag.models import Label
@@ -74,15 +74,19 @@ class PictureClassify(Recognition):
         return self._request(*self._form.fill(content))
 
 
-def _items(answer: Answer, data: Any) -> Iterator[Any]:
-    groups = data if isinstance(data, list) else [data]
-    if not groups:
+def _items(answer: Answer, data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        return _group_items(answer, data)
+    if not data:
         raise answers.malformed(answer, "'data' is empty")
-    for group in groups:
-        items = group.get("items") if isinstance(group, dict) else None
-        if not isinstance(items, list):
-            raise answers.malformed(answer, "'data' has no list 'items'")
-        yield from items
+    return [item for group in data for item in _group_items(answer, group)]
+
+
+def _group_items(answer: Answer, group: Any) -> list[Any]:
+    items = group.get("items") if isinstance(group, dict) else None
+    if not isinstance(items, list):
+        raise answers.malformed(answer, "'data' has no list 'items'")
+    return items
 
 
 def _label(answer: Answer, item: Any) -> Label:

@@ -78,13 +78,12 @@ class ReusableSignature:
     def value(self) -> str:
         """Return a signature that stays valid for at least ``renew_before_seconds``."""
         now = int(self.clock())
+        if (found := self._fresh(now)) is not None:
+            return found
         with self._lock:
-            if self._current is not None:
-                signature, signed_at, expires = self._current
-                # A clock set back past the time of signing would make the service see a
-                # signature from the future, so that renews too.
-                if signed_at <= now < expires - self.renew_before_seconds:
-                    return signature
+            # Another thread may have made it meanwhile.
+            if (found := self._fresh(now)) is not None:
+                return found
             expires = now + self.lifetime_seconds
             signature = sign(
                 self.app_id,
@@ -97,3 +96,12 @@ class ReusableSignature:
             )
             self._current = (signature, now, expires)
             return signature
+
+    def _fresh(self, now: int) -> str | None:
+        """Return the signature that there is, if it is good for a request now."""
+        if self._current is None:
+            return None
+        signature, signed_at, expires = self._current
+        # A clock set back past the time of signing would make the service see a signature from the
+        # future, so that renews too.
+        return signature if signed_at <= now < expires - self.renew_before_seconds else None

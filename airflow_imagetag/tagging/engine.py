@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from airflow_imagetag.errors import Decision, DuplicateKeyError
-from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
+from airflow_imagetag.models import Entry, Failure, Image, RejectedImage
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.circuit import Patience
@@ -230,36 +230,33 @@ class Run:
 
     async def _work(self) -> None:
         while not self._crew.dismisses() and (fed := await self._feed.take()) is not None:
-            await self._finish(*fed)
-
-    async def _finish(self, entry: Entry, payload: Payload | None) -> None:
-        try:
-            outcome = await self._outcome_of(entry, payload)
-        except StoppingError:
-            self.counts.skipped += 1
-        except asyncio.CancelledError:
-            self.counts.skipped += 1
-            raise
-        except Exception as error:  # noqa: BLE001 (a fault of ours must end the run, not hang it)
-            self._end_with(error)
-        else:
-            if outcome is not None:
-                await self._writer.add(outcome)
+            try:
+                outcome = await self._outcome_of(*fed)
+            except StoppingError:
+                self.counts.skipped += 1
+            except asyncio.CancelledError:
+                self.counts.skipped += 1
+                raise
+            except Exception as error:  # noqa: BLE001 (a fault of ours must not hang the run)
+                self._end_with(error)
+            else:
+                if outcome is not None:
+                    await self._writer.add(outcome)
 
     async def _outcome_of(self, entry: Entry, payload: Payload | None) -> Outcome | None:
         if self._stopping.is_set():
             raise StoppingError
-        if isinstance(entry, SkippedImage):
-            self.counts.skipped += 1
-            return None
+        if isinstance(entry, Image):
+            try:
+                return await self._labelling.label(entry, payload)
+            except GaveUpError as given_up:
+                if given_up.error.decision is Decision.STOP:
+                    self._end_with(given_up.error)
+                return self._failure(entry, given_up)
         if isinstance(entry, RejectedImage):
             return self._failure(entry, GaveUpError(entry.error, 0))
-        try:
-            return await self._labelling.label(entry, payload)
-        except GaveUpError as given_up:
-            if given_up.error.decision is Decision.STOP:
-                self._end_with(given_up.error)
-            return self._failure(entry, given_up)
+        self.counts.skipped += 1
+        return None
 
     def _failure(self, entry: Image | RejectedImage, given_up: GaveUpError) -> Failure:
         error = given_up.error

@@ -89,7 +89,9 @@ class Labelling:
         if digest is None:
             return await self._call(image, payload)
         with await self._reuse.alone(digest) as heard:
-            known = heard or await self._recall(payload)
+            known = heard
+            if known is None and self._lookups is not None:
+                known = await self._recall(payload, self._lookups)
             if isinstance(known, ImageError):
                 raise GaveUpError(known, 0, payload.sha256)
             if known is not None:
@@ -106,26 +108,29 @@ class Labelling:
             self._reuse.remember(digest, result)
             return result
 
-    async def _recall(self, payload: Payload) -> Known | None:
+    async def _recall(self, payload: Payload, lookups: Lookups) -> Known | None:
         digest = payload.sha256
-        if self._lookups is None or digest is None:
+        if digest is None:
             return None
-        known = await self._lookups.get(digest)
+        known = await lookups.get(digest)
         if known is not None:
             self._reuse.remember(digest, known)
         return known
 
     async def _load(self, image: Image) -> Payload:
+        try:
+            if self._tagger.is_quick(image):
+                return self._tagger.load(image)
+            return await self._load_in_thread(image)
+        except ImageTagError as error:
+            raise GaveUpError(error, 0) from None
+
+    async def _load_in_thread(self, image: Image) -> Payload:
         async def attempt() -> Payload:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._tagger.load, image)
 
-        try:
-            if self._tagger.is_quick(image):
-                return self._tagger.load(image)
-            return await retrying.retry(attempt, self._policy, self._sleep)
-        except ImageTagError as error:
-            raise GaveUpError(error, 0) from None
+        return await retrying.retry(attempt, self._policy, self._sleep)
 
     async def _fit(self, image: Image, payload: Payload) -> Payload:
         try:

@@ -72,7 +72,10 @@ class Sink(Protocol):
         ...
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep a batch, all of it or nothing, one at a time; runs in a thread unless it is quick."""
+        """Keep a batch, all of it or nothing; may block, and runs in a thread unless it is quick.
+
+        Batches come one at a time.
+        """
         ...
 
 

@@ -53,6 +53,41 @@ def reader(tree: Path) -> ContentReader:
     return ContentReader([str(tree / "data")])
 
 
+@pytest.mark.parametrize("needs_sha256", [True, False])
+@pytest.mark.parametrize(
+    ("image", "with_sha256", "without"),
+    [
+        (Image("a", "https://host/a"), True, True),
+        (Image("a", content=b"1" * 1000), True, True),
+        (Image("a", content=b"1" * 500_000), False, True),
+        (Image("a", content=b"1" * 5_000_000), False, False),
+        (Image("a", "/data/a.jpg"), False, False),
+        (Image("a", "s3://b/a.jpg"), False, False),
+        (Image("a"), False, False),
+    ],
+)
+def test_what_is_at_hand_needs_no_thread(image, with_sha256, without, needs_sha256):
+    """A URL and a few bytes are ready at once; a file, an object and many bytes are not."""
+    expected = with_sha256 if needs_sha256 else without
+    assert ContentReader(needs_sha256=needs_sha256).is_quick(image) is expected
+
+
+def test_a_url_that_the_worker_fetches_is_not_at_hand():
+    """It may take its time."""
+    assert not ContentReader(fetch=len).is_quick(Image("a", "https://host/a"))  # type: ignore[arg-type]
+
+
+def test_without_sha256_equal_bytes_are_told_all_the_same(tree):
+    """Within one reader; nothing that could be taken for a SHA-256 gets out."""
+    reader = ContentReader([str(tree)], needs_sha256=False)
+    file = reader.payload(Image("a", str(tree / "data" / "a.jpg")))
+    given = reader.payload(Image("b", content=PHOTO))
+    other = reader.payload(Image("c", content=SECRET))
+    assert file.digest == given.digest != other.digest
+    assert file.sha256 is given.sha256 is other.sha256 is None
+    assert file.digest != ContentReader(needs_sha256=False).payload(Image("b", None, PHOTO)).digest
+
+
 def read(reader: ContentReader, uri: str) -> bytes | None:
     """Return the bytes behind a URI."""
     return reader.payload(Image("k", uri)).content

@@ -20,7 +20,6 @@ from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.fitting.fitter import Fitter
 from airflow_imagetag.hooks.tagger import AccountTagger
 from airflow_imagetag.models import (
-    QUICK_CONTENT_BYTES,
     Entry,
     Image,
     Label,
@@ -41,7 +40,9 @@ from airflow_imagetag.tagging.outcomes import Outcome
 from airflow_imagetag.tagging.retrying import Policy
 from airflow_imagetag.tagging.stopping import StopSignal
 from airflow_imagetag.testing import Emulator, Faults
+from airflow_imagetag.uris import is_http
 
+QUICK_BYTES = 1000
 QUICK = Policy(max_attempts=4, first_wait_seconds=0.001, max_wait_seconds=0.002)
 REFUSED = errors.Billing.REFUSED
 SHORT = Patience(first_rest_seconds=0.001, longest_rest_seconds=0.002)
@@ -70,7 +71,9 @@ class FakeTagger:
         self.loading = self.calling = self.most_loading = self.most_calling = 0
 
     def is_quick(self, image: Image) -> bool:
-        return image.is_at_hand
+        if image.content is not None:
+            return len(image.content) < QUICK_BYTES
+        return is_http(image.uri or "")
 
     def load(self, image: Image) -> Payload:
         with self._lock:
@@ -112,6 +115,8 @@ class FakeTagger:
 
 class FakeSink:
     """Keeps what it is given; may be slow, and may fail from a batch on."""
+
+    is_quick = False
 
     def __init__(self, *, seconds: float = 0.0, fail_at: int | None = None) -> None:
         self.batches: list[list[Outcome]] = []
@@ -269,6 +274,24 @@ def test_a_crew_that_would_grow_keeps_its_bound(bound, monkeypatch):
     assert tagger.most_calling == bound
 
 
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_a_sink_in_memory_needs_no_thread(is_quick):
+    """What only appends to lists is called in the loop, and all else beside it."""
+    threads = set()
+
+    class Sink(FakeSink):
+        def write(self, outcomes: Iterable[Outcome]) -> None:
+            threads.add(threading.current_thread())
+            super().write(outcomes)
+
+    sink = Sink()
+    sink.is_quick = is_quick
+    assert go(make(urls(1000), FakeTagger(), sink, batch_size=50)) is None
+    assert len(sink.tagged) == 1000
+    assert max(map(len, sink.batches)) <= 50
+    assert (threading.current_thread() in threads) is is_quick
+
+
 @pytest.mark.parametrize("is_large", [True, False], ids=["large", "small"])
 def test_large_images_are_digested_beside_the_loop(is_large):
     """The digest of a large image takes no time of the loop; a small one is not worth a thread."""
@@ -280,7 +303,7 @@ def test_large_images_are_digested_beside_the_loop(is_large):
             return super().load(image)
 
     tagger = Tagger()
-    size = QUICK_CONTENT_BYTES if is_large else 10
+    size = QUICK_BYTES if is_large else 10
     run = make([Image(str(n), content=bytes([n]) * size) for n in range(99)], tagger, FakeSink())
     assert go(run) is None
     assert tagger.calls.total() == 99

@@ -6,15 +6,17 @@ import _thread
 import asyncio
 import contextlib
 import contextvars
+import importlib.util
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from airflow_imagetag.tagging.stopping import StopSignal, run_in_thread
+from airflow_imagetag.tagging.stopping import StopSignal, fast_loop, run_in_thread
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="none")
 
@@ -259,3 +261,34 @@ def test_requests_from_many_threads():
     for thread in threads:
         thread.join()
     assert work.written
+
+
+def test_a_run_in_a_loop_of_another_kind():
+    """The loop is the one that was asked for, and a request to end reaches it."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        pass
+
+    stop = StopSignal()
+    threading.Timer(0.05, stop.request).start()
+
+    async def main() -> None:
+        assert isinstance(asyncio.get_running_loop(), Loop)
+        async with asyncio.timeout(10):
+            await stop.attach().wait()
+        stop.detach()
+
+    run_in_thread(main, stop, grace_seconds=1, loop_factory=Loop)
+    assert stop.requested
+
+
+def test_the_fast_loop_is_uvloop_where_it_is_installed(monkeypatch):
+    """And asyncio's own where it is not."""
+    if importlib.util.find_spec("uvloop") is not None:
+        made = fast_loop()
+        assert made is not None
+        loop = made()
+        loop.close()
+        assert type(loop).__module__ == "uvloop"
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert fast_loop() is None
