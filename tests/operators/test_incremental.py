@@ -384,7 +384,8 @@ def test_sigterm_loses_nothing(
     """What is finished or under way is written, so each image is paid for once."""
     service.faults = Faults(latency_seconds=(0.002, 0.02))
     chance = random.Random()
-    thresholds = [chance.randint(1, 150) for _ in range(3)]
+    # On a busy machine a signal comes late, and the last try must find images left.
+    thresholds = [chance.randint(1, 100) for _ in range(3)]
     codes = interrupted(killed_place, driver, service, signal.SIGTERM, thresholds)
     assert codes == [3] * 3
     with capsys.disabled():
