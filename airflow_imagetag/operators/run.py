@@ -110,9 +110,13 @@ class LabelRun:
         :raises ImageTagError: what ended the run before its last image, or made it fail after.
         """
         _check_xcom_can_hold_frames()
-        # It takes as long as many calls, so it is done while they wait for the service.
         importing = in_daemon(partial(import_module, "pandas"), name="imagetag-import")
-        importing.add_done_callback(self._stop_unless_usable)
+        # It takes as long as many calls, so it is done beside them; but not beside a quota's even
+        # pace, which needs the interpreter at every moment.
+        if self._rate is None:
+            importing.add_done_callback(self._stop_unless_usable)
+        else:
+            importing.result()
         self._started = time.monotonic()
         rate = "no limit of" if self._rate is None else f"{self._rate:g}"
         shared = None if self._rate is None else self._account.quota_conn_id

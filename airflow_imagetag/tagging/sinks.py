@@ -101,7 +101,7 @@ class FrameSink:
         return failures_frame(self.failures)
 
     def _add(self, results: Sequence[TagResult]) -> None:
-        # Column by column, in the order of the frame's: a row at a time takes thrice as long.
+        # Column by column, in the order of the frame's: a row at a time takes twice as long.
         rows = [
             (result, rank, label)
             for result in results

@@ -1,4 +1,4 @@
-"""Pandas takes a second to load, so a task loads it while its calls wait for the service."""
+"""Pandas takes a second to load: beside the calls, where no quota asks for an even pace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow_imagetag.testing import Emulator
+import pytest
+
+from airflow_imagetag.testing import Emulator, Faults
 
 # Runs in a process of its own, without pandas so far: labels the files of a folder, and prints
 # how that ended.
@@ -62,15 +64,36 @@ def run(folder: Path, images: list[bytes], pandas: str) -> dict[str, Any]:
     return found
 
 
-def test_pandas_is_loaded_beside_the_calls(emulator: Emulator, small_jpegs, tmp_path: Path):
-    """By a thread of its own; the labels come as a frame all the same."""
+@pytest.fixture(params=["quota", "no quota"])
+def service(
+    request: pytest.FixtureRequest, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> Emulator:
+    """Give a service with a quota, and one without."""
+    fields = json.loads(emulator.connection_json)
+    fields["extra"]["requests_per_second"] = 20 if request.param == "quota" else 0
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(fields))
+    return emulator
+
+
+def test_pandas_is_loaded_by_a_thread_of_its_own(service: Emulator, small_jpegs, tmp_path: Path):
+    """The labels come as a frame all the same."""
     found = run(tmp_path, small_jpegs(10), "usable")
     assert found == {"by": ["imagetag-import"], "error": None, "rows": 10}
-    assert emulator.stats.requests == 10
+    assert service.stats.requests == 10
 
 
-def test_a_pandas_that_cannot_be_loaded_ends_the_run(emulator: Emulator, small_jpegs, tmp_path):
+def test_a_pandas_that_cannot_be_loaded_ends_the_run(service: Emulator, small_jpegs, tmp_path):
     """At once: labels that no frame can hold are not to be paid for."""
     found = run(tmp_path, small_jpegs(400), "broken")
     assert found["error"] == "ImportError: numpy and pandas do not fit"
-    assert emulator.stats.requests < 100
+    assert service.stats.requests < 100
+
+
+def test_no_request_meets_the_quota_of_another_because_pandas_is_loaded(
+    emulator: Emulator, small_jpegs, tmp_path: Path
+):
+    """Loading holds the process up for moments, after which requests would come too close."""
+    emulator.faults = Faults(latency_seconds=0.1, requests_per_second=20)
+    assert run(tmp_path, small_jpegs(40), "usable")["rows"] == 40
+    assert emulator.stats.over_limit == 0
+    assert emulator.stats.requests == 40
