@@ -16,7 +16,12 @@ def is_template(text: str) -> bool:
 
 
 def described(item: Any) -> dict[str, Any]:
-    """Return class and set fields of a description, a dataclass, as plain values."""
+    """Return class and set fields of a description, a dataclass, as plain values.
+
+    Of what is no dataclass, nobody knows which attributes are a part of the description.
+    """
+    if not dataclasses.is_dataclass(item):
+        return {"type": type(item).__name__}
     values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
     return {"type": type(item).__name__} | {
         name: redact(value) if isinstance(value, str) and "://" in value else value

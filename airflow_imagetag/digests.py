@@ -15,6 +15,9 @@ Digest = str | bytes
 
 NONCE_BYTES = 12
 
+MAX_TAGGED_BYTES = 2**31 - 1
+"""OpenSSL's interface takes no more at once."""
+
 
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of the bytes, in hex."""
@@ -22,7 +25,7 @@ def sha256(content: bytes) -> str:
 
 
 def fingerprints() -> Callable[[bytes], bytes]:
-    """Return a function that makes 16 bytes of any bytes, under a random key of its own.
+    """Return a function that makes a few bytes of any bytes, under a random key of its own.
 
     They are the tag of AES-GCM for data that is not encrypted (GMAC, NIST SP 800-38D), for which
     processors have instructions. It is a universal hash: two different images of n bytes have the
@@ -37,6 +40,8 @@ def fingerprints() -> Callable[[bytes], bytes]:
     tag = AESGCM(AESGCM.generate_key(128)).encrypt
 
     def fingerprint(content: bytes) -> bytes:
+        if len(content) > MAX_TAGGED_BYTES:
+            return hashlib.sha256(content).digest()
         return tag(nonce, b"", content)
 
     return fingerprint

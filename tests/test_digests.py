@@ -28,6 +28,14 @@ def test_equal_bytes_have_equal_fingerprints(size):
     assert len(first) == 16
 
 
+def test_what_is_too_large_for_the_fast_way(monkeypatch):
+    """It has a value as well, and no other's."""
+    monkeypatch.setattr(digests, "MAX_TAGGED_BYTES", 10)
+    fingerprint = digests.fingerprints()
+    assert fingerprint(b"x" * 11) == fingerprint(b"x" * 11)
+    assert len({fingerprint(b"x" * count) for count in range(20)}) == 20
+
+
 def test_other_bytes_have_other_fingerprints():
     """Also those that differ in one bit, in their order, or in how many zeros they end with."""
     fingerprint = digests.fingerprints()

@@ -52,7 +52,11 @@ class Work:
 def into_frame(source: ImageSource, options: Options, frame: FrameSink) -> Iterator[Work]:
     """Label everything, and keep the labels in memory."""
     entries = limited(source.entries(shard=options.shard), options.max_images)
-    yield Work(entries, _Chosen(frame, options), reads_at_once=source.is_in_memory)
+    yield Work(
+        entries,
+        _Chosen(frame, options),
+        reads_at_once=source.is_in_memory and options.shard is None,
+    )
 
 
 @contextmanager

@@ -21,15 +21,20 @@ class ImageSource(ABC):
 
     template_fields: ClassVar[Sequence[str]]
 
-    is_in_memory: ClassVar[bool] = False
-    """Whether ``entries`` gives each at once, without reading or waiting: then no thread reads it
-    ahead of the calls."""
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether ``entries`` gives each image within microseconds, without reading or hashing.
+
+        Then no thread reads it: while an image is made, no call goes on.
+        """
+        return False
 
     @abstractmethod
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Yield the images, reading page by page.
 
-        :param shard: only the images of this part.
+        :param shard: only the images of this part: those for whose key ``shard.holds(key)`` is
+            true. What a source gives beside them is labelled, and paid, by several tasks.
         :param limit: no more than so many images will be taken.
         :raises ConfigurationError: the connection or a parameter is wrong.
         """

@@ -42,11 +42,9 @@ class ValueImages(ImageSource):
     # The operator renders what holds a template; Airflow would render every text.
     template_fields: ClassVar[Sequence[str]] = ()
 
-    is_in_memory: ClassVar[bool] = True
-
     def __init__(self, value: Any, *, literal: bool = False) -> None:
         # What is shown of the images must not use them up.
-        self.value: Any = list(value) if isinstance(value, Iterator) else value
+        self.value: Any = _kept(value)
         self._columns = (DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN)
         # The text as it stands in the DAG file: what a template in it becomes is data.
         self._written = self.value if literal else None
@@ -71,9 +69,18 @@ class ValueImages(ImageSource):
         uris = (_uri_of(item, *self._columns) for item in _flatten(self._written, *self._columns))
         return frozenset(uri for uri in uris if uri and is_local(uri))
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether these are URIs and images with keys alone: of bytes, the key may be a digest."""
+        return isinstance(self.value, (list, tuple)) and all(
+            isinstance(item, (str, Image)) for item in self.value
+        )
+
     def __len__(self) -> int:
         if _is_one(self.value):
             return 1
+        if isinstance(self.value, (list, tuple)):
+            return sum(len(item) if isinstance(item, (list, tuple)) else 1 for item in self.value)
         return len(self.value) if hasattr(self.value, "__len__") else 0
 
     def with_columns(self, key_column: str, uri_column: str) -> ValueImages:
@@ -135,6 +142,15 @@ def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
             # With the version that was taken: once it is stored, this is reported no more.
             twice = _duplicate(image.key)
             yield RejectedImage(image.key, image.display_uri, twice, version=first.version)
+
+
+def _kept(value: Any) -> Any:
+    """Return the value with what can be read only once as lists."""
+    if isinstance(value, Iterator):
+        return [_kept(item) for item in value]
+    if isinstance(value, list) and any(isinstance(item, Iterator) for item in value):
+        return [_kept(item) for item in value]
+    return value
 
 
 def _is_one(value: Any) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from airflow_imagetag.models import Entry
-from airflow_imagetag.tagging.outcomes import Counts, Fed
+from airflow_imagetag.tagging.outcomes import Counts, Fed, as_exception
 
 ENTRIES_IN_A_ROW = 256
 """Then the loop gets its turn: entries that need no call would else hold everything up."""
@@ -19,11 +19,13 @@ class DirectFeed:
 
     :param entries: come at once.
     :param counts: the run's counts.
+    :param stopping: set when nothing more is to be taken.
     """
 
-    def __init__(self, entries: Iterator[Entry], counts: Counts) -> None:
+    def __init__(self, entries: Iterator[Entry], counts: Counts, stopping: asyncio.Event) -> None:
         self._entries = entries
         self._counts = counts
+        self._stopping = stopping
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -35,10 +37,15 @@ class DirectFeed:
         """Return the next entry, without a payload; None after the last."""
         if self._counts.seen % ENTRIES_IN_A_ROW == 0:
             await asyncio.sleep(0)
+        if self._stopping.is_set():
+            self._close()
         try:
             entry = None if self.is_exhausted else next(self._entries, None)
         except Exception as error:  # noqa: BLE001 (whoever waits in `read` raises it)
             self._end.set_exception(error)
+            return None
+        except BaseException as error:  # noqa: BLE001 (likewise)
+            self._end.set_exception(as_exception("source", error))
             return None
         if entry is None:
             self._close()
@@ -50,12 +57,12 @@ class DirectFeed:
         """Return 0, the number of entries that were read and not taken."""
         return 0
 
-    async def read(self, stopping: asyncio.Event) -> None:
-        """Return when the source ends or ``stopping`` is set.
+    async def read(self) -> None:
+        """Return when the source ends or the run is to end.
 
         :raises Exception: what the source raised.
         """
-        stopped = asyncio.create_task(stopping.wait())
+        stopped = asyncio.create_task(self._stopping.wait())
         stopped.add_done_callback(lambda _: self._close())
         try:
             await self._end

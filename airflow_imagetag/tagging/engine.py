@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from airflow_imagetag.errors import Decision, DuplicateKeyError
-from airflow_imagetag.models import Entry, Failure, Image, RejectedImage
+from airflow_imagetag.errors import ConfigurationError, Decision, DuplicateKeyError
+from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import progress, retrying
 from airflow_imagetag.tagging.circuit import Patience
@@ -189,9 +189,16 @@ class Run:
 
     def _new_feed(self) -> Source:
         if self._settings.reads_at_once:
-            return DirectFeed(self._entries, self.counts)
+            return DirectFeed(self._entries, self.counts, self._stopping)
         waiting = min(WAITING_PER_WORKER * self._settings.max_in_flight, MAX_WAITING)
-        return Feed(self._entries, self._tagger, self._threads, self.counts, max_waiting=waiting)
+        return Feed(
+            self._entries,
+            self._tagger,
+            self._threads,
+            self.counts,
+            self._stopping,
+            max_waiting=waiting,
+        )
 
     def _max_remembered(self) -> int:
         if self._paid is None:
@@ -224,7 +231,7 @@ class Run:
 
     async def _read(self) -> None:
         try:
-            await self._feed.read(self._stopping)
+            await self._feed.read()
         except Exception as error:  # noqa: BLE001 (whatever a source raises ends the run)
             self._end_with(error)
 
@@ -255,6 +262,12 @@ class Run:
                 return self._failure(entry, given_up)
         if isinstance(entry, RejectedImage):
             return self._failure(entry, GaveUpError(entry.error, 0))
+        if not isinstance(entry, SkippedImage):
+            # Of another package, which knows no types.
+            raise ConfigurationError(
+                f"The source gave an entry of the class {type(entry).__name__}; it is to give "
+                "Image objects."
+            )
         self.counts.skipped += 1
         return None
 

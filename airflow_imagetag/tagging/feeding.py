@@ -16,7 +16,7 @@ from itertools import islice
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.service.base import Payload
-from airflow_imagetag.tagging.outcomes import Counts, Fed, Tagger
+from airflow_imagetag.tagging.outcomes import Counts, Fed, Tagger, as_exception
 
 READ_CHUNK = 32
 """Entries that the thread hands over together: to wake the loop costs more than an entry."""
@@ -45,6 +45,7 @@ class Feed:
     :param tagger: makes payloads of images.
     :param threads: where reading blocks; it takes one of them until the source ends.
     :param counts: the run's counts.
+    :param stopping: set when nothing more is to be read.
     :param max_waiting: entries at hand at which the thread pauses.
     """
 
@@ -54,9 +55,11 @@ class Feed:
         tagger: Tagger,
         threads: Executor,
         counts: Counts,
+        stopping: asyncio.Event,
         *,
         max_waiting: int,
     ) -> None:
+        self._stopping = stopping
         self._entries = entries
         self._tagger = tagger
         self._threads = threads
@@ -95,13 +98,13 @@ class Feed:
         self._at_hand.clear()
         return count
 
-    async def read(self, stopping: asyncio.Event) -> None:
-        """Read until the source ends or ``stopping`` is set.
+    async def read(self) -> None:
+        """Read until the source ends or the run is to end.
 
         :raises Exception: what the source raised.
         """
         try:
-            await self._loop.run_in_executor(self._threads, self._read_all, stopping)
+            await self._loop.run_in_executor(self._threads, self._read_all)
         finally:
             self._has_ended = True
             self._has_room.set()
@@ -142,10 +145,10 @@ class Feed:
 
     # -- in the thread ------------------------------------------------------------------------
 
-    def _read_all(self, stopping: asyncio.Event) -> None:
+    def _read_all(self) -> None:
         # Looked at before and after: a read may take long, and is for nothing once the run stops.
-        while not stopping.is_set() and (chunk := self._chunk()):
-            if stopping.is_set() or self._has_ended:
+        while not self._stopping.is_set() and (chunk := self._chunk()):
+            if self._stopping.is_set() or self._has_ended:
                 return
             self._counts.seen += len(chunk)
             self._at_hand += chunk
@@ -157,11 +160,16 @@ class Feed:
     def _chunk(self) -> list[Fed]:
         chunk: list[Fed] = []
         end = self._bytes_read + CHUNK_BYTES
-        for entry in islice(self._entries, READ_CHUNK):
-            chunk.append((entry, self._payload(entry)))
-            self._bytes_read += _size_bytes(entry)
-            if self._bytes_read >= end:
-                break
+        try:
+            for entry in islice(self._entries, READ_CHUNK):
+                chunk.append((entry, self._payload(entry)))
+                self._bytes_read += _size_bytes(entry)
+                if self._bytes_read >= end:
+                    break
+        except Exception:
+            raise
+        except BaseException as error:
+            raise as_exception("source", error) from error
         return chunk
 
     def _payload(self, entry: Entry) -> Payload | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,6 +38,15 @@ class Tagger(Protocol):
         ...
 
 
+def as_exception(who: str, error: BaseException) -> Exception:
+    """Return what a source or a sink raised that is no ``Exception``, as one that ends the run.
+
+    A ``CancelledError`` of theirs would pass for the engine's own, and a ``SystemExit`` would take
+    what is paid along.
+    """
+    return RuntimeError(f"The {who} raised {type(error).__name__}: {error}")
+
+
 class Source(Protocol):
     """The entries of a run, for any number of takers."""
 
@@ -55,8 +63,8 @@ class Source(Protocol):
         """Forget what was read and not taken, and return how many entries it was."""
         ...
 
-    async def read(self, stopping: asyncio.Event) -> None:
-        """Read until the source ends or ``stopping`` is set.
+    async def read(self) -> None:
+        """Read until the source ends or the run is to end.
 
         :raises Exception: what the source raised.
         """

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 
 from airflow_imagetag.errors import ResultTooLargeError
 from airflow_imagetag.models import Failure
-from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink
+from airflow_imagetag.tagging.outcomes import Counts, Outcome, Sink, as_exception
 
 
 class Writer:
@@ -86,6 +86,14 @@ class Writer:
             await self._flush(batch)
         await self._flush(self._late)
 
+    def _write(self, batch: list[Outcome]) -> None:
+        try:
+            self._sink.write(batch)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise as_exception("sink", error) from error
+
     async def _flush(self, batch: list[Outcome]) -> None:
         if not batch:
             return
@@ -94,7 +102,7 @@ class Writer:
             if self._sink.is_quick:
                 self._sink.write(batch)
             else:
-                await loop.run_in_executor(self._threads, self._sink.write, batch)
+                await loop.run_in_executor(self._threads, self._write, batch)
         except ResultTooLargeError as error:
             # The sink has kept the batch, and takes no more.
             self._failed(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -355,3 +356,40 @@ def test_entries_may_be_read_again(name):
     images.serialize()
     getattr(images, name)(*([str] if name == "rendered" else []))
     assert list(images.entries()) == first
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["https://h/a.jpg", Image("a", content=b"x")], True),
+        (("/data/a.jpg",), True),
+        ([], True),
+        (iter(["https://h/a.jpg"]), True),
+        ("https://h/a.jpg", False),
+        ([b"bytes, whose key is their digest"], False),
+        ([{"image_uri": "https://h/a.jpg"}], False),
+        ([["https://h/a.jpg"]], False),
+        (deque(["https://h/a.jpg"]), False),
+    ],
+)
+def test_only_what_costs_nothing_to_read_is_read_in_the_loop(value, expected):
+    """Whatever hashes, or may fetch its items from somewhere, is read in a thread."""
+    assert ValueImages(value).is_in_memory is expected
+
+
+def test_generators_inside_a_list_give_their_images():
+    """However often somebody looks at them: they can be read only once."""
+    images = ValueImages(
+        [(f"https://h/{n}.jpg" for n in range(3)), iter(["https://h/x.jpg"])], literal=True
+    )
+    assert images.literal_paths() == frozenset()
+    assert len(images) == 4
+    assert [entry.key for entry in images.entries()] == [
+        *(f"https://h/{n}.jpg" for n in range(3)),
+        "https://h/x.jpg",
+    ]
+
+
+def test_the_length_counts_the_images_of_lists_in_lists():
+    """The log says of how many images a run is."""
+    assert len(ValueImages([["a", "b"], "c", ("d",)])) == 4

@@ -23,10 +23,10 @@ class Fixture:
 
     def __init__(self, entries: Iterator[Entry]) -> None:
         self.counts = Counts()
-        self.feed = DirectFeed(entries, self.counts)
         self.stopping = asyncio.Event()
+        self.feed = DirectFeed(entries, self.counts, self.stopping)
         self.taken: list[str] = []
-        self.reading = asyncio.create_task(self.feed.read(self.stopping))
+        self.reading = asyncio.create_task(self.feed.read())
 
     async def take_all(self) -> None:
         while (fed := await self.feed.take()) is not None:
@@ -65,17 +65,18 @@ def test_every_entry_once_and_in_order(count, takers):
     run(scene)
 
 
-def test_an_error_of_the_source_ends_it():
+@pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError, SystemExit])
+def test_an_error_of_the_source_ends_it(kind):
     """What came before it counts, whoever waits for the end gets it, and nobody is left waiting."""
 
     def entries() -> Iterator[Entry]:
         yield from images(3)
-        raise OSError("no more")
+        raise kind("no more")
 
     async def scene() -> None:
         fixture = Fixture(entries())
         await asyncio.gather(fixture.take_all(), fixture.take_all())
-        with pytest.raises(OSError, match="no more"):
+        with pytest.raises((OSError, RuntimeError), match="no more"):
             await fixture.reading
         assert len(fixture.taken) == 3
         assert fixture.feed.is_exhausted

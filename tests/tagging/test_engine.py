@@ -274,6 +274,57 @@ def test_a_crew_that_would_grow_keeps_its_bound(bound, monkeypatch):
     assert tagger.most_calling == bound
 
 
+@pytest.mark.parametrize("reads_at_once", [True, False])
+@pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError, SystemExit, KeyboardInterrupt])
+def test_whatever_a_source_raises_ends_the_run(kind, reads_at_once):
+    """Nothing of it passes for a run that saw every image, and what was sent is kept."""
+
+    def source() -> Iterator[Image]:
+        yield from urls(50)
+        raise kind("no more")
+
+    sink = FakeSink()
+    tagger = FakeTagger(call_seconds=0.01)
+    run = make(source(), tagger, sink, reads_at_once=reads_at_once)
+    error = go(run)
+    assert isinstance(error, OSError if kind is OSError else RuntimeError)
+    assert "no more" in str(error)
+    assert kind is OSError or kind.__name__ in str(error)
+    assert sink.tagged == set(tagger.calls)
+    assert run.counts.seen == run.counts.tagged + run.counts.skipped
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, SystemExit])
+def test_whatever_a_sink_raises_ends_the_run(kind):
+    """An end of its own kind does not end the engine's loop."""
+
+    class Sink(FakeSink):
+        def write(self, outcomes: Iterable[Outcome]) -> None:
+            raise kind("no disk")
+
+    error = go(make(urls(50), FakeTagger(), Sink(), batch_size=10))
+    assert isinstance(error, RuntimeError)
+    assert str(error) == f"The sink raised {kind.__name__}: no disk"
+
+
+@pytest.mark.parametrize("reads_at_once", [True, False])
+def test_an_entry_that_is_no_image_ends_the_run(reads_at_once):
+    """A source of another package may give anything, and must not seem to have been labelled."""
+    entries: Any = [Image("a", "https://h/a.jpg"), {"image_key": "b"}]
+    error = go(make(entries, FakeTagger(), FakeSink(), reads_at_once=reads_at_once))
+    assert isinstance(error, errors.ConfigurationError)
+    assert error.message.startswith("The source gave an entry of the class dict;")
+
+
+def test_a_stop_leaves_a_source_in_memory_alone():
+    """What is left of it is neither read nor counted."""
+    stop = StopSignal()
+    tagger = FakeTagger(lambda key, attempt: stop.request())  # type: ignore[func-returns-value]
+    run = make(urls(100_000), tagger, FakeSink(), stop, reads_at_once=True)
+    assert go(run) is None
+    assert run.counts.seen == run.counts.tagged + run.counts.skipped < 100
+
+
 @pytest.mark.parametrize("is_quick", [True, False])
 def test_a_sink_in_memory_needs_no_thread(is_quick):
     """What only appends to lists is called in the loop, and all else beside it."""

@@ -46,12 +46,14 @@ class Fixture:
         kind: type[Feed] = Feed,
     ) -> None:
         self.counts = Counts()
-        self.feed = kind(iter(entries), Tagger(), threads, self.counts, max_waiting=max_waiting)
         self.stopping = asyncio.Event()
+        self.feed = kind(
+            iter(entries), Tagger(), threads, self.counts, self.stopping, max_waiting=max_waiting
+        )
         self.taken: list[str] = []
 
     def read(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self.feed.read(self.stopping))
+        return asyncio.create_task(self.feed.read())
 
     async def take_all(self, busy_seconds: float = 0) -> None:
         while (fed := await self.feed.take()) is not None:
