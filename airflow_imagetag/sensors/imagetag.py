@@ -159,7 +159,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         if told.status == events.FAILED:
             self._fail(error_named(told.error)(told.message))
         if told.is_complete and told.count <= self._question().max_images:
-            self.log.info("%d new images", told.count)
+            self.log.info("New images: %d", told.count)
             return list(told.images)
         # There are more than an event holds. Others may have labelled them since, so look again.
         found = self._poke_once(context)
@@ -223,7 +223,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
                 max_images,
             )
         else:
-            self.log.info("%d new images", len(taken))
+            self.log.info("New images: %d", len(taken))
         listed = as_list(taken)
         if len(listed) < len(taken):
             self.log.warning(
