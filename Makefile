@@ -20,8 +20,10 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # Processes that share the tests, file by file; most of the time they wait for a real Airflow.
 TEST_WORKERS ?= 3
-# What knows nothing of Airflow (a check enforces it) is tested with the newest one only.
-WITHOUT_AIRFLOW := tests/fitting tests/service tests/testing tests/transport tests/test_benchmarks.py
+# What knows nothing of Airflow (a check enforces it) is tested with the newest one only; but frames
+# with the pandas of both.
+WITHOUT_AIRFLOW := tests/fitting tests/service tests/testing tests/transport tests/test_benchmarks.py \
+	$(filter-out tests/tagging/test_frames.py tests/tagging/test_taxonomy.py,$(wildcard tests/tagging/test_*.py))
 comma := ,
 
 .DEFAULT_GOAL := help
