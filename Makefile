@@ -20,8 +20,6 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # Processes that share the tests, file by file; most of the time they wait for a real Airflow.
 TEST_WORKERS ?= 3
-# In the order of tests/conftest.py: pytest-xdist would begin with the files of most tests.
-IN_PARALLEL = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # What knows nothing of Airflow (a check enforces it) is tested with the newest one only; but frames
 # with the pandas of both.
 WITHOUT_AIRFLOW := tests/fitting tests/service tests/testing tests/transport tests/test_benchmarks.py \
@@ -65,11 +63,11 @@ demo: venv  ## Label real photographs in a real Airflow, against the emulator
 
 test: venv  ## Run the tests on the newest Airflow
 	@rm -rf $(BUILD)/airflow3 && mkdir -p $(BUILD)
-	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
+	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
-	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest $(IN_PARALLEL) \
+	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile \
 		$(addprefix --ignore=,$(WITHOUT_AIRFLOW)) $(PYTEST_ARGS)
 
 bench: venv  ## Compare with what a user would pick instead, about half an hour; BENCH_ARGS=--quick 4

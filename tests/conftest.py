@@ -24,12 +24,6 @@ from airflow_imagetag.testing import Emulator
 PHOTOGRAPHS = ("rocket.jpg", "coffee.png", "chelsea.png", "astronaut.png")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, a real Airflow, so that nobody waits for it at the end."""
-    items.sort(key=lambda item: item.path.parent.name != "airflow")
-
-
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """Run an emulator for one test and make it the connection ``imagetag_default``."""
