@@ -146,9 +146,8 @@ def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
 
 def _kept(value: Any) -> Any:
     """Return the value with what can be read only once as lists."""
-    if isinstance(value, Iterator):
-        return [_kept(item) for item in value]
-    if isinstance(value, list) and any(isinstance(item, Iterator) for item in value):
+    holds_iterators = isinstance(value, list) and any(isinstance(item, Iterator) for item in value)
+    if holds_iterators or isinstance(value, Iterator):
         return [_kept(item) for item in value]
     return value
 
