@@ -48,13 +48,16 @@ $(BIN)/uv:
 $(BIN2)/uv:
 	$(call make_venv,$(PYTHON_AIRFLOW2),(3$(comma) 11) <= sys.version_info < (3$(comma) 13),Airflow 2.11 needs Python 3.11 or 3.12: make PYTHON_AIRFLOW2=...,$(VENV2))
 
+# Bytecode as pip makes it, too: each Airflow process would else compile what it imports.
+INSTALL := pip install --quiet --compile-bytecode
+
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+	$(BIN)/uv $(INSTALL) --python $(BIN)/python -c constraints.txt \
 		-e '.[s3,parquet,redis,downscale,emulator]' --group test --group check --group docs --group build
 	@touch $@
 
 $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
-	$(BIN2)/uv pip install --quiet --python $(BIN2)/python -c constraints-airflow2.txt \
+	$(BIN2)/uv $(INSTALL) --python $(BIN2)/python -c constraints-airflow2.txt \
 		-e '.[s3,parquet,redis,downscale,emulator]' --group test
 	@touch $@
 

@@ -134,6 +134,8 @@ def airflow(
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
         # On a busy machine the API server takes longer than Airflow grants it.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+        # Installed packages have their bytecode; this one gets it at the first run.
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "PYTHONUNBUFFERED": "1",
         **settings,

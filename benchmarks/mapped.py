@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from airflows import Airflow, airflow
-from contenders import Job, picture
+from contenders import picture
 from sections import KB, Bench
 from server import serving
 from table import Target, print_table
@@ -56,8 +56,7 @@ def mapped(bench: Bench) -> list[Target]:
         folder.mkdir()
         for number in range(images):
             (folder / f"{number:04}.png").write_bytes(picture(number, 20 * KB))
-        # As many at a time as in the other comparisons.
-        at_once = {"requests_per_second": 0, "max_in_flight": Job.at_once}
+        at_once = {"requests_per_second": 0, "max_in_flight": images}
         extra = {**server.connection["extra"], **at_once}
         settings = {
             "AIRFLOW_CONN_IMAGETAG_DEFAULT": json.dumps({**server.connection, "extra": extra}),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
@@ -56,6 +57,9 @@ DEFAULT_MAX_IN_FLIGHT = 256
 DEFAULT_WITHOUT_QUOTA = 64
 """More make no service faster, and cost memory."""
 
+PANDAS_AFTER_SECONDS = 0.05
+"""By then the first requests are on their way: pandas is loaded while their answers are."""
+
 NAMED_ERRORS = 3
 
 
@@ -96,6 +100,7 @@ class LabelRun:
             or (DEFAULT_WITHOUT_QUOTA if self._rate is None else DEFAULT_MAX_IN_FLIGHT)
         )
         self._counts = Counts()
+        self._pandas: Future[ModuleType] = Future()
         self._started = time.monotonic()
         self._elapsed_seconds = 0.0
         self._is_cut_off = False
@@ -110,13 +115,11 @@ class LabelRun:
         :raises ImageTagError: what ended the run before its last image, or made it fail after.
         """
         _check_xcom_can_hold_frames()
-        importing = in_daemon(partial(import_module, "pandas"), name="imagetag-import")
         # It takes as long as many calls, so it is done beside them; but not beside a quota's even
         # pace, which needs the interpreter at every moment.
-        if self._rate is None:
-            importing.add_done_callback(self._stop_unless_usable)
-        else:
-            importing.result()
+        if self._rate is not None:
+            self._load_pandas()
+            self._pandas.result()
         self._started = time.monotonic()
         rate = "no limit of" if self._rate is None else f"{self._rate:g}"
         shared = None if self._rate is None else self._account.quota_conn_id
@@ -132,8 +135,8 @@ class LabelRun:
         try:
             with self._open() as work, self._open_ledger() as ledger:
                 self._run(work, ledger)
-            if importing.done():
-                importing.result()
+            if self._pandas.done():
+                self._pandas.result()
         except BaseException:
             self._is_cut_off = True
             raise
@@ -240,7 +243,8 @@ class LabelRun:
 
         async def main() -> None:
             async with tagger:
-                await engine.run()
+                with self._loading_pandas():
+                    await engine.run()
 
         with seldom_collected():
             # The writer's last batch comes after the answers that were waited for.
@@ -250,6 +254,24 @@ class LabelRun:
                 grace_seconds=DRAIN_SECONDS + 4,
                 loop_factory=fast_loop() if self._rate is None else None,
             )
+
+    @contextmanager
+    def _loading_pandas(self) -> Iterator[None]:
+        """Load pandas beside the calls, unless it is loaded, or the run ends before."""
+        if self._pandas.done():
+            yield
+            return
+        self._pandas.add_done_callback(self._stop_unless_usable)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(PANDAS_AFTER_SECONDS, self._load_pandas)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _load_pandas(self) -> None:
+        load = partial(import_module, "pandas")
+        in_daemon(load, name="imagetag-import", future=self._pandas)
 
     def _stop_unless_usable(self, importing: Future[ModuleType]) -> None:
         """End a run whose labels could not be returned."""

@@ -1,4 +1,4 @@
-"""Pandas takes a second to load: beside the calls, where no quota asks for an even pace."""
+"""Pandas takes as long to load as many calls: beside the calls, where no quota asks for an even pace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_imagetag.testing import Emulator
+from airflow_imagetag.testing import Emulator, Faults
 
 # Runs in a process of its own, without pandas so far: labels the files of a folder and prints
 # how that ended.
@@ -83,6 +83,8 @@ def service(
     fields = json.loads(emulator.connection_json)
     fields["extra"]["requests_per_second"] = 20 if request.param == "quota" else 0
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(fields))
+    # As long as the service takes, so that the run is not over before pandas is asked for.
+    emulator.faults = Faults(latency_seconds=0.3)
     return emulator
 
 
@@ -97,6 +99,16 @@ def test_pandas_is_loaded_by_a_thread_of_its_own(service: Emulator, small_jpegs,
     assert service.stats.requests == 10
     if json.loads(os.environ["AIRFLOW_CONN_IMAGETAG_DEFAULT"])["extra"]["requests_per_second"]:
         assert found["loaded"] == [True]
+
+
+def test_a_run_that_is_over_sooner_loads_pandas_at_its_end(
+    service: Emulator, small_jpegs, tmp_path: Path
+):
+    """It needs no thread for what nothing is left to be done beside."""
+    service.faults = Faults()
+    found = run(tmp_path, small_jpegs(1), "usable")
+    assert (found["error"], found["rows"]) == (None, 1)
+    assert len(found["by"]) == 1
 
 
 def test_a_pandas_that_cannot_be_loaded_ends_the_run(service: Emulator, small_jpegs, tmp_path):
