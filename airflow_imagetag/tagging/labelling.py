@@ -96,8 +96,11 @@ class Labelling:
                 raise GaveUpError(known, 0, payload.sha256)
             if known is not None:
                 return _for(image, known)
-            # Not before: what is known already needs no work. What was read is let go of.
-            payload = await self._fit(image, payload)
+            try:
+                # Not before: what is known already needs no work. What was read is let go of.
+                payload = await self._tagger.fit(image, payload)
+            except ImageTagError as error:
+                raise GaveUpError(error, 0, payload.sha256) from None
             try:
                 result = await self._call(image, payload)
             except GaveUpError as given_up:
@@ -132,41 +135,55 @@ class Labelling:
 
         return await retrying.retry(attempt, self._policy, self._sleep)
 
-    async def _fit(self, image: Image, payload: Payload) -> Payload:
-        try:
-            return await self._tagger.fit(image, payload)
-        except ImageTagError as error:
-            raise GaveUpError(error, 0, payload.sha256) from None
-
     async def _call(self, image: Image, payload: Payload) -> TagResult:
         sent = 0
+        try:
+            await self._gate.acquire()
+            sent = 1
+            return await self._send(image, payload)
+        except ImageTagError as error:
+            return await self._call_again(image, payload, error, sent)
+
+    async def _call_again(
+        self, image: Image, payload: Payload, error: ImageTagError, sent: int
+    ) -> TagResult:
+        """Go on after a first attempt that failed.
+
+        :param error: its error.
+        :param sent: requests sent so far.
+        """
 
         async def attempt() -> TagResult:
             nonlocal sent
-            await self._gate.acquire(is_retry=sent > 0)
-            if self._stopping.is_set():
-                raise StoppingError
-            self._counts.calls += self._calls_per_image
-            self._counts.retries += sent > 0
+            is_retry = sent > 0
+            await self._gate.acquire(is_retry=is_retry)
             sent += 1
-            started = time.monotonic()
-            try:
-                result = await self._tagger.call(image, payload)
-            except ImageTagError as error:
-                self._take_note(error)
-                raise
-            except BaseException:
-                self._gate.withdrawn()
-                raise
-            self._gate.succeeded()
-            self._crew.took(time.monotonic() - started)
-            return result
+            return await self._send(image, payload, is_retry=is_retry)
 
         try:
-            result = await retrying.retry(attempt, self._policy, self._sleep)
+            result = await retrying.go_on(attempt, error, self._policy, self._sleep)
+        except ImageTagError as last:
+            raise GaveUpError(last, sent, payload.sha256) from None
+        return replace(result, attempts=sent)
+
+    async def _send(self, image: Image, payload: Payload, *, is_retry: bool = False) -> TagResult:
+        """Make a call for which there is a slot of the quota."""
+        if self._stopping.is_set():
+            raise StoppingError
+        self._counts.calls += self._calls_per_image
+        self._counts.retries += is_retry
+        started = time.monotonic()
+        try:
+            result = await self._tagger.call(image, payload)
         except ImageTagError as error:
-            raise GaveUpError(error, sent, payload.sha256) from None
-        return result if sent == 1 else replace(result, attempts=sent)
+            self._take_note(error)
+            raise
+        except BaseException:
+            self._gate.withdrawn()
+            raise
+        self._gate.succeeded()
+        self._crew.took(time.monotonic() - started)
+        return result
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -68,19 +68,22 @@ async def retry(
     try:
         return await attempt()
     except ImageTagError as error:
-        # Most images succeed at once, and for them tenacity would cost more than the call.
-        return await _retry(attempt, error, policy, sleep)
+        return await go_on(attempt, error, policy, sleep)
 
 
-async def _retry(
+async def go_on(
     attempt: Callable[[], Awaitable[T]],
     first: ImageTagError,
     policy: Policy,
     sleep: Callable[[float], Awaitable[None]],
 ) -> T:
-    """Go on after a first attempt that failed.
+    """Go on after a first attempt that failed, and raise the last one's error as it is.
 
-    :param first: its error.
+    Most images succeed at once, and for them tenacity would cost more than the call.
+
+    :param attempt: a further attempt.
+    :param first: the error of the first.
+    :param sleep: waits so many seconds, or raises to give up.
     """
     failed = [first]
 

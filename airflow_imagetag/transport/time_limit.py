@@ -26,7 +26,7 @@ class TimeLimit:
 
     def __enter__(self) -> None:
         due = self._loop.time() + self._seconds
-        self._due[asyncio.current_task()] = due
+        self._due[asyncio.current_task(self._loop)] = due
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._cancel_overdue)
 
@@ -36,7 +36,7 @@ class TimeLimit:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         is_overdue = self._due.pop(task, None) is None
         if not is_overdue or task is None:
             return

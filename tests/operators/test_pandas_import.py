@@ -1,4 +1,4 @@
-"""Pandas takes as long to load as many calls: beside the calls, where no quota asks for an even pace."""
+"""Pandas is slow to load: beside the calls, where no quota asks for an even pace."""
 
 from __future__ import annotations
 
