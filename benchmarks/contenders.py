@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from memory import peak_mb
@@ -179,12 +179,15 @@ def ours(job: Job) -> Labelling:
 # -- what a user would write --------------------------------------------------------------------
 
 
-def bare(job: Job) -> Labelling:
+def bare(job: Job, *, is_uvloop: bool = False) -> Labelling:
     """Prepare a loop of aiohttp that sends three byte strings: no digest, no retry, no key.
 
     With a quota it starts a request at each tick of the clock, without any margin.
+
+    :param is_uvloop: on uvloop instead of asyncio's own event loop.
     """
     import aiohttp
+    import uvloop
 
     head, tail, headers = _form(job)
 
@@ -206,7 +209,11 @@ def bare(job: Job) -> Labelling:
 
             return sum(await asyncio.gather(*(work() for _ in range(job.at_once))))
 
-    return lambda: asyncio.run(main())
+    def label() -> int:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if is_uvloop else None) as runner:
+            return runner.run(main())
+
+    return label
 
 
 async def _at_each_tick(job: Job, send: Callable[[int], Any]) -> int:
@@ -328,6 +335,7 @@ CONTENDERS = {
     "ours": Contender(ours),
     "ours, DetectLabelPro": Contender(ours, api="DetectLabelPro"),
     "bare aiohttp": Contender(bare),
+    "bare aiohttp, uvloop": Contender(partial(bare, is_uvloop=True)),
     "requests, threads": Contender(threads),
     "vendor's SDK, threads": Contender(sdk, api="DetectLabelPro"),
 }

@@ -1,5 +1,6 @@
 """One Airflow task for each image, as operators of one call make a user do, against one task.
 
+Both end with one table of labels: what a task for each image has found, a last task gathers.
 A real scheduler with the LocalExecutor and Airflow's own limits of parallel tasks; a service that
 takes 300 ms, without a quota. Times are those of Airflow's metadata.
 """
@@ -20,6 +21,8 @@ from warehouse import warehouse
 
 LATENCY_SECONDS = 0.3
 
+DAGS = ("one_task", "one_task_per_image")
+
 DAG_FILE = """
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,9 +42,16 @@ with DAG("one_task_per_image", **NO_SCHEDULE):
 
     @task
     def label(path):
-        return [label.name for label in ImageTagHook().tag(path).labels]
+        found = ImageTagHook().tag(path).labels
+        return [{"image_key": path, "label": x.name, "probability": x.probability} for x in found]
 
-    label.expand(path=IMAGES)
+    @task
+    def gather(found):
+        import pandas as pd
+
+        return pd.DataFrame([row for rows in found for row in rows])
+
+    gather(label.expand(path=IMAGES))
 """
 
 
@@ -72,25 +82,24 @@ def mapped(bench: Bench) -> list[Target]:
     ]
     head = ("DAG", "whole run, s", "first task's start to last one's end, s", "images/s")
     print_table(f"{images} images of 20 KB, 300 ms, in a real Airflow", head, lines)
-    ratios = [
-        many / one for many, one in zip(found["one_task_per_image"], found["one_task"], strict=True)
-    ]
-    text = f"{images} images: a task for each, to one task: "
-    return [
-        Target(f"{text}whole run", ratios[0], 20, is_floor=True, unit=" x"),
-        Target(f"{text}without the scheduler's delays", ratios[1], 20, is_floor=True, unit=" x"),
-    ]
+    tasks = [found[dag_id][1] for dag_id in DAGS]
+    text = f"{images} images: a task for each, to one task, its start included"
+    return [Target(text, tasks[1] / tasks[0], 20, is_floor=True, unit=" x")]
 
 
 def _measure(started: Airflow, repeats: int) -> dict[str, tuple[float, float]]:
-    """Return seconds of each DAG, of the run and of its tasks; of the short one the median."""
+    """Return seconds of each DAG, of the run and of its tasks: medians of rounds."""
     started.start_scheduling()
-    started.wait(lambda: started.value("SELECT count(*) FROM serialized_dag") == 2, 180)
-    _run(started, "one_task")
-    short = [_run(started, "one_task") for _ in range(repeats)]
+    started.wait(lambda: started.value("SELECT count(*) FROM serialized_dag") == len(DAGS), 180)
+    # The first task of all compiles this package.
+    _run(started, DAGS[0])
+    rounds = [{dag_id: _run(started, dag_id) for dag_id in DAGS} for _ in range(repeats)]
     return {
-        "one_task": (median(run for run, _ in short), median(tasks for _, tasks in short)),
-        "one_task_per_image": _run(started, "one_task_per_image"),
+        dag_id: (
+            median(found[dag_id][0] for found in rounds),
+            median(found[dag_id][1] for found in rounds),
+        )
+        for dag_id in DAGS
     }
 
 
