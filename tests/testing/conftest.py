@@ -35,11 +35,13 @@ class Client:
         self.session = session
         self.v2 = f"{emulator.url}/imagetag/picture_classify"
         self.v1 = f"{emulator.url}/v1/detection/imagetag_detect"
+        # One signature for all requests, whatever second they fall into.
+        self._now = int(time.time())
 
     def signature(self, *, app_id: str = APP_ID, secret_id: str = SECRET_ID, **fields: Any) -> str:
         """Return an Authorization value that is good but for the fields given."""
-        now = int(time.time())
-        fields = {"secret_key": SECRET_KEY, "now": now, "expires": now + 600, "nonce": 7} | fields
+        life = {"now": self._now, "expires": self._now + 600}
+        fields = {"secret_key": SECRET_KEY, "nonce": 7, **life} | fields
         return sign(app_id, secret_id, fields.pop("secret_key"), **fields)
 
     def post(self, url: str = "", **kwargs: Any) -> requests.Response:
