@@ -73,7 +73,7 @@ test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile \
 		$(addprefix --ignore=,$(WITHOUT_AIRFLOW)) $(PYTEST_ARGS)
 
-bench: venv  ## Compare with what a user would pick instead, about half an hour; BENCH_ARGS=--quick 4
+bench: venv  ## Compare with what a user would pick instead, some 40 minutes; BENCH_ARGS=--quick 4
 	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
 
 check: venv  ## Lint, formatting, types, import rules

@@ -124,10 +124,12 @@ class LabelRun:
         rate = "no limit of" if self._rate is None else f"{self._rate:g}"
         shared = None if self._rate is None else self._account.quota_conn_id
         log.info(
-            "Labelling %s with %s at %s: up to %d at a time, %s requests per second%s",
+            "Labelling %s with %s at %s (connection %r): up to %d at a time, %s requests per "
+            "second%s",
             _images(self._total),
             self._account.api,
             self._account.endpoint,
+            self._hook.imagetag_conn_id,
             self._max_in_flight,
             rate,
             f", a quota shared through {shared!r}" if shared else "",
