@@ -16,6 +16,7 @@ from databases import API, Bucket, Database, tagged
 
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.storages import storage_path
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.base import LabelStore
 
@@ -150,6 +151,9 @@ class BucketPlace(Place):
     @contextlib.contextmanager
     def away(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
         """Let the connection lead to a server that does not run."""
+        # Airflow remembers the first file system of a connection for good: that of a server that
+        # runs, or all later tests of this process would look for theirs in vain.
+        storage_path(f"s3://aws_default@{self.bucket.name}/")
         fields = json.loads(self.bucket.connection_json)
         fields["extra"] |= {
             "endpoint_url": NOWHERE,

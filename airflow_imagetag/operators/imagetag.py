@@ -200,8 +200,9 @@ class ImageTagOperator(LabelMapTemplating):
         counts = {"failures": run.failures, "summary": run.summary}
         try:
             run.run()
+            return self._result(context, run, counts, checkpoint)
         except BaseException as error:
-            # Whatever ended the run, a kill included: what it paid for goes to the outputs first.
+            # Whatever ended it, a kill included: what was paid for goes to the outputs first.
             self._push_each(context, self._labels(run) | counts)
             if isinstance(error, RunError) and run.is_final(error):
                 raise without_retry(error) from None
@@ -209,9 +210,16 @@ class ImageTagOperator(LabelMapTemplating):
         finally:
             # It holds locks, which an operator that is copied must not.
             self._run = None
+
+    def _result(
+        self,
+        context: Context,
+        run: LabelRun,
+        counts: Mapping[str, Callable[[], Any]],
+        checkpoint: ParquetLabelStore | None,
+    ) -> pd.DataFrame | dict[str, Any]:
+        """Push the outputs of a run that is through, and return its result."""
         if errors := self._push_each(context, counts):
-            # Airflow will have no result to keep.
-            self._push_each(context, self._labels(run))
             raise errors[0]
         if self.store is not None:
             summary = run.summary()

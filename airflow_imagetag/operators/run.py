@@ -101,6 +101,7 @@ class LabelRun:
         )
         self._counts = Counts()
         self._pandas: Future[ModuleType] = Future()
+        self._is_loading_pandas = False
         self._started = time.monotonic()
         self._elapsed_seconds = 0.0
         self._is_cut_off = False
@@ -134,11 +135,11 @@ class LabelRun:
             rate,
             f", a quota shared through {shared!r}" if shared else "",
         )
+        if self._store is not None:
+            log.info("What is finished goes to %r", self._store)
         try:
             with self._open() as work, self._open_ledger() as ledger:
                 self._run(work, ledger)
-            if self._pandas.done():
-                self._pandas.result()
         except BaseException:
             self._is_cut_off = True
             raise
@@ -146,6 +147,9 @@ class LabelRun:
             self._is_cut_off = self._is_cut_off or self._stop.requested
             self._elapsed_seconds = time.monotonic() - self._started
             log.info("Ended: %s", self._progress())
+        # Here and not where the outputs are made: whoever is interrupted here can still make them.
+        self._load_pandas()
+        self._pandas.result()
         if self._stop.requested:
             raise RunInterruptedError(
                 f"The run was asked to end before its last image: {self._progress()}. What it "
@@ -272,8 +276,11 @@ class LabelRun:
             timer.cancel()
 
     def _load_pandas(self) -> None:
-        load = partial(import_module, "pandas")
-        in_daemon(load, name="imagetag-import", future=self._pandas)
+        """Have pandas loaded by a thread, unless that was asked for before."""
+        if not self._is_loading_pandas:
+            self._is_loading_pandas = True
+            load = partial(import_module, "pandas")
+            in_daemon(load, name="imagetag-import", future=self._pandas)
 
     def _stop_unless_usable(self, importing: Future[ModuleType]) -> None:
         """End a run whose labels could not be returned."""

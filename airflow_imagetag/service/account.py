@@ -183,7 +183,13 @@ def parse_account(
         extra=dict(extra),
     )
     for complaint in service.complaints(account):
-        raise fields.error(f"{complaint}.")
+        # What is missing may be there under another name.
+        hints = [
+            f" It has {name!r}: is {nearest} meant?"
+            for name, nearest in account.unknown_names.items()
+            if nearest
+        ]
+        raise fields.error(f"{complaint}.{''.join(hints)}")
     return account
 
 

@@ -245,6 +245,7 @@ class Run:
                 self.counts.skipped += 1
                 raise
             except Exception as error:  # noqa: BLE001 (a fault of ours must not hang the run)
+                self.counts.skipped += 1
                 self._end_with(error)
             else:
                 if outcome is not None:

@@ -7,7 +7,12 @@ import time
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from airflow_imagetag.errors import ImageError, ImageTagError, OutageError
+from airflow_imagetag.errors import (
+    ConnectionFailedError,
+    ImageError,
+    ImageTagError,
+    OutageError,
+)
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.service.base import Payload
 from airflow_imagetag.tagging import retrying
@@ -176,6 +181,9 @@ class Labelling:
         try:
             result = await self._tagger.call(image, payload)
         except ImageTagError as error:
+            if isinstance(error, ConnectionFailedError):
+                self._counts.calls -= self._calls_per_image
+                self._counts.retries -= is_retry
             self._take_note(error)
             raise
         except BaseException:

@@ -23,7 +23,10 @@ def line(
     parts.append(f"{rate:,.1f} images/s")
     if total and rate and done < total and not is_cut_off:
         parts.append(f"about {duration((total - done) / rate)} left")
-    parts.append(f"{counts.failed:,} failed")
+    if counts.reused:
+        parts.append(f"{counts.reused:,} reused")
+    tolerated = f" ({counts.tolerated:,} tolerated)" if counts.tolerated else ""
+    parts.append(f"{counts.failed:,} failed{tolerated}")
     parts.append(f"{plural(counts.calls, 'call')} ({plural(counts.retries, 'retry', 'retries')})")
     return ", ".join(parts)
 

@@ -258,7 +258,7 @@ def api_of(imagetag_conn_id: str) -> str:
             raise UnknownConnectionError(
                 f"{error}. Correct imagetag_conn_id, or create the connection."
             ) from None
-        log.info(
+        log.warning(
             "There is no connection %r; assuming the interface %s", imagetag_conn_id, DEFAULT_API
         )
         return DEFAULT_API

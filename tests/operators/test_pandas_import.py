@@ -16,7 +16,7 @@ from airflow_imagetag.testing import Emulator, Faults
 # Runs in a process of its own, without pandas so far: labels the files of a folder and prints
 # how that ended.
 TASK = """
-import importlib.abc, json, sys, threading
+import importlib.abc, json, signal, sys, threading, time
 from pathlib import Path
 
 from airflow_imagetag.models import Image
@@ -32,6 +32,8 @@ class Finder(importlib.abc.MetaPathFinder):
             by.append(threading.current_thread().name)
             if sys.argv[2] == "broken":
                 raise ImportError("numpy and pandas do not fit")
+            if sys.argv[2] == "slow":
+                time.sleep(1.5)
 
 sys.meta_path.insert(0, Finder())
 
@@ -50,12 +52,22 @@ class Files(ImageSource):
         for file in Path(sys.argv[1]).iterdir():
             yield Image(file.name, content=file.read_bytes())
 
-error = None
+class TimedOut(BaseException):  # like Airflow's own, no Exception
+    pass
+
+def time_out(*_):
+    raise TimedOut("after a second")
+
+if sys.argv[2] == "slow":
+    signal.signal(signal.SIGALRM, time_out)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+error = labels = None
 try:
     labels = ImageTagOperator(task_id="a", images=Files()).execute({"ti": TaskInstance()})
-except Exception as raised:
+except BaseException as raised:
     error = f"{type(raised).__name__}: {raised}"
-rows = None if error else len(set(labels["image_key"]))
+    labels = TaskInstance.xcoms.get("return_value")
+rows = None if labels is None else len(set(labels["image_key"]))
 print(json.dumps({"by": by, "loaded": loaded, "error": error, "rows": rows}))
 """
 
@@ -104,11 +116,23 @@ def test_pandas_is_loaded_by_a_thread_of_its_own(service: Emulator, small_jpegs,
 def test_a_run_that_is_over_sooner_loads_pandas_at_its_end(
     service: Emulator, small_jpegs, tmp_path: Path
 ):
-    """It needs no thread for what nothing is left to be done beside."""
+    """It waits for it then, and the labels come as a frame."""
     service.faults = Faults()
     found = run(tmp_path, small_jpegs(1), "usable")
     assert (found["error"], found["rows"]) == (None, 1)
     assert len(found["by"]) == 1
+
+
+def test_a_run_that_is_over_is_not_lost_while_pandas_is_loaded(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, small_jpegs, tmp_path: Path
+):
+    """Its time runs out when all is paid for: the labels are in the outputs all the same."""
+    fields = json.loads(emulator.connection_json)
+    fields["extra"]["requests_per_second"] = 0
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(fields))
+    found = run(tmp_path, small_jpegs(5), "slow")
+    assert (found["error"], found["rows"]) == ("TimedOut: after a second", 5)
+    assert emulator.stats.billed == 5
 
 
 def test_a_pandas_that_cannot_be_loaded_ends_the_run(service: Emulator, small_jpegs, tmp_path):

@@ -493,6 +493,18 @@ def test_a_transient_fault_is_tried_again():
     assert (run.counts.calls, run.counts.retries) == (150, 100)
 
 
+def test_what_was_not_sent_is_no_call():
+    """A connection that never stood cost nothing, and the answer after it is one call."""
+    tagger = FakeTagger(
+        lambda key, attempt: errors.ConnectionFailedError("x") if attempt < 3 else None
+    )
+    sink = FakeSink()
+    run = make(urls(50), tagger, sink)
+    assert go(run) is None
+    assert len(sink.tagged) == 50
+    assert (run.counts.calls, run.counts.retries) == (50, 50)
+
+
 def test_an_image_that_stays_transient_is_a_failure():
     """After its attempts it is recorded with their number, and the run goes on."""
     tagger = FakeTagger(lambda key, attempt: errors.AnswerLostError("lost") if key == "7" else None)

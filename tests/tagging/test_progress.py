@@ -40,10 +40,16 @@ from airflow_imagetag.tagging.progress import duration, line
             0,
             "12 images, 2.0 images/s, 0 failed, 12 calls (0 retries)",
         ),
+        (
+            Counts(tagged=4, reused=1, failed=2, tolerated=1, calls=4),
+            6,
+            None,
+            "6 images, 1.0 images/s, 1 reused, 2 failed (1 tolerated), 4 calls (0 retries)",
+        ),
     ],
 )
 def test_the_line(counts, elapsed, total, text):
-    """Count, rate, time left, failures and calls; what is not known is left out."""
+    """Count, rate, time left, failures and calls; what is not known, or none, is left out."""
     assert line(counts, elapsed_seconds=elapsed, total=total) == text
 
 
