@@ -152,7 +152,7 @@ class ContentReader:
                 f"{redact(uri)} is a file of the worker, outside the folders that images from data "
                 "may be read from. If that is meant, add its folder to the option "
                 "[imagetag] allowed_local_paths; an image that a store has as failed since is "
-                "labelled again with retry_failed=True."
+                "labelled again by an operator with retry_failed=True and no sensor before it."
             )
         try:
             # O_NONBLOCK: opening a named pipe must not wait for its writer.
