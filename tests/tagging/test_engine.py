@@ -481,28 +481,22 @@ def test_results_are_written_before_the_batch_is_full():
     assert len(sink.tagged) == READ_CHUNK
 
 
-def test_a_transient_fault_is_tried_again():
-    """The counts tell calls from images; the image is tagged in the end."""
-    tagger = FakeTagger(
-        lambda key, attempt: errors.ServiceUnavailableError("x") if attempt < 3 else None
-    )
+@pytest.mark.parametrize(
+    ("error", "calls", "retries"),
+    [
+        (errors.ServiceUnavailableError, 150, 100),
+        # A connection that never stood cost nothing.
+        (errors.ConnectionFailedError, 50, 50),
+    ],
+)
+def test_a_transient_fault_is_tried_again(error: type[errors.TransientError], calls, retries):
+    """The counts tell calls from images, and from what was not sent; the image is tagged."""
+    tagger = FakeTagger(lambda key, attempt: error("x") if attempt < 3 else None)
     sink = FakeSink()
     run = make(urls(50), tagger, sink)
     assert go(run) is None
     assert len(sink.tagged) == 50
-    assert (run.counts.calls, run.counts.retries) == (150, 100)
-
-
-def test_what_was_not_sent_is_no_call():
-    """A connection that never stood cost nothing, and the answer after it is one call."""
-    tagger = FakeTagger(
-        lambda key, attempt: errors.ConnectionFailedError("x") if attempt < 3 else None
-    )
-    sink = FakeSink()
-    run = make(urls(50), tagger, sink)
-    assert go(run) is None
-    assert len(sink.tagged) == 50
-    assert (run.counts.calls, run.counts.retries) == (50, 50)
+    assert (run.counts.calls, run.counts.retries) == (calls, retries)
 
 
 def test_an_image_that_stays_transient_is_a_failure():
