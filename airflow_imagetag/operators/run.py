@@ -100,8 +100,7 @@ class LabelRun:
             or (DEFAULT_WITHOUT_QUOTA if self._rate is None else DEFAULT_MAX_IN_FLIGHT)
         )
         self._counts = Counts()
-        self._pandas: Future[ModuleType] = Future()
-        self._is_loading_pandas = False
+        self._pandas: Future[ModuleType] | None = None
         self._started = time.monotonic()
         self._elapsed_seconds = 0.0
         self._is_cut_off = False
@@ -119,8 +118,7 @@ class LabelRun:
         # It takes as long as many calls, so it is done beside them; but not beside a quota's even
         # pace, which needs the interpreter at every moment.
         if self._rate is not None:
-            self._load_pandas()
-            self._pandas.result()
+            self._load_pandas().result()
         self._started = time.monotonic()
         rate = "no limit of" if self._rate is None else f"{self._rate:g}"
         shared = None if self._rate is None else self._account.quota_conn_id
@@ -148,8 +146,7 @@ class LabelRun:
             self._elapsed_seconds = time.monotonic() - self._started
             log.info("Ended: %s", self._progress())
         # Here and not where the outputs are made: whoever is interrupted here can still make them.
-        self._load_pandas()
-        self._pandas.result()
+        self._load_pandas().result()
         if self._stop.requested:
             raise RunInterruptedError(
                 f"The run was asked to end before its last image: {self._progress()}. What it "
@@ -264,10 +261,6 @@ class LabelRun:
     @contextmanager
     def _loading_pandas(self) -> Iterator[None]:
         """Load pandas beside the calls, unless it is loaded, or the run ends before."""
-        if self._pandas.done():
-            yield
-            return
-        self._pandas.add_done_callback(self._stop_unless_usable)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(PANDAS_AFTER_SECONDS, self._load_pandas)
         try:
@@ -275,12 +268,12 @@ class LabelRun:
         finally:
             timer.cancel()
 
-    def _load_pandas(self) -> None:
-        """Have pandas loaded by a thread, unless that was asked for before."""
-        if not self._is_loading_pandas:
-            self._is_loading_pandas = True
-            load = partial(import_module, "pandas")
-            in_daemon(load, name="imagetag-import", future=self._pandas)
+    def _load_pandas(self) -> Future[ModuleType]:
+        """Return pandas, which a thread loads from the first time on that this is called."""
+        if self._pandas is None:
+            self._pandas = in_daemon(partial(import_module, "pandas"), name="imagetag-import")
+            self._pandas.add_done_callback(self._stop_unless_usable)
+        return self._pandas
 
     def _stop_unless_usable(self, importing: Future[ModuleType]) -> None:
         """End a run whose labels could not be returned."""

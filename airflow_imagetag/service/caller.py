@@ -54,17 +54,15 @@ class Caller:
         :raises ImageTagError: the answer is an error, or not what the document describes.
         """
         reading = self._read(answer)
-        # By position, in the order of the class: names take a third of the time more.
         return TagResult(
-            image.key,
-            image.display_uri,
-            reading.labels,
-            self._service.api,
-            datetime.fromtimestamp(self._clock(), UTC),
-            reading.request_id,
-            False,
-            image.version,
-            digest,
+            image_key=image.key,
+            image_uri=image.display_uri,
+            labels=reading.labels,
+            api=self._service.api,
+            tagged_at=datetime.fromtimestamp(self._clock(), UTC),
+            request_id=reading.request_id,
+            version=image.version,
+            content_sha256=digest,
         )
 
     def _read(self, answer: Answer) -> Reading:

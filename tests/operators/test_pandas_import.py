@@ -123,16 +123,15 @@ def test_a_run_that_is_over_sooner_loads_pandas_at_its_end(
     assert len(found["by"]) == 1
 
 
+@pytest.mark.parametrize("service", ["no quota"], indirect=True)
 def test_a_run_that_is_over_is_not_lost_while_pandas_is_loaded(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, small_jpegs, tmp_path: Path
+    service: Emulator, small_jpegs, tmp_path: Path
 ):
     """Its time runs out when all is paid for: the labels are in the outputs all the same."""
-    fields = json.loads(emulator.connection_json)
-    fields["extra"]["requests_per_second"] = 0
-    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(fields))
+    service.faults = Faults()
     found = run(tmp_path, small_jpegs(5), "slow")
     assert (found["error"], found["rows"]) == ("TimedOut: after a second", 5)
-    assert emulator.stats.billed == 5
+    assert service.stats.billed == 5
 
 
 def test_a_pandas_that_cannot_be_loaded_ends_the_run(service: Emulator, small_jpegs, tmp_path):
