@@ -28,7 +28,7 @@ from typing import Any
 
 from memory import peak_mb
 
-Labelling = Callable[[], int]
+ImagePipeline = Callable[[], int]
 """Labels all images of a job and returns how many got labels."""
 
 
@@ -92,7 +92,7 @@ class Contender:
     :param api: the service's interface that it speaks.
     """
 
-    prepare: Callable[[Job], Labelling]
+    prepare: Callable[[Job], ImagePipeline]
     api: str = "picture_classify"
 
 
@@ -126,7 +126,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 # -- ours -------------------------------------------------------------------------------------
 
 
-def ours(job: Job) -> Labelling:
+def ours(job: Job) -> ImagePipeline:
     """Prepare one ``ImageTagOperator`` over a source that makes images as they are asked for."""
     extra = {**job.connection["extra"], "api": CONTENDERS[job.contender].api}
     extra["requests_per_second"] = job.requests_per_second
@@ -179,7 +179,7 @@ def ours(job: Job) -> Labelling:
 # -- what a user would write --------------------------------------------------------------------
 
 
-def bare(job: Job, *, is_uvloop: bool = False) -> Labelling:
+def bare(job: Job, *, is_uvloop: bool = False) -> ImagePipeline:
     """Prepare a loop of aiohttp that sends three byte strings: no digest, no retry, no key.
 
     With a quota it starts a request at each tick of the clock, without any margin.
@@ -226,7 +226,7 @@ async def _at_each_tick(job: Job, send: Callable[[int], Any]) -> int:
     return sum(await asyncio.gather(*sent))
 
 
-def threads(job: Job) -> Labelling:
+def threads(job: Job) -> ImagePipeline:
     """Prepare ``requests`` in a thread pool: a session for each thread, urllib3's retries."""
     import requests
     from requests.adapters import HTTPAdapter
@@ -260,7 +260,7 @@ def threads(job: Job) -> Labelling:
     return lambda: _in_threads(job, label)
 
 
-def sdk(job: Job) -> Labelling:
+def sdk(job: Job) -> ImagePipeline:
     """Prepare the vendor's SDK, ``tencentcloud-sdk-python-tiia``, in a thread pool.
 
     With a quota it has the vendor's own retries, which call again even after a success, and then
@@ -317,7 +317,7 @@ def _form(job: Job) -> tuple[bytes, bytes, dict[str, str]]:
 
 
 def _authorization(job: Job) -> str:
-    from airflow_imagetag.service.signature import sign
+    from airflow_imagetag.services.recognition.signature import sign
 
     now = int(time.time())
     account = job.connection
@@ -358,7 +358,7 @@ def main() -> int:
     return 0
 
 
-def measured(label: Labelling) -> Result:
+def measured(label: ImagePipeline) -> Result:
     """Do the work and return what it took."""
     before, start_mb = resource.getrusage(resource.RUSAGE_SELF), peak_mb()
     started = time.monotonic()

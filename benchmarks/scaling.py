@@ -22,10 +22,10 @@ import sqlalchemy as sa
 from memory import peak_mb
 from warehouse import warehouse
 
-from airflow_imagetag.difference import new_entries
 from airflow_imagetag.models import Label, TagResult
-from airflow_imagetag.pending import Rule
-from airflow_imagetag.shards import parse_shard
+from airflow_imagetag.selection.difference import new_entries
+from airflow_imagetag.selection.rules import Rule
+from airflow_imagetag.selection.shards import parse_shard
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.sql_schema import tables

@@ -171,9 +171,14 @@ def quota(bench: Bench) -> list[Target]:
             rows = bench.interleaved(runs, once=runs.keys() - {"ours"})
         where = f"{paced.requests_per_second} per second, {paced.latency_ms} ms"
         print_comparison(f"A quota of {where}, 20 KB: {paced.threads} threads", rows)
-        took = rows["ours"].seconds * paced.requests_per_second / images
+        record_latency = rows["ours"].seconds * paced.requests_per_second / images
         targets += [
-            Target(f"quota of {where}: time, to {images:,} slots", took, paced.factor, unit=" x"),
+            Target(
+                f"quota of {where}: time, to {images:,} slots",
+                record_latency,
+                paced.factor,
+                unit=" x",
+            ),
             Target(f"quota of {where}: over limit", rows["ours"].over_limit, 0),
         ]
     return targets

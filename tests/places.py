@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from databases import API, Bucket, Database, tagged
 
+from airflow_imagetag.backends.storages import storage_path
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.storages import storage_path
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.base import LabelStore
 

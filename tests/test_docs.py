@@ -43,7 +43,7 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.get_provider_info import get_provider_info
 from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
-from airflow_imagetag.pending import Retag, Status
+from airflow_imagetag.selection.rules import Retag, Status
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
@@ -509,7 +509,7 @@ def test_every_output_is_listed(surroundings):
 def test_what_an_event_holds_is_listed():
     """Keys of a watcher's payload, of the list that it holds, and counts of an outlet's event."""
     from airflow_imagetag.models import Image
-    from airflow_imagetag.waiting import events
+    from airflow_imagetag.watching import events
 
     payload = events.found([Image("1", "http://e/1.jpg")], is_all=True).payload()
     listed = in_first_column(section("assets.md", "### Label what was announced"))
@@ -594,7 +594,7 @@ def test_every_setting_and_connection_field_is_listed():
 
 def test_every_choice_is_listed():
     """The values of ``retag`` and of the column ``status``, and the schemes of storages."""
-    from airflow_imagetag.sources.content import STORAGE_SCHEMES
+    from airflow_imagetag.loading.content import STORAGE_SCHEMES
     from airflow_imagetag.sources.object_storage import IMAGE_SUFFIXES
 
     named = in_first_column(section("incremental.md", "## What is new"))
@@ -607,30 +607,32 @@ def test_every_choice_is_listed():
 
 def test_numbers_of_the_pages_are_those_of_the_code():
     """Limits that the pages give as numbers."""
-    from airflow_imagetag import difference
-    from airflow_imagetag.fitting import advice, downscaling, scans
+    from airflow_imagetag.engine import run
+    from airflow_imagetag.engine.answers import single_flight
+    from airflow_imagetag.engine.flow import circuit_breaker, rate_limiter, retry_policy
+    from airflow_imagetag.engine.output import sinks
+    from airflow_imagetag.loading import advice, content, download, downscaling, jpeg_guard
     from airflow_imagetag.operators import label_files
     from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
     from airflow_imagetag.quota import redis, shared
-    from airflow_imagetag.sources import content, sql_reader
+    from airflow_imagetag.selection import difference
+    from airflow_imagetag.sources import sql_reader
     from airflow_imagetag.stores import sql_tables
-    from airflow_imagetag.tagging import circuit, engine, pace, retrying, reuse, sinks
-    from airflow_imagetag.transport import download
     from airflow_imagetag.triggers import imagetag as triggers
-    from airflow_imagetag.waiting import announcing, events, threads
+    from airflow_imagetag.watching import announcements, events, query_thread
 
-    policy = retrying.Policy()
-    patience = circuit.Patience()
+    policy = retry_policy.RetryPolicy()
+    patience = circuit_breaker.CircuitBreakerConfig()
     most = downscaling.MAX_MEMORY_BYTES // 1_000_000
     said = {
         "connection.md": [f"{DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota"],
         "quota.md": [
-            f"are {pace.MARGIN:.0%} further apart".replace("%", " %"),
+            f"are {rate_limiter.MARGIN:.0%} further apart".replace("%", " %"),
             f"for {shared.PATIENCE_SECONDS:.0f} seconds, then",
             f"every {shared.ASK_AGAIN_SECONDS:.0f} seconds",
             f"for {redis.SOCKET_SECONDS:.0f} seconds",
-            f"no answer for {pace.LEASE_TIMEOUT_SECONDS:.0f} seconds",
-            f"up to {retrying.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
+            f"no answer for {rate_limiter.LEASE_TIMEOUT_SECONDS:.0f} seconds",
+            f"up to {retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
             f"After {patience.faults} faults in a row",
             f"up to {patience.longest_rest_seconds:.0f} seconds",
             f"After {patience.outage_seconds:.0f} seconds without any",
@@ -643,8 +645,8 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"such faults {patience.faults} times in a row",
             f"after {patience.outage_seconds:.0f} seconds without an answer",
             f"after {shared.PATIENCE_SECONDS:.0f} seconds, or",
-            f"up to {engine.DRAIN_SECONDS:.0f} seconds",
-            f"up to\n{retrying.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
+            f"up to {run.DRAIN_SECONDS:.0f} seconds",
+            f"up to\n{retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
         ],
         "tables.md": [
             f"pages of {sql_reader.PAGE_ROWS:,}",
@@ -653,16 +655,16 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"for up to {sql_tables.RETRY_SECONDS / 60:.0f} minutes",
         ],
         "waiting.md": [
-            f"up to {threads.THREADS} looks at a time",
-            f"not ended after {threads.LOOK_SECONDS / 60:.0f} minutes is given up",
+            f"up to {query_thread.THREADS} looks at a time",
+            f"not ended after {query_thread.LOOK_SECONDS / 60:.0f} minutes is given up",
             f"over {events.MAX_EVENT_IMAGES} images are new",
             f"in pages of {sql_reader.PAGE_ROWS:,} ({sql_reader.UNINDEXED_PAGE_ROWS:,} where keys",
             f"asked for {difference.LOOKUP_ENTRIES} keys at a time",
         ],
         "assets.md": [
-            f"| {announcing.MAX_ANNOUNCED:,} announced images",
-            f"still wait {announcing.FIRST_REMINDER.total_seconds() / 60:.0f} minutes after",
-            f"not within {announcing.BEGINS_WITHIN.total_seconds() / 60:.0f} minutes",
+            f"| {announcements.MAX_ANNOUNCED:,} announced images",
+            f"still wait {announcements.FIRST_REMINDER.total_seconds() / 60:.0f} minutes after",
+            f"not within {announcements.BEGINS_WITHIN.total_seconds() / 60:.0f} minutes",
             f"up to {events.MAX_EVENT_IMAGES} images",
             f"up to {triggers.MAX_PAUSE_SECONDS / 60:.0f} minutes; a watcher",
         ],
@@ -684,10 +686,10 @@ def test_numbers_of_the_pages_are_those_of_the_code():
                 f"more than {most // downscaling.BYTES_PER_PIXEL} million pixels, or "
                 f"{most // downscaling.WEBP_BYTES_PER_PIXEL} million as WebP"
             ),
-            f"more than {scans.MAX_SCANS} scans",
+            f"more than {jpeg_guard.MAX_SCANS} scans",
         ],
         "taxonomy.md": [f"up to {label_files.MAX_MAP_BYTES // 2**20} MB"],
-        "incremental.md": [f"the latest {reuse.MAX_REMEMBERED:,} digests"],
+        "incremental.md": [f"the latest {single_flight.MAX_REMEMBERED:,} digests"],
         "security.md": [
             (
                 f"up to {content.MAX_IMAGE_BYTES // 2**20} MB, or "
@@ -707,8 +709,8 @@ def test_numbers_of_the_pages_are_those_of_the_code():
 
 def test_limits_of_the_page_are_those_of_the_services():
     """Bytes, formats and advice of every interface, in each way in which it is sent."""
-    from airflow_imagetag.service.account import Account
-    from airflow_imagetag.service.registry import BUILT_IN
+    from airflow_imagetag.services.account import Account
+    from airflow_imagetag.services.registry import BUILT_IN
 
     rows = rows_of(section("limits.md", "## Limits of each interface").partition("The vendor")[0])
     assert set(rows) - {"api"} == set(BUILT_IN)
@@ -729,7 +731,7 @@ def test_limits_of_the_page_are_those_of_the_services():
 
 def test_every_oversize_is_listed():
     """What becomes of an image that is too large, for each choice."""
-    from airflow_imagetag.fitting.fitter import Oversize
+    from airflow_imagetag.loading.preflight import Oversize
 
     named = in_first_column(section("limits.md", "## `oversize`").partition("###")[0])
     assert {name.strip('"') for name in named} - {"oversize"} == {*Oversize}

@@ -78,7 +78,7 @@ def test_imports_run_downwards_only():
         "airflow_imagetag.assets",
         "airflow_imagetag.decorators.imagetag",
         "airflow_imagetag.get_provider_info",
-        "airflow_imagetag.connection_form",
+        "airflow_imagetag.adapters.connection_form",
     ],
 )
 def test_what_a_dag_file_imports_loads_no_heavy_library(module):

@@ -13,7 +13,7 @@ import airflow
 import jsonschema
 import pytest
 
-from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
+from airflow_imagetag.adapters.connection_form import connection_form_widgets, ui_field_behaviour
 from airflow_imagetag.get_provider_info import get_provider_info
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -213,7 +213,7 @@ def test_each_default_satisfies_the_schema_of_its_field(connection_type):
 
 def test_the_defaults_of_the_form_are_those_of_the_parser(connection_type):
     """What the form shows as the default is what an empty field means."""
-    from airflow_imagetag.service.account import Account
+    from airflow_imagetag.services.account import Account
 
     account = Account(app_id="1", secret_id="i", secret_key="k")
     shown = {
@@ -235,7 +235,7 @@ def test_the_hook_agrees_with_the_declaration(connection_type):
 
 def test_the_form_proposes_every_interface_and_forbids_none(connection_type):
     """An enum would refuse the interfaces of other packages; proposals refuse nothing."""
-    from airflow_imagetag.service.registry import BUILT_IN
+    from airflow_imagetag.services.registry import BUILT_IN
 
     field = connection_type["conn-fields"]["api"]
     assert field["schema"]["examples"] == list(BUILT_IN)
@@ -246,8 +246,8 @@ def test_the_form_proposes_every_interface_and_forbids_none(connection_type):
 
 def test_the_form_offers_what_the_parser_takes(connection_type):
     """Where a field has a closed list, it is the parser's, and the help names every scene."""
-    from airflow_imagetag.service.account import CREDENTIALS, IMAGE_ENCODINGS
-    from airflow_imagetag.service.tiia import SCENES
+    from airflow_imagetag.services.account import CREDENTIALS, IMAGE_ENCODINGS
+    from airflow_imagetag.services.tiia.detect_label import SCENES
 
     fields = connection_type["conn-fields"]
     assert set(fields["credentials"]["schema"]["enum"]) == CREDENTIALS
@@ -257,7 +257,7 @@ def test_the_form_offers_what_the_parser_takes(connection_type):
 
 def test_the_form_has_each_name_that_the_extra_may_hold(connection_type):
     """So what it stores is never told as a name that nothing reads."""
-    from airflow_imagetag.service.account import EXTRA_NAMES
+    from airflow_imagetag.services.account import EXTRA_NAMES
 
     assert set(connection_type["conn-fields"]) == EXTRA_NAMES
 

@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from airflow_imagetag.addresses import names_private_host
-from airflow_imagetag.connection_form import connection_form_widgets, ui_field_behaviour
+from airflow_imagetag.adapters.connection_form import connection_form_widgets, ui_field_behaviour
+from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
-from airflow_imagetag.fitting.fitter import Fitter, Oversize, parse_oversize
-from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, allowed_local_folders
+from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BYTES, ContentLoader
+from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize
 from airflow_imagetag.models import Image, TagResult
-from airflow_imagetag.service.account import Account, parse_account
-from airflow_imagetag.service.caller import Caller
-from airflow_imagetag.service.registry import BUILT_IN, find_service
-from airflow_imagetag.sources.content import (
-    MAX_IMAGE_BYTES,
-    MAX_LARGE_IMAGE_BYTES,
-    ContentReader,
-)
+from airflow_imagetag.safety.addresses import names_private_host
+from airflow_imagetag.services.account import Account, parse_account
+from airflow_imagetag.services.registry import BUILT_IN, find_service
+from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.sources.items import as_image
 from airflow_imagetag.transport import blocking
 
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
     import requests
     from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_imagetag.hooks.tagger import AccountTagger
+    from airflow_imagetag.labellers.http import HttpLabeller
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +58,7 @@ class ImageTagHook(BaseHook):
         super().__init__(**kwargs)
         self.imagetag_conn_id = imagetag_conn_id
         self.oversize = parse_oversize(oversize)
-        self._tagger: AccountTagger | None = None
+        self._tagger: HttpLabeller | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -83,9 +79,9 @@ class ImageTagHook(BaseHook):
         return account_of(self.get_connection(self.imagetag_conn_id))
 
     @cached_property
-    def caller(self) -> Caller:
+    def caller(self) -> RequestCodec:
         """Builds and reads the calls of the account; its signature is made once and renewed."""
-        return Caller(self.account)
+        return RequestCodec(self.account)
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -129,15 +125,15 @@ class ImageTagHook(BaseHook):
         if tagger is not None:
             await tagger.__aexit__(*exc_info)
 
-    def tagger(self, reader: ContentReader, *, max_connections: int) -> AccountTagger:
+    def tagger(self, reader: ContentLoader, *, max_connections: int) -> HttpLabeller:
         """Return what the engine labels with.
 
         :param reader: reads images under the rules of trust.
         :param max_connections: bound of connections kept open.
         """
-        from airflow_imagetag.hooks.tagger import AccountTagger
+        from airflow_imagetag.labellers.http import HttpLabeller
 
-        return AccountTagger(
+        return HttpLabeller(
             self.account,
             self.caller,
             reader,
@@ -157,8 +153,8 @@ class ImageTagHook(BaseHook):
         return True, f"{account.endpoint} accepts the signature of {whose} for {account.api}"
 
     @cached_property
-    def _reader(self) -> ContentReader:
-        return ContentReader(
+    def _reader(self) -> ContentLoader:
+        return ContentLoader(
             allowed_local_folders(),
             max_bytes=self.max_image_bytes,
             may_reach_private=names_private_host(self.account.endpoint),
@@ -169,10 +165,10 @@ class ImageTagHook(BaseHook):
         """How large an image may be to be read: more than is sent, if it is made smaller."""
         return MAX_LARGE_IMAGE_BYTES if self.oversize is Oversize.DOWNSCALE else MAX_IMAGE_BYTES
 
-    def _new_fitter(self) -> Fitter:
-        return Fitter(self.account.api, self.caller.limits, self.oversize)
+    def _new_fitter(self) -> ImagePreflight:
+        return ImagePreflight(self.account.api, self.caller.limits, self.oversize)
 
-    def _new_tagger(self, account: Account, *, max_connections: int) -> AccountTagger:
+    def _new_tagger(self, account: Account, *, max_connections: int) -> HttpLabeller:
         self.account = account
         return self.tagger(self._reader, max_connections=max_connections)
 
@@ -239,7 +235,7 @@ def _extra(connection: Connection) -> dict[str, Any]:
     return extra
 
 
-async def _tag(tagger: AccountTagger, image: Image) -> TagResult:
+async def _tag(tagger: HttpLabeller, image: Image) -> TagResult:
     if tagger.is_quick(image):
         payload = tagger.load(image)
     else:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.errors import RunError
-from airflow_imagetag.hooks.settings import (
+from airflow_imagetag.adapters.templating import as_images, as_store
+from airflow_imagetag.backends.configuration import (
     DEFAULT_CONN_ID,
     allowed_local_folders,
     checkpoint_path,
 )
+from airflow_imagetag.errors import RunError
 from airflow_imagetag.operators.label_map import LabelMapTemplating, as_label_map
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.templating import as_images, as_store
 
 if TYPE_CHECKING:
     import pandas as pd
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_imagetag.operators.options import Number
-    from airflow_imagetag.operators.run import LabelRun
+    from airflow_imagetag.operators.run import OperatorRun
     from airflow_imagetag.stores.parquet import ParquetLabelStore
 
 
@@ -154,7 +154,7 @@ class ImageTagOperator(LabelMapTemplating):
         self.max_failure_ratio: Number = max_failure_ratio
         self.max_in_flight: Number = max_in_flight
         self.requests_per_second: Number = requests_per_second
-        self._run: LabelRun | None = None
+        self._run: OperatorRun | None = None
         self._is_killed = False
 
     def execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
@@ -163,10 +163,10 @@ class ImageTagOperator(LabelMapTemplating):
         :return: the labels frame, or with a store the summary.
         """
         from airflow_imagetag.hooks.imagetag import ImageTagHook
-        from airflow_imagetag.operators.final import without_retry
+        from airflow_imagetag.operators.final_errors import without_retry
         from airflow_imagetag.operators.label_files import read_label_map
         from airflow_imagetag.operators.options import parse_options
-        from airflow_imagetag.operators.run import LabelRun
+        from airflow_imagetag.operators.run import OperatorRun
 
         options = parse_options(
             min_probability=self.min_probability,
@@ -188,7 +188,7 @@ class ImageTagOperator(LabelMapTemplating):
         if isinstance(images, ValueImages):
             images = images.with_columns(self.key_column, self.uri_column)
         checkpoint = None if self.store is not None else self._checkpoint(context)
-        run = self._run = LabelRun(
+        run = self._run = OperatorRun(
             ImageTagHook(self.imagetag_conn_id, oversize=options.oversize),
             images,
             options,
@@ -214,7 +214,7 @@ class ImageTagOperator(LabelMapTemplating):
     def _result(
         self,
         context: Context,
-        run: LabelRun,
+        run: OperatorRun,
         counts: Mapping[str, Callable[[], Any]],
         checkpoint: ParquetLabelStore | None,
     ) -> pd.DataFrame | dict[str, Any]:
@@ -254,7 +254,7 @@ class ImageTagOperator(LabelMapTemplating):
             if outlet_events is not None and getattr(outlet, "uri", None) == store.asset.uri:
                 outlet_events[outlet].extra = {name: summary[name] for name in OUTLET_COUNTS}
 
-    def _labels(self, run: LabelRun) -> dict[str, Callable[[], Any]]:
+    def _labels(self, run: OperatorRun) -> dict[str, Callable[[], Any]]:
         """Return what makes the XCom of the labels that would be lost without it."""
         if self.store is not None:
             return {"unsaved": run.labels} if run.has_unsaved_labels else {}

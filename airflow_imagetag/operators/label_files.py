@@ -12,12 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from airflow_imagetag.backends.storages import storage_failure, storage_path
+from airflow_imagetag.engine.output.label_mapping import Entry, LabelMapping, label_mapping_of
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.loading.content import STORAGE_SCHEMES
 from airflow_imagetag.operators.label_map import LabelMap
-from airflow_imagetag.sources.content import STORAGE_SCHEMES
-from airflow_imagetag.storages import storage_failure, storage_path
-from airflow_imagetag.tagging.taxonomy import Entry, Taxonomy, taxonomy_of
-from airflow_imagetag.uris import is_below, is_local, local_path, redact, redact_text, scheme_of
+from airflow_imagetag.safety.uris import (
+    is_below,
+    is_local,
+    local_path,
+    redact,
+    redact_text,
+    scheme_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +34,7 @@ MAX_MAP_BYTES = 10 * 1024 * 1024
 COLUMNS = ("label", "name")
 
 
-def read_label_map(given: Any, allowed_folders: Collection[str]) -> Taxonomy | None:
+def read_label_map(given: Any, allowed_folders: Collection[str]) -> LabelMapping | None:
     """Return what the parameter ``label_map`` says of each label; None without one.
 
     :param given: the parameter after Airflow has rendered it.
@@ -40,7 +47,7 @@ def read_label_map(given: Any, allowed_folders: Collection[str]) -> Taxonomy | N
     if value is None:
         return None
     if isinstance(value, Mapping):
-        return taxonomy_of((Entry(*pair) for pair in value.items()), "label_map")
+        return label_mapping_of((Entry(*pair) for pair in value.items()), "label_map")
     if not isinstance(value, str):
         raise ConfigurationError(
             f"label_map must be a dict or the path of a file, not a {type(value).__name__}."
@@ -49,13 +56,13 @@ def read_label_map(given: Any, allowed_folders: Collection[str]) -> Taxonomy | N
     if value.strip() in ("", "None", "null"):
         return None
     if value.lstrip().startswith("{"):
-        return taxonomy_of(_json_entries(value, "label_map"), "label_map")
+        return label_mapping_of(_json_entries(value, "label_map"), "label_map")
     taxonomy = _from_file(value, None if label_map.is_literal else allowed_folders)
     log.info("label_map %s: %s", redact(value), taxonomy)
     return taxonomy
 
 
-def _from_file(path: str, allowed_folders: Collection[str] | None) -> Taxonomy:
+def _from_file(path: str, allowed_folders: Collection[str] | None) -> LabelMapping:
     """Return what a file says.
 
     :param allowed_folders: where it must lie if it is local; None for anywhere.
@@ -73,7 +80,7 @@ def _from_file(path: str, allowed_folders: Collection[str] | None) -> Taxonomy:
             f"{what} is larger than {MAX_MAP_BYTES // 1024 // 1024} MB. Keep in it only the labels "
             "that are renamed or dropped."
         )
-    return taxonomy_of(parse(_decoded(content, what), what), what)
+    return label_mapping_of(parse(_decoded(content, what), what), what)
 
 
 def _local(path: str, allowed_folders: Collection[str] | None) -> bytes:

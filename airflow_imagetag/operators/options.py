@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TypeVar
 
+from airflow_imagetag.engine.output.label_mapping import LabelMapping
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.fitting.fitter import Oversize, parse_oversize
-from airflow_imagetag.pending import Rule, parse_rule
-from airflow_imagetag.shards import Shard, parse_shard
-from airflow_imagetag.tagging.taxonomy import Taxonomy
+from airflow_imagetag.loading.preflight import Oversize, parse_oversize
+from airflow_imagetag.selection.rules import Rule, parse_rule
+from airflow_imagetag.selection.shards import Shard, parse_shard
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Options:
     shard: Shard | None
     fetch: str
     oversize: Oversize
-    taxonomy: Taxonomy | None = None
+    taxonomy: LabelMapping | None = None
 
 
 def parse_options(
@@ -69,7 +69,7 @@ def parse_options(
     shard: str | None,
     fetch: str,
     oversize: str,
-    taxonomy: Taxonomy | None = None,
+    taxonomy: LabelMapping | None = None,
 ) -> Options:
     """Check the numbers and return them.
 

@@ -16,8 +16,11 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.addresses import names_private_host
-from airflow_imagetag.daemons import in_daemon
+from airflow_imagetag.backends import configuration
+from airflow_imagetag.engine import progress
+from airflow_imagetag.engine.output.sinks import FrameSink, StoreSink, failures_frame
+from airflow_imagetag.engine.protocols import Counts
+from airflow_imagetag.engine.run import DRAIN_SECONDS, EngineSettings, LabelEngine
 from airflow_imagetag.errors import (
     ConfigurationError,
     ResultTooLargeError,
@@ -25,27 +28,29 @@ from airflow_imagetag.errors import (
     RunInterruptedError,
     TooManyFailuresError,
 )
-from airflow_imagetag.hooks import settings
 from airflow_imagetag.hooks.imagetag import ImageTagHook
+from airflow_imagetag.loading.content import ContentLoader
+from airflow_imagetag.loading.download import download
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.operators.options import Options
-from airflow_imagetag.operators.work import Work, into_checkpointed_frame, into_frame, into_store
+from airflow_imagetag.operators.outputs import (
+    OpenRun,
+    into_checkpointed_frame,
+    into_frame,
+    into_store,
+)
+from airflow_imagetag.runtime.loop_thread import StopSignal, fast_loop, run_in_thread
+from airflow_imagetag.runtime.relaxed_gc import relaxed_gc
+from airflow_imagetag.runtime.threads import submit_daemon
+from airflow_imagetag.safety.addresses import names_private_host
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.sources.object_storage import ObjectStorageImages
 from airflow_imagetag.sources.values import ValueImages
-from airflow_imagetag.tagging import progress
-from airflow_imagetag.tagging.engine import DRAIN_SECONDS, Run, Settings
-from airflow_imagetag.tagging.garbage import seldom_collected
-from airflow_imagetag.tagging.outcomes import Counts
-from airflow_imagetag.tagging.sinks import FrameSink, StoreSink, failures_frame
-from airflow_imagetag.tagging.stopping import StopSignal, fast_loop, run_in_thread
-from airflow_imagetag.transport.download import download
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from airflow_imagetag.quota.shared import SharedLedger
+    from airflow_imagetag.quota.shared import SharedSchedule
     from airflow_imagetag.stores.base import LabelStore
     from airflow_imagetag.stores.parquet import ParquetLabelStore
 
@@ -63,7 +68,7 @@ PANDAS_AFTER_SECONDS = 0.05
 NAMED_ERRORS = 3
 
 
-class LabelRun:
+class OperatorRun:
     """Labels the images of a source through a hook.
 
     :param hook: the account.
@@ -89,7 +94,7 @@ class LabelRun:
         self._store = store
         self._checkpoint = checkpoint
         self._originals = options.taxonomy is not None
-        self._frame = FrameSink(max_rows=settings.max_result_rows(), originals=self._originals)
+        self._frame = FrameSink(max_rows=configuration.max_result_rows(), originals=self._originals)
         self._stored = StoreSink()
         self._stop = StopSignal()
         self._total = len(source) if isinstance(source, ValueImages) and store is None else None
@@ -194,7 +199,7 @@ class LabelRun:
     def _failures(self) -> Sequence[Failure]:
         return self._frame.failures if self._store is None else self._stored.failures
 
-    def _open(self) -> AbstractContextManager[Work]:
+    def _open(self) -> AbstractContextManager[OpenRun]:
         api = self._account.api
         if self._store is not None:
             return into_store(self._source, self._options, self._stored, self._store, api)
@@ -205,30 +210,30 @@ class LabelRun:
             )
         return into_frame(self._source, self._options, self._frame)
 
-    def _open_ledger(self) -> AbstractContextManager[SharedLedger | None]:
+    def _open_ledger(self) -> AbstractContextManager[SharedSchedule | None]:
         """Return the slots of the quota that all workers share, where the connection names any."""
         account = self._account
         if account.quota_conn_id is None or self._rate is None:
             return nullcontext()
-        from airflow_imagetag.quota.shared import open_ledger
+        from airflow_imagetag.quota.shared import open_schedule
 
-        ledger = open_ledger(
+        ledger = open_schedule(
             account.quota_conn_id, account.quota_name, fallback_share=account.quota_fallback_share
         )
         return closing(ledger)
 
-    def _run(self, work: Work, ledger: SharedLedger | None) -> None:
+    def _run(self, work: OpenRun, ledger: SharedSchedule | None) -> None:
         resumed = work.resumed_tagged + work.resumed_failed
         if resumed:
             log.info("An earlier try of this task finished %d images already", resumed)
         self._counts.tagged = self._counts.reused = work.resumed_tagged
         self._counts.failed = work.resumed_failed
         tagger = self._hook.tagger(self._reader(), max_connections=self._max_in_flight)
-        engine = Run(
+        engine = LabelEngine(
             work.entries,
             tagger,
             work.sink,
-            Settings(
+            EngineSettings(
                 max_in_flight=self._max_in_flight,
                 requests_per_second=self._rate,
                 shared_requests_per_second=self._account.requests_per_second,
@@ -249,7 +254,7 @@ class LabelRun:
                 with self._loading_pandas():
                     await engine.run()
 
-        with seldom_collected():
+        with relaxed_gc():
             # The writer's last batch comes after the answers that were waited for.
             run_in_thread(
                 main,
@@ -271,7 +276,7 @@ class LabelRun:
     def _load_pandas(self) -> Future[ModuleType]:
         """Return pandas, which a thread loads from the first time on that this is called."""
         if self._pandas is None:
-            self._pandas = in_daemon(partial(import_module, "pandas"), name="imagetag-import")
+            self._pandas = submit_daemon(partial(import_module, "pandas"), name="imagetag-import")
             self._pandas.add_done_callback(self._stop_unless_usable)
         return self._pandas
 
@@ -280,9 +285,9 @@ class LabelRun:
         if importing.exception() is not None:
             self._stop.request()
 
-    def _reader(self) -> ContentReader:
+    def _reader(self) -> ContentLoader:
         source = self._source
-        folders = settings.allowed_local_folders()
+        folders = configuration.allowed_local_folders()
         literal_paths: frozenset[str] = frozenset()
         presign = False
         if isinstance(source, ValueImages):
@@ -291,7 +296,7 @@ class LabelRun:
             presign = source.send == "url"
             folders += source.literal_folders()
             source.check_folder(folders)
-        return ContentReader(
+        return ContentLoader(
             folders,
             literal_paths,
             presign=presign,
@@ -306,12 +311,12 @@ class LabelRun:
             download,
             max_bytes=self._hook.max_image_bytes,
             timeout_seconds=self._account.timeout_seconds,
-            allowed_hosts=settings.allowed_private_hosts(),
+            allowed_hosts=configuration.allowed_private_hosts(),
         )
 
     def _check_size(self) -> None:
         """Refuse a result that is sure to be too large before anything is paid."""
-        limit = settings.max_result_rows()
+        limit = configuration.max_result_rows()
         images = min(self._total or 0, self._options.max_images or self._total or 0)
         if images > limit:
             raise ConfigurationError(

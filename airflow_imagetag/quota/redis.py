@@ -28,7 +28,7 @@ return string.format('%.0f', start - now)
 """
 
 
-class RedisLedger:
+class RedisSchedule:
     """Slots that all processes share which use the same Redis and name.
 
     :param conn_id: an Airflow connection of type ``redis``.

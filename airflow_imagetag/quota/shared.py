@@ -10,8 +10,8 @@ from typing import Protocol
 
 import tenacity
 
+from airflow_imagetag.engine.flow.rate_limiter import LocalSchedule, Schedule
 from airflow_imagetag.errors import QuotaUnavailableError, UnknownConnectionError
-from airflow_imagetag.tagging.pace import Ledger, OwnLedger
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 15.0
 ASK_AGAIN_SECONDS = 10.0
 
 
-class SharedLedger(Ledger, Protocol):
+class SharedSchedule(Schedule, Protocol):
     """A ledger in a server."""
 
     def close(self) -> None:
@@ -29,7 +29,7 @@ class SharedLedger(Ledger, Protocol):
         ...
 
 
-def open_ledger(conn_id: str, name: str, *, fallback_share: float | None) -> SharedLedger:
+def open_schedule(conn_id: str, name: str, *, fallback_share: float | None) -> SharedSchedule:
     """Return the ledger behind a connection.
 
     :param conn_id: a connection of type ``redis``, or one with a ``common.sql`` hook.
@@ -44,25 +44,29 @@ def open_ledger(conn_id: str, name: str, *, fallback_share: float | None) -> Sha
         kind = BaseHook.get_connection(conn_id).conn_type
     except AirflowNotFoundException as error:
         raise UnknownConnectionError(f"{error}. Correct quota_conn_id.") from None
-    ledger: SharedLedger
+    ledger: SharedSchedule
     if kind == "redis":
-        from airflow_imagetag.quota.redis import RedisLedger
+        from airflow_imagetag.quota.redis import RedisSchedule
 
-        ledger = RedisLedger(conn_id, name)
+        ledger = RedisSchedule(conn_id, name)
     else:
-        from airflow_imagetag.quota.sql import SqlLedger
+        from airflow_imagetag.quota.sql import SqlSchedule
 
-        ledger = SqlLedger(conn_id, name)
-    return Patient(ledger) if fallback_share is None else Fallback(ledger, fallback_share)
+        ledger = SqlSchedule(conn_id, name)
+    return (
+        RetryingSchedule(ledger)
+        if fallback_share is None
+        else FallbackSchedule(ledger, fallback_share)
+    )
 
 
-class Patient:
+class RetryingSchedule:
     """Asks again for a while before it gives up.
 
     :param ledger: the shared one.
     """
 
-    def __init__(self, ledger: SharedLedger) -> None:
+    def __init__(self, ledger: SharedSchedule) -> None:
         self._ledger = ledger
         self._closed = threading.Event()
         self._retrying = tenacity.Retrying(
@@ -89,7 +93,7 @@ class Patient:
         self._ledger.close()
 
 
-class Fallback:
+class FallbackSchedule:
     """Takes a share of the quota for this process while the shared ledger is out of reach.
 
     :param ledger: the shared one.
@@ -98,12 +102,12 @@ class Fallback:
     """
 
     def __init__(
-        self, ledger: SharedLedger, share: float, *, clock: Callable[[], float] = time.monotonic
+        self, ledger: SharedSchedule, share: float, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._ledger = ledger
         self._share = share
         self._clock = clock
-        self._own = OwnLedger(clock)
+        self._own = LocalSchedule(clock)
         self._ask_again_at = float("-inf")
 
     def reserve(self, count: int, interval_seconds: float) -> float:

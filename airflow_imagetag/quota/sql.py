@@ -8,14 +8,14 @@ from typing import Any
 import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
 from sqlalchemy import exc as sa_exc  # noqa: TID253
 
-from airflow_imagetag.databases import engine_of, reason_of
+from airflow_imagetag.backends.databases import engine_of, reason_of
 from airflow_imagetag.errors import QuotaUnavailableError
 from airflow_imagetag.quota import REMEDY
 
 TABLE = "imagetag_quota"
 
 
-class SqlLedger:
+class SqlSchedule:
     """Slots that all processes share which use the same database and name.
 
     They stand in the table ``imagetag_quota``, a row for each quota, which is made on first use.

@@ -14,19 +14,19 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_imagetag.descriptions import is_template
+from airflow_imagetag.adapters.descriptions import is_template
+from airflow_imagetag.adapters.templating import ImagesTemplating, as_images, as_store
+from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError, StorageError, error_named
-from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.values import ValueImages
-from airflow_imagetag.templating import ImagesTemplating, as_images, as_store
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_imagetag.models import Image
     from airflow_imagetag.stores.base import LabelStore
-    from airflow_imagetag.waiting.lookout import Lookout, Moment, Number, Question
+    from airflow_imagetag.watching.query import Moment, NewImagesQuery, Number, WaitCondition
 
 DEFERRAL_GRACE = timedelta(minutes=2)
 """The trigger minds the timeout itself; Airflow's own is for the time when no triggerer runs."""
@@ -99,16 +99,16 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         self.imagetag_conn_id = imagetag_conn_id
         self.retag = retag
         self.deferrable = deferrable
-        self._lookout: Lookout | None = None
+        self._lookout: NewImagesQuery | None = None
         if deferrable and start_from_trigger:
             self._start_from_trigger()
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the new images."""
-        from airflow_imagetag.waiting.lookout import Lookout
+        from airflow_imagetag.watching.query import NewImagesQuery
 
         started = datetime.now(UTC)
-        self._lookout = Lookout(self._question())
+        self._lookout = NewImagesQuery(self._question())
         try:
             if not self.deferrable:
                 return super().execute(context)
@@ -122,11 +122,11 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         del context
-        from airflow_imagetag.waiting.decisions import Verdict, decide
-        from airflow_imagetag.waiting.lookout import Lookout
+        from airflow_imagetag.watching.decisions import PollDecision, decide
+        from airflow_imagetag.watching.query import NewImagesQuery
 
         now = datetime.now(UTC)
-        lookout = self._lookout or Lookout(self._question())
+        lookout = self._lookout or NewImagesQuery(self._question())
         min_images, max_images = lookout.question.min_images, lookout.question.max_images
         try:
             sighting = lookout.look(now, enough=max(min_images, max_images + 1))
@@ -138,7 +138,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
                 lookout.close()
         found = len(sighting.images)
         verdict = decide(found, min_images=min_images, now=now, deadline=None)
-        if verdict is Verdict.READY:
+        if verdict is PollDecision.READY:
             return PokeReturnValue(True, xcom_value=self._result(sighting.images, max_images))
         self.log.info("%d of at least %d new images", found, min_images)
         return PokeReturnValue(False)
@@ -151,7 +151,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         :param event: what the trigger sent.
         :param deadline: when waiting ends, as ISO text.
         """
-        from airflow_imagetag.waiting import events
+        from airflow_imagetag.watching import events
 
         told = events.parse_event(event)
         if told.status == events.TIMED_OUT:
@@ -192,15 +192,15 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
         raise error
 
-    def _question(self) -> Question:
-        from airflow_imagetag.hooks.settings import allowed_local_folders
+    def _question(self) -> WaitCondition:
+        from airflow_imagetag.backends.configuration import allowed_local_folders
         from airflow_imagetag.sources.object_storage import ObjectStorageImages
-        from airflow_imagetag.waiting.lookout import parse_question
+        from airflow_imagetag.watching.query import parse_wait_condition
 
         source = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
         if isinstance(source, ObjectStorageImages):
             source.check_folder([*allowed_local_folders(), *source.literal_folders()])
-        return parse_question(
+        return parse_wait_condition(
             source=source,
             store=self.store,
             imagetag_conn_id=self.imagetag_conn_id,
@@ -212,7 +212,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         )
 
     def _result(self, images: Sequence[Image], max_images: int) -> list[dict[str, str | None]]:
-        from airflow_imagetag.waiting.packing import as_list
+        from airflow_imagetag.watching.packing import as_list
 
         taken = images[:max_images]
         if len(images) > max_images:

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from airflow_imagetag.descriptions import as_text, described
+from airflow_imagetag.adapters.descriptions import as_text, described
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.pending import Condition, Window
-from airflow_imagetag.shards import Shard, shard_names
+from airflow_imagetag.selection.rules import Condition, Window
+from airflow_imagetag.selection.shards import Shard, shard_names
 
 
 class ImageSource(ABC):

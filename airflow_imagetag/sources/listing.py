@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_imagetag.backends.storages import connection_of, storage_failure, storage_path
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
@@ -17,10 +18,9 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage
-from airflow_imagetag.pending import Window
-from airflow_imagetag.shards import Shard
-from airflow_imagetag.storages import connection_of, storage_failure, storage_path
-from airflow_imagetag.uris import is_local, redact, redact_text, scheme_of
+from airflow_imagetag.safety.uris import is_local, redact, redact_text, scheme_of
+from airflow_imagetag.selection.rules import Window
+from airflow_imagetag.selection.shards import Shard
 
 if TYPE_CHECKING:
     from airflow_imagetag.sources.object_storage import ObjectStorageImages

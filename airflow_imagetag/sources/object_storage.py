@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.pending import Condition, Window
-from airflow_imagetag.shards import Shard
+from airflow_imagetag.safety.uris import is_below, is_local, local_path, redact
+from airflow_imagetag.selection.rules import Condition, Window
+from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.uris import is_below, is_local, local_path, redact
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SEND_CHOICES = ("bytes", "url")

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.pending import Condition, Window
-from airflow_imagetag.shards import Shard
+from airflow_imagetag.selection.rules import Condition, Window
+from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 
 

@@ -11,7 +11,13 @@ import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task
 from sqlalchemy import exc as sa_exc  # noqa: TID253
 from sqlalchemy.dialects import mysql  # noqa: TID253
 
-from airflow_imagetag.databases import engine_of, is_of_types, may_pass, reason_of, split_name
+from airflow_imagetag.backends.databases import (
+    engine_of,
+    is_of_types,
+    is_transient,
+    reason_of,
+    split_name,
+)
 from airflow_imagetag.errors import (
     ConfigurationError,
     DuplicateKeyError,
@@ -20,10 +26,10 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.pending import Condition, Window
-from airflow_imagetag.shards import Shard
+from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.selection.rules import Condition, Window
+from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.sql_times import times_of
-from airflow_imagetag.uris import redact
 
 if TYPE_CHECKING:
     from airflow_imagetag.sources.sql import SqlImages
@@ -81,7 +87,7 @@ class SqlReader:
             raise self._wrong("there is no such table.") from None
         except sa_exc.DBAPIError as error:
             wrong = self._wrong(f"{reason_of(error)}{hint if is_of_types(error) else ''}")
-            raise (StorageError(wrong.message) if may_pass(error) else wrong) from None
+            raise (StorageError(wrong.message) if is_transient(error) else wrong) from None
         finally:
             self._engine.dispose()
 

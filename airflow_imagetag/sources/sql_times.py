@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
 from sqlalchemy.dialects import mysql  # noqa: TID253
 
-from airflow_imagetag.pending import Window
+from airflow_imagetag.selection.rules import Window
 
 DAY_LENGTH = len("2026-07-01")
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, ClassVar
 
-from airflow_imagetag.descriptions import is_template
+from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.shards import Shard
+from airflow_imagetag.safety.uris import is_local, redact
+from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import (
     CONTENT_COLUMN,
@@ -22,7 +23,6 @@ from airflow_imagetag.sources.items import (
     as_image,
     name_of,
 )
-from airflow_imagetag.uris import is_local, redact
 
 _SHOWN_ITEMS = 10
 

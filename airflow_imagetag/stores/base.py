@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_imagetag.descriptions import as_text, is_template
+from airflow_imagetag.adapters.descriptions import as_text, is_template
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.pending import Condition, Rule, Stored
+from airflow_imagetag.selection.rules import Condition, Rule, StoredState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ class OpenStore(ABC):
         """Take note of what other writers have written since the store was opened."""
 
     @abstractmethod
-    def rest(self) -> None:
+    def release_connections(self) -> None:
         """Give connections back for a while; the next question opens them again."""
 
     @abstractmethod
@@ -39,7 +39,7 @@ class OpenStore(ABC):
         """
 
     @abstractmethod
-    def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
+    def known(self, keys: Collection[str], api: str) -> Mapping[str, StoredState]:
         """Return what the store holds of the images with these keys.
 
         :param keys: keys of images, some thousands at most.

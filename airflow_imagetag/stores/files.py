@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
 import pyarrow.parquet as pq  # noqa: TID253
 
+from airflow_imagetag.backends.storages import storage_failure, storage_path
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.frames import ORIGINAL_LABEL
-from airflow_imagetag.storages import storage_failure, storage_path
-from airflow_imagetag.uris import redact, redact_text
+from airflow_imagetag.safety.uris import redact, redact_text
 
 SUFFIX = ".parquet"
 UNFINISHED = ".unfinished"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_imagetag.descriptions import described
+from airflow_imagetag.adapters.descriptions import described
+from airflow_imagetag.safety.uris import is_local, local_path, redact
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.uris import is_local, local_path, redact
 
 if TYPE_CHECKING:
     from airflow_imagetag.stores.parquet_dataset import OpenParquetStore

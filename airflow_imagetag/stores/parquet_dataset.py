@@ -18,12 +18,12 @@ import tenacity
 from airflow_imagetag.errors import StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.pending import Status, Stored
+from airflow_imagetag.safety.uris import redact_text
+from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
 from airflow_imagetag.stores.files import Files
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex
 from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of
-from airflow_imagetag.uris import redact_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,7 @@ class OpenParquetStore(OpenStore):
         """Take note of the parts that other writers have added."""
         self.load()
 
-    def rest(self) -> None:
+    def release_connections(self) -> None:
         """Do nothing: files are open only while they are read."""
 
     def check_writable(self, *, originals: bool = False) -> None:
@@ -154,7 +154,7 @@ class OpenParquetStore(OpenStore):
         del originals
         self._files.check_writable()
 
-    def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
+    def known(self, keys: Collection[str], api: str) -> Mapping[str, StoredState]:
         """Return what the dataset holds of the images with these keys."""
         found = ((key, self._index.stored(api, digest_of(key))) for key in keys)
         return {key: stored for key, stored in found if stored is not None}

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from airflow_imagetag.pending import Status, Stored
+from airflow_imagetag.selection.rules import Status, StoredState
 
 _TABLE = """
 CREATE TABLE image (
@@ -95,14 +95,14 @@ class PartIndex:
             self._database.executemany(_PUT, taken)
             self._database.execute("COMMIT")
 
-    def stored(self, api: str, key_sha256: str) -> Stored | None:
+    def stored(self, api: str, key_sha256: str) -> StoredState | None:
         """Return what is held of an image."""
         with self._lock:
             row = self._database.execute(
                 "SELECT version, status, has_uri FROM image WHERE api = ? AND key_sha256 = ?",
                 (api, key_sha256),
             ).fetchone()
-        return None if row is None else Stored(row[0], Status(row[1]), bool(row[2]))
+        return None if row is None else StoredState(row[0], Status(row[1]), bool(row[2]))
 
     def batch(self, api: str, key_sha256: str) -> str | None:
         """Return the batch whose rows of an image count."""

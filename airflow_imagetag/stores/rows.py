@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, Label, TagResult
-from airflow_imagetag.pending import Status
+from airflow_imagetag.selection.rules import Status
 
 
 def digest_of(key: str) -> str:

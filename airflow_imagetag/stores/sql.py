@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from airflow_imagetag.databases import split_name
-from airflow_imagetag.descriptions import described
+from airflow_imagetag.adapters.descriptions import described
+from airflow_imagetag.backends.databases import split_name
 from airflow_imagetag.stores.base import LabelStore
 
 if TYPE_CHECKING:

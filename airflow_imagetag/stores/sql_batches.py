@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
 
-from airflow_imagetag.pending import Status
+from airflow_imagetag.selection.rules import Status
 
 LOOKUP_KEYS = 500
 """Keys named in one statement; SQLite's older builds take 999 parameters."""

@@ -144,7 +144,7 @@ def gather_statistics(engine: sa.Engine, table: sa.Table) -> None:
             connection.execute(analyze.against(table))
 
 
-def misfits(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
+def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
     """Yield what of an existing table does not fit, each as a sentence's part."""
     inspector = sa.inspect(engine)
     found = {

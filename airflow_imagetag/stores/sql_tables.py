@@ -14,11 +14,11 @@ import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task
 import tenacity
 from sqlalchemy import exc as sa_exc  # noqa: TID253
 
-from airflow_imagetag.databases import engine_of, may_pass, reason_of, split_name
+from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of, split_name
 from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.pending import Condition, Retag, Rule, Status, Stored
+from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
 from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of, without_originals
 from airflow_imagetag.stores.sql_batches import Batch, chunks, without_zero_bytes
@@ -26,8 +26,8 @@ from airflow_imagetag.stores.sql_schema import (
     equal_texts,
     gather_statistics,
     has_originals,
-    misfits,
     require_originals,
+    schema_mismatches,
     tables,
 )
 
@@ -94,7 +94,7 @@ class OpenSqlStore(OpenStore):
         if self._is_missing:
             self.prepare()
 
-    def rest(self) -> None:
+    def release_connections(self) -> None:
         """Close the connections that are kept for the next question, which opens its own."""
         self._engine.dispose()
 
@@ -113,10 +113,10 @@ class OpenSqlStore(OpenStore):
             problems = [
                 f"{table.fullname}: {problem}"
                 for table in found
-                for problem in misfits(self._engine, table)
+                for problem in schema_mismatches(self._engine, table)
             ]
         except sa_exc.DBAPIError as error:
-            kind = StorageError if may_pass(error) else ConfigurationError
+            kind = StorageError if is_transient(error) else ConfigurationError
             raise kind(
                 f"The label tables cannot be created or read through {self._place}: "
                 f"{reason_of(error)}"
@@ -177,7 +177,7 @@ class OpenSqlStore(OpenStore):
                 f"{reason_of(error)}"
             ) from None
 
-    def known(self, keys: Collection[str], api: str) -> Mapping[str, Stored]:
+    def known(self, keys: Collection[str], api: str) -> Mapping[str, StoredState]:
         """Return what the store holds of the images with these keys."""
         if self._is_missing:
             return {}
@@ -186,16 +186,16 @@ class OpenSqlStore(OpenStore):
             lambda: self._known(key_of, api), f"{self._images.fullname} could not be read"
         )
 
-    def _known(self, key_of: Mapping[str, str], api: str) -> dict[str, Stored]:
+    def _known(self, key_of: Mapping[str, str], api: str) -> dict[str, StoredState]:
         images = self._images
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredState] = {}
         with self._engine.connect() as connection:
             for some in chunks(list(key_of)):
                 statement = sa.select(
                     images.c.key_sha256, images.c.version, images.c.status, images.c.image_uri
                 ).where(images.c.api == api, images.c.key_sha256.in_(some))
                 for row in connection.execute(statement):
-                    found[key_of[row.key_sha256]] = Stored(
+                    found[key_of[row.key_sha256]] = StoredState(
                         row.version, Status(row.status), row.image_uri is not None
                     )
         return found
@@ -297,7 +297,7 @@ class OpenSqlStore(OpenStore):
             return retrying(work)
         except sa_exc.DBAPIError as error:
             kind: type[ImageTagError] = StoreError
-            if not self._to_write and may_pass(error):
+            if not self._to_write and is_transient(error):
                 kind = StorageError
             raise kind(f"{what}: {reason_of(error)}") from None
 

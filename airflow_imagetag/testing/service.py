@@ -15,12 +15,7 @@ from airflow_imagetag.testing.download import download
 from airflow_imagetag.testing.garbage import spoil
 from airflow_imagetag.testing.laboratory import Laboratory
 from airflow_imagetag.testing.picture import UndecodableError
-from airflow_imagetag.testing.refusal import (
-    BusinessCode,
-    RefusalError,
-    http_refusal,
-    tiia_refusal,
-)
+from airflow_imagetag.testing.refusal import BusinessCode, RefusalError, http_refusal, tiia_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

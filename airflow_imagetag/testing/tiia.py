@@ -16,14 +16,7 @@ from typing import Any, Final
 
 from airflow_imagetag.testing import tc3
 from airflow_imagetag.testing.account import Account
-from airflow_imagetag.testing.api import (
-    AnswerForm,
-    Head,
-    ImageError,
-    ImageRequest,
-    Labels,
-    Problem,
-)
+from airflow_imagetag.testing.api import AnswerForm, Head, ImageError, ImageRequest, Labels, Problem
 from airflow_imagetag.testing.refusal import RefusalError, http_refusal, tiia_refusal
 from airflow_imagetag.testing.tiia_labels import SCENES, items
 

@@ -9,16 +9,16 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 from airflow_imagetag.errors import ImageTagError
-from airflow_imagetag.service.account import Account
-from airflow_imagetag.service.base import Answer, Request
-from airflow_imagetag.transport.faults import (
+from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.base import HttpResponse, Request
+from airflow_imagetag.transport.errors import (
     answer_lost,
     no_tunnel,
     not_connected,
     untrusted,
     unusable,
 )
-from airflow_imagetag.transport.settings import ca_file, proxy_url
+from airflow_imagetag.transport.proxy_and_tls import ca_file, proxy_url
 
 if TYPE_CHECKING:
     import requests
@@ -40,7 +40,7 @@ def new_session() -> requests.Session:
     return session
 
 
-def send(session: requests.Session, account: Account, request: Request) -> Answer:
+def send(session: requests.Session, account: Account, request: Request) -> HttpResponse:
     """Send one request and return its answer, whatever its status.
 
     :raises TransientError: no connection, or no whole answer.
@@ -64,7 +64,7 @@ def send(session: requests.Session, account: Account, request: Request) -> Answe
             stream=True,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status_code, headers, _body(response, deadline))
+            return HttpResponse(response.status_code, headers, _body(response, deadline))
     # A host that no name can be comes as an error of urllib3 that requests lets through.
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise _ours(error, account) from None

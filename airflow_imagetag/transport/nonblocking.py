@@ -6,16 +6,16 @@ from functools import cache
 from typing import Any, Self
 
 from airflow_imagetag.errors import ImageTagError
-from airflow_imagetag.service.account import Account
-from airflow_imagetag.service.base import Answer, Request
-from airflow_imagetag.transport.faults import (
+from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.base import HttpResponse, Request
+from airflow_imagetag.transport.errors import (
     answer_lost,
     no_tunnel,
     not_connected,
     untrusted,
     unusable,
 )
-from airflow_imagetag.transport.settings import proxy_url, ssl_context
+from airflow_imagetag.transport.proxy_and_tls import proxy_url, ssl_context
 from airflow_imagetag.transport.time_limit import TimeLimit
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -58,7 +58,7 @@ class Connections:
         self._time_limit.close()
         await self._session.close()
 
-    async def send(self, request: Request) -> Answer:
+    async def send(self, request: Request) -> HttpResponse:
         """Send one request and return its answer, whatever its status.
 
         :raises TransientError: no connection, or no whole answer.
@@ -78,7 +78,7 @@ class Connections:
                 # It gives the connection back at the end and closes it on an error, so the context
                 # manager, a twentieth of a request's cost, is not needed.
                 body = await response.read()
-            return Answer(response.status, response.headers, body)
+            return HttpResponse(response.status, response.headers, body)
         except self._faults as error:
             # The one timeout runs from connecting on, so it alone does not tell what was sent.
             if isinstance(error, TimeoutError) and not content.is_sent:

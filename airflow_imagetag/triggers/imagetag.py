@@ -13,42 +13,41 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
+from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.errors import ConfigurationError, StorageError
-from airflow_imagetag.hooks.settings import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.models import Image
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.object_storage import ObjectStorageImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.waiting import events
-from airflow_imagetag.waiting.announcing import MAX_ANNOUNCED, Announcement, Memory, announce
-from airflow_imagetag.waiting.decisions import Verdict, decide, wait_seconds
-from airflow_imagetag.waiting.lookout import (
-    Lookout,
+from airflow_imagetag.watching import events
+from airflow_imagetag.watching.announcement_stores import AnnouncementStore, announcement_store_of
+from airflow_imagetag.watching.announcements import (
+    MAX_ANNOUNCED,
+    Announcement,
+    AnnouncementState,
+    announce,
+)
+from airflow_imagetag.watching.decisions import PollDecision, decide, wait_seconds
+from airflow_imagetag.watching.packing import Packed, needs_more, pack, unpack_source, unpack_store
+from airflow_imagetag.watching.query import (
     Moment,
+    NewImagesQuery,
     Number,
-    Sighting,
+    QueryResult,
     parse_moment,
-    parse_question,
     parse_seconds,
+    parse_wait_condition,
 )
-from airflow_imagetag.waiting.memories import WatchMemory, watch_memory
-from airflow_imagetag.waiting.packing import (
-    Packed,
-    needs_more,
-    pack,
-    unpack_source,
-    unpack_store,
-)
-from airflow_imagetag.waiting.threads import LOOK_SECONDS, Looking
+from airflow_imagetag.watching.query_thread import LOOK_SECONDS, QueryThread
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_imagetag.waiting.lookout import Question
+    from airflow_imagetag.watching.query import WaitCondition
 
-NOTHING = Sighting((), is_all=True)
+NOTHING = QueryResult((), is_all=True)
 
 LAST_LOOK_SECONDS = 30.0
 """How long the look at the deadline may take."""
@@ -160,7 +159,7 @@ class NewImagesTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the event."""
-        memory = watch_memory(self, self._watch_key())
+        memory = announcement_store_of(self, self._watch_key())
         event = await (self._wait() if memory is None else self._watch(memory))
         yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
 
@@ -174,7 +173,7 @@ class NewImagesTrigger(BaseEventTrigger):
             return events.failed(error)
         min_images = question.min_images
         enough = max(min_images, events.MAX_EVENT_IMAGES + 1)
-        looking = Looking(question)
+        looking = QueryThread(question)
         looks = 0
         try:
             while True:
@@ -188,9 +187,9 @@ class NewImagesTrigger(BaseEventTrigger):
                     sighting = NOTHING
                 found, now = len(sighting.images), datetime.now(UTC)
                 verdict = decide(found, min_images=min_images, now=now, deadline=deadline)
-                if verdict is Verdict.READY:
+                if verdict is PollDecision.READY:
                     return events.found(sighting.images, is_all=sighting.is_all)
-                if verdict is Verdict.TIMED_OUT:
+                if verdict is PollDecision.TIMED_OUT:
                     return events.Event(events.TIMED_OUT, found)
                 self.log.info(
                     "%d of at least %d new images in %s", found, min_images, self._about()
@@ -199,14 +198,16 @@ class NewImagesTrigger(BaseEventTrigger):
         finally:
             looking.close()
 
-    async def _look(self, looking: Looking, enough: int, deadline: datetime | None) -> Sighting:
+    async def _look(
+        self, looking: QueryThread, enough: int, deadline: datetime | None
+    ) -> QueryResult:
         now = datetime.now(UTC)
         seconds = LOOK_SECONDS
         if deadline is not None:
             # A database that hangs must not outlast the deadline.
             left = max((deadline - now).total_seconds(), 0.0)
             seconds = min(seconds, left + LAST_LOOK_SECONDS)
-        look = partial(Lookout.look, now=now, enough=enough)
+        look = partial(NewImagesQuery.look, now=now, enough=enough)
         try:
             return await looking.ask(look, seconds=seconds)
         except StorageError as error:
@@ -215,7 +216,7 @@ class NewImagesTrigger(BaseEventTrigger):
             )
         return NOTHING
 
-    async def _watch(self, memory: WatchMemory) -> events.Event:
+    async def _watch(self, memory: AnnouncementStore) -> events.Event:
         """Return what an asset is to be told."""
         faults = 0
         while True:
@@ -230,8 +231,8 @@ class NewImagesTrigger(BaseEventTrigger):
                 )
                 await asyncio.sleep(seconds)
 
-    async def _watch_until_fault(self, memory: WatchMemory) -> events.Event:
-        looking = Looking(self._watch_question())
+    async def _watch_until_fault(self, memory: AnnouncementStore) -> events.Event:
+        looking = QueryThread(self._watch_question())
         looks = 0
         try:
             remembered = await memory.load()
@@ -260,7 +261,9 @@ class NewImagesTrigger(BaseEventTrigger):
         finally:
             looking.close()
 
-    def _announce(self, lookout: Lookout, memory: Memory, now: datetime) -> Announcement:
+    def _announce(
+        self, lookout: NewImagesQuery, memory: AnnouncementState, now: datetime
+    ) -> Announcement:
         choose = partial(
             announce,
             memory=memory,
@@ -299,12 +302,12 @@ class NewImagesTrigger(BaseEventTrigger):
         )
         await asyncio.sleep(seconds)
 
-    def _question(self) -> Question:
+    def _question(self) -> WaitCondition:
         source = unpack_source(self.images)
         if isinstance(source, ObjectStorageImages) and self.images != self._images_as_given:
             # Airflow has rendered a template here, so the path is data.
             source.check_folder(allowed_local_folders())
-        return parse_question(
+        return parse_wait_condition(
             source=source,
             store=None if self.store is None else unpack_store(self.store),
             imagetag_conn_id=self.imagetag_conn_id,
@@ -329,7 +332,7 @@ class NewImagesTrigger(BaseEventTrigger):
         """
         self._watch_question()
 
-    def _watch_question(self) -> Question:
+    def _watch_question(self) -> WaitCondition:
         if self.store is None:
             raise ConfigurationError(
                 "A watcher of new images needs store=, the store that the labels go to: what is "

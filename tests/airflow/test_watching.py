@@ -25,7 +25,7 @@ from clusters import AIRFLOW_2, ROOT, Cluster, wait_until
 from databases import Bucket, s3_bucket
 
 from airflow_imagetag.testing import Emulator
-from airflow_imagetag.waiting.announcing import FIRST_REMINDER, Memory
+from airflow_imagetag.watching.announcements import FIRST_REMINDER, AnnouncementState
 
 IMAGES = int(os.environ.get("IMAGETAG_WATCH_IMAGES", "8"))
 SECONDS = float(os.environ.get("IMAGETAG_WATCH_SECONDS", "20"))
@@ -132,13 +132,13 @@ class Watched:
         )
         return int(number)
 
-    def memory(self) -> Memory:
+    def memory(self) -> AnnouncementState:
         """Return what the watcher remembers."""
         found = self.cluster.home.query("select value from asset_state_store")
         assert len(found) <= 1
-        return Memory.load(json.loads(found[0][0])) if found else Memory()
+        return AnnouncementState.load(json.loads(found[0][0])) if found else AnnouncementState()
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: AnnouncementState) -> None:
         """Change what the watcher remembers, which it reads when it starts."""
         self.cluster.home.execute(
             "update asset_state_store set value = ?", json.dumps(memory.dump())
@@ -293,7 +293,7 @@ def test_an_announcement_that_was_lost_is_made_again(watched):
     assert watched.events() == events, "it may have arrived, so it is not repeated at once"
     watched.cluster.kill("triggerer")
     long_ago = (replace(sent, sent_at=sent.sent_at - FIRST_REMINDER) for sent in lost.sent)
-    watched.remember(Memory(tuple(long_ago)))
+    watched.remember(AnnouncementState(tuple(long_ago)))
     watched.cluster.start("triggerer")
     wait_until(lambda: watched.run_ids() != before, END_SECONDS, watched.cluster.logs)
     watched.wait_for_rest()
@@ -302,7 +302,7 @@ def test_an_announcement_that_was_lost_is_made_again(watched):
     assert watched.emulator.stats.billed == billed + 1
 
 
-def lose_an_announcement(watched: Watched) -> Memory:
+def lose_an_announcement(watched: Watched) -> AnnouncementState:
     """Kill the triggerer between its memory of one image and the event; return the memory."""
     for attempt in range(10):
         known, events = watched.memory().digests, watched.events()

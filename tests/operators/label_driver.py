@@ -15,12 +15,7 @@ from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.operators import run  # noqa: F401
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages, sql_reader  # noqa: F401
-from airflow_imagetag.stores import (
-    ParquetLabelStore,
-    SqlLabelStore,
-    parquet_dataset,  # noqa: F401
-    sql_tables,  # noqa: F401
-)
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 
 CLASSES = {
     kind.__name__: kind

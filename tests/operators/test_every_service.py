@@ -29,9 +29,9 @@ from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.models import Image, Label
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.service import answers
-from airflow_imagetag.service.base import Answer, Reading
-from airflow_imagetag.service.registry import find_service
+from airflow_imagetag.services import response_parsing
+from airflow_imagetag.services.base import HttpResponse, ParsedLabels
+from airflow_imagetag.services.registry import find_service
 from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator, Faults
@@ -339,9 +339,13 @@ def test_an_answer_that_a_service_of_another_package_cannot_read(
     def answer(_request: Handler, body: bytes) -> bytes:
         return b'{"labels": [["cat", 0.5]]}' if body != bad else b'{"error": "x", "labels": 1}'
 
-    def read(self: Any, found: Answer) -> Any:
+    def read(self: Any, found: HttpResponse) -> Any:
         if b"error" in found.body:
-            raise answers.malformed(found, "an odd form") if is_foreseen else KeyError("labels")
+            raise (
+                response_parsing.malformed(found, "an odd form")
+                if is_foreseen
+                else KeyError("labels")
+            )
         return original(self, found)
 
     with served(answer) as url:
@@ -385,8 +389,8 @@ def test_a_label_that_no_table_can_hold(
     """What a service of another package makes of one image keeps no other one's labels back."""
     good, bad = small_jpegs(2)
 
-    def read(_: Any, found: Answer) -> Reading:
-        return Reading((spoiled if found.body == bad else Label("cat", 0.5),))
+    def read(_: Any, found: HttpResponse) -> ParsedLabels:
+        return ParsedLabels((spoiled if found.body == bad else Label("cat", 0.5),))
 
     with served(lambda _, body: body) as url:
         use_toy(monkeypatch, url)

@@ -30,11 +30,12 @@ from databases import (  # noqa: F401 (fixtures)
 from forked import Driver, Task
 from web_servers import Handler, serving
 
+from airflow_imagetag.engine import run as engine_run
+from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
-from airflow_imagetag.tagging import engine, retrying
 from airflow_imagetag.testing import Emulator, Faults
 
 DRIVER = Path(__file__).resolve().parent / "label_driver.py"
@@ -188,8 +189,8 @@ def test_an_outage_is_made_up_for(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Images that failed by the service's fault are the next run's."""
-    quick = retrying.Policy(max_attempts=2, first_wait_seconds=0.01)
-    monkeypatch.setattr(retrying.Policy.__init__, "__defaults__", tuple(vars_of(quick)))
+    quick = retry_policy.RetryPolicy(max_attempts=2, first_wait_seconds=0.01)
+    monkeypatch.setattr(retry_policy.RetryPolicy.__init__, "__defaults__", tuple(vars_of(quick)))
     crossing.put({f"k{n}": data for n, data in enumerate(small_jpegs(30))})
     service.faults = Faults(error_rates={503: 0.5})
     with pytest.raises(ImageTagError):
@@ -201,7 +202,7 @@ def test_an_outage_is_made_up_for(
     assert crossing.labelled() == dict.fromkeys((f"k{n}" for n in range(30)), 1)
 
 
-def vars_of(policy: retrying.Policy) -> Iterator[Any]:
+def vars_of(policy: retry_policy.RetryPolicy) -> Iterator[Any]:
     """Yield a policy's values, in the order of its parameters."""
     for name in fields(policy):
         yield getattr(policy, name.name)
@@ -239,7 +240,7 @@ def test_copies_are_paid_once_however_far_apart(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """What a run has written it asks its store for, and it remembers what is not yet written."""
-    monkeypatch.setattr(engine, "MIN_REMEMBERED", 1)
+    monkeypatch.setattr(engine_run, "MIN_REMEMBERED", 1)
     images = small_jpegs(60)
     crossing.put({f"k{n:03}": image for n, image in enumerate([*images, *images])})
     summary = crossing.run(batch_size=5, max_in_flight=4)

@@ -31,10 +31,10 @@ from airflow_imagetag.errors import (
     RunInterruptedError,
     TooManyFailuresError,
 )
+from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.operators.run import LabelRun
-from airflow_imagetag.sources.content import ContentReader
+from airflow_imagetag.operators.run import OperatorRun
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore, parquet_dataset
 from airflow_imagetag.testing import Emulator
 
@@ -83,14 +83,14 @@ def test_a_storage_that_hangs_does_not_keep_labels_from_the_store(
 ):
     """However many images hang in it, what is finished is written, and a kill ends the run."""
     released = threading.Event()
-    payload = ContentReader.payload
+    payload = ContentLoader.payload
 
-    def hang(self: ContentReader, image: Image) -> Any:
+    def hang(self: ContentLoader, image: Image) -> Any:
         if image.content is None:
             released.wait(30)
         return payload(self, image)
 
-    monkeypatch.setattr(ContentReader, "payload", hang)
+    monkeypatch.setattr(ContentLoader, "payload", hang)
     images = [
         *rows(small_jpegs(40)),
         *({"image_key": f"slow{n}", "image_uri": f"/none/{n}.jpg"} for n in range(100)),
@@ -182,10 +182,10 @@ def test_an_output_that_cannot_be_made_takes_no_other_along(
 ):
     """A frame of many labels may be more than the memory left can hold."""
 
-    def too_large(_: LabelRun) -> None:
+    def too_large(_: OperatorRun) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(LabelRun, name, too_large)
+    monkeypatch.setattr(OperatorRun, name, too_large)
     task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0.1)
     instance = TaskInstance()
     with pytest.raises(MemoryError if ends_well else TooManyFailuresError):

@@ -14,12 +14,12 @@ import airflow.providers.redis.hooks.redis  # noqa: F401
 from airflow.providers.common.compat.sdk import BaseHook
 from forked import serve
 
+from airflow_imagetag.engine.flow.rate_limiter import RateLimiter
 from airflow_imagetag.quota import redis, sql  # noqa: F401
-from airflow_imagetag.quota.shared import SharedLedger, open_ledger
-from airflow_imagetag.tagging.pace import Pacer
+from airflow_imagetag.quota.shared import SharedSchedule, open_schedule
 
 
-def reserve(ledger: SharedLedger, job: dict[str, Any], output: Path) -> None:
+def reserve(ledger: SharedSchedule, job: dict[str, Any], output: Path) -> None:
     """Reserve slots as fast as it goes, and write when each begins."""
     moments = []
     for _ in range(job["reserve"]):
@@ -28,13 +28,13 @@ def reserve(ledger: SharedLedger, job: dict[str, Any], output: Path) -> None:
     output.write_text("".join(f"{moment!r}\n" for moment in moments))
 
 
-def pace(ledger: SharedLedger, job: dict[str, Any], output: Path) -> None:
+def pace(ledger: SharedSchedule, job: dict[str, Any], output: Path) -> None:
     """Take slots as a run does, and write when each was granted."""
     file = output.open("w", buffering=1)
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as threads:
-            pacer = Pacer(job["requests_per_second"], ledger, threads=threads)
+            pacer = RateLimiter(job["requests_per_second"], ledger, threads=threads)
 
             async def work() -> None:
                 while True:
@@ -50,7 +50,7 @@ def pace(ledger: SharedLedger, job: dict[str, Any], output: Path) -> None:
 
 def hold(job: dict[str, Any], output: Path) -> None:
     """Lock the row of the quota and do nothing, as a process that hangs in the midst does."""
-    ledger = sql.SqlLedger(job["conn_id"], job["name"])
+    ledger = sql.SqlSchedule(job["conn_id"], job["name"])
     ledger.reserve(1, 0.01)
     with ledger._engine.begin() as connection:
         connection.execute(ledger._table.update().values(next_at=2**62))
@@ -65,7 +65,7 @@ def work(job: dict[str, Any], output: str) -> int:
     if "hold" in job:
         hold(job, found)
         return 1
-    ledger = open_ledger(job["conn_id"], job["name"], fallback_share=None)
+    ledger = open_schedule(job["conn_id"], job["name"], fallback_share=None)
     time.sleep(max(job["from"] - time.time(), 0))
     (pace if "requests_per_second" in job else reserve)(ledger, job, found)
     ledger.close()

@@ -17,13 +17,13 @@ from forked import Driver, Task
 from redis_server import redis_server_fixture  # noqa: F401 (fixture)
 from sqlalchemy.dialects import mysql
 
-from airflow_imagetag.quota.shared import SharedLedger, open_ledger
-from airflow_imagetag.quota.sql import TABLE, SqlLedger
+from airflow_imagetag.quota.shared import SharedSchedule, open_schedule
+from airflow_imagetag.quota.sql import TABLE, SqlSchedule
 
 DRIVER = Path(__file__).resolve().parent / "quota_driver.py"
 IN_SQL = ["postgres", "sqlite"]
 
-Open = Callable[..., SharedLedger]
+Open = Callable[..., SharedSchedule]
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def connection(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
 @pytest.fixture
 def opened(connection: dict[str, str]) -> Iterator[Open]:
     """Open ledgers, and close them when the test ends."""
-    ledgers: list[SharedLedger] = []
+    ledgers: list[SharedSchedule] = []
 
-    def make(name: str = "q", fallback_share: float | None = None) -> SharedLedger:
-        ledgers.append(open_ledger("quota", name, fallback_share=fallback_share))
+    def make(name: str = "q", fallback_share: float | None = None) -> SharedSchedule:
+        ledgers.append(open_schedule("quota", name, fallback_share=fallback_share))
         return ledgers[-1]
 
     yield make
@@ -217,7 +217,7 @@ def test_the_servers_clock_counts(kind, opened, monkeypatch):
 
 def test_the_clock_of_mysql_tells_microseconds():
     """In whole seconds, all slots of a second would be the same one."""
-    ledger = SqlLedger.__new__(SqlLedger)
+    ledger = SqlSchedule.__new__(SqlSchedule)
     ledger._engine = sa.create_mock_engine("mysql+pymysql://", lambda *_: None)
     now = str(sa.select(ledger._now()).compile(dialect=mysql.dialect()))
     assert "SYSDATE(6)" in now
@@ -268,11 +268,11 @@ def test_a_table_that_was_dropped_is_made_again(kind, request, opened):
 @pytest.mark.parametrize("kind", IN_SQL)
 def test_many_threads_make_the_table_at_once(kind, connection):
     """Each finds it, whoever made it."""
-    ledgers = [SqlLedger("quota", "q") for _ in range(8)]
+    ledgers = [SqlSchedule("quota", "q") for _ in range(8)]
     barrier = threading.Barrier(len(ledgers))
     delays: list[float] = []
 
-    def ask(ledger: SqlLedger) -> None:
+    def ask(ledger: SqlSchedule) -> None:
         barrier.wait()
         delays.append(ledger.reserve(1, 1000))
 

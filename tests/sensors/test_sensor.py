@@ -33,8 +33,8 @@ from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
-from airflow_imagetag.waiting import events
-from airflow_imagetag.waiting.events import MAX_EVENT_IMAGES as MOST
+from airflow_imagetag.watching import events
+from airflow_imagetag.watching.events import MAX_EVENT_IMAGES as MOST
 
 STORE = SqlLabelStore("warehouse")
 

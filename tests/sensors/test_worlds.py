@@ -20,12 +20,12 @@ from databases import (  # noqa: F401 (fixtures)
 from modes import MODES, Clock, Task
 from places import PAIRS, BucketPlace, Place, SqlPlace, label, make_pair
 
-from airflow_imagetag import databases as doors
+from airflow_imagetag.backends import databases as doors
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.waiting.events import MAX_EVENT_IMAGES as MOST
+from airflow_imagetag.watching.events import MAX_EVENT_IMAGES as MOST
 
 SQL_SOURCES = tuple(name for name in PAIRS if not name.startswith("bucket"))
 LONG = 400.0

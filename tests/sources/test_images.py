@@ -22,7 +22,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.models import Image
-from airflow_imagetag.pending import Window
+from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages, listing, sql_reader
 from airflow_imagetag.sources.values import ValueImages
 

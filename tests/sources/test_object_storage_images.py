@@ -32,11 +32,11 @@ from airflow_imagetag.errors import (
     ImageTagError,
     StorageError,
 )
+from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.models import Entry, Image, RejectedImage
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.shards import parse_shard
+from airflow_imagetag.selection.shards import parse_shard
 from airflow_imagetag.sources import ObjectStorageImages
-from airflow_imagetag.sources.content import ContentReader
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
@@ -241,7 +241,7 @@ def test_any_name_is_read_back(bucket: Bucket):
     for number, name in enumerate([*ODD_NAMES, "two//slashes.jpg", "dot/./in.jpg", "up/../b.jpg"]):
         bucket.put(name, b"content %d" % number)
         wanted[f"s3://{bucket.name}/{name}"] = b"content %d" % number
-    reader = ContentReader()
+    reader = ContentLoader()
     found = {}
     for entry in s3_source(bucket).entries():
         assert isinstance(entry, Image)
@@ -261,7 +261,7 @@ def test_any_local_name_is_read_back(tmp_path: Path):
         wanted[name] = b"content %d" % number
     for path in (str(tmp_path), f"file://{tmp_path}"):
         source = ObjectStorageImages(path)
-        reader = ContentReader(source.literal_folders())
+        reader = ContentLoader(source.literal_folders())
         found = {}
         for entry in source.entries():
             assert isinstance(entry, Image)
@@ -310,7 +310,7 @@ def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path, service: Emulator)
     assert set(task_instance.xcoms["failures"]["error"]) <= {"ImageNotAllowedError"}
     assert service.stats.requests == 0
     with pytest.raises(ImageNotAllowedError):
-        ContentReader([str(photos)]).payload(Image("evil", f"{photos}/evil.jpg"))
+        ContentLoader([str(photos)]).payload(Image("evil", f"{photos}/evil.jpg"))
 
 
 def test_a_changed_file_has_another_version(tmp_path: Path):

@@ -32,7 +32,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.shards import parse_shard
+from airflow_imagetag.selection.shards import parse_shard
 from airflow_imagetag.sources import SqlImages, sql_reader
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.testing import Emulator
@@ -657,7 +657,7 @@ def test_only_what_is_new_is_read(database: Database):
     store = SqlLabelStore("warehouse", "product_labels")
     with store.open() as opened:
         opened.write([tagged(f"sku-{n:04}", "x", version=f"v{n}") for n in range(25)], API)
-        from airflow_imagetag.pending import Rule
+        from airflow_imagetag.selection.rules import Rule
 
         condition = opened.pending(Rule(), API)
         assert keys(source().entries(pending=condition)) == [f"sku-{n:04}" for n in range(25, 30)]

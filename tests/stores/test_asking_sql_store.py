@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from databases import API, Database, postgres_server, tagged
 from sqlalchemy.dialects import mysql
 
-from airflow_imagetag import databases as doors
+from airflow_imagetag.backends import databases as doors
 from airflow_imagetag.errors import ConfigurationError, StorageError, StoreError
-from airflow_imagetag.pending import Rule, Status
+from airflow_imagetag.selection.rules import Rule, Status
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.stores.sql_schema import equal_texts

@@ -24,7 +24,7 @@ from databases import API, NOON, Bucket, failed, gathered, labels_named, tagged
 from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.pending import Status, Stored
+from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores import ParquetLabelStore, parquet_dataset
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def write(folder: Folder, *outcomes: TagResult | Failure) -> None:
         opened.write(outcomes, API)
 
 
-def known(folder: Folder, *keys: str) -> dict[str, Stored]:
+def known(folder: Folder, *keys: str) -> dict[str, StoredState]:
     """Ask a store."""
     with folder.store.open() as opened:
         return dict(opened.known(keys, API))
@@ -144,9 +144,9 @@ def test_a_batch_is_a_file_of_each_kind(folder: Folder):
     assert len(folder.files()) == 2
     assert rows(folder) == [("a", "x"), ("a", "y")]
     assert known(folder, "a", "b", "c", "d") == {
-        "a": Stored("1", Status.TAGGED),
-        "b": Stored("", Status.TAGGED),
-        "c": Stored("", Status.FAILED),
+        "a": StoredState("1", Status.TAGGED),
+        "b": StoredState("", Status.TAGGED),
+        "c": StoredState("", Status.FAILED),
     }
 
 
@@ -174,10 +174,10 @@ def test_the_latest_wins(folder: Folder):
     write(folder, tagged("a", "x", "y", version="1"), tagged("b", "keeps"))
     write(folder, tagged("a", "new", version="2"))
     assert rows(folder) == [("a", "new"), ("b", "keeps")]
-    assert known(folder, "a") == {"a": Stored("2", Status.TAGGED)}
+    assert known(folder, "a") == {"a": StoredState("2", Status.TAGGED)}
     write(folder, failed("a", version="3"))
     assert rows(folder) == [("b", "keeps")]
-    assert known(folder, "a") == {"a": Stored("3", Status.FAILED)}
+    assert known(folder, "a") == {"a": StoredState("3", Status.FAILED)}
 
 
 def test_a_failure_for_now_leaves_the_earlier_answer(folder: Folder):
@@ -185,11 +185,11 @@ def test_a_failure_for_now_leaves_the_earlier_answer(folder: Folder):
     with folder.store.open() as unaware:
         write(folder, tagged("a", "x", version="1"))
         unaware.write([failed("a", final=False, version="2")], API)
-    assert known(folder, "a") == {"a": Stored("1", Status.TAGGED)}
+    assert known(folder, "a") == {"a": StoredState("1", Status.TAGGED)}
     write(folder, failed("a", final=False, version="2"), failed("b", final=False))
     assert known(folder, "a", "b") == {
-        "a": Stored("1", Status.TAGGED),
-        "b": Stored("", Status.UNFINISHED),
+        "a": StoredState("1", Status.TAGGED),
+        "b": StoredState("", Status.UNFINISHED),
     }
     assert rows(folder) == [("a", "x")]
 
@@ -198,7 +198,7 @@ def test_the_failure_of_a_second_row_is_not_the_images(folder: Folder):
     """A duplicate of a key leaves the answer that the key has, and alone writes nothing."""
     write(folder, tagged("a", "x"), failed("a", is_of_image=False))
     write(folder, failed("a", is_of_image=False))
-    assert known(folder, "a") == {"a": Stored("", Status.TAGGED)}
+    assert known(folder, "a") == {"a": StoredState("", Status.TAGGED)}
     assert len(folder.files()) == 2
 
 
@@ -208,7 +208,7 @@ def test_the_failure_of_a_second_row_is_not_the_images(folder: Folder):
 def test_any_text_is_a_key(local: Folder, key: str):
     """It is written, found and read back as it is."""
     write(local, tagged(key, f"label {key}", version=key))
-    assert known(local, key) == {key: Stored(key, Status.TAGGED)}
+    assert known(local, key) == {key: StoredState(key, Status.TAGGED)}
     assert rows(local) == [(key, f"label {key}")]
 
 
@@ -486,7 +486,7 @@ def test_a_writer_killed_between_the_two_files_leaves_nothing(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(parts(folder, "labels/")) == 2
     assert rows(folder) == [("old", "labels")]
-    assert known(folder, "old", "new") == {"old": Stored("1", Status.TAGGED)}
+    assert known(folder, "old", "new") == {"old": StoredState("1", Status.TAGGED)}
     write(folder, tagged("new", "x"))
     assert rows(folder) == [("new", "x"), ("old", "labels")]
     # Readers of the files as they are see the abandoned labels until a compaction, a day later.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_imagetag.pending import Status, Stored
+from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex
 
 EARLY, LATE = "2026-07-01T12:00:00.000001+00:00", "2026-07-01T12:00:00.000002+00:00"
@@ -39,8 +39,8 @@ def row(
 def test_what_was_put_is_found(index: PartIndex):
     """An image is found by its key and its interface."""
     index.put([row("a", version="1"), row("b", status="failed")])
-    assert index.stored("api", "a") == Stored("1", Status.TAGGED, True)
-    assert index.stored("api", "b") == Stored("", Status.FAILED, True)
+    assert index.stored("api", "a") == StoredState("1", Status.TAGGED, True)
+    assert index.stored("api", "b") == StoredState("", Status.FAILED, True)
     assert index.stored("api", "c") is None
     assert index.stored("other", "a") is None
     assert index.batch("api", "a") == "b1"
@@ -54,7 +54,7 @@ def test_the_latest_wins_in_any_order(index: PartIndex, order: tuple[int, int]):
     for place in order:
         index.put([rows[place]])
     assert index.batch("api", "a") == "a"
-    assert index.stored("api", "a") == Stored("2", Status.TAGGED, True)
+    assert index.stored("api", "a") == StoredState("2", Status.TAGGED, True)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -31,13 +31,13 @@ from databases import (
     unlimited,
 )
 
-from airflow_imagetag import databases as doors
-from airflow_imagetag.difference import pending_entries
+from airflow_imagetag.backends import databases as doors
 from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.models import Failure, Image, TagResult
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.pending import Retag, Rule, Status, Stored
+from airflow_imagetag.selection.difference import pending_entries
+from airflow_imagetag.selection.rules import Retag, Rule, Status, StoredState
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore, sql_tables
 from airflow_imagetag.stores.rows import digest_of
@@ -109,7 +109,7 @@ def write(store: SqlLabelStore, *outcomes: TagResult | Failure) -> None:
         opened.write(outcomes, API)
 
 
-def known(store: SqlLabelStore, *keys: str) -> dict[str, Stored]:
+def known(store: SqlLabelStore, *keys: str) -> dict[str, StoredState]:
     """Ask a store."""
     with store.open() as opened:
         return dict(opened.known(keys, API))
@@ -370,7 +370,7 @@ def test_labels_are_replaced(database: Database, store: SqlLabelStore):
     write(store, tagged("a", "x", "y", "z", version="1"), tagged("b", "keeps"))
     write(store, tagged("a", "new", version="2", minute=1))
     assert gathered(store.labels()) == [("a", "new"), ("b", "keeps")]
-    assert known(store, "a") == {"a": Stored("2", Status.TAGGED)}
+    assert known(store, "a") == {"a": StoredState("2", Status.TAGGED)}
     assert database.value("SELECT count(*) FROM product_labels_images") == 2
 
 
@@ -379,7 +379,7 @@ def test_a_final_failure_removes_the_labels(store: SqlLabelStore):
     write(store, tagged("a", "x", version="1"))
     write(store, failed("a", version="2"))
     assert gathered(store.labels()) == []
-    assert known(store, "a") == {"a": Stored("2", Status.FAILED)}
+    assert known(store, "a") == {"a": StoredState("2", Status.FAILED)}
 
 
 def test_a_failure_for_now_leaves_the_earlier_answer(store: SqlLabelStore):
@@ -388,9 +388,9 @@ def test_a_failure_for_now_leaves_the_earlier_answer(store: SqlLabelStore):
     write(store, *(failed(key, final=False, version="2") for key in "abc"))
     assert gathered(store.labels()) == [("a", "x")]
     assert known(store, "a", "b", "c") == {
-        "a": Stored("1", Status.TAGGED),
-        "b": Stored("1", Status.FAILED),
-        "c": Stored("2", Status.UNFINISHED),
+        "a": StoredState("1", Status.TAGGED),
+        "b": StoredState("1", Status.FAILED),
+        "c": StoredState("2", Status.UNFINISHED),
     }
     write(store, tagged("c", "y", version="2"))
     assert gathered(store.labels()) == [("a", "x"), ("c", "y")]
@@ -399,14 +399,14 @@ def test_a_failure_for_now_leaves_the_earlier_answer(store: SqlLabelStore):
 def test_an_image_without_labels_is_kept(database: Database, store: SqlLabelStore):
     """It was paid for, so it is not new."""
     write(store, tagged("a"))
-    assert known(store, "a") == {"a": Stored("", Status.TAGGED)}
+    assert known(store, "a") == {"a": StoredState("", Status.TAGGED)}
     assert database.value("SELECT labels_count FROM product_labels_images") == 0
 
 
 def test_the_failure_of_a_second_row_is_not_the_images(store: SqlLabelStore):
     """A duplicate of a key leaves the answer that the key has."""
     write(store, tagged("a", "x"), failed("a", is_of_image=False))
-    assert known(store, "a") == {"a": Stored("", Status.TAGGED)}
+    assert known(store, "a") == {"a": StoredState("", Status.TAGGED)}
 
 
 def test_apis_are_kept_apart(store: SqlLabelStore):
@@ -439,7 +439,7 @@ def test_what_an_image_row_says(database: Database, store: SqlLabelStore):
 def test_any_text_is_a_key(database: Database, store: SqlLabelStore, key: str):
     """It is written, found and read back as it is."""
     write(store, tagged(key, f"label {key}", version=key, uri=f"https://x/{key}"))
-    assert known(store, key) == {key: Stored(key, Status.TAGGED)}
+    assert known(store, key) == {key: StoredState(key, Status.TAGGED)}
     assert gathered(store.labels()) == [(key, f"label {key}")]
     assert len(database.tables()) == 2
 
@@ -455,7 +455,7 @@ def test_a_zero_byte_is_stored_as_far_as_the_database_can(store: SqlLabelStore):
     """PostgreSQL keeps no zero byte: one such key must not stop a run or be paid again."""
     write(store, tagged("a\x00b", "c\x00d"), tagged("plain", "x"))
     assert known(store, "a\x00b", "plain") == dict.fromkeys(
-        ["a\x00b", "plain"], Stored("", Status.TAGGED)
+        ["a\x00b", "plain"], StoredState("", Status.TAGGED)
     )
     assert len(gathered(store.labels())) == 2
 
@@ -571,7 +571,7 @@ def test_the_database_decides_as_the_rule_does(
             held = pending_entries(source.entries(), opened, rule, API)
             in_chunks = {entry.key for entry in held}
         for key, (status, version, uri), (version_now, uri_now) in every_case:
-            stored = Stored(version, Status(status), uri is not None) if status else None
+            stored = StoredState(version, Status(status), uri is not None) if status else None
             has_uri = bool((uri_now or "").strip())
             one = rule.is_pending(stored, version=version_now, has_uri=has_uri)
             decisions.add(one)
@@ -663,7 +663,7 @@ def test_a_writer_killed_in_the_middle_leaves_nothing(database: Database, store:
         env={**os.environ, "AIRFLOW_CONN_WAREHOUSE": database.connection_json},
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert known(store, "old", "new") == {"old": Stored("1", Status.TAGGED)}
+    assert known(store, "old", "new") == {"old": StoredState("1", Status.TAGGED)}
     assert gathered(store.labels()) == [("old", "labels")]
     write(store, tagged("new", "x"))
     assert gathered(store.labels()) == [("new", "x"), ("old", "labels")]

@@ -19,7 +19,7 @@ import requests
 from PIL import Image
 from tc3_requests import TiiaClient
 
-from airflow_imagetag.service.signature import sign
+from airflow_imagetag.services.recognition.signature import sign
 from airflow_imagetag.testing import Emulator
 
 APP_ID = "1250000001"

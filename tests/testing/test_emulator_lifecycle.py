@@ -123,7 +123,7 @@ def test_a_stop_leaves_nothing_open():
         import asyncio, gc, io, os, socket, ssl, sys, time
         import aiohttp, trustme
         from PIL import Image
-        from airflow_imagetag.service.signature import sign
+        from airflow_imagetag.services.recognition.signature import sign
         from airflow_imagetag.testing import Emulator, Faults
 
         authority = trustme.CA()

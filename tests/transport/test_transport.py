@@ -31,9 +31,9 @@ from airflow_imagetag.errors import (
     ImageTagError,
 )
 from airflow_imagetag.models import Image
-from airflow_imagetag.service.account import Account
-from airflow_imagetag.service.base import Answer, Payload, Request
-from airflow_imagetag.service.caller import Caller
+from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.base import HttpResponse, Payload, Request
+from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.testing import Emulator, Faults
 from airflow_imagetag.transport import blocking, nonblocking
 
@@ -43,20 +43,20 @@ GOOD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\nSet-Cookie
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
-Send = Callable[..., Answer]
+Send = Callable[..., HttpResponse]
 
 
-def send_blocking(account: Account, *sent: Request) -> Answer:
+def send_blocking(account: Account, *sent: Request) -> HttpResponse:
     """Send with requests; the last answer counts."""
     with blocking.new_session() as session:
         answers = [blocking.send(session, account, request) for request in sent]
     return answers[-1]
 
 
-def send_nonblocking(account: Account, *sent: Request) -> Answer:
+def send_nonblocking(account: Account, *sent: Request) -> HttpResponse:
     """Send with aiohttp; the last answer counts."""
 
-    async def main() -> Answer:
+    async def main() -> HttpResponse:
         async with nonblocking.Connections(account, max_connections=2) as connections:
             answers = [await connections.send(request) for request in sent]
         return answers[-1]
@@ -192,7 +192,7 @@ def test_the_emulator_labels_a_photograph(send, encoding, path, emulator, photog
     """Signed and sent in any of the three ways, a photograph gets labels from a real server."""
     at = account(emulator.url, image_encoding="multipart" if encoding == "url" else encoding)
     at = replace(at, secret_id=emulator.connection.login, secret_key=emulator.connection.password)
-    caller = Caller(at)
+    caller = RequestCodec(at)
     content = photographs[0].read_bytes()
     if encoding == "url":
         page = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
@@ -359,7 +359,7 @@ def test_half_a_head(send):
     """A head that ends too early is no answer: retried, and it may have been billed."""
     with Server(says(b"HTTP/1.1 200 OK\r\nContent-Le")) as to:
         at = account(to.endpoint)
-        caller = Caller(at)
+        caller = RequestCodec(at)
         with pytest.raises(ImageTagError) as caught:
             # requests takes it for an answer with an empty body, and that is not understood.
             caller.result(Image("a"), send(at, caller.probe()))
@@ -389,7 +389,7 @@ def test_the_emulator_drops_the_connection(send, emulator, faults, photographs):
         secret_key=emulator.connection.password,
     )
     with pytest.raises(AnswerLostError) as caught:
-        send(at, Caller(at).request(Payload(content=photographs[0].read_bytes())))
+        send(at, RequestCodec(at).request(Payload(content=photographs[0].read_bytes())))
     assert caught.value.billing is Billing.UNKNOWN
     assert emulator.stats.requests == 1
 
@@ -453,9 +453,9 @@ def tls_emulator(authority: trustme.CA) -> Iterator[Emulator]:
         yield running
 
 
-def probe(send: Send, at: Account) -> Answer:
+def probe(send: Send, at: Account) -> HttpResponse:
     """Send the request that is not billed."""
-    return send(at, Caller(at).probe())
+    return send(at, RequestCodec(at).probe())
 
 
 def at_emulator(emulator: Emulator, **fields: Any) -> Account:
@@ -641,7 +641,7 @@ def test_a_proxy_that_refuses_the_password(send, endpoint_account):
         at = replace(endpoint_account, proxy=f"http://user:5ecre7@127.0.0.1:{proxy.port}")
         # Over http the proxy's refusal is an answer, over https there is no tunnel to get one.
         with pytest.raises(AuthenticationError) as caught:
-            Caller(at).check_probe(probe(send, at))
+            RequestCodec(at).check_probe(probe(send, at))
     assert (caught.value.code, caught.value.status) == ("407", 407)
     assert "5ecre7" not in repr(caught.value)
 
@@ -717,7 +717,7 @@ def test_connections_leave_nothing_open(emulator):
     async def main() -> int:
         async with nonblocking.Connections(at, max_connections=1) as connections:
             for _ in range(3):
-                await connections.send(Caller(at).probe())
+                await connections.send(RequestCodec(at).probe())
             connector = connections._session.connector
             assert connector is not None
             kept = sum(len(pool) for pool in connector._conns.values())

@@ -27,13 +27,13 @@ from modes import AIRFLOW_2, Clock, clock_fixture, rebuilt, run_to_end  # noqa: 
 
 from airflow_imagetag.errors import ConfigurationError, ImageUnreadableError, StorageError
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.shards import Shard
+from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.triggers import imagetag as triggers
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
-from airflow_imagetag.waiting.events import MAX_EVENT_IMAGES, parse_event
+from airflow_imagetag.watching.events import MAX_EVENT_IMAGES, parse_event
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 LOOP_GAP_SECONDS = 0.25

@@ -24,9 +24,9 @@ from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.triggers.imagetag import MAX_PAUSE_SECONDS, NewImagesTrigger
-from airflow_imagetag.waiting import announcing, memories
-from airflow_imagetag.waiting.announcing import BEGINS_WITHIN, FIRST_REMINDER
-from airflow_imagetag.waiting.events import MAX_EVENT_IMAGES as MOST
+from airflow_imagetag.watching import announcement_stores, announcements
+from airflow_imagetag.watching.announcements import BEGINS_WITHIN, FIRST_REMINDER
+from airflow_imagetag.watching.events import MAX_EVENT_IMAGES as MOST
 
 BEGINS = BEGINS_WITHIN.total_seconds()
 REMINDER = FIRST_REMINDER.total_seconds()
@@ -93,7 +93,7 @@ class Triggerer:
 
     def restart(self) -> None:
         """Start another process, which remembers nothing of this one."""
-        memories._remembered.clear()
+        announcement_stores._remembered.clear()
 
 
 def label(*keys: str) -> None:
@@ -192,7 +192,7 @@ def test_without_asset_state_the_process_remembers(products: Database, clock: Cl
     trigger = watching(clock).trigger
     assert asyncio.run(announced(rebuilt(trigger))) == ["a"]
     assert asyncio.run(announced(rebuilt(trigger))) == []
-    memories._remembered.clear()
+    announcement_stores._remembered.clear()
     assert asyncio.run(announced(rebuilt(trigger))) == ["a"]
 
 
@@ -439,7 +439,7 @@ def test_no_more_than_the_memory_holds(
     products: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
     """Further images follow when runs have labelled some."""
-    monkeypatch.setattr(announcing, "MAX_ANNOUNCED", 3)
+    monkeypatch.setattr(announcements, "MAX_ANNOUNCED", 3)
     add(products, *"abcdefgh")
     triggerer = watching(clock)
     assert triggerer.watch(60) == [["a", "b", "c"]]

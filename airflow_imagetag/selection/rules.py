@@ -1,0 +1,109 @@
+"""What is new: which images of a source a store does not hold yet. Pure decisions, no I/O."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from airflow_imagetag.errors import ConfigurationError
+
+Condition = Callable[[Any, Any, Any], Any]
+"""A rule as an SQL condition, made of the expressions of an image's key, version and URI."""
+
+
+class Retag(enum.StrEnum):
+    """When an image that the store holds is labelled again."""
+
+    NEVER = "never"
+    """Not again, whatever its version."""
+    CHANGED = "changed"
+    """When its version differs from the one that the store holds."""
+    ALWAYS = "always"
+    """In every run; every run pays."""
+
+
+class Status(enum.StrEnum):
+    """How an image ended, as a store keeps it."""
+
+    TAGGED = "tagged"
+    FAILED = "failed"
+    """By a fault of its own, which another try would meet again."""
+    UNFINISHED = "unfinished"
+    """By a fault of the service or the network: the next run tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """What a store holds of one image.
+
+    :param version: the version that was labelled; empty where the source has none.
+    :param status: how it ended.
+    :param has_uri: whether it had a URI; a source whose empty URIs are filled in later has news.
+    """
+
+    version: str
+    status: Status
+    has_uri: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What counts as new.
+
+    :param retag: when an image is labelled again.
+    :param retry_failed: whether images that failed by their own fault are tried again.
+    """
+
+    retag: Retag = Retag.CHANGED
+    retry_failed: bool = False
+
+    def is_pending(self, stored: StoredState | None, *, version: str | None, has_uri: bool) -> bool:
+        """Tell whether an image is to be labelled.
+
+        :param stored: what the store holds of it, None for nothing.
+        :param version: its version now.
+        :param has_uri: whether it has a URI now.
+        """
+        if stored is None or self.retag is Retag.ALWAYS or stored.status is Status.UNFINISHED:
+            return True
+        if self.retag is Retag.CHANGED and stored.version != (version or ""):
+            return True
+        if stored.status is Status.FAILED:
+            return self.retry_failed or (has_uri and not stored.has_uri)
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When an image must have changed to be asked about; both ends belong to it.
+
+    :param after: not earlier, with a zone; None for any time.
+    :param before: not later, with a zone; None for any time.
+    """
+
+    after: datetime | None = None
+    before: datetime | None = None
+
+    def holds(self, moment: datetime) -> bool:
+        """Tell whether a point in time, which has a zone, lies in the window."""
+        if self.after is not None and moment < self.after:
+            return False
+        return self.before is None or moment <= self.before
+
+
+def parse_rule(retag: str, retry_failed: bool | str) -> Rule:
+    """Check the two parameters of the operator and return the rule.
+
+    :raises ConfigurationError: one of them has a value that it cannot have.
+    """
+    try:
+        choice = Retag(retag)
+    except ValueError:
+        names = ", ".join(Retag)
+        raise ConfigurationError(f"retag must be one of {names}, not {retag!r}.") from None
+    if str(retry_failed) not in ("True", "False"):
+        raise ConfigurationError(f"retry_failed must be True or False, not {retry_failed!r}.")
+    return Rule(choice, str(retry_failed) == "True")

@@ -1,0 +1,115 @@
+"""What the two versions of the older recognition service share: signature, limit, probe."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from airflow_imagetag.errors import ImageDecodeError, ImageEmptyError, ImageTooLargeError
+from airflow_imagetag.services import response_parsing
+from airflow_imagetag.services.account import DEFAULT_HOST, Account
+from airflow_imagetag.services.base import HttpResponse, Limits, Payload, Request, Service
+from airflow_imagetag.services.json_body import base64_bytes, content_of, json_with_image
+from airflow_imagetag.services.recognition.signature import ReusableSignature
+
+MAX_BODY_BYTES = 6 * 1024 * 1024
+"""The document limits the whole body of a request to 6 MB."""
+
+BASE64_OVERHEAD_BYTES = 1024
+"""Room for what JSON puts around the image."""
+
+QUICK_BASE64_BYTES = 128 * 1024
+"""Up to this size, base64 takes less time than handing the bytes to a thread."""
+
+
+class Recognition(Service):
+    """One version of the recognition service; builds requests that are signed and not yet sent."""
+
+    host = DEFAULT_HOST
+    required = ("login", "password", "app_id")
+    path: ClassVar[str]
+    app_id_name: ClassVar[str]
+    in_base64: ClassVar[str] = " in base64"
+    """How an image is sent that is too large in this form, for the message."""
+
+    def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(account, clock=clock)
+        self._signature = ReusableSignature(
+            account.app_id, account.secret_id, account.secret_key, account.bucket, clock=clock
+        )
+        self._url = account.endpoint + self.path
+
+    @classmethod
+    def validation_errors(cls, account: Account) -> Iterator[str]:
+        """Yield what this service lacks, or has no use for."""
+        yield from super().validation_errors(account)
+        if (urlsplit(account.endpoint).hostname or "").endswith("tencentcloudapi.com"):
+            yield f"host is not that of {cls.api}. Leave it empty"
+        yield from cls.unused(account, "token", "credentials", "role")
+
+    @property
+    def limits(self) -> Limits:
+        """The whole body may have 6 MB, and base64 takes a third more than the image."""
+        return Limits((MAX_BODY_BYTES - BASE64_OVERHEAD_BYTES) // 4 * 3)
+
+    def is_quick(self, payload: Payload) -> bool:
+        """Tell whether there is nothing large to encode."""
+        return payload.content is None or len(payload.content) < QUICK_BASE64_BYTES
+
+    def build(self, payload: Payload) -> Request:
+        """Return the request for one image: a URL or base64, in JSON.
+
+        :raises ImageEmptyError: the image has no bytes.
+        :raises ImageTooLargeError: the body would be over 6 MB.
+        :raises InvalidImageError: neither URL nor bytes.
+        """
+        if payload.url is not None:
+            return self._json({**self._fields(), "url": payload.url})
+        return self._content(content_of(payload))
+
+    def build_probe(self) -> Request:
+        """Return a request with an empty image, which the service refuses after the signature."""
+        return self._json({**self._fields(), "image": ""})
+
+    def check_probe(self, answer: HttpResponse) -> None:
+        """Return when the service refused the probe for its image and nothing else.
+
+        :raises ImageTagError: what is wrong with the connection.
+        """
+        try:
+            self.read(answer)
+        except (ImageEmptyError, ImageDecodeError):
+            return
+        raise response_parsing.malformed(answer, "an empty image was labelled")
+
+    def _fields(self) -> dict[str, str]:
+        """Return what each request holds beside its image."""
+        return {self.app_id_name: self.account.app_id}
+
+    def _content(self, content: bytes) -> Request:
+        # Checked before encoding, so that a huge image costs no memory.
+        check_size(base64_bytes(content) + BASE64_OVERHEAD_BYTES, self.in_base64)
+        return self._request("application/json", json_with_image(self._fields(), "image", content))
+
+    def _json(self, document: Mapping[str, str]) -> Request:
+        return self._request("application/json", json.dumps(document).encode())
+
+    def _request(self, content_type: str, body: bytes | tuple[bytes, ...]) -> Request:
+        headers = {"Authorization": self._signature.value(), "Content-Type": content_type}
+        return Request(self._url, headers, body)
+
+
+def check_size(body_bytes: int, how: str = "") -> None:
+    """Return where a request may have so many bytes.
+
+    :param how: how the image is sent, for the message.
+    :raises ImageTooLargeError: it would be over 6 MB.
+    """
+    if body_bytes > MAX_BODY_BYTES:
+        raise ImageTooLargeError(
+            f"The image makes a request of {body_bytes / 1024 / 1024:.1f} MB{how}, and the service "
+            "takes 6 MB. Make the image smaller, or use oversize='downscale'."
+        )

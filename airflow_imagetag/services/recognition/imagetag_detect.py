@@ -1,0 +1,48 @@
+"""Version 1 of the label API: ``imagetag_detect``, the older sibling of ``picture_classify``.
+
+Source: the vendor's own client for it, ``qcloud_image`` 1.0.0. Bytes go as base64 in JSON, and a
+label's confidence is a whole number from 0 to 100.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_imagetag.models import Label
+from airflow_imagetag.services import response_parsing
+from airflow_imagetag.services.base import HttpResponse, ParsedLabels, most_probable_first
+from airflow_imagetag.services.recognition.base import Recognition
+
+CERTAIN = 100.0
+
+
+class ImagetagDetect(Recognition):
+    """Builds and reads requests of ``imagetag_detect``."""
+
+    api = "imagetag_detect"
+    path = "/v1/detection/imagetag_detect"
+    app_id_name = "appid"
+
+    def read(self, answer: HttpResponse) -> ParsedLabels:
+        """Return the labels of an answer, their confidence as a probability.
+
+        :raises ImageTagError: the class that the code or the status stands for;
+            ``MalformedAnswerError`` for what the vendor's client does not expect.
+        """
+        tags = response_parsing.decode(answer).get("tags")
+        if not isinstance(tags, list):
+            raise response_parsing.malformed(answer, "it has no list 'tags'")
+        return ParsedLabels(most_probable_first([_label(answer, tag) for tag in tags]))
+
+    def _fields(self) -> dict[str, str]:
+        bucket = self.account.bucket
+        return super()._fields() | ({"bucket": bucket} if bucket else {})
+
+
+def _label(answer: HttpResponse, tag: Any) -> Label:
+    if not isinstance(tag, dict):
+        raise response_parsing.malformed(answer, "a label is not an object")
+    return Label(
+        response_parsing.label_name(answer, tag.get("tag_name")),
+        response_parsing.probability(answer, tag.get("tag_confidence"), CERTAIN),
+    )

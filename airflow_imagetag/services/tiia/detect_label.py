@@ -1,0 +1,232 @@
+"""The interfaces that are alive, of the vendor's product TIIA: ``DetectLabelPro``, ``DetectLabel``.
+
+Source: the request and answer models of the vendor's SDK, ``tencentcloud-sdk-python-tiia``, and
+their descriptions. Both take one image a call, as a URL or as base64 of at most 4 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_imagetag.errors import ImageError, ImageTagError, ImageTooLargeError, UnknownCodeError
+from airflow_imagetag.models import Label
+from airflow_imagetag.services import response_parsing
+from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.base import (
+    HttpResponse,
+    Limits,
+    ParsedLabels,
+    Payload,
+    Request,
+    Service,
+    most_probable_first,
+)
+from airflow_imagetag.services.json_body import base64_bytes, content_of, json_with_image
+from airflow_imagetag.services.tiia import envelope
+from airflow_imagetag.services.tiia.signing import NEEDS_SDK, Signer, is_sdk_installed
+
+MAX_BASE64_BYTES = 4 * 1024 * 1024
+"""The image may have so many bytes in base64."""
+
+QUICK_CONTENT_BYTES = 64 * 1024
+"""Up to this size, base64 and its digest take less time than handing the bytes to a thread."""
+
+CERTAIN = 100.0
+"""Confidence is a whole number from 0 to 100."""
+
+SCENES: Mapping[str, str] = {
+    "WEB": "Labels",
+    "CAMERA": "CameraLabels",
+    "ALBUM": "AlbumLabels",
+    "NEWS": "NewsLabels",
+}
+"""Scenes of ``DetectLabel``, and where the answer has their labels."""
+
+DEFAULT_SCENE = "WEB"
+
+_LIMITS = Limits(
+    MAX_BASE64_BYTES // 4 * 3,
+    formats=frozenset({"PNG", "JPEG", "BMP"}),
+    advised_min_pixels=50,
+    advised_max_aspect=5.0,
+)
+
+
+class DetectLabelPro(Service):
+    """Builds and reads requests of ``DetectLabelPro``, which the vendor recommends.
+
+    Requests are signed by the vendor's SDK (extra ``tiia``), which also gets the keys of roles.
+    """
+
+    api = "DetectLabelPro"
+    host = "tiia.tencentcloudapi.com"
+
+    def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(account, clock=clock)
+        self._signer = Signer(account, self.api, clock=clock)
+
+    @classmethod
+    def validation_errors(cls, account: Account) -> Iterator[str]:
+        """Yield what this service lacks, or has no use for."""
+        yield from _endpoint_complaints(cls.api, account)
+        if account.credentials in ("keys", "assume_role"):
+            yield from super().validation_errors(account)
+        yield from _role_complaints(account)
+        if not is_sdk_installed():
+            yield NEEDS_SDK
+
+    @property
+    def limits(self) -> Limits:
+        """What the vendor says of the images that it takes."""
+        return _LIMITS
+
+    def is_quick(self, payload: Payload) -> bool:
+        """Tell whether there is nothing large to encode, no SDK to import and no key to ask for."""
+        size = 0 if payload.content is None else len(payload.content)
+        return size < QUICK_CONTENT_BYTES and self._signer.is_ready
+
+    def build(self, payload: Payload) -> Request:
+        """Return the request for one image.
+
+        :raises ImageEmptyError: the image has no bytes.
+        :raises ImageTooLargeError: over 4 MB in base64.
+        :raises InvalidImageError: neither URL nor bytes.
+        :raises ConfigurationError: the SDK is not installed.
+        :raises AuthenticationError: the role gives no keys.
+        :raises ConnectionFailedError: who gives the role's keys cannot be asked.
+        """
+        if payload.url is not None:
+            return self._json({"ImageUrl": payload.url})
+        return self._content(content_of(payload))
+
+    def read(self, answer: HttpResponse) -> ParsedLabels:
+        """Return the labels of an answer.
+
+        :raises ImageTagError: the class that the code or the status stands for;
+            ``MalformedAnswerError`` for what the vendor's models do not describe.
+        """
+        response = envelope.decode(answer)
+        labels = most_probable_first(self._labels(answer, response))
+        return ParsedLabels(labels, response_parsing.request_id(response))
+
+    def build_probe(self) -> Request:
+        """Return a request with an empty image, which the service refuses after the signature."""
+        return self._json({"ImageBase64": ""})
+
+    def check_probe(self, answer: HttpResponse) -> None:
+        """Return when the service refused the probe for its image and nothing else.
+
+        :raises ImageTagError: what is wrong with the connection.
+        """
+        try:
+            self.read(answer)
+        except ImageTagError as error:
+            # A code that nobody knows may as well be about the account.
+            about_image = isinstance(error, ImageError) and not isinstance(error, UnknownCodeError)
+            if about_image or error.code in envelope.NO_IMAGE_CODES:
+                return
+            raise
+        raise response_parsing.malformed(answer, "an empty image was labelled")
+
+    def _fields(self) -> dict[str, Any]:
+        """Return what each request holds beside its image."""
+        return {}
+
+    def _labels(self, answer: HttpResponse, response: Mapping[str, Any]) -> Iterator[Label]:
+        if "Labels" not in response:
+            raise response_parsing.malformed(answer, "it has no labels")
+        yield from _labels(answer, response["Labels"])
+
+    def _content(self, content: bytes) -> Request:
+        # Checked before encoding, so that a huge image costs no memory.
+        if (size := base64_bytes(content)) > MAX_BASE64_BYTES:
+            raise ImageTooLargeError(
+                f"The image has {size / 1024 / 1024:.1f} MB in base64, and {self.api} takes 4 MB, "
+                "3 MB as a file. Make the image smaller, or use oversize='downscale'."
+            )
+        return self._signer.sign(json_with_image(self._fields(), "ImageBase64", content))
+
+    def _json(self, fields: Mapping[str, Any]) -> Request:
+        return self._signer.sign(json.dumps({**fields, **self._fields()}).encode())
+
+
+class DetectLabel(DetectLabelPro):
+    """Builds and reads requests of ``DetectLabel``, whose labels depend on the scene.
+
+    The vendor bills each scene as a call.
+    """
+
+    api = "DetectLabel"
+
+    @classmethod
+    def validation_errors(cls, account: Account) -> Iterator[str]:
+        """Yield what this service lacks, or has no use for."""
+        yield from super().validation_errors(account)
+        unknown = [scene for scene in account.scenes if scene not in SCENES]
+        if unknown:
+            yield f"scenes in extra must be of {', '.join(SCENES)}, not {', '.join(unknown)}"
+
+    @property
+    def calls_per_image(self) -> int:
+        """One for each scene."""
+        return len(self._scenes)
+
+    @property
+    def _scenes(self) -> tuple[str, ...]:
+        return self.account.scenes or (DEFAULT_SCENE,)
+
+    def _fields(self) -> dict[str, Any]:
+        return {"Scenes": list(self._scenes)}
+
+    def _labels(self, answer: HttpResponse, response: Mapping[str, Any]) -> Iterator[Label]:
+        if not any(SCENES[scene] in response for scene in self._scenes):
+            raise response_parsing.malformed(answer, "it has no labels")
+        for scene in self._scenes:
+            yield from _labels(answer, response.get(SCENES[scene]), scene)
+
+
+def _endpoint_complaints(api: str, account: Account) -> Iterator[str]:
+    host = urlsplit(account.endpoint).hostname or ""
+    if host.endswith("myqcloud.com"):
+        yield f"host is not that of {api}. Leave it empty"
+    if host.endswith("tencentcloudapi.com") and account.endpoint.startswith("http:"):
+        yield f"schema must be 'https': {api} takes no other"
+
+
+def _role_complaints(account: Account) -> Iterator[str]:
+    credentials = account.credentials
+    if credentials == "assume_role" and not account.role:
+        yield "role in extra is missing. Set it to the ARN of the role to assume"
+    if account.role and credentials not in ("cvm_role", "assume_role"):
+        yield "role in extra goes with credentials 'cvm_role' or 'assume_role'. Set one, or no role"
+    if account.token and credentials != "keys":
+        yield f"token in extra goes with keys of its own, not with {credentials!r}. Leave it empty"
+    if account.quota_conn_id and not account.owner:
+        yield "app_id in extra is missing. Without keys, it names the quota that workers share"
+
+
+def _labels(answer: HttpResponse, items: Any, scene: str | None = None) -> Iterable[Label]:
+    """Yield the labels of one list of an answer; a list without any comes as null."""
+    if items is None:
+        return
+    if not isinstance(items, list):
+        raise response_parsing.malformed(answer, "the labels are not a list")
+    for item in items:
+        if not isinstance(item, dict):
+            raise response_parsing.malformed(answer, "a label is not an object")
+        yield Label(
+            response_parsing.label_name(answer, item.get("Name")),
+            response_parsing.probability(answer, item.get("Confidence"), CERTAIN),
+            _category(answer, item.get("FirstCategory")),
+            _category(answer, item.get("SecondCategory")),
+            scene,
+        )
+
+
+def _category(answer: HttpResponse, value: Any) -> str | None:
+    is_blank = not value or (isinstance(value, str) and not value.strip())
+    return None if is_blank else response_parsing.text(answer, value, "a label's category")

@@ -1,0 +1,223 @@
+"""Reading the answers of TIIA: the envelope, and what every error code means.
+
+Source: ``tencentcloud.tiia.v20190529.errorcodes`` of the vendor's SDK, which lists the codes of all
+actions of TIIA, and the vendor's page on the codes that all its interfaces share.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_imagetag.errors import (
+    AuthenticationError,
+    EndpointError,
+    ImageDecodeError,
+    ImageDownloadError,
+    ImageEmptyError,
+    ImageFormatError,
+    ImageRefusedError,
+    ImageTagError,
+    ImageTooLargeError,
+    InvalidRequestError,
+    ParameterTooLongError,
+    ServiceUnavailableError,
+    ThrottledError,
+    UnknownCodeError,
+)
+from airflow_imagetag.services import response_parsing
+from airflow_imagetag.services.base import HttpResponse
+from airflow_imagetag.services.response_parsing import Meaning
+
+_SIGNATURE = Meaning(
+    AuthenticationError,
+    "the signature is refused: check login (SecretId), password (SecretKey), token and region, and "
+    "that the worker's clock is right",
+)
+_PERMISSION = Meaning(
+    AuthenticationError, "the key has no permission for this interface: check its policies"
+)
+_ACCOUNT = Meaning(
+    AuthenticationError,
+    "the account cannot be billed or has not opened the service: check it in the console",
+)
+_FAILED = Meaning(ServiceUnavailableError, "the service failed")
+_REQUEST = Meaning(InvalidRequestError, "the service does not accept the request's form")
+_VALUE = Meaning(ImageRefusedError, "the service does not accept the image or its URL")
+_OTHER_ACTION = Meaning(UnknownCodeError, "the service answered with a code of another action")
+_DECODE = Meaning(ImageDecodeError, "the service cannot decode the image")
+_EMPTY = Meaning(ImageEmptyError, "the service found no image in the request")
+_FORMAT = Meaning(ImageFormatError, "the service does not take images of this format")
+_TOO_LARGE = Meaning(ImageTooLargeError, "the image is larger than the service takes")
+_DOWNLOAD = Meaning(ImageDownloadError, "the service cannot download the image from its URL")
+_URL = Meaning(ImageRefusedError, "the service does not accept the image's URL")
+_CONTENT = Meaning(ImageRefusedError, "the service cannot label what the image shows")
+
+NO_IMAGE_CODES = frozenset(
+    {
+        "FailedOperation.ParameterEmpty",
+        "InvalidParameter",
+        "MissingParameter",
+        "MissingParameter.ErrorParameterEmpty",
+    }
+)
+"""Codes of a request that has all but an image."""
+
+CODES: Mapping[str, Meaning] = {
+    "AuthFailure.InvalidAuthorization": _SIGNATURE,
+    "AuthFailure.UnauthorizedOperation": _PERMISSION,
+    "FailedOperation.BalanceInsufficient": _ACCOUNT,
+    "FailedOperation.DownLoadError": _DOWNLOAD,
+    "FailedOperation.EmptyImageError": _EMPTY,
+    "FailedOperation.ImageDecodeFailed": _DECODE,
+    "FailedOperation.ImageDownloadError": _DOWNLOAD,
+    "FailedOperation.ImageGroupChargeStatusClose": _ACCOUNT,
+    "FailedOperation.ImageNotSupported": _FORMAT,
+    "FailedOperation.ImageResolutionExceed": Meaning(
+        ImageTooLargeError, "the image has more pixels than the service takes"
+    ),
+    "FailedOperation.ImageResolutionInsufficient": Meaning(
+        ImageRefusedError, "the image has fewer pixels than the service takes"
+    ),
+    "FailedOperation.ImageSizeExceed": _TOO_LARGE,
+    "FailedOperation.ImageUnQualified": _CONTENT,
+    "FailedOperation.ImageUrlInvalid": _URL,
+    "FailedOperation.InnerError": _FAILED,
+    "FailedOperation.InvokeChargeError": _ACCOUNT,
+    "FailedOperation.NoBodyInPhoto": _CONTENT,
+    "FailedOperation.NoObjectDetected": _CONTENT,
+    "FailedOperation.ParameterEmpty": _REQUEST,
+    "FailedOperation.RecognizeFailded": _CONTENT,
+    "FailedOperation.RequestError": _FAILED,
+    "FailedOperation.RequestTimeout": _FAILED,
+    "FailedOperation.RpcFail": _FAILED,
+    "FailedOperation.ServerError": _FAILED,
+    "FailedOperation.TooLargeFileError": _TOO_LARGE,
+    "FailedOperation.UnKnowError": _FAILED,
+    "FailedOperation.UnOpenError": _ACCOUNT,
+    "FailedOperation.Unknown": _FAILED,
+    "InvalidParameter.ImageFormatNotSupport": _FORMAT,
+    "InvalidParameter.InvalidParameter": _VALUE,
+    "InvalidParameter.PictureSolidColorError": _CONTENT,
+    "InvalidParameterValue.ImageEmpty": _EMPTY,
+    "InvalidParameterValue.InvalidParameterValueLimit": _VALUE,
+    "InvalidParameterValue.UrlIllegal": _URL,
+    "LimitExceeded.TooLargeFileError": _TOO_LARGE,
+    "MissingParameter.ErrorParameterEmpty": _REQUEST,
+    "RequestSizeLimitExceeded": _TOO_LARGE,
+    "ResourceUnavailable.InArrears": _ACCOUNT,
+    "ResourceUnavailable.IsOpening": Meaning(
+        ServiceUnavailableError, "the service is being opened for the account, which takes a while"
+    ),
+    "ResourceUnavailable.NotExist": _ACCOUNT,
+    "ResourceUnavailable.StopUsing": _ACCOUNT,
+    "ResourcesSoldOut.ChargeStatusException": _ACCOUNT,
+    "UnsupportedRegion": Meaning(
+        EndpointError, "the service is not in this region: check region in the connection"
+    ),
+    "URLTooLong": Meaning(ParameterTooLongError, "the image's URL is too long: shorten it"),
+}
+"""The codes that the vendor lists for TIIA, and some that all its interfaces share.
+
+What is said of a value is said of the image: it is all that differs between two requests of a run.
+"""
+
+OTHER_ACTIONS: frozenset[str] = frozenset(
+    {
+        "FailedOperation.GroupCountExceeded",
+        "FailedOperation.ImageDeleteFailed",
+        "FailedOperation.ImageEntityCountExceed",
+        "FailedOperation.ImageGroupEmpty",
+        "FailedOperation.ImageNotFoundInfo",
+        "FailedOperation.ImageNumExceed",
+        "FailedOperation.ImageSearchInvalid",
+        "InvalidParameterValue.BriefTooLong",
+        "InvalidParameterValue.CustomContentTooLong",
+        "InvalidParameterValue.EntityIdEmpty",
+        "InvalidParameterValue.EntityIdTooLong",
+        "InvalidParameterValue.FilterInvalid",
+        "InvalidParameterValue.FilterSizeExceed",
+        "InvalidParameterValue.ImageGroupIdAlreadyExist",
+        "InvalidParameterValue.ImageGroupIdIllegal",
+        "InvalidParameterValue.ImageGroupIdNotExist",
+        "InvalidParameterValue.ImageGroupIdTooLong",
+        "InvalidParameterValue.ImageGroupNameEmpty",
+        "InvalidParameterValue.ImageGroupNameTooLong",
+        "InvalidParameterValue.LimitExceed",
+        "InvalidParameterValue.PicNameAlreadyExist",
+        "InvalidParameterValue.PicNameEmpty",
+        "InvalidParameterValue.PicNameInvalid",
+        "InvalidParameterValue.PicNameTooLong",
+        "InvalidParameterValue.TagsKeysExceed",
+        "InvalidParameterValue.TagsValueIllegal",
+        "InvalidParameterValue.TagsValueSizeExceed",
+    }
+)
+"""Codes that the vendor lists for TIIA, and that say nothing of labels.
+
+None is expected. The image is recorded and the run goes on, so that no single image can end each
+try of a task.
+"""
+
+FAMILIES: Mapping[str, Meaning] = {
+    "AuthFailure": _SIGNATURE,
+    "UnauthorizedOperation": _PERMISSION,
+    "OperationDenied": _PERMISSION,
+    "InternalError": _FAILED,
+    "ServiceUnavailable": _FAILED,
+    "RequestLimitExceeded": Meaning(ThrottledError, "more requests than the quota allows"),
+    "ActionOffline": Meaning(EndpointError, "the vendor has ended this interface: change api"),
+    "InvalidAction": Meaning(EndpointError, "no such interface: check host and api"),
+    "NoSuchProduct": Meaning(EndpointError, "this host has no label service: check host"),
+    "NoSuchVersion": Meaning(EndpointError, "no such interface: check host and api"),
+    "ResourceUnavailable": _ACCOUNT,
+    "ResourcesSoldOut": _ACCOUNT,
+    "ResourceInsufficient": _ACCOUNT,
+    "IpInBlacklist": _PERMISSION,
+    "IpNotInWhitelist": _PERMISSION,
+    "InvalidParameter": _REQUEST,
+    "InvalidParameterValue": _VALUE,
+    "MissingParameter": _REQUEST,
+    "UnknownParameter": _REQUEST,
+    "InvalidRequest": _REQUEST,
+    "UnsupportedOperation": _REQUEST,
+    "UnsupportedProtocol": _REQUEST,
+}
+"""What a code means by its first part, for those that the table above does not have."""
+
+_UNKNOWN = Meaning(UnknownCodeError, "the service answered with a code of no document")
+
+_CODE = re.compile(r"[A-Za-z0-9_.]{1,128}")
+
+
+def meaning_of(code: str) -> Meaning:
+    """Return what an error code means."""
+    if code in OTHER_ACTIONS:
+        return _OTHER_ACTION
+    return CODES.get(code) or FAMILIES.get(code.partition(".")[0], _UNKNOWN)
+
+
+def decode(answer: HttpResponse) -> Mapping[str, Any]:
+    """Return the object ``Response`` of a successful answer.
+
+    :raises ImageTagError: the class that the code or the status stands for.
+    """
+    document = response_parsing.json_object(answer)
+    response = document.get("Response") if document else None
+    if isinstance(response, dict) and response.get("Error") is not None:
+        raise _error(answer, response)
+    if answer.status != 200:
+        raise response_parsing.status_error(answer, document)
+    if not isinstance(response, dict):
+        raise response_parsing.malformed(answer, "it has no object 'Response'")
+    return response
+
+
+def _error(answer: HttpResponse, response: Mapping[str, Any]) -> ImageTagError:
+    said = response["Error"]
+    code = said.get("Code") if isinstance(said, dict) else None
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        return response_parsing.malformed(answer, "its error has no code")
+    call = response_parsing.request_id(response)
+    return response_parsing.error(meaning_of(code), answer, code, said.get("Message"), call)

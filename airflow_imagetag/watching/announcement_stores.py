@@ -1,0 +1,109 @@
+"""Where an asset watcher keeps what it remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.watching.announcements import AnnouncementState
+
+log = logging.getLogger(__name__)
+
+_remembered: dict[str, AnnouncementState] = {}
+
+
+class AnnouncementStore(Protocol):
+    """Keeps the memory of one watcher."""
+
+    async def load(self) -> AnnouncementState:
+        """Return what was saved last, an empty memory at first.
+
+        :raises Exception: it cannot be read; to take that for an empty one would announce all
+            images again.
+        """
+
+    async def save(self, memory: AnnouncementState) -> None:
+        """Keep the memory; what ``load`` returns from now on."""
+
+
+class ProcessAnnouncementStore:
+    """Keeps it as long as the triggerer runs, for Airflow 3.0 to 3.2.
+
+    :param key: names the watcher.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    async def load(self) -> AnnouncementState:
+        """Return what was saved last."""
+        return _remembered.get(self._key, AnnouncementState())
+
+    async def save(self, memory: AnnouncementState) -> None:
+        """Keep the memory."""
+        _remembered[self._key] = memory
+
+
+class AssetAnnouncementStore:
+    """Keeps it in Airflow's asset state store, from Airflow 3.3 on.
+
+    :param accessor: the store, as Airflow hands it to the watcher.
+    :param key: names the watcher among those of the asset.
+    """
+
+    def __init__(self, accessor: Any, key: str) -> None:
+        self._accessor = accessor
+        self._key = f"imagetag_announced_{key}"
+        self._instead: ProcessAnnouncementStore | None = None
+
+    async def load(self) -> AnnouncementState:
+        """Return what was saved last."""
+        try:
+            value = await self._call("get", self._key)
+        except ValueError:
+            # So Airflow says that the watcher serves more than one asset.
+            log.warning(
+                "This watcher serves several assets, and Airflow keeps no state for such a one: "
+                "after a restart of the triggerer, what still waits is announced again. Give each "
+                "asset a watcher of its own."
+            )
+            self._instead = ProcessAnnouncementStore(self._key)
+            return await self._instead.load()
+        try:
+            return AnnouncementState() if value is None else AnnouncementState.load(value)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The asset state {self._key!r} cannot be read: {error}. Delete it, and all images "
+                "that wait for labels are announced once more."
+            ) from None
+
+    async def save(self, memory: AnnouncementState) -> None:
+        """Keep the memory."""
+        if self._instead is not None:
+            await self._instead.save(memory)
+        else:
+            await self._call("set", self._key, memory.dump())
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        # Airflow 3.3.0 and 3.3.1 have the blocking calls only.
+        if hasattr(self._accessor, f"a{method}"):
+            return await getattr(self._accessor, f"a{method}")(*arguments)
+        return await asyncio.to_thread(getattr(self._accessor, method), *arguments)
+
+
+def announcement_store_of(trigger: Any, key: str) -> AnnouncementStore | None:
+    """Return the memory of a trigger that watches an asset; None for one that a task waits for.
+
+    :param trigger: the trigger as the triggerer has prepared it.
+    :param key: names the watcher.
+    """
+    if trigger.task_instance is not None:
+        return None
+    if hasattr(trigger, "asset_state_store"):
+        accessor = trigger.asset_state_store
+        return None if accessor is None else AssetAnnouncementStore(accessor, key)
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    return ProcessAnnouncementStore(key) if AIRFLOW_V_3_0_PLUS else None

@@ -1,0 +1,318 @@
+"""Slots of the quota: even, in order, leased from a shared ledger and never hoarded."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+
+import pytest
+from virtual_time import AtOnce, Never, run
+
+from airflow_imagetag.engine.flow import rate_limiter
+from airflow_imagetag.engine.flow.rate_limiter import CATCH_UP_SECONDS, MARGIN, RateLimiter
+from airflow_imagetag.errors import QuotaUnavailableError
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Shared:
+    """Slots that several pacers share, in the process.
+
+    :param answer_seconds: what an answer takes of them, as a network does.
+    """
+
+    def __init__(self) -> None:
+        self.next = 0.0
+        self.asked: list[int] = []
+        self.error: Exception | None = None
+
+    def reserve(self, count: int, interval_seconds: float) -> float:
+        self.asked.append(count)
+        if self.error is not None:
+            raise self.error
+        start = max(self.next, now())
+        self.next = start + count * interval_seconds
+        return start - now()
+
+
+async def grants(pacer: RateLimiter, count: int, *, workers: int = 5) -> list[float]:
+    """Return when so many requests were granted to workers that always want one."""
+    left, times = iter(range(count)), []
+
+    async def work() -> None:
+        for _ in left:
+            await pacer.acquire()
+            times.append(now())
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+    return times
+
+
+def most_in_a_second(times: list[float]) -> int:
+    """Return how many grants the fullest second holds, wherever it begins."""
+    times = sorted(times)
+    return max(sum(start <= time < start + 1 for time in times) for start in times)
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in itertools.pairwise(sorted(times))]
+
+
+def assert_even(times: list[float], rate: float) -> None:
+    """Check that requests have equal spaces; the first may be as late as a timer is."""
+    for place, time in enumerate(times):
+        even = place * (1 + MARGIN) / rate
+        assert even - CATCH_UP_SECONDS - 1e-6 <= time - times[0] <= even + 1e-6
+
+
+@pytest.mark.parametrize("rate", [0.5, 20, 200])
+def test_requests_are_even(rate):
+    """From the first one on, at the quota less the margin, with no burst and no second too full."""
+
+    async def main() -> None:
+        times = await grants(RateLimiter(rate), 100)
+        assert_even(times, rate)
+        assert most_in_a_second(times) <= max(rate, 1)
+
+    run(main())
+
+
+def test_who_waits_first_goes_first():
+    """Requests are granted in the order in which they were asked for."""
+
+    async def main() -> None:
+        pacer, order = RateLimiter(10), []
+
+        async def wait(number: int) -> None:
+            await pacer.acquire()
+            order.append(number)
+
+        await asyncio.gather(*(wait(number) for number in range(50)))
+        assert order == list(range(50))
+
+    run(main())
+
+
+def test_time_without_requests_is_not_saved_up():
+    """After a pause there is no burst."""
+
+    async def main() -> None:
+        pacer = RateLimiter(10)
+        await grants(pacer, 5)
+        await asyncio.sleep(100)
+        assert_even(await grants(pacer, 20), 10)
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_waiter_that_is_cancelled_leaves_its_slot_to_the_next(is_shared):
+    """No slot is lost with it, and the order of the others stays."""
+
+    async def main() -> None:
+        pacer = RateLimiter(10, Shared(), threads=AtOnce()) if is_shared else RateLimiter(10)
+        await pacer.acquire()
+        times: dict[int, float] = {}
+
+        async def wait(number: int) -> None:
+            await pacer.acquire()
+            times[number] = now()
+
+        waiting = [asyncio.create_task(wait(number)) for number in range(10)]
+        start = now()
+        # The first waits for its slot by now, the others for their turn.
+        await asyncio.sleep(0.05)
+        for number in (0, 1, 5):
+            waiting[number].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert list(times) == [2, 3, 4, 6, 7, 8, 9]
+        interval = (1 + MARGIN) / 10
+        expected = [start + (place + 1) * interval for place in range(7)]
+        assert list(times.values()) == pytest.approx(expected, abs=CATCH_UP_SECONDS + 1e-6)
+
+    run(main())
+
+
+def test_no_quota_is_no_wait():
+    """Any number of requests, in no time, and no ledger is asked."""
+
+    async def main() -> None:
+        ledger = Shared()
+        times = await grants(RateLimiter(None, ledger, threads=AtOnce()), 5000)
+        assert times[-1] == times[0]
+        assert ledger.asked == []
+
+    run(main())
+
+
+def test_throttled_slows_down_and_recovers():
+    """Spaces grow at once, shrink again by and by, and end where they were."""
+
+    async def main() -> None:
+        pacer = RateLimiter(20)
+        interval = (1 + MARGIN) / 20
+        await grants(pacer, 10)
+        pacer.throttled()
+        slow = gaps(await grants(pacer, 100))
+        assert slow[1] == pytest.approx(interval / 0.9, rel=0.05)
+        assert slow[2:] == sorted(slow[2:], reverse=True)
+        assert slow[-1] == pytest.approx(interval)
+
+    run(main())
+
+
+def test_without_a_quota_throttled_makes_one_for_a_while():
+    """The run goes on evenly, slower than before, and is free again in the end."""
+
+    async def main() -> None:
+        pacer = RateLimiter(None)
+        for _ in range(200):
+            await pacer.acquire()
+            await asyncio.sleep(0.01)
+        pacer.throttled()
+        times = await grants(pacer, 40)
+        assert gaps(times)[1:10] == pytest.approx([(1 + MARGIN) / 75] * 9, rel=0.1)
+        await asyncio.sleep(60)
+        times = await grants(pacer, 1000)
+        assert times[-1] == times[0]
+
+    run(main())
+
+
+def test_processes_that_share_a_ledger_share_evenly():
+    """Together they use the quota, never a request more in any second, and each gets its part."""
+
+    async def main() -> None:
+        ledger, counts = Shared(), Counter()
+        times: list[float] = []
+
+        async def process(name: int) -> None:
+            pacer = RateLimiter(20, ledger, threads=AtOnce())
+            while now() < 1020:
+                await pacer.acquire()
+                counts[name] += 1
+                times.append(now())
+
+        await asyncio.gather(*(process(name) for name in range(4)))
+        assert 0.97 * 20 * 20 <= len(times) <= 20 * 20
+        assert most_in_a_second(times) <= 20
+        assert max(counts.values()) - min(counts.values()) <= 2
+
+    run(main())
+
+
+def test_a_slower_process_leaves_the_rest_to_the_others():
+    """What one process does not want, or is slowed down to, the others may use."""
+
+    async def main() -> None:
+        ledger, counts = Shared(), Counter()
+
+        async def process(name: str, rate: float) -> None:
+            pacer = RateLimiter(rate, ledger, shared_requests_per_second=20, threads=AtOnce())
+            start = now()
+            while now() < start + 20:
+                await pacer.acquire()
+                counts[name] += 1
+
+        await asyncio.gather(process("slow", 2), process("free", 20), process("greedy", 500))
+        assert counts["slow"] == pytest.approx(2 * 20, rel=0.05)
+        assert counts["free"] == pytest.approx(counts["greedy"], rel=0.05)
+        assert 0.97 * 20 * 20 <= counts.total() <= 20 * 20 + 2
+
+    run(main())
+
+
+def test_a_shared_quota_that_is_throttled():
+    """The process that is told slows down by itself, and comes back."""
+
+    async def main() -> None:
+        ledger = Shared()
+        pacer = RateLimiter(20, ledger, threads=AtOnce())
+        await grants(pacer, 10)
+        pacer.throttled()
+        slow = gaps(await grants(pacer, 200))
+        interval = (1 + MARGIN) / 20
+        assert slow[2] == pytest.approx(interval / 0.9, rel=0.05)
+        assert slow[-1] == pytest.approx(interval)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("rate", "lease"), [(1, 1), (20, 1), (200, 10), (5000, 50)])
+def test_a_lease_is_a_twentieth_of_a_second(rate, lease):
+    """One question serves several requests of a large quota, and a small one keeps its turns."""
+
+    async def main() -> None:
+        ledger = Shared()
+        times = await grants(RateLimiter(rate, ledger, threads=AtOnce()), 200)
+        assert set(ledger.asked) == {lease}
+        assert len(ledger.asked) == 200 / lease
+        assert gaps(times) == pytest.approx([(1 + MARGIN) / rate] * 199)
+
+    run(main())
+
+
+def test_slots_that_were_leased_and_not_used_are_given_up():
+    """After a pause a process takes new ones: others have used the quota meanwhile."""
+
+    async def main() -> None:
+        ledger = Shared()
+        pacer = RateLimiter(200, ledger, threads=AtOnce())
+        await grants(pacer, 13)
+        await asyncio.sleep(5)
+        times = await grants(pacer, 40)
+        assert gaps(times) == pytest.approx([(1 + MARGIN) / 200] * 39)
+
+    run(main())
+
+
+def test_a_shared_ledger_that_hangs_is_given_up(monkeypatch):
+    """A question without an answer ends in an error of the run, after the time that is set."""
+    monkeypatch.setattr(rate_limiter, "LEASE_TIMEOUT_SECONDS", 7)
+
+    async def main() -> None:
+        pacer = RateLimiter(20, Shared(), threads=Never())
+        start = now()
+        with pytest.raises(QuotaUnavailableError, match="not answered for 7 seconds"):
+            await pacer.acquire()
+        assert now() - start == pytest.approx(7)
+
+    run(main())
+
+
+def test_an_error_of_the_shared_ledger_reaches_whoever_asked():
+    """The next one asks again, and finds it back."""
+
+    async def main() -> None:
+        ledger = Shared()
+        pacer = RateLimiter(20, ledger, threads=AtOnce())
+        ledger.error = QuotaUnavailableError("gone")
+        with pytest.raises(QuotaUnavailableError, match="gone"):
+            await pacer.acquire()
+        ledger.error = None
+        await pacer.acquire()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["own", "shared", "hung"])
+def test_nobody_waits_once_the_run_ends(kind):
+    """All who wait for a slot, for their turn or for the ledger are let go together."""
+
+    async def main() -> None:
+        stopping = asyncio.Event()
+        ledger = None if kind == "own" else Shared()
+        threads = Never() if kind == "hung" else AtOnce()
+        pacer = RateLimiter(0.01, ledger, threads=threads, stopping=stopping)
+        waiting = [asyncio.create_task(pacer.acquire()) for _ in range(50)]
+        await asyncio.sleep(3)
+        assert sum(task.done() for task in waiting) == (kind != "hung")
+        start = now()
+        stopping.set()
+        await asyncio.gather(*waiting)
+        assert now() - start <= rate_limiter.SLICE_SECONDS
+
+    run(main())

@@ -1,0 +1,113 @@
+"""What is known of equal bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from airflow_imagetag.engine.answers.single_flight import SingleFlightCache
+from airflow_imagetag.errors import ImageDecodeError
+from airflow_imagetag.models import TagResult
+
+RESULT = TagResult("k", None, (), "picture_classify", datetime.now(UTC))
+
+
+def test_what_is_not_known():
+    """At first nothing is known of a digest, and a failed attempt leaves it so."""
+
+    async def main() -> None:
+        known = SingleFlightCache()
+        with await known.alone("a") as found:
+            assert found is None
+        with pytest.raises(KeyError), await known.alone("a"):
+            raise KeyError
+        with await known.alone("a") as found:
+            assert found is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("said", [RESULT, ImageDecodeError("x")], ids=["labels", "failure"])
+def test_equal_images_wait_for_the_first(said):
+    """One at a time holds a digest; the others are told what the first remembered."""
+
+    async def main() -> None:
+        known = SingleFlightCache()
+        calls = 0
+
+        async def one() -> object:
+            nonlocal calls
+            with await known.alone("a") as found:
+                if found is None:
+                    calls += 1
+                    await asyncio.sleep(0.01)
+                    known.remember("a", said)
+                return found
+
+        found = await asyncio.gather(*(one() for _ in range(10)))
+        assert calls == 1
+        assert found.count(None) == 1
+        assert found.count(said) == 9
+
+    asyncio.run(main())
+
+
+def test_others_do_not_wait():
+    """Different bytes are called at the same time."""
+
+    async def main() -> None:
+        known = SingleFlightCache()
+        with await known.alone("a"):
+            async with asyncio.timeout(1):
+                turn = await known.alone("b")
+            with turn as found:
+                assert found is None
+
+    asyncio.run(main())
+
+
+def test_memory_is_bounded():
+    """The longest unused is forgotten first, and no lock is left behind."""
+
+    async def main() -> None:
+        known = SingleFlightCache(3)
+        for digest in "abc":
+            with await known.alone(digest):
+                known.remember(digest, RESULT)
+        with await known.alone("a"):
+            pass
+        with await known.alone("d"):
+            known.remember("d", RESULT)
+        found = []
+        for digest in "abcd":
+            with await known.alone(digest) as result:
+                found.append(result is not None)
+        assert found == [True, False, True, True]
+        assert known._held == {}
+        assert len(known._known) == 3
+
+    asyncio.run(main())
+
+
+def test_a_waiter_that_is_cancelled_leaves_no_lock():
+    """Cancelling one that waits disturbs neither the holder nor the next."""
+
+    async def main() -> None:
+        known = SingleFlightCache()
+
+        async def one() -> None:
+            with await known.alone("a"):
+                pass
+
+        with await known.alone("a"):
+            waiting = [asyncio.create_task(one()) for _ in range(2)]
+            await asyncio.sleep(0)
+            waiting[0].cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait_for(waiting[1], 1)
+        assert waiting[0].cancelled()
+        assert known._held == {}
+
+    asyncio.run(main())
