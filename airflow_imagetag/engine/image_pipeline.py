@@ -19,7 +19,7 @@ from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.protocols import Counts, Labeller
 from airflow_imagetag.errors import ConnectionFailedError, ImageError, ImageTagError, OutageError
 from airflow_imagetag.models import Image, TagResult
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 
 
 class StoppingError(Exception):

@@ -16,7 +16,7 @@ from itertools import islice
 from airflow_imagetag.engine.protocols import Counts, Labeller, PreparedEntry, as_exception
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 
 READ_CHUNK = 32
 """Entries that the thread hands over together: to wake the loop costs more than an entry."""

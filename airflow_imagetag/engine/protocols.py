@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from airflow_imagetag.models import Entry, Failure, Image, TagResult
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 
 Outcome = TagResult | Failure
 

@@ -33,7 +33,7 @@ from airflow_imagetag.errors import ConfigurationError, Decision, DuplicateKeyEr
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.runtime.loop_thread import StopSignal
 from airflow_imagetag.safety.uris import redact
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 
 log = logging.getLogger(__name__)
 

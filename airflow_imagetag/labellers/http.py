@@ -13,7 +13,7 @@ from airflow_imagetag.loading.downscaling import MAX_DECODING
 from airflow_imagetag.loading.preflight import ImagePreflight
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.transport.nonblocking import Connections
 

@@ -31,7 +31,7 @@ from airflow_imagetag.safety.uris import (
     redact_text,
     scheme_of,
 )
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 
 if TYPE_CHECKING:
     from typing import BinaryIO

@@ -11,7 +11,8 @@ from airflow_imagetag.loading.advice import Advice
 from airflow_imagetag.loading.headers import format_of, size_of
 from airflow_imagetag.models import Image
 from airflow_imagetag.safety.uris import redact
-from airflow_imagetag.services.base import Limits, Payload
+from airflow_imagetag.services.base import Limits
+from airflow_imagetag.services.messages import Payload
 
 log = logging.getLogger(__name__)
 

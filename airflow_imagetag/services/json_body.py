@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_imagetag.errors import ImageEmptyError, InvalidImageError
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 
 
 def content_of(payload: Payload) -> bytes:

@@ -10,7 +10,8 @@ from airflow_imagetag.errors import ImageTagError, MalformedAnswerError
 from airflow_imagetag.models import Image, Label, TagResult
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import HttpResponse, Limits, ParsedLabels, Payload, Request
+from airflow_imagetag.services.base import Limits
+from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload, Request
 from airflow_imagetag.services.registry import BUILT_IN, find_service
 
 

@@ -30,7 +30,7 @@ from airflow_imagetag.errors import (
     UnknownCodeError,
 )
 from airflow_imagetag.safety.uris import redact_text
-from airflow_imagetag.services.base import HttpResponse
+from airflow_imagetag.services.messages import HttpResponse
 
 ROUNDING = 1e-6
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import HttpResponse, Request
+from airflow_imagetag.services.messages import HttpResponse, Request
 from airflow_imagetag.transport.errors import (
     answer_lost,
     no_tunnel,

@@ -32,7 +32,7 @@ from airflow_imagetag.models import Entry, Image, Label, RejectedImage, SkippedI
 from airflow_imagetag.runtime.loop_thread import StopSignal
 from airflow_imagetag.safety.uris import is_http
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.testing import Emulator, Faults
 

@@ -15,7 +15,7 @@ import pytest
 from airflow_imagetag.engine.prefetcher import MAX_WAITING_BYTES, READ_CHUNK, Prefetcher
 from airflow_imagetag.engine.protocols import Counts
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 
 
 def images(count: int) -> list[Image]:

@@ -20,7 +20,8 @@ from airflow_imagetag.errors import (
 from airflow_imagetag.loading import advice
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize
 from airflow_imagetag.models import Image
-from airflow_imagetag.services.base import Limits, Payload
+from airflow_imagetag.services.base import Limits
+from airflow_imagetag.services.messages import Payload
 
 IMAGE = Image("k")
 STRICT = Limits(

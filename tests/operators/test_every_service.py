@@ -30,7 +30,7 @@ from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.models import Image, Label
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.services import response_parsing
-from airflow_imagetag.services.base import HttpResponse, ParsedLabels
+from airflow_imagetag.services.messages import HttpResponse, ParsedLabels
 from airflow_imagetag.services.registry import find_service
 from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore

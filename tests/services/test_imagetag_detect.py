@@ -20,7 +20,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.models import Label
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import HttpResponse, ParsedLabels, Payload
+from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload
 from airflow_imagetag.services.recognition.imagetag_detect import ImagetagDetect
 
 ACCOUNT = Account("1250000001", "AKIDlogin", "key", "http://gateway:8080", api="imagetag_detect")

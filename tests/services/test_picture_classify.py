@@ -21,7 +21,7 @@ from airflow_imagetag.errors import (
     MalformedAnswerError,
 )
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import HttpResponse, Payload, Request
+from airflow_imagetag.services.messages import HttpResponse, Payload, Request
 from airflow_imagetag.services.recognition.picture_classify import MAX_BODY_BYTES, PictureClassify
 from airflow_imagetag.services.registry import BUILT_IN
 

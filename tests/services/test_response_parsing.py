@@ -13,7 +13,7 @@ from airflow_imagetag import errors
 from airflow_imagetag.errors import Billing, Decision, ImageTagError
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import HttpResponse, ParsedLabels
+from airflow_imagetag.services.messages import HttpResponse, ParsedLabels
 from airflow_imagetag.services.recognition.picture_classify import PictureClassify
 
 READ = PictureClassify(Account("1250000001", "AKIDlogin", "key")).read

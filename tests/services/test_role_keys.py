@@ -26,7 +26,7 @@ from tencentcloud.common import credential
 from airflow_imagetag.errors import AuthenticationError, ConnectionFailedError, ImageTagError
 from airflow_imagetag.models import TagResult
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.tiia.detect_label import DetectLabelPro
 from airflow_imagetag.services.tiia.role_keys import RENEWAL_SECONDS, Keys, RoleKeys
 from airflow_imagetag.testing import Emulator

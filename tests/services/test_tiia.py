@@ -25,7 +25,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.models import Label
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import HttpResponse, ParsedLabels, Payload
+from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload
 from airflow_imagetag.services.tiia.detect_label import (
     QUICK_CONTENT_BYTES,
     DetectLabel,

@@ -24,7 +24,7 @@ from airflow_imagetag.errors import (
     ThrottledError,
     UnknownCodeError,
 )
-from airflow_imagetag.services.base import HttpResponse
+from airflow_imagetag.services.messages import HttpResponse
 from airflow_imagetag.services.response_parsing import Meaning
 from airflow_imagetag.services.tiia.envelope import (
     CODES,

@@ -20,7 +20,7 @@ from tencentcloud.tiia.v20190529.tiia_client import TiiaClient
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import Payload
+from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.tiia.detect_label import DetectLabel, DetectLabelPro
 from airflow_imagetag.services.tiia.signing import Signer
 

@@ -32,7 +32,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.models import Image
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import HttpResponse, Payload, Request
+from airflow_imagetag.services.messages import HttpResponse, Payload, Request
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.testing import Emulator, Faults
 from airflow_imagetag.transport import blocking, nonblocking

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from airflow_imagetag.errors import ImageDecodeError, ImageEmptyError, ImageTooLargeError
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import DEFAULT_HOST, Account
-from airflow_imagetag.services.base import HttpResponse, Limits, Payload, Request, Service
+from airflow_imagetag.services.base import Limits, Service
 from airflow_imagetag.services.json_body import base64_bytes, content_of, json_with_image
+from airflow_imagetag.services.messages import HttpResponse, Payload, Request
 from airflow_imagetag.services.recognition.signature import ReusableSignature
 
 MAX_BODY_BYTES = 6 * 1024 * 1024

@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_imagetag.models import Label
 from airflow_imagetag.services import response_parsing
-from airflow_imagetag.services.base import HttpResponse, ParsedLabels, most_probable_first
+from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, most_probable_first
 from airflow_imagetag.services.recognition.base import Recognition
 
 CERTAIN = 100.0

@@ -14,9 +14,9 @@ from typing import Any
 from airflow_imagetag.models import Label
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import (
+from airflow_imagetag.services.base import Limits
+from airflow_imagetag.services.messages import (
     HttpResponse,
-    Limits,
     ParsedLabels,
     Payload,
     Request,

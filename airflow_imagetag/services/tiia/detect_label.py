@@ -16,16 +16,15 @@ from airflow_imagetag.errors import ImageError, ImageTagError, ImageTooLargeErro
 from airflow_imagetag.models import Label
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import (
+from airflow_imagetag.services.base import Limits, Service
+from airflow_imagetag.services.json_body import base64_bytes, content_of, json_with_image
+from airflow_imagetag.services.messages import (
     HttpResponse,
-    Limits,
     ParsedLabels,
     Payload,
     Request,
-    Service,
     most_probable_first,
 )
-from airflow_imagetag.services.json_body import base64_bytes, content_of, json_with_image
 from airflow_imagetag.services.tiia import envelope
 from airflow_imagetag.services.tiia.signing import NEEDS_SDK, Signer, is_sdk_installed
 

@@ -27,7 +27,7 @@ from airflow_imagetag.errors import (
     UnknownCodeError,
 )
 from airflow_imagetag.services import response_parsing
-from airflow_imagetag.services.base import HttpResponse
+from airflow_imagetag.services.messages import HttpResponse
 from airflow_imagetag.services.response_parsing import Meaning
 
 _SIGNATURE = Meaning(

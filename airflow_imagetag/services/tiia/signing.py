@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import Request
+from airflow_imagetag.services.messages import Request
 from airflow_imagetag.services.tiia.role_keys import Keys, RoleKeys
 
 NEEDS_SDK = (

@@ -1,0 +1,82 @@
+"""The contract between the engine and whatever labels one image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.services.messages import Payload
+
+
+# One is made for every image; a frozen dataclass takes five times as long.
+@dataclass(slots=True)
+class Prepared:
+    """An image that is ready to be labelled.
+
+    :param image: the image.
+    :param payload: its URL or its bytes, with their digest.
+    """
+
+    image: Image
+    payload: Payload
+
+
+class Labeller(ABC):
+    """Labels one image at a time; an async context that holds connections or a model.
+
+    The engine calls the methods in the order ``prepare``, ``fit``, ``call``. Each decides by itself
+    whether it runs in the event loop or in a thread.
+    """
+
+    calls_per_image: int = 1
+    """Number of calls that the vendor bills for one request."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release what the labeller holds."""
+        del kind, error, traceback
+
+    def prepare_ahead(self, image: Image) -> Prepared | None:
+        """Prepare an image in the thread that reads the source, where that saves time.
+
+        :return: the prepared image, or None to leave it to ``prepare``.
+        """
+        del image
+        return None
+
+    @abstractmethod
+    async def prepare(self, image: Image) -> Prepared:
+        """Load the image, or take its URL, and compute the digest of its bytes.
+
+        :raises ImageError: the image cannot be labelled.
+        :raises StorageError: its storage failed; the engine tries again.
+        """
+
+    async def fit(self, prepared: Prepared) -> Prepared:
+        """Check the image against the limits of the service, and resize it if that was asked for.
+
+        Called once for each image that is going to be sent, after the cache of paid answers was
+        asked.
+
+        :raises ImageError: the service does not take the image.
+        """
+        return prepared
+
+    @abstractmethod
+    async def call(self, prepared: Prepared) -> TagResult:
+        """Send one request and return the labels; does not retry.
+
+        The result carries the image's version and the SHA-256 of its bytes.
+
+        :raises ImageTagError: its class says what the caller may do.
+        """

@@ -1,0 +1,80 @@
+"""The messages between this package and a service: payload, request, response, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from airflow_imagetag.models import Label
+from airflow_imagetag.runtime.digests import Digest
+
+_PROBABILITY = attrgetter("probability")
+
+
+# One of each of the next four is made for every image; frozen, they would take five times as long.
+@dataclass(slots=True)
+class Payload:
+    """What a service is given of one image: its URL, or its bytes.
+
+    :param url: an http(s) URL that the service fetches itself.
+    :param content: the bytes.
+    :param digest: tells equal bytes from others: their SHA-256 in hex, or bytes that mean something
+        in this run only; None with a URL.
+    """
+
+    url: str | None = field(default=None, repr=False)
+    content: bytes | None = field(default=None, repr=False)
+    digest: Digest | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 of the bytes, in hex; None where the run has no use for it."""
+        return self.digest if isinstance(self.digest, str) else None
+
+
+@dataclass(slots=True)
+class Request:
+    """A POST request, ready for any HTTP client.
+
+    Header values and bodies hold secrets and images, so they are not shown.
+
+    :param url: where it goes.
+    :param headers: names and values.
+    :param body: the bytes, or pieces that follow each other: a large image need not be copied.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | tuple[bytes, ...] = field(repr=False)
+
+    def joined(self) -> bytes:
+        """Return the body in one piece."""
+        return self.body if isinstance(self.body, bytes) else b"".join(self.body)
+
+
+@dataclass(slots=True)
+class HttpResponse:
+    """An HTTP answer as it came.
+
+    :param status: HTTP status.
+    :param headers: found by names in lower case.
+    :param body: the undecoded body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class ParsedLabels:
+    """What an answer says: labels, the most probable first, and the service's id of the call."""
+
+    labels: tuple[Label, ...]
+    request_id: str | None = None
+
+
+def most_probable_first(labels: Iterable[Label]) -> tuple[Label, ...]:
+    """Return labels in the order in which a ``Reading`` has them; equal ones stay as they are."""
+    return tuple(sorted(labels, key=_PROBABILITY, reverse=True))
