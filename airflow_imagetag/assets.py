@@ -1,4 +1,4 @@
-"""Assets: what a store is to Airflow's scheduler, and the images that a watcher has announced."""
+"""Assets: a store as an asset, and the images that a watcher has announced."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import ConfigurationError
+
+__all__ = ["announced_images", "create_asset", "sanitize_uri", "watch_images"]
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult

@@ -30,6 +30,10 @@ class Image:
         """The URI as logs, outputs and errors show it: without passwords and signatures."""
         return None if self.uri is None else redact(self.uri)
 
+    def as_dict(self) -> dict[str, str | None]:
+        """Return the image without its bytes as the dict that the operator's ``images`` takes."""
+        return {"image_key": self.key, "image_uri": self.uri, "version": self.version}
+
     def __repr__(self) -> str:
         size = "" if self.content is None else f", content=<{len(self.content)} bytes>"
         version = "" if self.version is None else f", version={self.version!r}"

@@ -1,11 +1,18 @@
-"""Sources and stores as Airflow shows them: plain values, stable, without secrets."""
+"""Sources and stores as Airflow shows and keeps them: plain values, stable, without secrets."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, ClassVar
 
+from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.safety.uris import redact
+
+Packed = dict[str, Any]
+"""Plain values, with the path of the class under ``type``."""
 
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
 
@@ -15,22 +22,92 @@ def is_template(text: str) -> bool:
     return any(mark in text for mark in _TEMPLATE_MARKS)
 
 
-def described(item: Any) -> dict[str, Any]:
-    """Return class and set fields of a description, a dataclass, as plain values.
+class Description(ABC):
+    """An object in a template field that describes a place and connects to nothing.
 
-    Of what is no dataclass, nobody knows which attributes are a part of the description.
+    A subclass is a dataclass of plain values. Airflow renders the fields that ``template_fields``
+    names, and shows the values that ``serialize`` returns; both must be the same at each parse of
+    the DAG file, or each parse makes a new version of the DAG.
     """
+
+    template_fields: ClassVar[Sequence[str]]
+
+    def serialize(self) -> Any:
+        """Return the class and its fields as Airflow shows them, without secrets.
+
+        Fields are shown only of a dataclass: of any other class, the attributes that belong to the
+        description are not known.
+        """
+        shown = {
+            name: redact(value) if isinstance(value, str) and "://" in value else value
+            for name, value in _fields_of(self).items()
+        }
+        return {"type": type(self).__name__} | shown
+
+    def pack(self) -> Packed:
+        """Return the object as plain values for a trigger; equal objects give equal values.
+
+        :raises ConfigurationError: the class is not a dataclass.
+        """
+        item: Any = self
+        if not dataclasses.is_dataclass(item):
+            raise ConfigurationError(
+                f"{type(self).__name__} cannot be handed to a trigger: make it a dataclass of "
+                "plain values."
+            )
+        return {"type": class_path(type(self))} | _fields_of(self)
+
+    @property
+    def is_template(self) -> bool:
+        """Whether a field holds a template that is not rendered yet."""
+        return any(is_template(str(getattr(self, name))) for name in self.template_fields)
+
+    def __repr__(self) -> str:
+        # Airflow 2 keeps this text where Airflow 3 keeps the result of serialize().
+        shown = self.serialize()
+        fields = [f"{name}={value!r}" for name, value in shown.items() if name != "type"]
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+
+def class_path(kind: type) -> str:
+    """Return the import path of a class, as ``unpack`` takes it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def unpack(packed: Mapping[str, Any], kind: type) -> Any:
+    """Return the object that ``Description.pack`` turned into plain values.
+
+    :param kind: the object must be an instance of it.
+    :raises ConfigurationError: the class cannot be imported, or does not take the values.
+    """
+    values = dict(packed)
+    path = str(values.pop("type", ""))
+    module, _, name = path.rpartition(".")
+    try:
+        found: Any = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ConfigurationError(f"{path!r} is not a {kind.__name__}: it cannot be imported.")
+    try:
+        return found(**(_unset_fields(found, values) | values))
+    except TypeError as error:
+        raise ConfigurationError(f"{path} cannot be made from its kept values: {error}") from None
+
+
+def _fields_of(item: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(item):
-        return {"type": type(item).__name__}
+        return {}
     values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-    return {"type": type(item).__name__} | {
-        name: redact(value) if isinstance(value, str) and "://" in value else value
-        for name, value in values.items()
-        if value is not None
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _unset_fields(kind: Any, values: Mapping[str, Any]) -> dict[str, None]:
+    """Return the fields that were None and so were not packed, unless None is their default."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    defaults = (None, dataclasses.MISSING)
+    return {
+        field.name: None
+        for field in fields
+        if field.name not in values and field.default not in defaults
     }
-
-
-def as_text(item: Any) -> str:
-    """Return what ``serialize`` tells as a line, such as ``SqlImages(conn_id='warehouse')``."""
-    fields = [f"{name}={value!r}" for name, value in item.serialize().items() if name != "type"]
-    return f"{type(item).__name__}({', '.join(fields)})"

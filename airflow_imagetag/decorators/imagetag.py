@@ -36,7 +36,7 @@ class _ImageTagDecoratedOperator(DecoratedOperator, ImageTagOperator):
         **ImageTagOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.image_tag"
-    # The images are known only now, so the rendered fields are shown as they are after the run.
+    # The images are known only at run time, so the rendered fields are shown as they are then.
     overwrite_rtif_after_execution = True
 
     def __init__(
@@ -59,7 +59,7 @@ class _ImageTagDecoratedOperator(DecoratedOperator, ImageTagOperator):
         """Call the function, label what it returns, and return the labels frame."""
         context_merge(context, self.op_kwargs)
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
-        # Not rendered: the function's result is data, and whoever wrote it may not run templates.
+        # Not rendered: the function's result is data, which must not run templates.
         self.images = ValueImages(self.python_callable(*self.op_args, **kwargs))
         return super().execute(context)
 

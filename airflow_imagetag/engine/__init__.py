@@ -1,1 +1,1 @@
-"""The engine: many images through one account, concurrently and bounded. No Airflow import."""
+"""Private: labels many images within one quota, concurrently and bounded. No Airflow import."""

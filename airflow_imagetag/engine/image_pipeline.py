@@ -1,25 +1,26 @@
-"""One image through the service: load it, fit it, wait for the quota, call, perhaps again."""
+"""One image through the service: prepare, look up, fit, wait for the quota, call, retry."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import Executor
 from dataclasses import replace
 
 from airflow_imagetag.engine.answers.batched_lookup import BatchedLookup
-from airflow_imagetag.engine.answers.single_flight import (
-    MAX_REMEMBERED,
-    CachedAnswer,
-    SingleFlightCache,
-)
+from airflow_imagetag.engine.answers.single_flight import SingleFlightCache
+from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.flow.admission import AdmissionControl
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
-from airflow_imagetag.engine.protocols import Counts, Labeller
-from airflow_imagetag.errors import ConnectionFailedError, ImageError, ImageTagError, OutageError
+from airflow_imagetag.engine.protocols import CachedAnswer
+from airflow_imagetag.errors import (
+    ConnectionFailedError,
+    ImageError,
+    ImageTagError,
+    OutageError,
+)
+from airflow_imagetag.labellers.base import Labeller, Prepared
 from airflow_imagetag.models import Image, TagResult
-from airflow_imagetag.services.messages import Payload
 
 
 class StoppingError(Exception):
@@ -30,8 +31,8 @@ class GaveUpError(Exception):
     """The image gets no labels in this run.
 
     :param error: the last error.
-    :param attempts: requests sent.
-    :param sha256: that of the bytes, where they were read and it is known.
+    :param attempts: number of requests sent.
+    :param sha256: SHA-256 of the bytes, if they were read and it is known.
     """
 
     def __init__(self, error: ImageTagError, attempts: int, sha256: str | None = None) -> None:
@@ -42,179 +43,169 @@ class GaveUpError(Exception):
 
 
 class ImagePipeline:
-    """What the images of a run share: quota, threads, known answers and counts.
+    """Labels single images; shares the quota, the cache of answers and the counts of a run.
 
-    :param tagger: loads and calls.
-    :param gate: the quota.
+    :param labeller: prepares, fits and calls.
+    :param admission: lets requests through within the quota.
     :param policy: when and how often a call is made again.
     :param stopping: set when nothing more may be sent.
-    :param threads: where reading blocks.
     :param counts: the run's counts.
-    :param crew: is told how long each successful call took, and who rests.
-    :param lookups: finds what was paid for equal bytes in an earlier run.
-    :param calls_per_image: calls that the vendor bills for one request.
-    :param max_remembered: digests whose answers are kept.
+    :param pool: records the latency of each successful call, and each pause between attempts.
+    :param cache: answers for equal bytes of this run.
+    :param lookup: finds answers that were paid for in earlier runs; None for no such answers.
     """
 
     def __init__(
         self,
-        tagger: Labeller,
-        gate: AdmissionControl,
+        labeller: Labeller,
+        admission: AdmissionControl,
         policy: retry_policy.RetryPolicy,
         stopping: asyncio.Event,
-        threads: Executor,
         counts: Counts,
-        crew: AdaptiveWorkerPool,
-        lookups: BatchedLookup | None = None,
-        calls_per_image: int = 1,
-        max_remembered: int = MAX_REMEMBERED,
+        pool: AdaptiveWorkerPool,
+        *,
+        cache: SingleFlightCache,
+        lookup: BatchedLookup | None,
     ) -> None:
-        self._calls_per_image = calls_per_image
-        self._crew = crew
-        self._tagger = tagger
-        self._gate = gate
+        self._labeller = labeller
+        self._admission = admission
         self._policy = policy
         self._stopping = stopping
-        self._threads = threads
         self._counts = counts
-        self._lookups = lookups
-        self._reuse = SingleFlightCache(max_remembered)
+        self._pool = pool
+        self._cache = cache
+        self._lookup = lookup
 
-    async def label(self, image: Image, payload: Payload | None = None) -> TagResult:
+    async def label(self, image: Image, prepared: Prepared | None = None) -> TagResult:
         """Return the labels of the image, from the service or from an image with equal bytes.
 
-        :param payload: what to send of it, where it is loaded already.
-        :raises GaveUpError: it gets none.
+        :param prepared: the image, if it is prepared already.
+        :raises GaveUpError: it gets no labels.
         :raises StoppingError: the run ends first.
         """
-        if payload is None:
-            payload = await self._load(image)
-        digest = payload.digest
+        if prepared is None:
+            prepared = await self._prepare(image)
+        digest = prepared.payload.digest
         if digest is None:
-            return await self._call(image, payload)
-        with await self._reuse.alone(digest) as heard:
-            known = heard
-            if known is None and self._lookups is not None:
-                known = await self._recall(payload, self._lookups)
-            if isinstance(known, ImageError):
-                raise GaveUpError(known, 0, payload.sha256)
-            if known is not None:
-                return _for(image, known)
+            return await self._call(await self._fit(prepared))
+        with await self._cache.enter(digest) as remembered:
+            answer = remembered or await self._look_up(prepared)
+            if isinstance(answer, ImageError):
+                raise GaveUpError(answer, 0, prepared.payload.sha256)
+            if answer is not None:
+                return _answer_for(image, answer)
+            # Fit only after a cache miss: resizing costs more than a look-up.
+            prepared = await self._fit(prepared)
             try:
-                # Not before: what is known already needs no work. What was read is let go of.
-                payload = await self._tagger.fit(image, payload)
-            except ImageTagError as error:
-                raise GaveUpError(error, 0, payload.sha256) from None
-            try:
-                result = await self._call(image, payload)
+                result = await self._call(prepared)
             except GaveUpError as given_up:
-                # Only the service's own word on the bytes; a limit of ours depends on settings.
+                # Remember only the service's own word on the bytes: a limit of ours depends on
+                # settings.
                 if isinstance(given_up.error, ImageError) and given_up.attempts:
-                    self._reuse.remember(digest, given_up.error)
+                    self._cache.remember(digest, given_up.error)
                 raise
-            self._reuse.remember(digest, result)
+            self._cache.remember(digest, result)
             return result
 
-    async def _recall(self, payload: Payload, lookups: BatchedLookup) -> CachedAnswer | None:
-        digest = payload.sha256
-        if digest is None:
-            return None
-        known = await lookups.get(digest)
-        if known is not None:
-            self._reuse.remember(digest, known)
-        return known
+    async def _prepare(self, image: Image) -> Prepared:
+        async def attempt() -> Prepared:
+            return await self._labeller.prepare(image)
 
-    async def _load(self, image: Image) -> Payload:
         try:
-            if self._tagger.is_quick(image):
-                return self._tagger.load(image)
-            return await self._load_in_thread(image)
+            return await retry_policy.retry(attempt, self._policy, self._sleep)
         except ImageTagError as error:
             raise GaveUpError(error, 0) from None
 
-    async def _load_in_thread(self, image: Image) -> Payload:
-        async def attempt() -> Payload:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._tagger.load, image)
+    async def _look_up(self, prepared: Prepared) -> CachedAnswer | None:
+        sha256 = prepared.payload.sha256
+        if self._lookup is None or sha256 is None:
+            return None
+        answer = await self._lookup.get(sha256)
+        if answer is not None:
+            self._cache.remember(sha256, answer)
+        return answer
 
-        return await retry_policy.retry(attempt, self._policy, self._sleep)
+    async def _fit(self, prepared: Prepared) -> Prepared:
+        try:
+            return await self._labeller.fit(prepared)
+        except ImageTagError as error:
+            raise GaveUpError(error, 0, prepared.payload.sha256) from None
 
-    async def _call(self, image: Image, payload: Payload) -> TagResult:
+    async def _call(self, prepared: Prepared) -> TagResult:
         sent = 0
         try:
-            await self._gate.acquire()
+            await self._admission.acquire()
             sent = 1
-            return await self._send(image, payload)
+            return await self._send(prepared)
         except ImageTagError as error:
-            return await self._call_again(image, payload, error, sent)
+            return await self._call_again(prepared, error, sent)
 
-    async def _call_again(
-        self, image: Image, payload: Payload, error: ImageTagError, sent: int
-    ) -> TagResult:
+    async def _call_again(self, prepared: Prepared, error: ImageTagError, sent: int) -> TagResult:
         """Go on after a first attempt that failed.
 
         :param error: its error.
-        :param sent: requests sent so far.
+        :param sent: number of requests sent so far.
         """
 
         async def attempt() -> TagResult:
             nonlocal sent
             is_retry = sent > 0
-            await self._gate.acquire(is_retry=is_retry)
+            await self._admission.acquire(is_retry=is_retry)
             sent += 1
-            return await self._send(image, payload, is_retry=is_retry)
+            return await self._send(prepared, is_retry=is_retry)
 
         try:
             result = await retry_policy.go_on(attempt, error, self._policy, self._sleep)
         except ImageTagError as last:
-            raise GaveUpError(last, sent, payload.sha256) from None
+            raise GaveUpError(last, sent, prepared.payload.sha256) from None
         return replace(result, attempts=sent)
 
-    async def _send(self, image: Image, payload: Payload, *, is_retry: bool = False) -> TagResult:
-        """Make a call for which there is a slot of the quota."""
+    async def _send(self, prepared: Prepared, *, is_retry: bool = False) -> TagResult:
+        """Make a call that the quota has admitted."""
         if self._stopping.is_set():
             raise StoppingError
-        self._counts.calls += self._calls_per_image
+        calls = self._labeller.calls_per_image
+        self._counts.calls += calls
         self._counts.retries += is_retry
         started = time.monotonic()
         try:
-            result = await self._tagger.call(image, payload)
+            result = await self._labeller.call(prepared)
         except ImageTagError as error:
             if isinstance(error, ConnectionFailedError):
-                self._counts.calls -= self._calls_per_image
+                self._counts.calls -= calls
                 self._counts.retries -= is_retry
-            self._take_note(error)
+            self._note_failure(error)
             raise
         except BaseException:
-            self._gate.withdrawn()
+            self._admission.withdrawn()
             raise
-        self._gate.succeeded()
-        self._crew.record_latency(time.monotonic() - started)
+        self._admission.succeeded()
+        self._pool.record_latency(time.monotonic() - started)
         return result
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            with self._crew.resting():
+            with self._pool.resting():
                 async with asyncio.timeout(seconds):
                     await self._stopping.wait()
         except TimeoutError:
             return
         raise StoppingError
 
-    def _take_note(self, error: ImageTagError) -> None:
-        """Go slower, or raise the error of an outage that has lasted too long."""
-        self._gate.failed(error)
+    def _note_failure(self, error: ImageTagError) -> None:
+        """Slow the run down, or raise the error of an outage that has lasted too long."""
+        self._admission.failed(error)
         self._counts.throttled += retry_policy.asks_for_less(error)
         if seconds := retry_policy.asked_wait_seconds(error):
-            self._gate.hold(seconds)
-        if outage := self._gate.outage():
-            raise OutageError(f"{outage} The last said: {error.message}") from None
+            self._admission.hold(seconds)
+        if outage := self._admission.outage():
+            raise OutageError(f"{outage} The last error: {error.message}") from None
 
 
-def _for(image: Image, known: TagResult) -> TagResult:
-    """Return the answer for other bytes that are equal as the answer for this image."""
+def _answer_for(image: Image, answer: TagResult) -> TagResult:
+    """Return the answer for other, equal bytes as the answer for this image."""
     return replace(
-        known,
+        answer,
         image_key=image.key,
         image_uri=image.display_uri,
         version=image.version,

@@ -1,211 +1,164 @@
-"""Reads a source ahead of those who label, in a thread, and gives them its entries.
-
-Where an entry holds many bytes, the thread makes their digest as well: the loop has better to do.
-A few bytes it leaves alone, as two threads that take turns cost more than the digest.
-"""
+"""Reads a source one chunk ahead of the workers that label its entries."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
-from airflow_imagetag.engine.protocols import Counts, Labeller, PreparedEntry, as_exception
-from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.protocols import as_exception
+from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.services.messages import Payload
 
-READ_CHUNK = 32
-"""Entries that the thread hands over together: to wake the loop costs more than an entry."""
+PrepareAhead = Callable[[Image], Prepared | None]
+"""Prepares an image in the thread that reads the source; None leaves it to the worker."""
 
-CHUNK_BYTES = 4 * 1024 * 1024
-"""Or fewer, if they hold so many bytes."""
+ENTRIES_PER_WORKER = 2
+"""Maximum number of entries in a chunk for each worker."""
 
-MAX_WAITING = 256
-"""With so many at hand, nothing more is read yet: each pause of the thread costs as much as some
-images."""
 
-WAITING_PER_WORKER = 4
-"""Nor with so many for each of those who take them."""
+@dataclass(frozen=True, slots=True)
+class PrefetchConfig:
+    """How far the source is read ahead.
 
-MAX_WAITING_BYTES = 4 * CHUNK_BYTES
-"""Nor with so many bytes."""
+    :param max_entries: maximum number of entries in a chunk; at most two chunks are held.
+    :param max_bytes: size of image bytes from which a chunk ends.
+    :param max_seconds: reading time after which a chunk ends, so that a slow source delays no
+        entry that it has already given.
+    """
+
+    max_entries: int = 128
+    max_bytes: int = 4 * 1024 * 1024
+    max_seconds: float = 0.02
+
+
+class PreparedEntry(NamedTuple):
+    """An entry of the source, prepared if the reading thread did so."""
+
+    entry: Entry
+    prepared: Prepared | None
+
+
+class _Chunk(NamedTuple):
+    entries: list[PreparedEntry]
+    size_bytes: int
+    is_last: bool
 
 
 class Prefetcher:
-    """The entries of a source, for any number of takers; made inside the loop that takes them.
+    """The entries of a source for any number of workers; made inside the loop that runs them.
 
-    Not a queue, which wakes somebody for every entry. Here the loop is woken where somebody waits,
-    and the thread where half of what it may read ahead was taken.
+    Whenever the entries at hand fall to half a chunk, the next chunk is read. So reading overlaps
+    with labelling, and memory is bounded by two chunks.
 
-    :param entries: read in a thread.
-    :param tagger: makes payloads of images.
-    :param threads: where reading blocks; it takes one of them until the source ends.
+    :param entries: the source; read by one thread at a time.
+    :param executor: runs the reading; a source in memory takes an ``InlineExecutor``.
     :param counts: the run's counts.
-    :param stopping: set when nothing more is to be read.
-    :param max_waiting: entries at hand at which the thread pauses.
+    :param stopping: set when no more entries are to be taken.
+    :param on_error: is called with the error of a source that fails.
+    :param prepare_ahead: prepares images while they are read.
+    :param config: bounds of a chunk.
     """
 
     def __init__(
         self,
         entries: Iterator[Entry],
-        tagger: Labeller,
-        threads: Executor,
+        executor: Executor,
         counts: Counts,
         stopping: asyncio.Event,
+        on_error: Callable[[Exception], None],
         *,
-        max_waiting: int,
+        prepare_ahead: PrepareAhead,
+        config: PrefetchConfig,
     ) -> None:
-        self._stopping = stopping
         self._entries = entries
-        self._tagger = tagger
-        self._threads = threads
+        self._executor = executor
         self._counts = counts
-        self._max_waiting = max_waiting
+        self._stopping = stopping
+        self._on_error = on_error
+        self._prepare_ahead = prepare_ahead
+        self._config = config
         self._loop = asyncio.get_running_loop()
         self._at_hand: deque[PreparedEntry] = deque()
-        # Each is written by one thread only.
-        self._bytes_read = 0
-        self._bytes_taken = 0
-        self._takers: deque[asyncio.Future[None]] = deque()
-        self._is_awaited = False
-        self._has_room = threading.Event()
+        self._refill_at = config.max_entries // 2
+        self._reading: asyncio.Future[_Chunk] | None = None
         self._has_ended = False
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing more is to be taken."""
+        """Whether no further entry will come."""
         return self._has_ended and not self._at_hand
 
     async def take(self) -> PreparedEntry | None:
-        """Return the next entry, with its payload where the thread made it; None after the last."""
+        """Return the next entry; None after the last one, or when the run is to end."""
         while not self._at_hand:
-            if self._has_ended:
+            if self._has_ended or self._stopping.is_set():
                 return None
-            await self._more()
-        fed = self._at_hand.popleft()
-        self._bytes_taken += _size_bytes(fed[0])
-        if not self._has_room.is_set() and self._is_half_empty():
-            self._has_room.set()
-        return fed
+            # Not awaited itself: a worker that is cancelled must not cancel the reading.
+            await asyncio.wait((self._start_reading(),))
+        taken = self._at_hand.popleft()
+        if len(self._at_hand) <= self._refill_at and not self._has_ended:
+            self._start_reading()
+        return taken
 
     def drop(self) -> int:
-        """Forget what is at hand and return how many entries it was."""
+        """Forget the entries at hand and return their number."""
         count = len(self._at_hand)
         self._at_hand.clear()
+        self._has_ended = True
         return count
 
-    async def read(self) -> None:
-        """Read until the source ends or the run is to end.
+    def _start_reading(self) -> asyncio.Future[_Chunk]:
+        if self._reading is None:
+            self._reading = self._loop.run_in_executor(self._executor, self._read_chunk)
+            # First of all callbacks: a worker that is woken finds the entries at hand.
+            self._reading.add_done_callback(self._add_chunk)
+        return self._reading
 
-        :raises Exception: what the source raised.
-        """
-        try:
-            await self._loop.run_in_executor(self._threads, self._read_all)
-        finally:
+    def _add_chunk(self, reading: asyncio.Future[_Chunk]) -> None:
+        self._reading = None
+        if reading.cancelled():
             self._has_ended = True
-            self._has_room.set()
-            self._wake(len(self._takers))
+        elif error := reading.exception():
+            self._has_ended = True
+            self._on_error(error if isinstance(error, Exception) else as_exception("source", error))
+        elif not self._has_ended:
+            chunk = reading.result()
+            self._counts.seen += len(chunk.entries)
+            self._at_hand += chunk.entries
+            self._has_ended = chunk.is_last
+            # Of large images a chunk holds few: the next one is read when it is used up.
+            is_cut = chunk.size_bytes >= self._config.max_bytes
+            self._refill_at = len(chunk.entries) // 2 if is_cut else self._config.max_entries // 2
 
-    # -- in the loop --------------------------------------------------------------------------
-
-    async def _more(self) -> None:
-        """Return when there may be something at hand."""
-        taker = self._loop.create_future()
-        self._takers.append(taker)
-        # Before the last look: the thread adds an entry and then looks whether it is awaited.
-        self._is_awaited = True
-        if self._at_hand:
-            self._wake_for_all()
-        try:
-            await taker
-        except asyncio.CancelledError:
-            # It may have been woken already, for an entry that another one can have.
-            self._wake_for_all()
-            raise
-
-    def _wake_for_all(self) -> None:
-        """Wake as many as there are entries."""
-        # Before the look, as in `_more`: what the thread adds from now on wakes somebody.
-        self._is_awaited = True
-        self._wake(len(self._at_hand))
-        if not self._takers:
-            self._is_awaited = False
-
-    def _wake(self, count: int) -> None:
-        while count and self._takers:
-            taker = self._takers.popleft()
-            # One that was cancelled is done.
-            if not taker.done():
-                taker.set_result(None)
-                count -= 1
-
-    # -- in the thread ------------------------------------------------------------------------
-
-    def _read_all(self) -> None:
-        # Looked at before and after: a read may take long, and is for nothing once the run stops.
-        while not self._stopping.is_set() and (chunk := self._chunk()):
-            if self._stopping.is_set() or self._has_ended:
-                return
-            self._counts.seen += len(chunk)
-            self._at_hand += chunk
-            if self._is_awaited:
-                self._is_awaited = False
-                self._loop.call_soon_threadsafe(self._wake_for_all)
-            self._pause()
-
-    def _chunk(self) -> list[PreparedEntry]:
+    def _read_chunk(self) -> _Chunk:
+        """Read some entries; runs in the executor."""
+        config = self._config
         chunk: list[PreparedEntry] = []
-        end = self._bytes_read + CHUNK_BYTES
+        size_bytes = 0
+        deadline = time.monotonic() + config.max_seconds
         try:
-            for entry in islice(self._entries, READ_CHUNK):
-                chunk.append((entry, self._payload(entry)))
-                self._bytes_read += _size_bytes(entry)
-                if self._bytes_read >= end:
-                    break
+            for entry in islice(self._entries, config.max_entries):
+                chunk.append(self._prepared(entry))
+                size_bytes += _size_bytes(entry)
+                if size_bytes >= config.max_bytes or time.monotonic() >= deadline:
+                    return _Chunk(chunk, size_bytes, is_last=False)
         except Exception:
             raise
         except BaseException as error:
             raise as_exception("source", error) from error
-        return chunk
+        return _Chunk(chunk, size_bytes, is_last=len(chunk) < config.max_entries)
 
-    def _payload(self, entry: Entry) -> Payload | None:
-        if not isinstance(entry, Image) or entry.content is None or self._tagger.is_quick(entry):
-            return None
-        try:
-            return self._tagger.load(entry)
-        except ImageTagError:
-            # Whoever takes the image meets it again, where errors are dealt with.
-            return None
-
-    def _pause(self) -> None:
-        """Return when there is room for more."""
-        if not self._is_full():
-            return
-        self._has_room.clear()
-        # Else it was made meanwhile.
-        if self._is_full() and not self._has_ended:
-            self._has_room.wait()
-
-    # -- in both ------------------------------------------------------------------------------
-
-    def _is_full(self) -> bool:
-        """Tell whether as much is at hand as may be, by number or by bytes."""
-        return len(self._at_hand) >= self._max_waiting or self._bytes_at_hand >= MAX_WAITING_BYTES
-
-    def _is_half_empty(self) -> bool:
-        """Tell whether half of it was taken, by number and by bytes."""
-        return (
-            len(self._at_hand) <= self._max_waiting // 2
-            and self._bytes_at_hand <= MAX_WAITING_BYTES // 2
-        )
-
-    @property
-    def _bytes_at_hand(self) -> int:
-        return self._bytes_read - self._bytes_taken
+    def _prepared(self, entry: Entry) -> PreparedEntry:
+        if isinstance(entry, Image) and entry.content is not None:
+            return PreparedEntry(entry, self._prepare_ahead(entry))
+        return PreparedEntry(entry, None)
 
 
 def _size_bytes(entry: Entry) -> int:

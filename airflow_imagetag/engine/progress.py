@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_imagetag.engine.protocols import Counts
+from airflow_imagetag.engine.counts import Counts
 
 
 def line(

@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: label one image: through an account at a vendor."""

@@ -1,4 +1,4 @@
-"""What a run without a store has paid for, kept until its task ends well."""
+"""The checkpoint of a run without a store, kept until its task succeeds."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def checkpoint_store(folder: str, task_instance: Any) -> ParquetLabelStore:
     """
     names = [task_instance.dag_id, task_instance.run_id, task_instance.task_id]
     names.append(str(getattr(task_instance, "map_index", -1)))
-    # A run id holds a time with '+' and ':', which not every storage takes in a name.
+    # A run id holds a time with '+' and ':', which not every storage allows in a name.
     return ParquetLabelStore("/".join([folder.rstrip("/"), *(quote(name, "") for name in names)]))

@@ -1,4 +1,4 @@
-"""Errors that a retry of the task would only meet again, at full price: Airflow makes none."""
+"""Errors after which Airflow does not retry the task: a retry would fail again, at full price."""
 
 from __future__ import annotations
 

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.adapters.templating import as_images, as_store
-from airflow_imagetag.backends.configuration import (
-    DEFAULT_CONN_ID,
-    allowed_local_folders,
-    checkpoint_path,
-)
+from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import RunError
-from airflow_imagetag.operators.label_map import LabelMapTemplating, as_label_map
-from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
+from airflow_imagetag.sources.images_field import as_source, wrap_images
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
-from airflow_imagetag.sources.values import ValueImages
-from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.stores.base import LabelStore, as_store
 
 if TYPE_CHECKING:
     import pandas as pd
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_imagetag.operators.options import Number
+    from airflow_imagetag.operators.outputs import Output
     from airflow_imagetag.operators.run import OperatorRun
-    from airflow_imagetag.stores.parquet import ParquetLabelStore
 
+__all__ = ["ImageTagOperator"]
 
 OUTLET_COUNTS = ("seen", "tagged", "reused", "failed", "skipped", "calls")
 """What of the summary the event of the store's asset holds."""
 
 
-class ImageTagOperator(LabelMapTemplating):
+class ImageTagOperator(LabelMapField):
     """Labels images, and returns a DataFrame of labels or keeps a table of labels up to date.
 
     Without a store the result is a labels frame, one row for each image and label, and nothing is
@@ -131,11 +127,10 @@ class ImageTagOperator(LabelMapTemplating):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.images = as_images(images)
+        self.images = wrap_images(images)
         self.store = as_store(store)
-        # Airflow takes the outlets of a mapped task from partial alone, and refuses an event of any
-        # other. It keeps what it was told under this name, and hands it on to nobody.
-        if not getattr(self, "_BaseOperator__from_mapped", False):
+        # Airflow takes the outlets of a mapped task from partial() alone, and refuses any other.
+        if not self._stands_for_mapped_task():
             self.outlets = _with_store(self.outlets, self.store)
         self.retag = retag
         self.retry_failed = retry_failed
@@ -144,7 +139,7 @@ class ImageTagOperator(LabelMapTemplating):
         self.shard = shard
         self.fetch = fetch
         self.oversize = oversize
-        self.label_map = as_label_map(label_map)
+        self.label_map = wrap_label_map(label_map)
         self.imagetag_conn_id = imagetag_conn_id
         self.key_column = key_column
         self.uri_column = uri_column
@@ -154,8 +149,13 @@ class ImageTagOperator(LabelMapTemplating):
         self.max_failure_ratio: Number = max_failure_ratio
         self.max_in_flight: Number = max_in_flight
         self.requests_per_second: Number = requests_per_second
-        self._run: OperatorRun | None = None
+        self._running: list[OperatorRun] = []
         self._is_killed = False
+
+    def _stands_for_mapped_task(self) -> bool:
+        """Tell whether Airflow made this operator from a mapped task, which is the DAG's task."""
+        has_dag: bool = self.has_dag()  # type: ignore[no-untyped-call]
+        return has_dag and self.dag.task_dict.get(self.task_id) is not self
 
     def execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
         """Label the images and push ``failures`` and ``summary``.
@@ -163,102 +163,66 @@ class ImageTagOperator(LabelMapTemplating):
         :return: the labels frame, or with a store the summary.
         """
         from airflow_imagetag.hooks.imagetag import ImageTagHook
-        from airflow_imagetag.operators.final_errors import without_retry
         from airflow_imagetag.operators.label_files import read_label_map
         from airflow_imagetag.operators.options import parse_options
+        from airflow_imagetag.operators.outputs import make_output
         from airflow_imagetag.operators.run import OperatorRun
 
-        options = parse_options(
-            min_probability=self.min_probability,
-            top_k=self.top_k,
-            max_images=self.max_images,
-            max_failure_ratio=self.max_failure_ratio,
-            max_in_flight=self.max_in_flight,
-            batch_size=self.batch_size,
-            flush_seconds=self.flush_seconds,
-            retag=self.retag,
-            retry_failed=self.retry_failed,
-            shard=self.shard,
-            fetch=self.fetch,
-            oversize=self.oversize,
-            requests_per_second=self.requests_per_second,
-            taxonomy=read_label_map(self.label_map, allowed_local_folders()),
-        )
-        images = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
-        if isinstance(images, ValueImages):
-            images = images.with_columns(self.key_column, self.uri_column)
-        checkpoint = None if self.store is not None else self._checkpoint(context)
-        run = self._run = OperatorRun(
-            ImageTagHook(self.imagetag_conn_id, oversize=options.oversize),
-            images,
+        options = parse_options(self, mapping=read_label_map(self.label_map))
+        source = as_source(self.images).with_columns(self.key_column, self.uri_column)
+        output = make_output(
             options,
-            store=self.store,
-            checkpoint=checkpoint,
+            self.store,
+            task_instance=context.get("ti"),
+            keeps_result=bool(self.do_xcom_push),
         )
+        run = OperatorRun(
+            ImageTagHook(self.imagetag_conn_id, oversize=options.oversize), source, options, output
+        )
+        self._running.append(run)
         if self._is_killed:
             run.stop()
+        try:
+            return self._label(context, run, output)
+        finally:
+            # It holds locks, which an operator that is copied must not.
+            self._running.clear()
+
+    def _label(
+        self, context: Context, run: OperatorRun, output: Output
+    ) -> pd.DataFrame | dict[str, Any]:
+        from airflow_imagetag.operators.final_errors import without_retry
+
         counts = {"failures": run.failures, "summary": run.summary}
         try:
             run.run()
-            return self._result(context, run, counts, checkpoint)
+            if errors := self._push_each(context, counts):
+                raise errors[0]
+            result: pd.DataFrame | dict[str, Any] = output.result(run.summary())
+            self._tell_outlet(context, output, run.summary())
+            output.finish(partial(_push, context), result)
         except BaseException as error:
-            # Whatever ended it, a kill included: what was paid for goes to the outputs first.
-            self._push_each(context, self._labels(run) | counts)
+            # After any error, a kill included: labels that are paid for go to the outputs first.
+            self._push_each(context, output.rescued() | counts)
             if isinstance(error, RunError) and run.is_final(error):
                 raise without_retry(error) from None
             raise
-        finally:
-            # It holds locks, which an operator that is copied must not.
-            self._run = None
-
-    def _result(
-        self,
-        context: Context,
-        run: OperatorRun,
-        counts: Mapping[str, Callable[[], Any]],
-        checkpoint: ParquetLabelStore | None,
-    ) -> pd.DataFrame | dict[str, Any]:
-        """Push the outputs of a run that is through, and return its result."""
-        if errors := self._push_each(context, counts):
-            raise errors[0]
-        if self.store is not None:
-            summary = run.summary()
-            self._tell_outlet(context, self.store, summary)
-            return summary
-        labels = run.labels()
-        if checkpoint is not None:
-            # Airflow keeps the result after this method; the checkpoint goes when it is kept.
-            if self.do_xcom_push:
-                _push(context, "return_value", labels)
-            checkpoint.remove()
-        return labels
-
-    def _checkpoint(self, context: Context) -> ParquetLabelStore | None:
-        folder, task_instance = checkpoint_path(), context.get("ti")
-        if folder is None or task_instance is None:
-            return None
-        from airflow_imagetag.operators.checkpoint import checkpoint_store
-
-        return checkpoint_store(folder, task_instance)
+        return result
 
     def on_kill(self) -> None:
-        """End the run: nothing more is sent, and what is finished is kept."""
+        """End the run: nothing more is sent, and finished images are kept."""
         self._is_killed = True
-        if self._run is not None:
-            self._run.stop()
+        for run in self._running:
+            run.stop()
 
-    def _tell_outlet(self, context: Context, store: LabelStore, summary: Mapping[str, Any]) -> None:
+    def _tell_outlet(self, context: Context, output: Output, summary: Mapping[str, Any]) -> None:
         """Put the counts into the event of the store's asset, if the task has it as an outlet."""
         outlet_events = context.get("outlet_events")
+        if outlet_events is None or output.asset_uri is None:
+            return
         for outlet in self.outlets:
-            if outlet_events is not None and getattr(outlet, "uri", None) == store.asset.uri:
+            if getattr(outlet, "uri", None) == output.asset_uri:
                 outlet_events[outlet].extra = {name: summary[name] for name in OUTLET_COUNTS}
-
-    def _labels(self, run: OperatorRun) -> dict[str, Callable[[], Any]]:
-        """Return what makes the XCom of the labels that would be lost without it."""
-        if self.store is not None:
-            return {"unsaved": run.labels} if run.has_unsaved_labels else {}
-        return {"return_value": run.labels} if self.do_xcom_push else {}
 
     def _push_each(
         self, context: Context, outputs: Mapping[str, Callable[[], Any]]

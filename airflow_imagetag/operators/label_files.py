@@ -1,4 +1,4 @@
-"""Reads the map of labels before a run: a dict, a CSV file or a JSON file."""
+"""Read the label map before a run: a dict, a CSV file or a JSON file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from airflow_imagetag.backends.configuration import allowed_local_folders
 from airflow_imagetag.backends.storages import storage_failure, storage_path
-from airflow_imagetag.engine.output.label_mapping import Entry, LabelMapping, label_mapping_of
+from airflow_imagetag.engine.output.label_mapping import (
+    LabelMapping,
+    MappingEntry,
+    label_mapping_of,
+)
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.loading.content import STORAGE_SCHEMES
 from airflow_imagetag.operators.label_map import LabelMap
@@ -29,17 +34,16 @@ from airflow_imagetag.safety.uris import (
 log = logging.getLogger(__name__)
 
 MAX_MAP_BYTES = 10 * 1024 * 1024
-"""Some hundred thousand labels, which is more than any service has."""
+"""Maximum size of a file: a few hundred thousand labels, more than any service has."""
 
 COLUMNS = ("label", "name")
 
 
-def read_label_map(given: Any, allowed_folders: Collection[str]) -> LabelMapping | None:
-    """Return what the parameter ``label_map`` says of each label; None without one.
+def read_label_map(given: Any) -> LabelMapping | None:
+    """Return the mapping that the parameter ``label_map`` describes; None for none.
 
     :param given: the parameter after Airflow has rendered it.
-    :param allowed_folders: where a local file may lie that data has named.
-    :raises ConfigurationError: it is no map, or its file is missing or wrong.
+    :raises ConfigurationError: the value is not a map, or its file is missing or wrong.
     :raises StorageError: the storage of its file failed.
     """
     label_map = given if isinstance(given, LabelMap) else LabelMap(given)
@@ -47,7 +51,7 @@ def read_label_map(given: Any, allowed_folders: Collection[str]) -> LabelMapping
     if value is None:
         return None
     if isinstance(value, Mapping):
-        return label_mapping_of((Entry(*pair) for pair in value.items()), "label_map")
+        return label_mapping_of((MappingEntry(*pair) for pair in value.items()), "label_map")
     if not isinstance(value, str):
         raise ConfigurationError(
             f"label_map must be a dict or the path of a file, not a {type(value).__name__}."
@@ -57,15 +61,15 @@ def read_label_map(given: Any, allowed_folders: Collection[str]) -> LabelMapping
         return None
     if value.lstrip().startswith("{"):
         return label_mapping_of(_json_entries(value, "label_map"), "label_map")
-    taxonomy = _from_file(value, None if label_map.is_literal else allowed_folders)
-    log.info("label_map %s: %s", redact(value), taxonomy)
-    return taxonomy
+    mapping = _from_file(value, None if label_map.is_literal else allowed_local_folders())
+    log.info("label_map %s: %s", redact(value), mapping)
+    return mapping
 
 
 def _from_file(path: str, allowed_folders: Collection[str] | None) -> LabelMapping:
-    """Return what a file says.
+    """Return the mapping of a file.
 
-    :param allowed_folders: where it must lie if it is local; None for anywhere.
+    :param allowed_folders: folders that a local file must lie in; None for any folder.
     """
     what = f"label_map {redact(path)}"
     parse = {".csv": _csv_entries, ".json": _json_entries}.get(PurePosixPath(path).suffix.lower())
@@ -108,7 +112,7 @@ def _stored(path: str) -> bytes:
         )
     with _errors(path):
         place = _place(path)
-        # A listing that is remembered has the size of the file that was there before.
+        # A cached listing has the size of an earlier version of the file.
         place.fs.invalidate_cache()
         with place.fs.open(place.path, "rb") as file:
             content: bytes = file.read(MAX_MAP_BYTES + 1)
@@ -130,7 +134,7 @@ def _errors(path: str) -> Iterator[None]:
     except ImageTagError:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ConfigurationError(f"{what} does not exist, or is no file.") from None
+        raise ConfigurationError(f"{what} does not exist, or is not a file.") from None
     except (PermissionError, ValueError) as error:
         raise ConfigurationError(
             f"{what} cannot be read: {type(error).__name__}: {redact_text(str(error))[:300]}"
@@ -149,7 +153,7 @@ def _decoded(content: bytes, what: str) -> str:
         raise ConfigurationError(f"{what}, line {line} is not UTF-8. Save it as UTF-8.") from None
 
 
-def _csv_entries(text: str, what: str) -> Iterator[Entry]:
+def _csv_entries(text: str, what: str) -> Iterator[MappingEntry]:
     rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         header = [cell.strip() for cell in next(rows, [])]
@@ -168,7 +172,7 @@ def _csv_entries(text: str, what: str) -> Iterator[Entry]:
                     f"{len(header)}. Write one for each column, in double quotes if it holds a "
                     "comma."
                 )
-            yield Entry(row[label], row[name], rows.line_num)
+            yield MappingEntry(row[label], row[name], rows.line_num)
     except csv.Error as error:
         raise ConfigurationError(f"{what}, line {rows.line_num}: {error}.") from None
 
@@ -177,7 +181,7 @@ class _Pairs(list[tuple[str, Any]]):
     """An object of JSON with all its pairs: a dict would hide that a name is there twice."""
 
 
-def _json_entries(text: str, what: str) -> Iterator[Entry]:
+def _json_entries(text: str, what: str) -> Iterator[MappingEntry]:
     try:
         found = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:
@@ -191,4 +195,4 @@ def _json_entries(text: str, what: str) -> Iterator[Entry]:
         raise ConfigurationError(
             f'{what} must be one JSON object, such as {{"天空": "sky", "水印": null}}.'
         )
-    return (Entry(*pair) for pair in found)
+    return (MappingEntry(*pair) for pair in found)

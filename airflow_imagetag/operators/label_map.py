@@ -1,26 +1,32 @@
-"""The parameter ``label_map``: what it may be, and how Airflow renders and shows it."""
+"""The field ``label_map``: its values, and how Airflow renders and shows them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from airflow_imagetag.adapters.descriptions import is_template
-from airflow_imagetag.adapters.templating import ImagesTemplating, is_for_airflow
+from airflow_imagetag.adapters.templating import (
+    IsData,
+    Render,
+    TemplatedValue,
+    is_resolved_by_airflow,
+)
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.sources.images_field import ImagesField
 
 _SHOWN_ENTRIES = 10
 _SHOWN_CHARACTERS = 500
 
 
-class LabelMap:
+class LabelMap(TemplatedValue):
     """Other names for labels, or the path of a file that holds them.
 
-    Wrapping keeps Airflow from rendering each name of a dict as a template, and keeps what the
-    rendered fields and the serialized DAG show small.
+    Wrapping keeps Airflow from rendering each name of a dict as a template, and keeps the rendered
+    fields and the serialized DAG small.
 
     :param value: a dict, a path, the text of a JSON object, or None.
     :param literal: it stands in the DAG file. A local path is then the author's own word, unless a
@@ -39,8 +45,15 @@ class LabelMap:
         """Whether it is a text with a template in it."""
         return isinstance(self.value, str) and is_template(self.value)
 
+    def rendered(self, render: Render, is_data: IsData) -> LabelMap:
+        """Return the map rendered; of a map, only a path is."""
+        if is_data(self.value):
+            # The path is no longer the author's own.
+            return LabelMap(self.value)
+        return LabelMap(render(self.value)) if self.is_template else self
+
     def serialize(self) -> Any:
-        """Return what Airflow shows: a path or a short dict as it is, of a long one the beginning.
+        """Return the map as Airflow shows it: of a long dict only the beginning.
 
         The digest changes when any entry does.
         """
@@ -63,30 +76,24 @@ class LabelMap:
         return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
-class LabelMapTemplating(ImagesTemplating):
-    """A task with the field ``label_map`` besides ``images`` and ``store``."""
+class LabelMapField(ImagesField):
+    """A task with the template field ``label_map`` besides ``images``."""
 
     label_map: Any
 
-    def render_field(
-        self, content: Any, render: Callable[[Any], Any], *, is_data: Callable[[Any], bool]
-    ) -> Any:
-        """Return a field rendered; of the map, only a path is."""
-        if not isinstance(content, LabelMap):
-            rendered = super().render_field(content, render, is_data=is_data)
-            is_map = content is not None and content is self.label_map
-            return LabelMap(rendered) if is_map else rendered
-        if is_data(content.value):
-            return LabelMap(content.value)
-        return LabelMap(render(content.value)) if content.is_template else content
+    def render_field(self, content: Any, render: Render, is_data: IsData) -> Any:
+        """Return a field rendered; a map that Airflow resolved is data."""
+        rendered = super().render_field(content, render, is_data)
+        is_map = content is not None and content is self.label_map
+        return LabelMap(rendered) if is_map and not isinstance(content, LabelMap) else rendered
 
 
-def as_label_map(value: Any) -> Any:
+def wrap_label_map(value: Any) -> Any:
     """Return the parameter ``label_map`` so that Airflow does not render each of its names.
 
     :raises ConfigurationError: it is neither a dict nor a path.
     """
-    if value is None or is_for_airflow(value):
+    if value is None or is_resolved_by_airflow(value):
         return value
     if not isinstance(value, str | Mapping):
         raise ConfigurationError(

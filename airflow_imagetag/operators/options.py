@@ -1,42 +1,56 @@
-"""The operator's numbers, which may come from templates and so arrive as text."""
+"""The operator's parameters, which may come from templates and so arrive as text."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
+from airflow_imagetag.adapters.numbers import NumberRule
+from airflow_imagetag.engine.output.label_filter import LabelFilter
 from airflow_imagetag.engine.output.label_mapping import LabelMapping
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.loading.preflight import Oversize, parse_oversize
 from airflow_imagetag.selection.rules import Rule, parse_rule
 from airflow_imagetag.selection.shards import Shard, parse_shard
 
-T = TypeVar("T")
-
 MIN_RATE = 0.001
+"""Smallest number of seconds or of requests per second."""
+
 MAX_IN_FLIGHT = 1_000
+"""Largest ``max_in_flight``."""
 
 Number = int | float | str | None
+
+SHARE = NumberRule("a number from 0 to 1", minimum=0, maximum=1)
+COUNT = NumberRule("a whole number from 1, or None", minimum=1, is_whole=True)
+REQUIRED_COUNT = NumberRule("a whole number from 1", minimum=1, is_whole=True)
+IN_FLIGHT = NumberRule(
+    f"a whole number from 1 to {MAX_IN_FLIGHT:,}, or None",
+    minimum=1,
+    maximum=MAX_IN_FLIGHT,
+    is_whole=True,
+)
+RATE = NumberRule(f"a number from {MIN_RATE:g}, or None", minimum=MIN_RATE)
+SECONDS = NumberRule(f"a number from {MIN_RATE:g}", minimum=MIN_RATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """The operator's parameters, checked.
 
-    :param min_probability: from 0 to 1.
-    :param top_k: labels of each image at most; None for all.
-    :param max_images: images of this run at most; None for all.
-    :param max_failure_ratio: from 0 to 1.
+    :param min_probability: labels below it are dropped, from 0 to 1.
+    :param top_k: maximum number of labels of each image; None for all.
+    :param max_images: maximum number of images of this run; None for all.
+    :param max_failure_ratio: the share of failed images that a task accepts, from 0 to 1.
     :param max_in_flight: None takes the connection's.
     :param requests_per_second: None takes the connection's.
-    :param batch_size: finished images that are written together.
-    :param flush_seconds: how long a finished image waits at most to be written.
-    :param rule: what counts as new.
+    :param batch_size: number of finished images that are written together.
+    :param flush_seconds: maximum wait of a finished image before it is written.
+    :param rule: decides which images are new.
     :param shard: only this part of the source; None for all of it.
-    :param fetch: who downloads http(s) URLs: ``service`` or ``worker``.
-    :param oversize: what becomes of an image with more bytes than the service takes.
-    :param taxonomy: renames, drops and merges labels; None leaves them as they are.
+    :param is_fetched_by_worker: the worker downloads http(s) URLs, not the service.
+    :param oversize: handling of an image with more bytes than the service takes.
+    :param mapping: renames, drops and merges labels; None leaves them as they are.
     """
 
     min_probability: float
@@ -49,103 +63,44 @@ class Options:
     flush_seconds: float
     rule: Rule
     shard: Shard | None
-    fetch: str
+    is_fetched_by_worker: bool
     oversize: Oversize
-    taxonomy: LabelMapping | None = None
+    mapping: LabelMapping | None = None
+
+    @property
+    def label_filter(self) -> LabelFilter:
+        """The selection of labels that the task keeps."""
+        return LabelFilter(
+            min_probability=self.min_probability, top_k=self.top_k, mapping=self.mapping
+        )
 
 
-def parse_options(
-    *,
-    min_probability: Number,
-    top_k: Number,
-    max_images: Number,
-    max_failure_ratio: Number,
-    max_in_flight: Number,
-    requests_per_second: Number,
-    batch_size: Number,
-    flush_seconds: Number,
-    retag: str,
-    retry_failed: bool | str,
-    shard: str | None,
-    fetch: str,
-    oversize: str,
-    taxonomy: LabelMapping | None = None,
-) -> Options:
-    """Check the numbers and return them.
+def parse_options(parameters: Any, *, mapping: LabelMapping | None = None) -> Options:
+    """Check the parameters of an operator.
 
-    :raises ConfigurationError: names the parameter and what it may be.
+    :param parameters: an object with the operator's parameters as attributes, rendered.
+    :param mapping: the label map, which is read by itself.
+    :raises ConfigurationError: names the parameter and the values that it allows.
     """
+    given = parameters
     return Options(
-        min_probability=_share("min_probability", min_probability),
-        top_k=_count("top_k", top_k),
-        max_images=_count("max_images", max_images),
-        max_failure_ratio=_share("max_failure_ratio", max_failure_ratio),
-        max_in_flight=_in_flight(max_in_flight),
-        requests_per_second=_rate("requests_per_second", requests_per_second),
-        batch_size=_required("batch_size", _count("batch_size", batch_size)),
-        flush_seconds=_required("flush_seconds", _rate("flush_seconds", flush_seconds)),
-        rule=parse_rule(retag, retry_failed),
-        shard=parse_shard(shard),
-        fetch=_fetch(fetch),
-        oversize=parse_oversize(oversize),
-        taxonomy=taxonomy,
+        min_probability=SHARE.require("min_probability", given.min_probability),
+        top_k=COUNT.parse_whole("top_k", given.top_k),
+        max_images=COUNT.parse_whole("max_images", given.max_images),
+        max_failure_ratio=SHARE.require("max_failure_ratio", given.max_failure_ratio),
+        max_in_flight=IN_FLIGHT.parse_whole("max_in_flight", given.max_in_flight),
+        requests_per_second=RATE.parse("requests_per_second", given.requests_per_second),
+        batch_size=REQUIRED_COUNT.require_whole("batch_size", given.batch_size),
+        flush_seconds=SECONDS.require("flush_seconds", given.flush_seconds),
+        rule=parse_rule(given.retag, given.retry_failed),
+        shard=parse_shard(given.shard),
+        is_fetched_by_worker=_is_fetched_by_worker(given.fetch),
+        oversize=parse_oversize(given.oversize),
+        mapping=mapping,
     )
 
 
-def _fetch(value: str) -> str:
-    if value not in ("service", "worker"):
-        raise ConfigurationError(f"fetch must be 'service' or 'worker', not {value!r}.")
-    return value
-
-
-def _required(name: str, value: T | None) -> T:
-    if value is None:
-        raise ConfigurationError(f"{name} must be a number above 0, not None.")
-    return value
-
-
-def _share(name: str, value: Number) -> float:
-    number = _number(name, value, "a number from 0 to 1")
-    if number is None or not 0 <= number <= 1:
-        raise _wrong(name, value, "a number from 0 to 1")
-    return number
-
-
-def _count(name: str, value: Number) -> int | None:
-    number = _number(name, value, "a whole number from 1, or None")
-    if number is None:
-        return None
-    if number < 1 or number != int(number):
-        raise _wrong(name, value, "a whole number from 1, or None")
-    return int(number)
-
-
-def _in_flight(value: Number) -> int | None:
-    number = _count("max_in_flight", value)
-    if number is not None and number > MAX_IN_FLIGHT:
-        raise _wrong("max_in_flight", value, f"a whole number from 1 to {MAX_IN_FLIGHT:,}, or None")
-    return number
-
-
-def _rate(name: str, value: Number) -> float | None:
-    number = _number(name, value, "a number above 0, or None")
-    if number is not None and not number >= MIN_RATE:
-        raise _wrong(name, value, f"a number from {MIN_RATE:g}, or None")
-    return number
-
-
-def _number(name: str, value: Number, expected: str) -> float | None:
-    # A template of a missing parameter renders to one of these texts.
-    if value is None or value in ("", "None"):
-        return None
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise _wrong(name, value, expected)
-    return number
-
-
-def _wrong(name: str, value: Number, expected: str) -> ConfigurationError:
-    return ConfigurationError(f"{name} must be {expected}, not {value!r}.")
+def _is_fetched_by_worker(fetch: str) -> bool:
+    if fetch not in ("service", "worker"):
+        raise ConfigurationError(f"fetch must be 'service' or 'worker', not {fetch!r}.")
+    return fetch == "worker"

@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: which images of a source are new, as pure decisions."""

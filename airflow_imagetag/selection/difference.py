@@ -2,113 +2,144 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from airflow_imagetag.models import Entry, Image, SkippedImage
-from airflow_imagetag.selection.rules import Condition, Rule, Window
+from airflow_imagetag.selection.rules import Condition, Rule, StoredState, Window
 from airflow_imagetag.selection.shards import Shard
-from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.sql import SqlImages
-from airflow_imagetag.stores.sql import SqlLabelStore
-
-if TYPE_CHECKING:
-    from airflow_imagetag.stores.base import LabelStore, OpenStore
 
 LOOKUP_ENTRIES = 500
+"""Number of keys in one look-up of the store."""
 
 E = TypeVar("E", bound=Entry)
 
 
+class PushDown(Protocol):
+    """A source whose database can leave out the images that the store holds."""
+
+    @property
+    def database(self) -> str:
+        """Id of the connection whose database evaluates the condition."""
+        ...
+
+    def entries(
+        self, condition: Condition, *, shard: Shard | None, limit: int | None
+    ) -> Iterator[Entry]:
+        """Yield the entries that meet a condition on key, version and URI."""
+        ...
+
+    def images(
+        self, condition: Condition, *, window: Window | None, limit: int | None
+    ) -> Iterator[Image]:
+        """Yield the images that meet a condition on key, version and URI, without their bytes."""
+        ...
+
+
+class Source(Protocol):
+    """The part of a source that the difference reads."""
+
+    @property
+    def push_down(self) -> PushDown | None:
+        """How the source's database can apply the rule; None if it has no database."""
+        ...
+
+    def entries(self, *, shard: Shard | None, limit: int | None) -> Iterator[Entry]:
+        """Yield all entries."""
+        ...
+
+    def images(self, *, limit: int | None, window: Window | None) -> Iterator[Image]:
+        """Yield all images that can be labelled."""
+        ...
+
+
+class Held(Protocol):
+    """The part of an open store that the difference asks."""
+
+    @property
+    def database(self) -> str | None:
+        """Id of the connection whose database holds the store; None for another kind of store."""
+        ...
+
+    def condition(self, rule: Rule) -> Condition | None:
+        """Return the rule as a condition of a statement in the store's database, if it has one."""
+        ...
+
+    def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
+        """Return the state of the images with these keys."""
+        ...
+
+
 def new_entries(
-    source: ImageSource,
-    store: LabelStore,
-    opened: OpenStore,
-    rule: Rule,
-    api: str,
-    *,
-    shard: Shard | None,
-    limit: int | None,
+    source: Source, held: Held, rule: Rule, *, shard: Shard | None, limit: int | None
 ) -> Iterator[Entry]:
     """Yield the entries that are to be labelled.
 
-    In one database the database itself tells; otherwise the store is asked in chunks.
+    If source and store share a database, the database compares them; else the store is asked for
+    some keys at a time.
 
-    :param source: where images are.
-    :param store: where labels are kept.
-    :param opened: the same store, opened.
-    :param rule: what counts as new.
-    :param api: interface that is to label them.
+    :param source: gives the images.
+    :param held: the open store.
+    :param rule: decides which images are new.
     :param shard: only the images of this part.
-    :param limit: no more than so many images will be taken.
+    :param limit: maximum number of images that the caller takes.
     """
-    pending = _pushed_down(source, store, opened, rule, api)
-    if isinstance(source, SqlImages) and pending is not None:
-        # What is left is asked for all the same: rows without a key are no matter of a statement
-        # that compares keys, and would be reported in every run.
-        entries = source.entries(shard=shard, limit=limit, pending=pending)
-        return pending_entries(entries, opened, rule, api)
-    return pending_entries(source.entries(shard=shard), opened, rule, api)
+    push_down = source.push_down
+    condition = _shared_condition(push_down, held, rule)
+    if push_down is None or condition is None:
+        entries = source.entries(shard=shard, limit=None)
+    else:
+        entries = push_down.entries(condition, shard=shard, limit=limit)
+    # After a push-down, too: a statement that compares keys says nothing about rows without a key,
+    # which would be reported in every run.
+    return pending_entries(entries, held, rule)
 
 
 def new_images(
-    source: ImageSource,
-    store: LabelStore,
-    opened: OpenStore,
-    rule: Rule,
-    api: str,
-    *,
-    window: Window | None,
-    limit: int | None,
+    source: Source, held: Held, rule: Rule, *, window: Window | None, limit: int | None
 ) -> Iterator[Image]:
-    """Yield the images that are to be labelled, without their bytes.
+    """Yield the images that are to be labelled, without their bytes, read as they are taken.
 
-    Reading stops when no more is taken, and what is no image is left out.
+    Entries that cannot be labelled are left out.
 
-    :param source: where images are.
-    :param store: where labels are kept.
-    :param opened: the same store, opened.
-    :param rule: what counts as new.
-    :param api: interface that is to label them.
+    :param source: gives the images.
+    :param held: the open store.
+    :param rule: decides which images are new.
     :param window: only images that changed in this time.
-    :param limit: no more than so many images will be taken.
+    :param limit: maximum number of images that the caller takes.
     """
-    pending = _pushed_down(source, store, opened, rule, api)
-    # A page of the source holds more than is new in it, unless its database left out the others.
-    images = source.images(
-        limit=limit if pending is not None else None, window=window, pending=pending
-    )
-    return pending_entries(images, opened, rule, api)
+    push_down = source.push_down
+    condition = _shared_condition(push_down, held, rule)
+    if push_down is None or condition is None:
+        # No limit: a page of the source holds images that are not new.
+        images = source.images(limit=None, window=window)
+    else:
+        images = push_down.images(condition, window=window, limit=limit)
+    return pending_entries(images, held, rule)
 
 
-def _pushed_down(
-    source: ImageSource, store: LabelStore, opened: OpenStore, rule: Rule, api: str
-) -> Condition | None:
-    """Return the condition that an image is new, where source and store share a database."""
-    if (
-        isinstance(source, SqlImages)
-        and isinstance(store, SqlLabelStore)
-        and source.conn_id == store.conn_id
-    ):
-        return opened.pending(rule, api)
-    return None
+def _shared_condition(push_down: PushDown | None, held: Held, rule: Rule) -> Condition | None:
+    """Return the rule as a condition if source and store are in one database."""
+    if push_down is None or push_down.database != held.database:
+        return None
+    return held.condition(rule)
 
 
-def pending_entries(entries: Iterable[E], opened: OpenStore, rule: Rule, api: str) -> Iterator[E]:
+def pending_entries(entries: Iterable[E], held: Held, rule: Rule) -> Iterator[E]:
     """Yield the entries that the store does not hold in their version."""
     iterator = iter(entries)
     while chunk := list(islice(iterator, LOOKUP_ENTRIES)):
-        held = opened.known([entry.key for entry in chunk], api)
+        states = held.known([entry.key for entry in chunk])
         for entry in chunk:
             if isinstance(entry, SkippedImage) or rule.is_pending(
-                held.get(entry.key), version=entry.version, has_uri=entry.uri is not None
+                states.get(entry.key), version=entry.version, has_uri=entry.uri is not None
             ):
                 yield entry
 
 
 def limited(entries: Iterator[Entry], max_images: int | None) -> Iterator[Entry]:
-    """Yield entries up to the last of so many images; the others are the next run's."""
+    """Yield entries up to and including the last image that the limit allows."""
     if max_images is None:
         yield from entries
         return

@@ -1,4 +1,4 @@
-"""What is new: which images of a source a store does not hold yet. Pure decisions, no I/O."""
+"""Which images are new: the rule that compares a source with the images of a store. No I/O."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from airflow_imagetag.errors import ConfigurationError
 
 Condition = Callable[[Any, Any, Any], Any]
-"""A rule as an SQL condition, made of the expressions of an image's key, version and URI."""
+"""The rule as an SQL condition, made from the expressions of an image's key, version and URI."""
 
 
 class Retag(enum.StrEnum):
     """When an image that the store holds is labelled again."""
 
     NEVER = "never"
-    """Not again, whatever its version."""
+    """Never, even if its version changes."""
     CHANGED = "changed"
-    """When its version differs from the one that the store holds."""
+    """When its version differs from the stored one."""
     ALWAYS = "always"
-    """In every run; every run pays."""
+    """In every run, and every run pays."""
 
 
 class Status(enum.StrEnum):
@@ -30,18 +30,18 @@ class Status(enum.StrEnum):
 
     TAGGED = "tagged"
     FAILED = "failed"
-    """By a fault of its own, which another try would meet again."""
+    """By a fault of its own: another try would fail again."""
     UNFINISHED = "unfinished"
     """By a fault of the service or the network: the next run tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What a store holds of one image.
+    """The state of one image in a store.
 
-    :param version: the version that was labelled; empty where the source has none.
+    :param version: the version that was labelled; empty if the source has none.
     :param status: how it ended.
-    :param has_uri: whether it had a URI; a source whose empty URIs are filled in later has news.
+    :param has_uri: whether it had a URI; a source may fill in empty URIs later.
     """
 
     version: str
@@ -51,9 +51,9 @@ class StoredState:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What counts as new.
+    """Decides which images are labelled.
 
-    :param retag: when an image is labelled again.
+    :param retag: when an image that the store holds is labelled again.
     :param retry_failed: whether images that failed by their own fault are tried again.
     """
 
@@ -63,7 +63,7 @@ class Rule:
     def is_pending(self, stored: StoredState | None, *, version: str | None, has_uri: bool) -> bool:
         """Tell whether an image is to be labelled.
 
-        :param stored: what the store holds of it, None for nothing.
+        :param stored: its state in the store; None if the store does not hold it.
         :param version: its version now.
         :param has_uri: whether it has a URI now.
         """
@@ -78,26 +78,26 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When an image must have changed to be asked about; both ends belong to it.
+    """A closed interval of time in which an image must have changed.
 
-    :param after: not earlier, with a zone; None for any time.
-    :param before: not later, with a zone; None for any time.
+    :param after: earliest time, with a zone; None for no bound.
+    :param before: latest time, with a zone; None for no bound.
     """
 
     after: datetime | None = None
     before: datetime | None = None
 
     def holds(self, moment: datetime) -> bool:
-        """Tell whether a point in time, which has a zone, lies in the window."""
+        """Tell whether a time, which has a zone, lies in the window."""
         if self.after is not None and moment < self.after:
             return False
         return self.before is None or moment <= self.before
 
 
 def parse_rule(retag: str, retry_failed: bool | str) -> Rule:
-    """Check the two parameters of the operator and return the rule.
+    """Return the rule that two parameters of the operator describe.
 
-    :raises ConfigurationError: one of them has a value that it cannot have.
+    :raises ConfigurationError: a parameter has a value that is not allowed.
     """
     try:
         choice = Retag(retag)

@@ -47,9 +47,9 @@ def shard_names(count: int) -> list[str]:
 
 
 def parse_shard(text: str | None) -> Shard | None:
-    """Return the shard that a name such as ``3/16`` stands for; None for None.
+    """Return the shard that a name such as ``3/16`` stands for; None for None or an empty text.
 
-    :raises ConfigurationError: it stands for none.
+    :raises ConfigurationError: the name is not the name of a shard.
     """
     if text is None or text in ("", "None"):
         return None
@@ -57,6 +57,7 @@ def parse_shard(text: str | None) -> Shard | None:
     shard = Shard(*map(int, match.groups())) if match else None
     if shard is None or shard.index >= shard.count:
         raise ConfigurationError(
-            f"shard={text!r} names no shard: take one of source.shards(n), such as '0/16'."
+            f"shard={text!r} is not the name of a shard: use one of source.shards(n), "
+            "such as '0/16'."
         )
     return shard

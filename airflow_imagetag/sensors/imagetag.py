@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,30 +16,33 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_imagetag.adapters.descriptions import is_template
-from airflow_imagetag.adapters.templating import ImagesTemplating, as_images, as_store
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError, StorageError, error_named
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.values import ValueImages
+from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_images
+from airflow_imagetag.stores.base import LabelStore, as_store
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_imagetag.models import Image
-    from airflow_imagetag.stores.base import LabelStore
-    from airflow_imagetag.watching.query import Moment, NewImagesQuery, Number, WaitCondition
+    from airflow_imagetag.watching.condition import Moment, Number, WaitCondition
+    from airflow_imagetag.watching.query import NewImagesQuery
+
+__all__ = ["NewImagesSensor"]
 
 DEFERRAL_GRACE = timedelta(minutes=2)
-"""The trigger minds the timeout itself; Airflow's own is for the time when no triggerer runs."""
+"""Added to Airflow's own timeout of a deferred task: the trigger keeps the deadline itself, and the
+timeout only covers the time in which no triggerer runs."""
 
 
-class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
+class NewImagesSensor(ImagesField, BaseSensorOperator):
     """Waits until images are new, and returns them as a list that ``ImageTagOperator`` takes.
 
-    With a store, new is what the store does not hold; without one, what changed at
-    ``modified_after`` or later. What holds no image that can be labelled, such as an empty file or
-    a row without a URI, is never new. A source or store that cannot be reached is tried again; a
-    wrong password, table or bucket fails the task at once.
+    With a store, an image is new if the store does not hold it; without one, if it changed at
+    ``modified_after`` or later. An entry without an image that can be labelled, such as an empty
+    file or a row without a URI, is never new. A source or store that cannot be reached is tried
+    again; a wrong password, table or bucket fails the task at once.
 
     :param images: a source, ``SqlImages`` or ``ObjectStorageImages``, or a list as the operator
         takes it. (templated)
@@ -46,19 +50,20 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
     :param modified_after: only images that changed then or later, such as
         ``{{ data_interval_start }}``; UTC where it has no zone. The source must know when an image
         changed: a storage does, a table by its column ``version``. (templated)
-    :param min_images: how many new images are waited for. (templated)
-    :param max_images: how many are returned at most; the log says when there are more, which are
-        left for the next run. (templated)
-    :param settle_seconds: leaves out images that changed so short a time ago, because they may
-        still be being written. (templated)
+    :param min_images: number of new images that ends the wait. (templated)
+    :param max_images: maximum number of images that are returned; if there are more, the log says
+        so and the next run finds them. (templated)
+    :param settle_seconds: images that changed less than this time ago are left out: they may not
+        be written completely yet. (templated)
     :param imagetag_conn_id: connection of the account that labels the images: a store keeps the
         labels of each interface apart. (templated)
     :param retag: ``changed`` or ``never``, as the operator that labels them has it. (templated)
     :param deferrable: wait in the triggerer, without a worker.
-    :param start_from_trigger: with ``deferrable``, do not even start on a worker: the first look is
-        the triggerer's. On Airflow 2.11 it has no effect where a parameter holds a template.
+    :param start_from_trigger: with ``deferrable``, the task does not start on a worker: the
+        triggerer makes the first query, too. On Airflow 2.11 it has no effect if a parameter holds
+        a template.
     :return: a list of dicts with ``image_key``, ``image_uri`` and ``version``.
-    :raises ConfigurationError: something is wrong that waiting does not mend.
+    :raises ConfigurationError: a parameter or connection is wrong; waiting does not help.
     """
 
     template_fields: Sequence[str] = (
@@ -90,7 +95,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.images = as_images(images)
+        self.images = wrap_images(images)
         self.store = as_store(store)
         self.modified_after = modified_after
         self.min_images = min_images
@@ -99,7 +104,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         self.imagetag_conn_id = imagetag_conn_id
         self.retag = retag
         self.deferrable = deferrable
-        self._lookout: NewImagesQuery | None = None
+        self._queries: list[NewImagesQuery] = []
         if deferrable and start_from_trigger:
             self._start_from_trigger()
 
@@ -108,47 +113,51 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         from airflow_imagetag.watching.query import NewImagesQuery
 
         started = datetime.now(UTC)
-        self._lookout = NewImagesQuery(self._question())
+        query = NewImagesQuery(self._condition())
+        self._queries.append(query)
         try:
             if not self.deferrable:
                 return super().execute(context)
             found = self._poke_once(context)
         finally:
-            self._lookout.close()
             # It holds locks, which an operator that is copied must not.
-            self._lookout = None
+            self._queries.clear()
+            query.close()
         return found.xcom_value if found else self._defer(started + timedelta(seconds=self.timeout))
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """Query source and store once."""
         del context
-        from airflow_imagetag.watching.decisions import PollDecision, decide
         from airflow_imagetag.watching.query import NewImagesQuery
 
+        if self._queries:
+            return self._poke(self._queries[0])
+        with closing(NewImagesQuery(self._condition())) as query:
+            return self._poke(query)
+
+    def _poke(self, query: NewImagesQuery) -> PokeReturnValue:
+        from airflow_imagetag.watching.decisions import PollDecision, decide
+
         now = datetime.now(UTC)
-        lookout = self._lookout or NewImagesQuery(self._question())
-        min_images, max_images = lookout.question.min_images, lookout.question.max_images
+        min_images, max_images = query.condition.min_images, query.condition.max_images
         try:
-            sighting = lookout.look(now, enough=max(min_images, max_images + 1))
+            result = query.run(now, enough=max(min_images, max_images + 1))
         except StorageError as error:
             self.log.warning("Cannot look for new images now, trying again later: %s", error)
             return PokeReturnValue(False)
-        finally:
-            if lookout is not self._lookout:
-                lookout.close()
-        found = len(sighting.images)
-        verdict = decide(found, min_images=min_images, now=now, deadline=None)
-        if verdict is PollDecision.READY:
-            return PokeReturnValue(True, xcom_value=self._result(sighting.images, max_images))
+        found = len(result.images)
+        decision = decide(found, min_images=min_images, now=now, deadline=None)
+        if decision is PollDecision.READY:
+            return PokeReturnValue(True, xcom_value=self._result(result.images, max_images))
         self.log.info("%d of at least %d new images", found, min_images)
         return PokeReturnValue(False)
 
     def execute_complete(
         self, context: Context, event: Any = None, deadline: str | None = None
     ) -> Any:
-        """Return the images that the trigger has found, or raise what it met.
+        """Return the images that the trigger has found, or raise its error.
 
-        :param event: what the trigger sent.
+        :param event: the event of the trigger.
         :param deadline: when waiting ends, as ISO text.
         """
         from airflow_imagetag.watching import events
@@ -158,10 +167,10 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             raise self._timed_out(told.count)
         if told.status == events.FAILED:
             self._fail(error_named(told.error)(told.message))
-        if told.is_complete and told.count <= self._question().max_images:
+        if told.is_complete and told.count <= self._condition().max_images:
             self.log.info("New images: %d", told.count)
             return list(told.images)
-        # There are more than an event holds. Others may have labelled them since, so look again.
+        # There are more than an event holds. Some may have been labelled since, so query again.
         found = self._poke_once(context)
         if found:
             return found.xcom_value
@@ -177,7 +186,7 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         )
 
     def _poke_once(self, context: Context) -> PokeReturnValue:
-        """Look once, and take errors as the base class does between two pokes."""
+        """Poke once, and handle errors as the base class does between two pokes."""
         try:
             return self.poke(context)
         except Exception as error:
@@ -187,32 +196,21 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Raise the error, or the skip that never_fail makes of it."""
+        """Raise the error; with never_fail, raise a skip instead."""
         if self.never_fail:
             raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
         raise error
 
-    def _question(self) -> WaitCondition:
+    def _condition(self) -> WaitCondition:
         from airflow_imagetag.backends.configuration import allowed_local_folders
-        from airflow_imagetag.sources.object_storage import ObjectStorageImages
-        from airflow_imagetag.watching.query import parse_wait_condition
+        from airflow_imagetag.watching.condition import parse_wait_condition
 
-        source = self.images if isinstance(self.images, ImageSource) else ValueImages(self.images)
-        if isinstance(source, ObjectStorageImages):
-            source.check_folder([*allowed_local_folders(), *source.literal_folders()])
-        return parse_wait_condition(
-            source=source,
-            store=self.store,
-            imagetag_conn_id=self.imagetag_conn_id,
-            retag=self.retag,
-            modified_after=self.modified_after,
-            settle_seconds=self.settle_seconds,
-            min_images=self.min_images,
-            max_images=self.max_images,
-        )
+        source = as_source(self.images)
+        source.check_trusted([*allowed_local_folders(), *source.trust().folders])
+        return parse_wait_condition(source, self.store, self)
 
     def _result(self, images: Sequence[Image], max_images: int) -> list[dict[str, str | None]]:
-        from airflow_imagetag.watching.packing import as_list
+        from airflow_imagetag.watching.image_lists import as_list
 
         taken = images[:max_images]
         if len(images) > max_images:
@@ -227,8 +225,8 @@ class NewImagesSensor(ImagesTemplating, BaseSensorOperator):
         listed = as_list(taken)
         if len(listed) < len(taken):
             self.log.warning(
-                "%d images are left out of the list: an XCom may not hold what is needed to read "
-                "them, a signature, a password, or bytes. Give the operator the source itself: "
+                "%d images are left out of the list: reading them takes a signature, a password or "
+                "bytes, which an XCom must not hold. Give the operator the source itself: "
                 "images=..., store=...",
                 len(taken) - len(listed),
             )

@@ -1,31 +1,50 @@
-"""What every source of images has in common."""
+"""The contract of a source of images."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from abc import abstractmethod
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
-from airflow_imagetag.adapters.descriptions import as_text, described
+from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.selection.rules import Condition, Window
+from airflow_imagetag.selection.difference import PushDown
+from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard, shard_names
 
+__all__ = ["ImageSource", "PushDown", "Trust"]
 
-class ImageSource(ABC):
-    """Where images are. A source is a description: it reads nothing until a task runs.
 
-    Airflow renders the fields that ``template_fields`` names and shows what ``serialize`` returns.
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The local files that the author of the DAG file has named.
+
+    Every other local path counts as data and must lie inside ``[imagetag] allowed_local_paths``.
+
+    :param paths: paths or file URIs of single images.
+    :param folders: absolute paths of folders.
     """
 
-    template_fields: ClassVar[Sequence[str]]
+    paths: frozenset[str] = frozenset()
+    folders: tuple[str, ...] = ()
+
+
+class ImageSource(Description):
+    """Where images are. A source is a description: it reads nothing until a task runs.
+
+    Only ``entries`` must be implemented. The other methods let a source offer what the operator,
+    the sensor and the engine can use; each has a default that offers nothing.
+    """
+
+    send: str = "bytes"
+    """``bytes`` sends the bytes of an object in a storage, ``url`` a presigned URL of it."""
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether ``entries`` gives each image within microseconds, without reading or hashing.
+        """Whether ``entries`` yields each image within microseconds, without reading or hashing.
 
-        Then no thread reads it: while an image is made, no call goes on.
+        Such a source is read in the event loop, without a thread.
         """
         return False
 
@@ -33,33 +52,54 @@ class ImageSource(ABC):
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Yield the images, reading page by page.
 
-        :param shard: only the images of this part: those for whose key ``shard.holds(key)`` is
-            true. What a source gives beside them is labelled, and paid, by several tasks.
-        :param limit: no more than so many images will be taken.
+        :param shard: yield only images for whose key ``shard.holds(key)`` is true. Other images
+            would be labelled, and paid for, by several tasks.
+        :param limit: maximum number of images that the caller takes; a source may ignore it.
         :raises ConfigurationError: the connection or a parameter is wrong.
         """
 
-    def images(
-        self,
-        *,
-        limit: int | None = None,
-        window: Window | None = None,
-        pending: Condition | None = None,
-    ) -> Iterator[Image]:
+    def images(self, *, limit: int | None = None, window: Window | None = None) -> Iterator[Image]:
         """Yield only the images that can be labelled, without their bytes where that saves work.
 
-        :param limit: no more than so many images will be taken.
+        :param limit: maximum number of images that the caller takes.
         :param window: only images that changed in this time.
-        :param pending: a condition that the source's database applies, where it has one.
-        :raises ConfigurationError: the source knows no times, or is wrong in itself.
+        :raises ConfigurationError: the source does not know when an image changed, or a parameter
+            is wrong.
         """
-        del pending
         if window is not None:
             raise ConfigurationError(
-                f"{type(self).__name__} knows no time at which an image changed, so modified_after "
-                "and settle_seconds cannot be used with it."
+                f"{type(self).__name__} does not know when an image changed, so modified_after and "
+                "settle_seconds cannot be used with it."
             )
         return (entry for entry in self.entries(limit=limit) if isinstance(entry, Image))
+
+    def count(self) -> int | None:
+        """Return the number of entries for progress and size checks; None if counting is costly."""
+        return None
+
+    def trust(self) -> Trust:
+        """Return the local files that the author of the DAG file has named."""
+        return Trust()
+
+    def check_trusted(self, allowed_folders: Collection[str]) -> None:
+        """Check that the place itself may be read; a single image is checked when it is read.
+
+        :param allowed_folders: absolute paths of folders of the worker.
+        :raises ConfigurationError: the source names a local place outside these folders.
+        """
+
+    @property
+    def push_down(self) -> PushDown | None:
+        """How the source's database applies the rule of what is new; None for no database."""
+        return None
+
+    def with_columns(self, key_column: str, uri_column: str) -> ImageSource:
+        """Return the source that reads keys and URIs from these columns.
+
+        The default returns the source itself: its own parameters name its columns.
+        """
+        del key_column, uri_column
+        return self
 
     def shards(self, count: int) -> list[str]:
         """Return the names of ``count`` disjoint parts, for ``.expand(shard=source.shards(n))``.
@@ -67,11 +107,3 @@ class ImageSource(ABC):
         :raises ConfigurationError: ``count`` is below 1.
         """
         return shard_names(count)
-
-    def serialize(self) -> dict[str, Any]:
-        """Return the description as Airflow shows it; the same for the same source."""
-        return described(self)
-
-    def __repr__(self) -> str:
-        # Airflow 2 keeps this text where Airflow 3 keeps what serialize() returns.
-        return as_text(self)

@@ -1,13 +1,13 @@
-"""Lists the objects below a path, a page or a folder at a time."""
+"""List the objects below a path, a page or a folder at a time."""
 
 from __future__ import annotations
 
 import fnmatch
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from airflow_imagetag.backends.storages import connection_of, storage_failure, storage_path
 from airflow_imagetag.errors import (
@@ -22,14 +22,33 @@ from airflow_imagetag.safety.uris import is_local, redact, redact_text, scheme_o
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 
-if TYPE_CHECKING:
-    from airflow_imagetag.sources.object_storage import ObjectStorageImages
-
 log = logging.getLogger(__name__)
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 _TIME_NAMES = ("mtime", "LastModified", "last_modified", "updated")
-"""Where the file systems of fsspec tell when an object was written."""
+"""Names under which the file systems of fsspec keep the time of writing."""
+
+
+class Folder(NamedTuple):
+    """The objects that are listed.
+
+    :param path: a bucket or folder.
+    :param conn_id: the storage's connection, if the path names none.
+    :param pattern: only objects whose path below the folder matches; None for the suffixes.
+    :param suffixes: endings of the names of images, in lower case.
+    """
+
+    path: str
+    conn_id: str | None
+    pattern: str | None
+    suffixes: tuple[str, ...]
+
+    def is_image(self) -> Callable[[str], bool]:
+        """Return the test of an object's path below the folder."""
+        if self.pattern is None:
+            return lambda below: below.lower().endswith(self.suffixes)
+        matches = re.compile(fnmatch.translate(self.pattern)).match
+        return lambda below: matches(below) is not None
 
 
 class _Object(NamedTuple):
@@ -40,63 +59,58 @@ class _Object(NamedTuple):
 
 
 def list_images(
-    source: ObjectStorageImages, shard: Shard | None, window: Window | None = None
+    folder: Folder, shard: Shard | None, window: Window | None = None
 ) -> Iterator[Entry]:
-    """Yield the images below the source's path.
+    """Yield the images below a path.
 
+    :param folder: the objects that are listed.
     :param shard: only the images of this part.
     :param window: only objects that were written in this time.
     :raises ConfigurationError: the path or its connection cannot be used.
     :raises StorageError: the storage failed.
     """
-    from airflow_imagetag.sources.object_storage import IMAGE_SUFFIXES
-
-    root = storage_path(source.path, source.conn_id)
+    root = storage_path(folder.path, folder.conn_id)
     conn_id = connection_of(root)
     base = root.path.rstrip("/") + "/"
-    scheme = scheme_of(source.path) or "file"
-    matches = re.compile(fnmatch.translate(source.pattern)).match if source.pattern else None
+    scheme = scheme_of(folder.path) or "file"
+    is_image = folder.is_image()
     left_out = 0
-    for item in _objects(root, base, scheme, source):
-        below = item.path.removeprefix(base)
-        wanted = matches(below) if matches else below.lower().endswith(IMAGE_SUFFIXES)
-        if not wanted:
+    for item in _objects(root, base, scheme, folder.path):
+        if not is_image(item.path.removeprefix(base)):
             left_out += 1
             continue
         key = f"{scheme}://{item.path}"
         if shard is not None and not shard.holds(key):
             continue
-        if window is not None and not _was_written_in(window, item, source):
-            continue
-        if unwritable := _unwritable(key):
-            yield RejectedImage(
-                redact(key), None, unwritable, version=item.version, is_tolerated=True
-            )
-            continue
-        uri = f"{scheme}://{conn_id}@{item.path}" if conn_id else key
-        if is_local(uri):
-            # Whoever reads a file's URI takes a percent sign for an escape.
-            uri = uri.replace("%", "%25")
-        if item.size == 0:
-            error = ImageEmptyError(f"{redact(key)} is empty: it has zero bytes.")
-            yield RejectedImage(key, uri, error, version=item.version, is_tolerated=True)
-        else:
-            yield Image(key, uri, version=item.version)
+        if window is None or _was_written_in(window, item, folder.path):
+            yield _entry(item, key, f"{scheme}://{conn_id}@{item.path}" if conn_id else key)
     if left_out:
         log.info(
-            "%s: left out %d objects that are no images by name", redact(source.path), left_out
+            "%s: left out %d objects that are no images by name", redact(folder.path), left_out
         )
 
 
-def _was_written_in(window: Window, item: _Object, source: ObjectStorageImages) -> bool:
+def _entry(item: _Object, key: str, uri: str) -> Entry:
+    if unwritable := _unwritable(key):
+        return RejectedImage(redact(key), None, unwritable, version=item.version, is_tolerated=True)
+    if is_local(uri):
+        # The reader of a file URI takes a percent sign for an escape.
+        uri = uri.replace("%", "%25")
+    if item.size > 0:
+        return Image(key, uri, version=item.version)
+    error = ImageEmptyError(f"{redact(key)} is empty: it has zero bytes.")
+    return RejectedImage(key, uri, error, version=item.version, is_tolerated=True)
+
+
+def _was_written_in(window: Window, item: _Object, path: str) -> bool:
     if item.modified is None:
         raise ConfigurationError(
-            f"The storage of {redact(source.path)} does not tell when an object was written, so "
+            f"The storage of {redact(path)} does not tell when an object was written, so "
             "modified_after and settle_seconds cannot be used with it."
         )
     after = window.after
     if after is not None:
-        # S3 and others tell whole seconds, and an object of this very second must not be missed.
+        # S3 and others keep whole seconds, and an object of this second must not be missed.
         window = Window(after.replace(microsecond=0), window.before)
     return window.holds(item.modified)
 
@@ -105,11 +119,11 @@ def _unwritable(key: str) -> InvalidImageError | None:
     try:
         key.encode()
     except UnicodeEncodeError:
-        return InvalidImageError(f"The name of {redact(key)} is no text: it is not UTF-8.")
+        return InvalidImageError(f"The name of {redact(key)} is not a text: it is not UTF-8.")
     return None
 
 
-def _objects(root: Any, base: str, scheme: str, source: ObjectStorageImages) -> Iterator[_Object]:
+def _objects(root: Any, base: str, scheme: str, path: str) -> Iterator[_Object]:
     try:
         if scheme in S3_SCHEMES:
             yield from _s3_objects(root, base)
@@ -118,14 +132,14 @@ def _objects(root: Any, base: str, scheme: str, source: ObjectStorageImages) -> 
     except ImageTagError:
         raise
     except FileNotFoundError:
-        raise ConfigurationError(f"There is no {redact(source.path)}.") from None
+        raise ConfigurationError(f"There is no {redact(path)}.") from None
     except PermissionError as error:
         raise ConfigurationError(
-            f"{redact(source.path)} may not be listed: {redact_text(str(error))}"
+            f"{redact(path)} may not be listed: {redact_text(str(error))}"
         ) from None
     # Each storage's library has an error tree of its own.
     except Exception as error:  # noqa: BLE001
-        raise storage_failure(error, f"{redact(source.path)} cannot be listed") from None
+        raise storage_failure(error, f"{redact(path)} cannot be listed") from None
 
 
 def _s3_objects(root: Any, base: str) -> Iterator[_Object]:

@@ -1,4 +1,4 @@
-"""Images that lie in a bucket or folder."""
+"""Images in a bucket or folder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import ClassVar
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.safety.uris import is_below, is_local, local_path, redact
-from airflow_imagetag.selection.rules import Condition, Window
+from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
-from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.sources.base import ImageSource, Trust
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SEND_CHOICES = ("bytes", "url")
@@ -46,24 +46,25 @@ class ObjectStorageImages(ImageSource):
     def __post_init__(self) -> None:
         if self.send not in SEND_CHOICES:
             raise ConfigurationError(f"send must be 'bytes' or 'url', not {self.send!r}.")
-        # Kept as written: what a template in it becomes is data, which may name any folder.
+        # As the author wrote it: a rendered template is data, and may name any folder.
         self._written = self.path
 
-    def literal_folders(self) -> list[str]:
-        """Return the local folder that the DAG's author wrote, where the path is one."""
+    def trust(self) -> Trust:
+        """Return the local folder that the author of the DAG file wrote, if the path is one."""
         written = self._written
-        return [local_path(written)] if is_local(written) and "{" not in written else []
+        is_folder = is_local(written) and "{" not in written
+        return Trust(folders=(local_path(written),) if is_folder else ())
 
-    def check_folder(self, allowed: Collection[str]) -> None:
-        """Return when the path is in an object storage, or in an allowed folder of the worker.
+    def check_trusted(self, allowed_folders: Collection[str]) -> None:
+        """Check that a local path lies in an allowed folder; an object storage always passes.
 
-        :param allowed: absolute paths of folders.
-        :raises ConfigurationError: it is a folder that only data has named.
+        :param allowed_folders: absolute paths of folders.
+        :raises ConfigurationError: the path is a folder that only data has named.
         """
         if not is_local(self.path):
             return
         path = os.path.realpath(local_path(self.path))
-        if not any(is_below(path, folder) for folder in allowed):
+        if not any(is_below(path, folder) for folder in allowed_folders):
             raise ConfigurationError(
                 f"{redact(self.path)} is a folder of the worker that a template has named. If that "
                 "is meant, add it to the option [imagetag] allowed_local_paths."
@@ -77,27 +78,22 @@ class ObjectStorageImages(ImageSource):
         :raises ConfigurationError: the path or its connection cannot be used.
         """
         del limit
-        from airflow_imagetag.sources.listing import list_images
+        return self._list(shard)
 
-        return list_images(self, shard)
-
-    def images(
-        self,
-        *,
-        limit: int | None = None,
-        window: Window | None = None,
-        pending: Condition | None = None,
-    ) -> Iterator[Image]:
+    def images(self, *, limit: int | None = None, window: Window | None = None) -> Iterator[Image]:
         """Yield the objects that are images and not empty, in the order of the storage's listing.
 
         :param limit: not needed here: pages are read as they are taken.
-        :param window: only objects that were written in this time, as the storage tells it.
-        :param pending: not used: a storage compares nothing.
+        :param window: only objects that were written in this time.
         :raises ConfigurationError: the path or its connection cannot be used, or the storage does
-            not tell when an object was written.
+            not keep the time of writing.
         :raises StorageError: the storage failed.
         """
-        del limit, pending
-        from airflow_imagetag.sources.listing import list_images
+        del limit
+        return (image for image in self._list(window=window) if isinstance(image, Image))
 
-        return (image for image in list_images(self, None, window) if isinstance(image, Image))
+    def _list(self, shard: Shard | None = None, window: Window | None = None) -> Iterator[Entry]:
+        from airflow_imagetag.sources.listing import Folder, list_images
+
+        folder = Folder(self.path, self.conn_id, self.pattern, IMAGE_SUFFIXES)
+        return list_images(folder, shard, window)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.selection.rules import Condition, Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
+
+if TYPE_CHECKING:
+    from airflow_imagetag.sources.sql_reader import SqlReader
 
 
 @dataclass(repr=False)
@@ -53,44 +56,64 @@ class SqlImages(ImageSource):
                 "SqlImages takes one of uri and content, the name of a column."
             )
 
-    def entries(
+    def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
+        """Yield the images in the order of their keys.
+
+        :param shard: only the images of this part; the database selects them.
+        :param limit: maximum number of images that the caller takes.
+        :raises ConfigurationError: the connection, table, query or a column is wrong.
+        """
+        return self._read(shard=shard, limit=limit).entries()
+
+    def images(self, *, limit: int | None = None, window: Window | None = None) -> Iterator[Image]:
+        """Yield the rows that hold an image, in the order of their keys, without the bytes.
+
+        :param limit: maximum number of images that the caller takes.
+        :param window: only rows whose ``version``, a column of timestamps or dates, lies in it.
+        :raises ConfigurationError: the connection, table, query or a column is wrong.
+        :raises StorageError: the database cannot be reached.
+        """
+        return self._read(limit=limit).images(window)
+
+    @property
+    def push_down(self) -> SqlPushDown:
+        """The database of the connection can compare the rows with a store of its own."""
+        return SqlPushDown(self)
+
+    def _read(
         self,
         *,
         shard: Shard | None = None,
         limit: int | None = None,
-        pending: Condition | None = None,
-    ) -> Iterator[Entry]:
-        """Yield the images in the order of their keys.
-
-        :param shard: only the images of this part; the database chooses them.
-        :param limit: no more than so many images will be taken.
-        :param pending: a condition on key, version and URI that the database applies.
-        :raises ConfigurationError: the connection, table, query or a column is wrong.
-        """
+        condition: Condition | None = None,
+    ) -> SqlReader:
         from airflow_imagetag.sources.sql_reader import SqlReader
 
-        return SqlReader(self, shard=shard, limit=limit, pending=pending).entries()
+        return SqlReader(self, shard=shard, limit=limit, condition=condition)
+
+
+@dataclass(frozen=True, slots=True)
+class SqlPushDown:
+    """Reads a source with a condition that its database applies.
+
+    :param source: the table or query.
+    """
+
+    source: SqlImages
+
+    @property
+    def database(self) -> str:
+        """Id of the source's connection."""
+        return self.source.conn_id
+
+    def entries(
+        self, condition: Condition, *, shard: Shard | None, limit: int | None
+    ) -> Iterator[Entry]:
+        """Yield the entries that meet the condition."""
+        return self.source._read(shard=shard, limit=limit, condition=condition).entries()
 
     def images(
-        self,
-        *,
-        limit: int | None = None,
-        window: Window | None = None,
-        pending: Condition | None = None,
+        self, condition: Condition, *, window: Window | None, limit: int | None
     ) -> Iterator[Image]:
-        """Yield the rows that hold an image, in the order of their keys, without the bytes.
-
-        :param limit: no more than so many images will be taken.
-        :param window: only rows whose ``version``, a column of timestamps or dates, lies in it.
-        :param pending: a condition on key, version and URI that the database applies.
-        :raises ConfigurationError: the connection, table, query or a column is wrong.
-        :raises StorageError: the database cannot be reached.
-        """
-        from airflow_imagetag.sources.sql_reader import SqlReader
-
-        if window is not None and self.version is None:
-            raise ConfigurationError(
-                "modified_after and settle_seconds need to know when a row changed: give "
-                "SqlImages(version=...) a column of timestamps, such as 'updated_at'."
-            )
-        return SqlReader(self, limit=limit, pending=pending).images(window)
+        """Yield the images that meet the condition, without their bytes."""
+        return self.source._read(limit=limit, condition=condition).images(window)

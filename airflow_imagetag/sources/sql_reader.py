@@ -1,11 +1,12 @@
-"""Reads a table or query page by page; loaded only when a task reads one."""
+"""Read a table or query page by page; loaded only when a task reads one."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
 from sqlalchemy import exc as sa_exc  # noqa: TID253
@@ -31,45 +32,70 @@ from airflow_imagetag.selection.rules import Condition, Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.sql_times import times_of
 
-if TYPE_CHECKING:
-    from airflow_imagetag.sources.sql import SqlImages
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PAGE_ROWS = 2_000
-UNINDEXED_PAGE_ROWS = 20_000
-"""Rows of a query, or of a table whose keys may repeat: the database goes through all of them for
-each page."""
-
-CONTENT_PAGE_ROWS = 16
-"""Rows with the bytes in them: a page is held in memory whole."""
-
 SHARDING_DIALECTS = ("mariadb", "mysql", "postgresql", "sqlite")
-"""Databases with a hash that is known here; of others, every row is read and the rest left out."""
+"""Databases whose hash function is used for shards; of others, every row is read and filtered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageSizes:
+    """Number of rows in a page.
+
+    :param indexed: of a table with unique keys.
+    :param unindexed: of a query, or a table whose keys may repeat: the database scans all of its
+        rows for each page.
+    :param with_content: of rows that hold the bytes: a page is held in memory whole.
+    """
+
+    indexed: int = 2_000
+    unindexed: int = 20_000
+    with_content: int = 16
+
+
+class Rows(Protocol):
+    """A table or query and its columns, as ``SqlImages`` has them."""
+
+    conn_id: str
+    table: str | None
+    sql: str | None
+    key: str
+    uri: str | None
+    content: str | None
+    version: str | None
 
 
 class SqlReader:
-    """One reading of a :class:`~airflow_imagetag.sources.sql.SqlImages`."""
+    """Reads a table or query once.
+
+    :param source: the table or query.
+    :param shard: only the images of this part.
+    :param limit: maximum number of images that the caller takes.
+    :param condition: a condition on key, version and URI that the database applies.
+    :param pages: sizes of pages.
+    """
 
     def __init__(
         self,
-        source: SqlImages,
+        source: Rows,
         *,
         shard: Shard | None = None,
         limit: int | None = None,
-        pending: Condition | None = None,
+        condition: Condition | None = None,
+        pages: PageSizes | None = None,
     ) -> None:
         self._source = source
         self._shard = shard
-        self._pending = pending
+        self._condition = condition
         self._limit = limit
+        self._page_rows = PageSizes() if pages is None else pages
         self._engine = engine_of(source.conn_id)
         self._is_sharded = self._engine.dialect.name in SHARDING_DIALECTS
 
     def entries(self) -> Iterator[Entry]:
-        """Yield rows as images, and the faulty ones as rejected."""
+        """Yield a row with an image as an image, and a faulty row as a rejected image."""
         return self._reading(self._entries)
 
     def images(self, window: Window | None) -> Iterator[Image]:
@@ -98,7 +124,7 @@ class SqlReader:
 
     def _images(self, rows: sa.FromClause, window: Window | None) -> Iterator[Image]:
         statement = self._page_statement(rows, with_content=False)
-        # A NULL is not unequal to anything, so it is left out as well.
+        # A NULL is not unequal to anything, so the condition leaves it out, too.
         if self._source.uri:
             uri_text = sa.cast(rows.c[self._source.uri], sa.String)
             statement = statement.where(sa.func.trim(uri_text) != "")
@@ -112,7 +138,7 @@ class SqlReader:
         for row in self._pages(rows, statement, self._page_size(rows, with_content=False)):
             if row.get("has_no_time"):
                 where = f"{self._source.version!r} of the row {redact(row['key'])!r}"
-                raise self._wrong(f"{where} is no point in time. {self._needs_times()}")
+                raise self._wrong(f"{where} is not a timestamp. {self._needs_times()}")
             yield Image(str(row["key"]), _text(row["uri"]), version=row["version"])
 
     def _needs_times(self) -> str:
@@ -133,7 +159,7 @@ class SqlReader:
         return list(dict.fromkeys(name for name in names if name is not None))
 
     def _rows_from(self) -> sa.FromClause:
-        """Return what to select from: rows with unique keys, and how many rows share each."""
+        """Return the rows with unique keys, and the number of rows that share each key."""
         if self._source.sql is not None:
             # Text of the user's own; its colons and percent signs are not parameters.
             statement = re.sub(r"(?<!:):(?!:)", r"\\:", self._source.sql.strip().rstrip(";"))
@@ -162,16 +188,16 @@ class SqlReader:
         keys += [
             index["column_names"]
             for index in inspector.get_indexes(name, schema=schema)
-            # One on part of the rows says nothing of the others.
+            # A partial index does not make the other rows unique.
             if index.get("unique") and not index.get("dialect_options", {}).get("postgresql_where")
         ]
         return [self._source.key] in keys
 
     def _unique(self, rows: sa.FromClause) -> sa.FromClause:
-        """Return the rows numbered by key, the greatest version first, and counted."""
+        """Return the rows numbered within their key, the greatest version first, and counted."""
         key = rows.c[self._source.key]
         order: list[Any] = []
-        # The bytes decide last: they are compared only where nothing else tells two rows apart.
+        # The bytes come last: they are compared only if two rows agree in all other columns.
         for name in (self._source.version, self._source.uri, self._source.content):
             if name is not None:
                 # A NULL is the greatest value in PostgreSQL and the smallest in the others.
@@ -183,7 +209,7 @@ class SqlReader:
         ).subquery("numbered")
 
     def _without_key(self, rows: sa.FromClause) -> Iterator[Entry]:
-        """Yield the rows without a key as skipped: nothing could remember that they failed."""
+        """Yield the rows without a key as skipped: no store can hold their failure."""
         if self._shard is not None and self._shard.index > 0:
             return
         statement = sa.select(sa.func.count()).where(rows.c[self._source.key].is_(None))
@@ -195,10 +221,11 @@ class SqlReader:
             yield SkippedImage("")
 
     def _page_size(self, rows: sa.FromClause, *, with_content: bool = True) -> int:
-        page = UNINDEXED_PAGE_ROWS if "imagetag_place" in rows.c else PAGE_ROWS
+        sizes = self._page_rows
+        page = sizes.unindexed if "imagetag_place" in rows.c else sizes.indexed
         if self._source.content is not None and with_content:
-            page = CONTENT_PAGE_ROWS
-        # A run that takes five images need not read two thousand.
+            page = sizes.with_content
+        # A run that takes five images does not read two thousand.
         return min(page, self._limit or page)
 
     def _pages(
@@ -243,8 +270,8 @@ class SqlReader:
             statement = statement.add_columns(sa.literal(1).label("copies"))
         if self._shard is not None and self._is_sharded:
             statement = statement.where(_in_shard(self._engine.dialect.name, key_text, self._shard))
-        if self._pending is not None:
-            statement = statement.where(self._pending(key_text, version, uri))
+        if self._condition is not None:
+            statement = statement.where(self._condition(key_text, version, uri))
         return statement.order_by(key)
 
     def _entries_of(self, row: Any) -> Iterator[Entry]:
@@ -263,7 +290,7 @@ class SqlReader:
                     f"{row['copies']} rows have this key; the one with the greatest version was "
                     "taken. Make the keys unique."
                 ),
-                # That of the image which was taken: once it is stored, this is reported no more.
+                # The version of the image that was taken: once it is stored, the row is not new.
                 version=row["version"],
                 is_tolerated=True,
             )
@@ -288,16 +315,16 @@ def _text(value: Any) -> str | None:
 
 
 def _in_shard(dialect: str, key: Any, shard: Shard) -> Any:
-    """Return the condition that a key belongs to a part, computed by the database.
+    """Return the condition that a key belongs to a shard, computed by the database.
 
-    Every task of a run asks the same database, so any hash of its own serves.
+    All tasks of a run ask the same database, so any hash function of the database serves.
     """
     number: Any
     if dialect == "postgresql":
-        # Without the sign, which the remainder would keep.
+        # Without the sign bit: the remainder of a negative number is negative.
         number = sa.func.hashtext(key, type_=sa.Integer).op("&")(0x7FFFFFFF)
     elif dialect in ("mysql", "mariadb"):
-        # CRC32() would be shorter, and puts keys that are alike into one part.
+        # CRC32() is shorter, but puts similar keys into the same part.
         digits = sa.func.substring(sa.func.md5(key), 1, 8)
         number = sa.cast(sa.func.conv(digits, 16, 10), mysql.INTEGER(unsigned=True))
     else:

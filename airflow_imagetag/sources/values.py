@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, ClassVar
 
-from airflow_imagetag.adapters.descriptions import is_template
+from airflow_imagetag.adapters.descriptions import Packed, class_path, is_template
+from airflow_imagetag.adapters.templating import IsData, Render, TemplatedValue
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.safety.uris import is_local, redact
 from airflow_imagetag.selection.shards import Shard
-from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.sources.base import ImageSource, Trust
 from airflow_imagetag.sources.items import (
     CONTENT_COLUMN,
     DEFAULT_KEY_COLUMN,
@@ -27,7 +28,7 @@ from airflow_imagetag.sources.items import (
 _SHOWN_ITEMS = 10
 
 
-class ValueImages(ImageSource):
+class ValueImages(ImageSource, TemplatedValue):
     """Images that are all in memory already.
 
     Wrapping keeps Airflow from rendering each of 100,000 strings as a Jinja template, and keeps
@@ -43,38 +44,59 @@ class ValueImages(ImageSource):
     template_fields: ClassVar[Sequence[str]] = ()
 
     def __init__(self, value: Any, *, literal: bool = False) -> None:
-        # What is shown of the images must not use them up.
+        # Showing the images must not use up an iterator.
         self.value: Any = _kept(value)
         self._columns = (DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN)
-        # The text as it stands in the DAG file: what a template in it becomes is data.
+        # As it stands in the DAG file: a rendered template is data.
         self._written = self.value if literal else None
 
-    def rendered(self, render: Callable[[str], Any]) -> ValueImages:
-        """Return the images with their templates rendered; text without a template is kept.
-
-        :param render: renders one template.
-        """
+    def rendered(self, render: Render, is_data: IsData) -> ValueImages:
+        """Return the images with their templates rendered; a text without a template is kept."""
+        if is_data(self.value):
+            # The values are no longer the author's own.
+            return ValueImages(self.value)
         images = copy.copy(self)
         images.value = _render(self.value, render)
         return images
 
-    def from_upstream(self) -> ValueImages:
-        """Return the same images as data, not as the author's own word."""
-        return ValueImages(self.value)
-
-    def literal_paths(self) -> frozenset[str]:
+    def trust(self) -> Trust:
         """Return the local paths and file URIs that stand in the DAG file as they are."""
         if self._written is None:
-            return frozenset()
+            return Trust()
         uris = (_uri_of(item, *self._columns) for item in _flatten(self._written, *self._columns))
-        return frozenset(uri for uri in uris if uri and is_local(uri))
+        return Trust(paths=frozenset(uri for uri in uris if uri and is_local(uri)))
+
+    def pack(self) -> Packed:
+        """Return the images as plain values, with the signatures of their URLs.
+
+        :raises ConfigurationError: an image is given as bytes.
+        """
+        packed: Packed = {"type": class_path(type(self))}
+        if isinstance(self.value, str) and is_template(self.value):
+            # It may become the text of a list, which is read once it is rendered.
+            return packed | {"value": self.value}
+        images = [entry for entry in self.entries() if isinstance(entry, Image)]
+        if isinstance(self.value, Set):
+            # Its order differs between processes, and each would make a new DAG version.
+            images.sort(key=lambda image: image.key)
+        if any(image.uri is None for image in images):
+            raise ConfigurationError(
+                "Images that are given as bytes cannot be handed to a trigger. Give their URIs, or "
+                "a source."
+            )
+        # Airflow encrypts the values that it keeps for the trigger of a task.
+        return packed | {"value": [image.as_dict() for image in images]}
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether these are URIs and images with keys alone: of bytes, the key may be a digest."""
+        """Whether all values are URIs or images with keys: the key of bytes is their digest."""
         return isinstance(self.value, (list, tuple)) and all(
             isinstance(item, (str, Image)) for item in self.value
         )
+
+    def count(self) -> int:
+        """Return the number of images, and 0 for values that have no length."""
+        return len(self)
 
     def __len__(self) -> int:
         if _is_one(self.value):
@@ -97,8 +119,8 @@ class ValueImages(ImageSource):
         :raises ConfigurationError: the value as a whole is not a list of images.
         """
         del limit
-        # An upstream's mapped outputs are fetched as they are read, and that belongs in the thread
-        # that Airflow runs the task in; the engine reads entries in another.
+        # The outputs of a mapped upstream task are fetched as they are read, which must happen in
+        # the thread in which Airflow runs the task; the engine reads entries in another thread.
         value = list(self.value) if _is_lazy(self.value) else self.value
         entries = _entries(value, *self._columns)
         if shard is None:
@@ -106,7 +128,7 @@ class ValueImages(ImageSource):
         return (entry for entry in entries if shard.holds(entry.key))
 
     def serialize(self) -> Any:
-        """Return what Airflow shows: a short list as it is, of a long one the beginning."""
+        """Return the images as Airflow shows them: of a long list only the beginning."""
         if _is_frame(self.value):
             return repr(self)
         items = [self.value] if _is_one(self.value) else self.value
@@ -139,13 +161,13 @@ def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
         elif first == image:
             yield SkippedImage(image.key)
         else:
-            # With the version that was taken: once it is stored, this is reported no more.
+            # With the version that was taken: once it is stored, this entry is not new.
             twice = _duplicate(image.key)
             yield RejectedImage(image.key, image.display_uri, twice, version=first.version)
 
 
 def _kept(value: Any) -> Any:
-    """Return the value with what can be read only once as lists."""
+    """Return the value with each iterator as a list, which can be read more than once."""
     holds_iterators = isinstance(value, list) and any(isinstance(item, Iterator) for item in value)
     if holds_iterators or isinstance(value, Iterator):
         return [_kept(item) for item in value]
@@ -165,7 +187,7 @@ def _is_lazy(value: Any) -> bool:
 
 
 def _is_frame(value: Any) -> bool:
-    # By name, so that nobody pays for importing pandas who does not use it.
+    # By name: importing pandas takes longer than many tasks.
     return type(value).__name__ == "DataFrame" and hasattr(value, "itertuples")
 
 
@@ -213,7 +235,7 @@ def _rows(frame: Any, key_column: str, uri_column: str) -> Iterator[dict[str, An
         yield dict(zip(wanted, row, strict=True))
 
 
-def _render(value: Any, render: Callable[[str], Any]) -> Any:
+def _render(value: Any, render: Render) -> Any:
     if isinstance(value, str):
         return render(value) if is_template(value) else value
     if isinstance(value, (list, tuple)):

@@ -1,13 +1,14 @@
-"""What every label store has in common."""
+"""The contract of a label store."""
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.adapters.descriptions import as_text, is_template
+from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.selection.rules import Condition, Rule, StoredState
@@ -16,112 +17,113 @@ if TYPE_CHECKING:
     import pandas as pd
     from airflow.providers.common.compat.sdk import Asset
 
+__all__ = ["DEFAULT_FRAME_ROWS", "LabelStore", "OpenStore", "StoreMode", "as_store"]
+
 DEFAULT_FRAME_ROWS = 50_000
+"""Approximate number of rows in a frame of labels."""
+
+
+class StoreMode(enum.Enum):
+    """What a store is opened for."""
+
+    READ = "read"
+    """Nothing is created, a store that does not exist holds nothing, and a store that cannot be
+    reached is not waited for."""
+    WRITE = "write"
+    """The store is created if it does not exist."""
 
 
 class OpenStore(ABC):
-    """A store while a task uses it. Reading and writing block."""
+    """A store while a task uses it, bound to one interface (``api``). Its methods block."""
 
     @abstractmethod
     def refresh(self) -> None:
-        """Take note of what other writers have written since the store was opened."""
+        """Take note of the rows that other writers have added since the store was opened."""
 
     @abstractmethod
     def release_connections(self) -> None:
-        """Give connections back for a while; the next question opens them again."""
+        """Close idle connections; the next question opens them again."""
 
     @abstractmethod
     def check_writable(self, *, originals: bool = False) -> None:
-        """Find out before anything is paid for that the store takes what will be written.
+        """Check that the store accepts labels, before anything is paid for.
 
-        :param originals: the labels may have been renamed, so their original names are kept.
-        :raises ConfigurationError: it does not.
+        :param originals: a label map renames labels, so their original names are written, too.
+        :raises ConfigurationError: the store does not accept them.
         """
 
     @abstractmethod
-    def known(self, keys: Collection[str], api: str) -> Mapping[str, StoredState]:
-        """Return what the store holds of the images with these keys.
+    def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
+        """Return the state of the images with these keys; a key that is not held is left out.
 
-        :param keys: keys of images, some thousands at most.
-        :param api: interface that labelled them.
+        :param keys: keys of images, a few thousand at most.
         """
 
-    def pending(self, rule: Rule, api: str) -> Condition | None:
-        """Return the condition that an image is new, for a statement in the store's own database.
+    @property
+    def database(self) -> str | None:
+        """Id of the connection whose database holds the store; None for another kind of store.
 
-        It takes the SQL expressions of key, version and URI (or None), as ``Rule.is_pending`` does
-        their values. A store that is no SQL database has none.
-
-        :param rule: what counts as new.
-        :param api: interface that is to label the image.
+        A source in the same database is compared with the store by the database itself.
         """
-        del rule, api
+        return None
+
+    def condition(self, rule: Rule) -> Condition | None:
+        """Return the rule as a condition of a statement in the store's database, if it has one.
+
+        The condition takes the SQL expressions of key, version and URI (or None), as
+        ``Rule.is_pending`` takes their values.
+
+        :param rule: decides which images are new.
+        """
+        del rule
         return None
 
     @abstractmethod
-    def answers(
-        self, content_sha256: Collection[str], api: str
-    ) -> Mapping[str, TagResult | Failure]:
+    def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest.
 
-        Labels that were renamed have the service's own names in them.
+        Labels that were renamed carry the service's own names.
 
-        :param content_sha256: digests of the bytes, in hex, some hundreds at most.
-        :param api: interface that answered.
+        :param content_sha256: digests of the bytes, in hex, a few hundred at most.
         """
 
     @abstractmethod
-    def write(self, outcomes: Sequence[TagResult | Failure], api: str) -> None:
-        """Keep a batch, all of it or nothing; writing the same batch again changes nothing.
+    def write(self, outcomes: Sequence[TagResult | Failure]) -> None:
+        """Write a batch, all of it or nothing; writing the same batch again changes nothing.
 
-        :param outcomes: what came of each image; its labels replace earlier ones.
-        :param api: interface that was asked.
-        """
-
-    @abstractmethod
-    def labels(
-        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
-    ) -> Iterator[pd.DataFrame]:
-        """Yield all labels as frames with the columns of a labels frame.
-
-        :param frame_rows: rows of a frame, about.
-        :param originals: with the column ``original_label``, missing where none was renamed.
+        :param outcomes: one outcome for each image; its labels replace earlier ones.
+        :raises StoreError: the store failed for too long.
         """
 
 
-class LabelStore(ABC):
+class LabelStore(Description):
     """Where labels are kept. A store is a description: it connects to nothing until it is opened.
 
-    Airflow renders the fields that ``template_fields`` names and shows what ``serialize`` returns.
+    Airflow renders the fields that ``template_fields`` names and shows the values of ``serialize``.
     """
 
-    template_fields: ClassVar[Sequence[str]]
-
     @abstractmethod
-    def open(self, *, to_write: bool = True) -> AbstractContextManager[OpenStore]:
-        """Return a context in which the store can be read and written, created if need be.
+    def open(
+        self, api: str, mode: StoreMode = StoreMode.WRITE
+    ) -> AbstractContextManager[OpenStore]:
+        """Return a context in which the labels of one interface can be read and written.
 
-        :param to_write: False for one that is only asked what it holds: nothing is created, and a
-            store that is not there yet holds nothing.
+        :param api: the interface that labels the images, such as ``DetectLabelPro``.
+        :param mode: read or write.
         :raises ConfigurationError: the place cannot be used, or holds something else.
         :raises StorageError: the place cannot be reached.
         """
 
+    @abstractmethod
     def labels(
         self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
     ) -> Iterator[pd.DataFrame]:
-        """Yield all labels as frames, bounded in memory whatever the store holds.
+        """Yield the labels of all interfaces as frames, bounded in memory.
 
-        :param frame_rows: rows of a frame, about.
-        :param originals: with the column ``original_label``: the service's own name of a label that
-            was renamed, missing for others.
+        :param frame_rows: approximate number of rows in a frame.
+        :param originals: add the column ``original_label``: the service's own name of a label that
+            was renamed, missing for the others.
         """
-        with self.open() as store:
-            yield from store.labels(frame_rows=frame_rows, originals=originals)
-
-    @abstractmethod
-    def serialize(self) -> dict[str, Any]:
-        """Return the description as Airflow shows it; the same for the same store."""
 
     @property
     @abstractmethod
@@ -143,11 +145,14 @@ class LabelStore(ABC):
             )
         return Asset(self.asset_uri)
 
-    @property
-    def is_template(self) -> bool:
-        """Whether a field holds a template."""
-        return any(is_template(str(getattr(self, name))) for name in self.template_fields)
 
-    def __repr__(self) -> str:
-        # Airflow 2 keeps this text where Airflow 3 keeps what serialize() returns.
-        return as_text(self)
+def as_store(store: Any) -> LabelStore | None:
+    """Return the parameter ``store``.
+
+    :raises ConfigurationError: the value is not a store.
+    """
+    if not isinstance(store, LabelStore | None):
+        raise ConfigurationError(
+            f"store must be a SqlLabelStore or a ParquetLabelStore, not a {type(store).__name__}."
+        )
+    return store

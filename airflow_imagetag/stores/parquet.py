@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from airflow_imagetag.adapters.descriptions import described
 from airflow_imagetag.safety.uris import is_local, local_path, redact
-from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
 
 if TYPE_CHECKING:
-    from airflow_imagetag.stores.parquet_dataset import OpenParquetStore
+    import pandas as pd
+
+    from airflow_imagetag.stores.parquet_dataset import ParquetDataset
+    from airflow_imagetag.stores.parquet_open import OpenParquetStore
 
 
 @dataclass(repr=False)
@@ -22,8 +24,8 @@ class ParquetLabelStore(LabelStore):
 
     The folder gets two datasets: ``labels/``, one row for each image and label, and ``images/``,
     one row for each image. Every batch becomes a new file in each, written whole or not at all and
-    never changed, so any number of writers may work at once. Where an image was labelled more than
-    once, the latest counts; ``labels()`` and ``compact()`` see to that.
+    never changed, so any number of writers may work at once. If an image was labelled more than
+    once, ``labels()`` and ``compact()`` keep only its latest rows.
 
     :param path: folder of the dataset, such as ``s3://aws_default@lake/labels/``. (templated)
     :param conn_id: the storage's connection, where the path names none. (templated)
@@ -34,31 +36,51 @@ class ParquetLabelStore(LabelStore):
 
     template_fields: ClassVar[Sequence[str]] = ("path", "conn_id")
 
-    def open(self, *, to_write: bool = True) -> AbstractContextManager[OpenParquetStore]:
-        """Return a context in which the store can be read and written.
+    def open(
+        self, api: str, mode: StoreMode = StoreMode.WRITE
+    ) -> AbstractContextManager[OpenParquetStore]:
+        """Return a context in which the labels of one interface can be read and written.
 
-        :param to_write: has no effect here: opening a dataset creates nothing.
+        :param api: the interface that labels the images.
+        :param mode: has no effect here: opening a dataset creates nothing.
         :raises StorageError: the storage cannot be reached.
         :raises ConfigurationError: the path or its connection cannot be used.
         """
-        del to_write
-        from airflow_imagetag.stores.parquet_dataset import open_dataset
+        del mode
+        from airflow_imagetag.stores.parquet_open import open_parquet_store
 
-        return open_dataset(self.path, self.conn_id)
+        return open_parquet_store(self.path, self.conn_id, api)
+
+    def labels(
+        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the labels of all interfaces as frames; of each image only the latest.
+
+        :param frame_rows: approximate number of rows in a frame.
+        :param originals: add the column ``original_label``.
+        :raises StoreError: the dataset was compacted meanwhile.
+        """
+        with self._dataset() as dataset:
+            yield from dataset.labels(frame_rows=frame_rows, originals=originals)
 
     def compact(self) -> None:
-        """Rewrite the dataset as few files that hold only what counts.
+        """Rewrite the dataset as few files that hold only the latest rows of each image.
 
         Writers may go on meanwhile. A reader that takes the files as they are may see rows twice
-        until the old files are gone. One compaction at a time.
+        until the old files are gone. Run one compaction at a time.
         """
-        with self.open() as store:
-            store.compact()
+        with self._dataset() as dataset:
+            dataset.compact()
 
     def remove(self) -> None:
         """Remove the dataset, and nothing else that the folder may hold."""
-        with self.open() as store:
-            store.remove()
+        with self._dataset() as dataset:
+            dataset.remove()
+
+    def _dataset(self) -> AbstractContextManager[ParquetDataset]:
+        from airflow_imagetag.stores.parquet_dataset import open_dataset
+
+        return open_dataset(self.path, self.conn_id)
 
     @property
     def asset_uri(self) -> str:
@@ -68,7 +90,3 @@ class ParquetLabelStore(LabelStore):
         scheme, _, place = redact(self.path).partition("://")
         bucket, slash, folder = place.rstrip("/").partition("/")
         return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{folder}"
-
-    def serialize(self) -> dict[str, Any]:
-        """Return the description as Airflow shows it."""
-        return described(self)

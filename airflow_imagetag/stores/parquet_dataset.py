@@ -1,4 +1,8 @@
-"""Reads and writes a dataset of labels; loaded only by a running task."""
+"""A dataset of labels in Parquet files: its parts, the latest rows, compaction.
+
+A part is a pair of files of one name, in ``labels/`` and in ``images/``. The images file makes the
+part count: a labels file without one belongs to a writer that was killed between the two.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +10,38 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
-import tenacity
 
 from airflow_imagetag.errors import StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
-from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.safety.uris import redact_text
-from airflow_imagetag.selection.rules import Status, StoredState
-from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, OpenStore
 from airflow_imagetag.stores.files import Files
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex
-from airflow_imagetag.stores.rows import digest_of, outcome_of, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
 
+Rows = list[dict[str, Any]]
+
 READ_ROWS = 20_000
-"""Rows held at a time while parts are read."""
+"""Maximum number of rows held while a part is read."""
 
 LISTINGS = 10
-"""How often a dataset is listed again because a part went away before it was read."""
-
-RETRY_SECONDS = 300.0
-"""How long a batch that was paid for is tried to be written while the storage fails."""
+"""Maximum number of listings of a dataset whose parts are removed while they are read."""
 
 ABANDONED_SECONDS = 24 * 3600
-"""No writer takes as long between the two files of a batch."""
+"""Age from which a labels file without an images file is removed: no writer takes as long."""
 
 _TIME_IN_NAME = re.compile(r"\d{8}T\d{6}")
 
 REPLACES = b"imagetag.replaces"
-"""Footer entry of a compacted part: names of the parts that it stands for."""
+"""Footer entry of a compacted part: the names of the parts that it replaces."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -88,160 +84,128 @@ LABELS = pa.schema(
 
 
 @contextmanager
-def open_dataset(path: str, conn_id: str | None) -> Iterator[OpenParquetStore]:
+def open_dataset(
+    path: str, conn_id: str | None, *, abandoned_seconds: float = ABANDONED_SECONDS
+) -> Iterator[ParquetDataset]:
     """Open the dataset in a folder, which need not exist.
 
+    :param path: the folder.
+    :param conn_id: the storage's connection, if the path names none.
+    :param abandoned_seconds: age from which a labels file without an images file is removed.
     :raises ConfigurationError: the path or its connection cannot be used.
     """
     index = PartIndex()
     try:
         files = Files(path, conn_id)
-        store = OpenParquetStore(files, index)
-        if not store.load():
+        dataset = ParquetDataset(files, index, abandoned_seconds=abandoned_seconds)
+        if not dataset.load():
             files.check()
-        yield store
+        yield dataset
     finally:
         index.close()
 
 
-class OpenParquetStore(OpenStore):
+class ParquetDataset:
     """A dataset while a task uses it.
 
     :param files: the folder.
-    :param index: where the latest word on each image is; empty.
+    :param index: the latest row of each image; empty.
+    :param abandoned_seconds: age from which a labels file without an images file is removed.
     """
 
-    def __init__(self, files: Files, index: PartIndex) -> None:
-        self._files = files
-        self._index = index
+    def __init__(self, files: Files, index: PartIndex, *, abandoned_seconds: float) -> None:
+        self.files = files
+        self.index = index
+        self._abandoned_seconds = abandoned_seconds
         self._loaded: set[str] = set()
 
     def load(self) -> list[str]:
-        """Read into the index what the dataset holds and the index does not; return the parts.
+        """Read the parts that the index does not hold yet, and return the names of all parts.
 
         :raises StoreError: a part is listed and cannot be opened.
         """
         for _ in range(LISTINGS):
-            every = self._files.names("images")
+            every = self.files.names("images")
             try:
                 for part in self._live_parts(every):
                     if part not in self._loaded:
                         self._load(part)
             except FileNotFoundError:
-                # Compacted while it was read: the part that stands for it has the same rows.
+                # Compacted while it was read: the part that replaces it has the same rows.
                 continue
             return every
-        raise StoreError(f"{self._files.place} lists parts that do not exist.")
+        raise StoreError(f"{self.files.place} lists parts that do not exist.")
 
     def _load(self, part: str) -> None:
-        for rows in self._read("images", part, IMAGES):
-            self._index.put(_index_row(row, part) for row in rows)
+        for rows in self.images_of(part):
+            self.add(part, rows)
         self._loaded.add(part)
 
-    def refresh(self) -> None:
-        """Take note of the parts that other writers have added."""
-        self.load()
+    def add(self, part: str, image_rows: Rows) -> None:
+        """Take note of image rows that a part holds."""
+        self.index.put(_index_row(row, part) for row in image_rows)
 
-    def release_connections(self) -> None:
-        """Do nothing: files are open only while they are read."""
+    def mark_loaded(self, part: str) -> None:
+        """Take note that the index holds all rows of a part."""
+        self._loaded.add(part)
 
-    def check_writable(self, *, originals: bool = False) -> None:
-        """Write a file and remove it.
+    def live_parts(self) -> list[str]:
+        """Return the names of the parts that no compacted part replaces."""
+        return self._live_parts(self.files.names("images"))
 
-        :param originals: has no effect here: each new file has a column for them.
-        :raises ConfigurationError: the storage does not let us.
+    def _live_parts(self, names: list[str]) -> list[str]:
+        replaced = {
+            name
+            for part in names
+            if part.startswith("compacted-")
+            for name in self.files.footer_list("images", part, REPLACES)
+        }
+        return [name for name in names if name not in replaced]
+
+    def images_of(self, part: str, filters: Any = None) -> Iterator[Rows]:
+        """Yield the image rows of a part.
+
+        :param filters: conditions as pyarrow takes them.
+        :raises FileNotFoundError: the part was removed.
         """
-        del originals
-        self._files.check_writable()
+        return self._read("images", part, IMAGES, filters)
 
-    def known(self, keys: Collection[str], api: str) -> Mapping[str, StoredState]:
-        """Return what the dataset holds of the images with these keys."""
-        found = ((key, self._index.stored(api, digest_of(key))) for key in keys)
-        return {key: stored for key, stored in found if stored is not None}
+    def labels_of(self, part: str, filters: Any = None) -> Iterator[Rows]:
+        """Yield the label rows of a part, which may have none.
 
-    def answers(
-        self, content_sha256: Collection[str], api: str
-    ) -> Mapping[str, TagResult | Failure]:
-        """Return the answers that were paid for images with these bytes, by digest."""
-        found = ((digest, self._answer(digest, api)) for digest in content_sha256)
-        return {digest: answer for digest, answer in found if answer is not None}
-
-    def _answer(self, content_sha256: str, api: str) -> TagResult | Failure | None:
+        :param filters: conditions as pyarrow takes them.
+        :raises StoreError: the part was removed.
+        """
         try:
-            return self._read_answer(content_sha256, api)
+            yield from self._read("labels", part, LABELS, filters)
         except FileNotFoundError:
-            # Compacted since the index was made, which knows the new part after this.
-            self.load()
-            return self._read_answer(content_sha256, api)
+            # A compaction removes the images file first.
+            if part not in self.files.names("images"):
+                raise StoreError(
+                    f"{self.files.place} was compacted while it was read. Read it again."
+                ) from None
 
-    def _read_answer(self, content_sha256: str, api: str) -> TagResult | Failure | None:
-        place = self._index.settled_by_content(api, content_sha256)
-        if place is None:
-            return None
-        digest, part = place
-        wanted = [("key_sha256", "=", digest), ("api", "=", api)]
-        images = [
-            row
-            for rows in self._read("images", part, IMAGES, filters=wanted)
-            for row in filter(self._counts, rows)
-        ]
-        labels = [
-            row
-            for rows in self._labels_of(part, filters=wanted)
-            for row in filter(self._counts, rows)
-        ]
-        return _outcome(images[0], labels) if images else None
+    def _read(self, kind: str, part: str, schema: pa.Schema, filters: Any = None) -> Iterator[Rows]:
+        for table in self.files.read(kind, part, schema, READ_ROWS, filters):
+            yield table.to_pylist()
 
-    def write(self, outcomes: Sequence[TagResult | Failure], api: str) -> None:
-        """Keep a batch: the labels first, then the images, whose file makes the batch count."""
-        images, labels = rows_of(outcomes, api)
-        images = [row for row in images if not self._is_settled_already(row)]
-        if images:
-            self._write(images, labels)
+    def is_latest(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a row belongs to the latest batch of its image."""
+        batch: str = row["batch"]
+        return self.index.batch(row["api"], row["key_sha256"]) == batch
 
-    def _write(self, images: list[dict[str, Any]], labels: list[dict[str, Any]]) -> None:
-        now = self._index.later_than_all(datetime.now(UTC))
-        batch = f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}"
-        part = f"part-{batch}.parquet"
-        label_rows = [{**row, "batch": batch} for row in labels]
-        image_rows = [{**row, "written_at": now, "batch": batch} for row in images]
+    def labels(self, *, frame_rows: int, originals: bool) -> Iterator[pd.DataFrame]:
+        """Yield the latest labels of each image as frames.
 
-        def work() -> None:
-            # Whatever was written before a failure is written again under the same name.
-            if label_rows:
-                self._files.write("labels", part, pa.Table.from_pylist(label_rows, LABELS))
-            self._files.write("images", part, pa.Table.from_pylist(image_rows, IMAGES))
-
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_not_exception_type((FileNotFoundError, PermissionError)),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
-            stop=tenacity.stop_after_delay(RETRY_SECONDS),
-            before_sleep=_log_failure,
-            reraise=True,
-        )
-        try:
-            retrying(work)
-        # Each storage's library has an error tree of its own.
-        except Exception as error:  # noqa: BLE001
-            raise StoreError(
-                f"{len(images)} images could not be written to {self._files.place}: "
-                f"{type(error).__name__}: {redact_text(str(error))[:300]}"
-            ) from None
-        self._index.put(_index_row(row, part) for row in image_rows)
-        self._loaded.add(part)
-
-    def labels(
-        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
-    ) -> Iterator[pd.DataFrame]:
-        """Yield all labels that count as frames.
-
-        :raises StoreError: the dataset was compacted meanwhile, so that a part is gone.
+        :param frame_rows: approximate number of rows in a frame.
+        :param originals: add the column ``original_label``.
+        :raises StoreError: the dataset was compacted meanwhile.
         """
         types = label_columns(originals=originals)
         columns: dict[str, list[Any]] = {name: [] for name in types}
-        for part in self._live_parts(self._files.names("images")):
-            for rows in self._labels_of(part):
-                for row in filter(self._counts, rows):
+        for part in self.live_parts():
+            for rows in self.labels_of(part):
+                for row in filter(self.is_latest, rows):
                     for name, values in columns.items():
                         values.append(row[name])
                 if len(columns["label"]) >= frame_rows:
@@ -250,28 +214,10 @@ class OpenParquetStore(OpenStore):
         if columns["label"]:
             yield frame(columns, types)
 
-    def outcomes(self, api: str) -> Iterator[list[TagResult | Failure]]:
-        """Yield what the dataset holds of images that need no further try, part by part.
-
-        :param api: interface that labelled them.
-        """
-        for part in self._live_parts(self._files.names("images")):
-            labels: dict[str, list[dict[str, Any]]] = {}
-            for rows in self._labels_of(part):
-                for row in filter(self._counts, rows):
-                    labels.setdefault(row["key_sha256"], []).append(row)
-            for rows in self._read("images", part, IMAGES):
-                settled = [
-                    row
-                    for row in rows
-                    if row["api"] == api and self._counts(row) and _is_settled(row)
-                ]
-                yield [_outcome(row, labels.get(row["key_sha256"], [])) for row in settled]
-
     def compact(self) -> None:
-        """Rewrite all parts as one that holds only what counts, and remove them."""
+        """Rewrite all parts as one that holds only the latest rows, and remove them."""
         self._remove_abandoned()
-        # What is removed in the end must be in the index, or its rows would not count.
+        # The index must hold the parts that are removed in the end, or their rows would be lost.
         every = self.load()
         if len(every) < 2:
             return
@@ -279,99 +225,44 @@ class OpenParquetStore(OpenStore):
         now = datetime.now(UTC)
         part = f"compacted-{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}.parquet"
         metadata = {REPLACES: json.dumps(every).encode()}
-        for kind, schema, read in (
-            ("labels", LABELS, self._labels_of),
-            ("images", IMAGES, partial(self._read, "images", schema=IMAGES)),
-        ):
+        readers: tuple[tuple[str, pa.Schema, Callable[[str], Iterator[Rows]]], ...] = (
+            ("labels", LABELS, self.labels_of),
+            ("images", IMAGES, self.images_of),
+        )
+        for kind, schema, read in readers:
             noted = schema.with_metadata(metadata)
-            self._files.write_all(kind, part, noted, self._that_count(old, read, noted))
+            self.files.write_all(kind, part, noted, self._latest_tables(old, read, noted))
         for kind in ("images", "labels"):
-            for name in set(every).intersection(self._files.names(kind)):
-                self._files.remove(kind, name)
+            for name in set(every).intersection(self.files.names(kind)):
+                self.files.remove(kind, name)
         log.info("Compacted %d parts into %s", len(every), part)
 
-    def _that_count(
-        self,
-        parts: list[str],
-        read: Callable[[str], Iterator[list[dict[str, Any]]]],
-        schema: pa.Schema,
+    def _latest_tables(
+        self, parts: list[str], read: Callable[[str], Iterator[Rows]], schema: pa.Schema
     ) -> Iterator[pa.Table]:
         for part in parts:
             for rows in read(part):
-                if kept := [row for row in rows if self._counts(row)]:
+                if kept := [row for row in rows if self.is_latest(row)]:
                     yield pa.Table.from_pylist(kept, schema)
 
     def _remove_abandoned(self) -> None:
-        """Remove labels whose writer was killed before it wrote their images.
+        """Remove labels files whose writer was killed before it wrote their images file.
 
-        They count nowhere here, but whoever reads the files as they are would take them.
+        Their rows do not count here, but a reader of the plain files would take them.
         """
-        oldest = datetime.now(UTC) - timedelta(seconds=ABANDONED_SECONDS)
-        # In this order: a writer may be between the two.
-        labels = self._files.names("labels")
-        for name in set(labels).difference(self._files.names("images")):
+        oldest = datetime.now(UTC) - timedelta(seconds=self._abandoned_seconds)
+        # Labels first: a writer may be between the two files.
+        labels = self.files.names("labels")
+        for name in set(labels).difference(self.files.names("images")):
             written = _TIME_IN_NAME.search(name)
             if written and written[0] < f"{oldest:%Y%m%dT%H%M%S}":
-                self._files.remove("labels", name)
+                self.files.remove("labels", name)
 
     def remove(self) -> None:
         """Remove all files of the dataset."""
         for kind in ("images", "labels"):
-            for name in self._files.names(kind):
-                self._files.remove(kind, name)
-
-    def _counts(self, row: Mapping[str, Any]) -> bool:
-        batch: str = row["batch"]
-        return self._index.batch(row["api"], row["key_sha256"]) == batch
-
-    def _is_settled_already(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether a row that says only 'not this time' meets an earlier answer."""
-        if _is_settled(row):
-            return False
-        stored = self._index.stored(row["api"], row["key_sha256"])
-        return stored is not None and stored.status is not Status.UNFINISHED
-
-    def _live_parts(self, names: list[str]) -> list[str]:
-        """Return the parts that count: those that no compacted one stands for.
-
-        An images file makes its part count, so a labels file without one is not read: its writer
-        was killed between the two.
-
-        :param names: of all images files.
-        """
-        replaced = {
-            name
-            for part in names
-            if part.startswith("compacted-")
-            for name in self._files.footer_list("images", part, REPLACES)
-        }
-        return [name for name in names if name not in replaced]
-
-    def _labels_of(self, part: str, filters: Any = None) -> Iterator[list[dict[str, Any]]]:
-        """Yield the labels of a part, which may have none.
-
-        :raises StoreError: the part itself is gone.
-        """
-        try:
-            yield from self._read("labels", part, LABELS, filters)
-        except FileNotFoundError:
-            # A compaction removes the images file first.
-            if part not in self._files.names("images"):
-                raise StoreError(
-                    f"{self._files.place} was compacted while it was read. Read it again."
-                ) from None
-
-    def _read(
-        self, kind: str, part: str, schema: pa.Schema, filters: Any = None
-    ) -> Iterator[list[dict[str, Any]]]:
-        for table in self._files.read(kind, part, schema, READ_ROWS, filters):
-            yield table.to_pylist()
-
-
-def _log_failure(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    reason = redact_text(str(error))[:300]
-    log.warning("Attempt %d to write a batch failed: %s", state.attempt_number, reason)
+            for name in self.files.names(kind):
+                self.files.remove(kind, name)
 
 
 def _index_row(row: Mapping[str, Any], part: str) -> IndexRow:
@@ -386,12 +277,3 @@ def _index_row(row: Mapping[str, Any], part: str) -> IndexRow:
         row["batch"],
         part,
     )
-
-
-def _is_settled(row: Mapping[str, Any]) -> bool:
-    status: Status = Status(row["status"])
-    return status is not Status.UNFINISHED
-
-
-def _outcome(image: Mapping[str, Any], labels: list[dict[str, Any]]) -> TagResult | Failure:
-    return outcome_of(image, sorted(labels, key=lambda row: int(row["rank"])))

@@ -11,7 +11,7 @@ from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.selection.rules import Status
 
 
-def digest_of(key: str) -> str:
+def key_digest(key: str) -> str:
     """Return the digest that stands for an image's key in the primary keys."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -23,7 +23,7 @@ def rows_of(
     latest: dict[str, TagResult | Failure] = {}
     for outcome in outcomes:
         if isinstance(outcome, TagResult) or outcome.is_of_image:
-            latest[digest_of(outcome.image_key)] = outcome
+            latest[key_digest(outcome.image_key)] = outcome
     images: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
     for digest, outcome in sorted(latest.items()):

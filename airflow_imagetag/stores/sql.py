@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
-from airflow_imagetag.adapters.descriptions import described
 from airflow_imagetag.backends.databases import split_name
-from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
 
 if TYPE_CHECKING:
-    from airflow_imagetag.stores.sql_tables import OpenSqlStore
+    import pandas as pd
+
+    from airflow_imagetag.stores.sql_open import OpenSqlStore
 
 
 @dataclass(repr=False)
@@ -35,16 +36,32 @@ class SqlLabelStore(LabelStore):
 
     template_fields: ClassVar[Sequence[str]] = ("conn_id", "table", "schema")
 
-    def open(self, *, to_write: bool = True) -> AbstractContextManager[OpenSqlStore]:
-        """Return a context in which the store can be read and written.
+    def open(
+        self, api: str, mode: StoreMode = StoreMode.WRITE
+    ) -> AbstractContextManager[OpenSqlStore]:
+        """Return a context in which the labels of one interface can be read and written.
 
-        :param to_write: False for one that is only asked what it holds; it creates no table.
+        :param api: the interface that labels the images.
+        :param mode: read or write; reading creates no table.
         :raises ConfigurationError: the connection cannot be used, or a table does not fit.
         :raises StorageError: the database cannot be reached.
         """
+        from airflow_imagetag.stores.sql_open import open_sql_store
+
+        return open_sql_store(self.conn_id, self.table, self.schema, api, mode)
+
+    def labels(
+        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the labels of all interfaces as frames, in the order of api and key digest.
+
+        :param frame_rows: number of rows in a frame.
+        :param originals: add the column ``original_label``.
+        """
         from airflow_imagetag.stores.sql_tables import open_tables
 
-        return open_tables(self.conn_id, self.table, self.schema, to_write=to_write)
+        with open_tables(self.conn_id, self.table, self.schema, StoreMode.WRITE) as tables:
+            yield from tables.labels(frame_rows=frame_rows, originals=originals)
 
     @property
     def asset_uri(self) -> str:
@@ -53,7 +70,3 @@ class SqlLabelStore(LabelStore):
         schema = self.schema or in_name
         parts = [self.conn_id, table] if schema is None else [self.conn_id, schema, table]
         return "imagetag://" + "/".join(quote(part, safe="") for part in parts)
-
-    def serialize(self) -> dict[str, Any]:
-        """Return the description as Airflow shows it."""
-        return described(self)

@@ -1,1 +1,1 @@
-"""Waiting for new images: what sensor and trigger ask, and how they decide."""
+"""Private: when enough images are new; shared by the sensor and the trigger."""

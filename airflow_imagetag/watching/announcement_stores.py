@@ -1,4 +1,4 @@
-"""Where an asset watcher keeps what it remembers."""
+"""Where an asset watcher keeps its announcement state."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from airflow_imagetag.watching.announcements import AnnouncementState
 
 log = logging.getLogger(__name__)
 
-_remembered: dict[str, AnnouncementState] = {}
+_kept: dict[str, AnnouncementState] = {}
 
 
 class AnnouncementStore(Protocol):
-    """Keeps the memory of one watcher."""
+    """Keeps the announcement state of one watcher."""
 
     async def load(self) -> AnnouncementState:
-        """Return what was saved last, an empty memory at first.
+        """Return the state that was saved last; an empty state at first.
 
-        :raises Exception: it cannot be read; to take that for an empty one would announce all
-            images again.
+        :raises Exception: it cannot be read; an empty state instead would announce all images
+            again.
         """
 
-    async def save(self, memory: AnnouncementState) -> None:
-        """Keep the memory; what ``load`` returns from now on."""
+    async def save(self, state: AnnouncementState) -> None:
+        """Keep the state, which ``load`` returns from now on."""
 
 
 class ProcessAnnouncementStore:
-    """Keeps it as long as the triggerer runs, for Airflow 3.0 to 3.2.
+    """Keeps the state as long as the triggerer runs, for Airflow 3.0 to 3.2.
 
     :param key: names the watcher.
     """
@@ -38,16 +38,16 @@ class ProcessAnnouncementStore:
         self._key = key
 
     async def load(self) -> AnnouncementState:
-        """Return what was saved last."""
-        return _remembered.get(self._key, AnnouncementState())
+        """Return the state that was saved last."""
+        return _kept.get(self._key, AnnouncementState())
 
-    async def save(self, memory: AnnouncementState) -> None:
-        """Keep the memory."""
-        _remembered[self._key] = memory
+    async def save(self, state: AnnouncementState) -> None:
+        """Keep the state."""
+        _kept[self._key] = state
 
 
 class AssetAnnouncementStore:
-    """Keeps it in Airflow's asset state store, from Airflow 3.3 on.
+    """Keeps the state in Airflow's asset state store, from Airflow 3.3 on.
 
     :param accessor: the store, as Airflow hands it to the watcher.
     :param key: names the watcher among those of the asset.
@@ -59,15 +59,15 @@ class AssetAnnouncementStore:
         self._instead: ProcessAnnouncementStore | None = None
 
     async def load(self) -> AnnouncementState:
-        """Return what was saved last."""
+        """Return the state that was saved last."""
         try:
             value = await self._call("get", self._key)
         except ValueError:
-            # So Airflow says that the watcher serves more than one asset.
+            # Airflow's answer if the watcher serves more than one asset.
             log.warning(
                 "This watcher serves several assets, and Airflow keeps no state for such a one: "
-                "after a restart of the triggerer, what still waits is announced again. Give each "
-                "asset a watcher of its own."
+                "after a restart of the triggerer, images that still wait are announced again. "
+                "Give each asset a watcher of its own."
             )
             self._instead = ProcessAnnouncementStore(self._key)
             return await self._instead.load()
@@ -79,12 +79,12 @@ class AssetAnnouncementStore:
                 "that wait for labels are announced once more."
             ) from None
 
-    async def save(self, memory: AnnouncementState) -> None:
-        """Keep the memory."""
+    async def save(self, state: AnnouncementState) -> None:
+        """Keep the state."""
         if self._instead is not None:
-            await self._instead.save(memory)
+            await self._instead.save(state)
         else:
-            await self._call("set", self._key, memory.dump())
+            await self._call("set", self._key, state.dump())
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         # Airflow 3.3.0 and 3.3.1 have the blocking calls only.
@@ -94,7 +94,7 @@ class AssetAnnouncementStore:
 
 
 def announcement_store_of(trigger: Any, key: str) -> AnnouncementStore | None:
-    """Return the memory of a trigger that watches an asset; None for one that a task waits for.
+    """Return the state store of a trigger that watches an asset; None if a task waits for it.
 
     :param trigger: the trigger as the triggerer has prepared it.
     :param key: names the watcher.

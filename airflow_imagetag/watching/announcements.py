@@ -1,17 +1,16 @@
-"""Which waiting images an asset watcher still has to announce. Pure decisions, no I/O.
+"""Which new images an asset watcher has still to announce. Pure decisions, no I/O.
 
-A watcher remembers the images that it has announced as long as they wait for their labels, and
-does not announce them again. It notes an announcement before it sends it, since its process may be
+A watcher remembers the announced images as long as they wait for their labels, and does not
+announce them again. It saves an announcement before it sends the event, since its process may be
 killed between the two.
 
-Airflow starts one run for all events that came since the last run, up to the first that its
-scheduler has not looked at yet: those after that one wait until another comes. So there is one
-announcement at a time: the next is made when an image of the last one waits no more, which shows
-that a run has begun, or when none has begun for a while.
+Airflow starts one run for all events since the last run, up to the first event that its scheduler
+has not processed yet: later events wait until another one comes. So there is one announcement at a
+time. The next is made when an image of the last one waits no more, which shows that a run has
+begun, or when no run has begun for a while.
 
-An announcement may come to nothing all the same: lost with the process, overtaken in the scheduler,
-or its run failed. So images that still wait long after it are announced again, and each time it
-takes twice as long.
+An announcement may be lost: with the process, in the scheduler, or because its run failed. So
+images that still wait long after it are announced again, each time after twice the pause.
 """
 
 from __future__ import annotations
@@ -27,28 +26,29 @@ from typing import Any
 from airflow_imagetag.models import Image
 
 MAX_ANNOUNCED = 4_000
-"""Announced images that may wait for labels at a time: their digests fit the 64 KB that Airflow
+"""Maximum number of announced images that wait for labels: their digests fit the 64 KB that Airflow
 advises for a value of the asset state store."""
 
 BEGINS_WITHIN = timedelta(minutes=10)
-"""How long the run that an announcement starts may take until it labels its first image."""
+"""Maximum time until the run of an announcement labels its first image."""
 
 FIRST_REMINDER = timedelta(minutes=30)
-"""How long after the first announcement images that still wait are announced again."""
+"""Time after which images that still wait are announced again for the first time."""
 
 LONGEST_REMINDER = timedelta(days=1)
+"""Maximum time between two announcements of the same images."""
 
 DIGEST_BYTES = 9
-"""Of the digest that stands for an image; two of 4,000 images never have the same by chance."""
+"""Length of the digest of an image; a collision among 4,000 images is out of the question."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedBatch:
     """An announcement of images that wait for their labels.
 
-    :param digests: of those that still do.
+    :param digests: digests of the images that still wait.
     :param sent_at: when it was sent.
-    :param times: how often they have been announced.
+    :param times: how often the images have been announced.
     :param is_picked_up: whether some of its images wait no more.
     """
 
@@ -58,7 +58,7 @@ class AnnouncedBatch:
     is_picked_up: bool = False
 
     def only(self, digests: Set[str]) -> AnnouncedBatch:
-        """Return the announcement of these of its images: the others wait no more."""
+        """Return the announcement with only those of its images that still wait."""
         left = self.digests & digests
         is_picked_up = self.is_picked_up or len(left) < len(self.digests)
         return replace(self, digests=left, is_picked_up=is_picked_up)
@@ -70,116 +70,109 @@ class AnnouncedBatch:
     def is_due(self, now: datetime) -> bool:
         """Tell whether its images are to be announced again."""
         pause = min(FIRST_REMINDER * (1 << min(self.times - 1, 16)), LONGEST_REMINDER)
-        # One of the future was sent before the clock was put right.
+        # A time in the future comes from a clock that has been corrected since.
         return not timedelta() <= now - self.sent_at < pause
 
 
 @dataclass(frozen=True, slots=True)
 class AnnouncementState:
-    """What a watcher remembers.
+    """The earlier announcements of a watcher.
 
-    :param sent: the announcements that have images left, the earliest first.
+    :param batches: the announcements with images that still wait, the earliest first.
     """
 
-    sent: tuple[AnnouncedBatch, ...] = ()
+    batches: tuple[AnnouncedBatch, ...] = ()
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of all images that were announced and still wait."""
-        return frozenset().union(*(sent.digests for sent in self.sent))
+        """The digests of all announced images that still wait."""
+        return frozenset().union(*(batch.digests for batch in self.batches))
 
     def only(self, digests: Set[str]) -> AnnouncementState:
-        """Return the memory of these images."""
-        kept = (sent.only(digests) for sent in self.sent)
-        return AnnouncementState(tuple(sent for sent in kept if sent.digests))
+        """Return the state of only those images that still wait."""
+        kept = (batch.only(digests) for batch in self.batches)
+        return AnnouncementState(tuple(batch for batch in kept if batch.digests))
 
-    def resent(self, digests: Set[str], now: datetime) -> AnnouncementState:
-        """Return the memory after these images were announced, again or for the first time."""
-        kept = [replace(sent, digests=sent.digests - digests) for sent in self.sent]
+    def announced(self, digests: Set[str], now: datetime) -> AnnouncementState:
+        """Return the state after an announcement of these images, the first or another one."""
+        kept = [replace(batch, digests=batch.digests - digests) for batch in self.batches]
         again = [
-            AnnouncedBatch(sent.digests & digests, now, sent.times + 1)
-            for sent in self.sent
-            if sent.digests & digests
+            AnnouncedBatch(batch.digests & digests, now, batch.times + 1)
+            for batch in self.batches
+            if batch.digests & digests
         ]
         first = AnnouncedBatch(frozenset(digests - self.digests), now)
-        return AnnouncementState(tuple(sent for sent in (*kept, *again, first) if sent.digests))
+        batches = (*kept, *again, first)
+        return AnnouncementState(tuple(batch for batch in batches if batch.digests))
 
     def dump(self) -> list[dict[str, Any]]:
-        """Return the memory as JSON values; ``load`` reads them."""
+        """Return the state as JSON values; ``load`` reads them."""
         return [
             {
-                "digests": "".join(sorted(sent.digests)),
-                "sent_at": sent.sent_at.isoformat(),
-                "times": sent.times,
-                "is_picked_up": sent.is_picked_up,
+                "digests": "".join(sorted(batch.digests)),
+                "sent_at": batch.sent_at.isoformat(),
+                "times": batch.times,
+                "is_picked_up": batch.is_picked_up,
             }
-            for sent in self.sent
+            for batch in self.batches
         ]
 
     @classmethod
     def load(cls, value: Any) -> AnnouncementState:
-        """Return the memory that was dumped.
+        """Return the state that was dumped.
 
         :raises ValueError: the value was not made by ``dump``.
         """
         if not isinstance(value, list):
-            raise ValueError(f"It is not what a watcher keeps, but a {type(value).__name__}")
+            raise ValueError(f"It is not the state of a watcher, but a {type(value).__name__}")
         try:
-            return cls(
-                tuple(
-                    AnnouncedBatch(
-                        _split(sent["digests"]),
-                        _moment(sent["sent_at"]),
-                        int(sent["times"]),
-                        bool(sent["is_picked_up"]),
-                    )
-                    for sent in value
-                )
-            )
+            return cls(tuple(map(_batch, value)))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"It is not what a watcher keeps: {error!r}") from None
+            raise ValueError(f"It is not the state of a watcher: {error!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What is to be announced, and what is to be remembered before.
+    """An announcement, and the state to save before it is sent.
 
-    :param images: the images to announce; none for nothing.
-    :param memory: what to keep.
+    :param images: the images to announce; may be empty.
+    :param state: the state to save.
     :param is_held_back: whether more images are new than may wait for labels at a time.
     """
 
     images: tuple[Image, ...]
-    memory: AnnouncementState
+    state: AnnouncementState
     is_held_back: bool = False
 
 
 def announce(
     waiting: Iterable[Image],
-    memory: AnnouncementState,
+    state: AnnouncementState,
     *,
     min_images: int,
     max_images: int,
     now: datetime,
+    max_announced: int = MAX_ANNOUNCED,
 ) -> Announcement:
-    """Choose what to announce of the images that wait for labels.
+    """Select the images to announce from those that wait for labels.
 
-    Reads no more of them than it must, and holds no more than ``max_images``.
+    Reads no more images than needed, and holds at most ``max_images``.
 
     :param waiting: the new images; an image whose version changed is another one.
-    :param memory: what was announced before.
-    :param min_images: announces nothing below so many, but what it has announced before.
-    :param max_images: announces so many at most.
+    :param state: the earlier announcements.
+    :param min_images: with fewer new images, only reminders are announced.
+    :param max_images: maximum number of images in the announcement.
     :param now: the time.
+    :param max_announced: maximum number of announced images that wait for labels.
     """
-    known = memory.digests
-    due = frozenset().union(*(sent.digests for sent in memory.sent if sent.is_due(now)))
+    known = state.digests
+    due = frozenset().union(*(batch.digests for batch in state.batches if batch.is_due(now)))
     seen: set[str] = set()
     again: dict[str, Image] = {}
     fresh: dict[str, Image] = {}
     new = 0
     for image in waiting:
-        digest = digest_of(image)
+        digest = image_digest(image)
         if digest in known:
             seen.add(digest)
         else:
@@ -187,23 +180,32 @@ def announce(
         group = again if digest in due else fresh
         if (digest in due or digest not in known) and len(group) < max_images:
             group[digest] = image
-        # What is no longer seen waits no more; to know that takes a look at every image.
+        # An announced image that is not seen waits no more; to know that, every image is read.
         if new >= max(min_images, max_images) and len(seen) == len(known):
             break
-    kept = memory.only(seen)
-    room = MAX_ANNOUNCED - len(seen)
+    kept = state.only(seen)
+    room = max_announced - len(seen)
     first = dict(islice(fresh.items(), room)) if new >= min_images else {}
     chosen = dict(islice((again | first).items(), max_images))
-    if not chosen or any(sent.is_awaited(now) for sent in kept.sent):
+    if not chosen or any(batch.is_awaited(now) for batch in kept.batches):
         return Announcement((), kept, new > room)
-    return Announcement(tuple(chosen.values()), kept.resent(set(chosen), now), new > room)
+    return Announcement(tuple(chosen.values()), kept.announced(set(chosen), now), new > room)
 
 
-def digest_of(image: Image) -> str:
-    """Return a short text that stands for an image in its version."""
+def image_digest(image: Image) -> str:
+    """Return a short digest of an image in its version."""
     text = f"{image.key}\0{image.version or ''}".encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
     return base64.b64encode(digest).decode()
+
+
+def _batch(value: Any) -> AnnouncedBatch:
+    return AnnouncedBatch(
+        _split(value["digests"]),
+        _moment(value["sent_at"]),
+        int(value["times"]),
+        bool(value["is_picked_up"]),
+    )
 
 
 def _moment(text: str) -> datetime:

@@ -1,4 +1,4 @@
-"""What a look means: enough images, wait on, or too late. Pure, the time is a parameter."""
+"""The decision after a query: enough images, wait on, or too late. Pure; time is a parameter."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import enum
 from datetime import datetime, timedelta
 
 MIN_WAIT_SECONDS = 0.1
-"""A trigger that never waits would keep the triggerer busy with nothing else."""
+"""Minimum pause: a trigger without one would keep the triggerer busy."""
 
 MAX_WAIT_SECONDS = 24 * 3600.0
+"""Maximum pause of a sensor without ``max_wait``."""
 
 
 class PollDecision(enum.Enum):
-    """What follows from a look."""
+    """The next step of a sensor or trigger."""
 
     READY = "ready"
     WAIT = "wait"
@@ -22,11 +23,11 @@ class PollDecision(enum.Enum):
 def decide(
     found: int, *, min_images: int, now: datetime, deadline: datetime | None
 ) -> PollDecision:
-    """Tell what follows from a look; one that found enough is never too late.
+    """Return the next step after a query; a query that found enough images is never too late.
 
-    :param found: how many new images there are, or at least so many.
-    :param min_images: how many are enough.
-    :param now: the time of the look.
+    :param found: number of new images, or a lower bound of it.
+    :param min_images: number of images that is enough.
+    :param now: the time of the query.
     :param deadline: when waiting ends; None for never.
     """
     if found >= min_images:
@@ -37,7 +38,7 @@ def decide(
 
 
 def wait_seconds(
-    looks: int,
+    queries: int,
     *,
     poke_interval: float,
     is_exponential: bool,
@@ -45,17 +46,19 @@ def wait_seconds(
     now: datetime,
     deadline: datetime | None,
 ) -> float:
-    """Return how long to wait for the next look, which is not later than the deadline.
+    """Return the pause before the next query, which is not later than the deadline.
 
-    :param looks: how many there have been, from 1.
-    :param poke_interval: seconds between two looks.
-    :param is_exponential: whether each wait is twice as long as the one before.
-    :param max_wait: seconds of a wait at most.
+    :param queries: number of queries so far, from 1.
+    :param poke_interval: seconds between two queries.
+    :param is_exponential: each pause is twice as long as the one before.
+    :param max_wait: maximum seconds of a pause; None for a day.
+    :param now: time of the last query.
+    :param deadline: when waiting ends; None for never.
     """
     seconds = max(poke_interval, MIN_WAIT_SECONDS)
     if is_exponential:
-        # Beyond so many doublings every wait is the longest one.
-        seconds = max(poke_interval, 1.0) * 2.0 ** min(looks - 1, 40)
+        # After 40 doublings every pause is the longest one.
+        seconds = max(poke_interval, 1.0) * 2.0 ** min(queries - 1, 40)
     seconds = min(seconds, MAX_WAIT_SECONDS if max_wait is None else max_wait)
     if deadline is not None:
         seconds = min(seconds, max((deadline - now) / timedelta(seconds=1), 0.0))

@@ -1,4 +1,4 @@
-"""What a trigger tells: small events, made in one place and read in another."""
+"""The events of a trigger: made by the trigger, read by the sensor."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.models import Image
-from airflow_imagetag.watching.packing import as_list
+from airflow_imagetag.watching.image_lists import as_list
 
 MAX_EVENT_IMAGES = 500
-"""Airflow keeps events in its database and writes them to a log line each: some 75 KB."""
+"""Maximum number of images in an event: Airflow writes each event to its database and to a log
+line, and 500 images make about 75 KB."""
 
 READY, TIMED_OUT, FAILED = "success", "timeout", "error"
 
@@ -21,11 +22,11 @@ class Event:
     """One event of a trigger.
 
     :param status: ``success``, ``timeout`` or ``error``.
-    :param count: new images; at least so many where the list is not complete.
+    :param count: number of new images; a lower bound if the list is not complete.
     :param images: the first of them, as the operator takes them.
-    :param is_complete: whether the list holds all of them, with all that is needed to read them.
-    :param error: class name of what went wrong.
-    :param message: what went wrong, for a person.
+    :param is_complete: whether the list holds all of them, and each can be read.
+    :param error: class name of the error.
+    :param message: message of the error.
     """
 
     status: str
@@ -51,14 +52,14 @@ def found(images: Sequence[Image], *, is_all: bool) -> Event:
 
 
 def failed(error: BaseException) -> Event:
-    """Return the event of something that waiting does not mend."""
+    """Return the event of an error that waiting does not cure."""
     return Event(FAILED, error=type(error).__name__, message=str(error))
 
 
 def parse_event(payload: Any) -> Event:
     """Return the event that a trigger sent.
 
-    :raises ImageTagError: the payload is no such event.
+    :raises ImageTagError: the payload is not an event of this trigger.
     """
     try:
         event = Event(**{**payload, "images": tuple(payload["images"])})
@@ -66,7 +67,7 @@ def parse_event(payload: Any) -> Event:
         event = Event("")
     if event.status not in (READY, TIMED_OUT, FAILED):
         raise ImageTagError(
-            f"The trigger sent what is no event of NewImagesTrigger: {str(payload)[:200]!r}. Are "
-            "workers and triggerer of the same version?"
+            "The trigger did not send an event of NewImagesTrigger, but "
+            f"{str(payload)[:200]!r}. Install the same version on workers and triggerer."
         )
     return event

@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: answers for equal bytes, within a run and from earlier runs."""

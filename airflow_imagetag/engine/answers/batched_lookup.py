@@ -1,37 +1,31 @@
-"""Asks a blocking question for many images at once, one question after the other."""
+"""Look-ups of single digests, asked as batches."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Executor
 
-from airflow_imagetag.engine.answers.single_flight import CachedAnswer
-
-AnswerLookup = Callable[[Collection[str]], Mapping[str, CachedAnswer]]
-"""Returns what was paid for bytes with these digests; blocks."""
+from airflow_imagetag.engine.protocols import AnswerLookup, CachedAnswer
 
 
 class BatchedLookup:
     """Looks digests up in a store, a batch at a time.
 
-    A look-up for each image would cost more than its call. So while one is under way, the digests
-    that come are gathered for the next.
+    A look-up of each digest by itself would cost more than a call to the service. While one batch
+    is looked up, further digests are gathered for the next.
 
-    :param paid: the question.
-    :param threads: where it blocks.
+    :param lookup: looks a batch up.
     """
 
-    def __init__(self, paid: AnswerLookup, threads: Executor) -> None:
-        self._paid = paid
-        self._threads = threads
+    def __init__(self, lookup: AnswerLookup) -> None:
+        self._lookup = lookup
         self._waiting: dict[str, asyncio.Future[CachedAnswer | None]] = {}
         self._asking: asyncio.Task[None] | None = None
 
     async def get(self, digest: str) -> CachedAnswer | None:
-        """Return what was paid for the bytes, None for nothing.
+        """Return the answer that was paid for the bytes; None if there is none.
 
-        :raises Exception: what the question raised.
+        :param digest: SHA-256 of the bytes, in hex.
+        :raises Exception: the error of the look-up.
         """
         loop = asyncio.get_running_loop()
         future = self._waiting.setdefault(digest, loop.create_future())
@@ -40,12 +34,11 @@ class BatchedLookup:
         return await asyncio.shield(future)
 
     async def _ask(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             asked, self._waiting = self._waiting, {}
             try:
-                answers = await loop.run_in_executor(self._threads, self._paid, list(asked))
-            except Exception as error:  # noqa: BLE001 (handed to those who asked)
+                answers = await self._lookup(list(asked))
+            except Exception as error:  # noqa: BLE001 (raised where it is awaited)
                 for future in asked.values():
                     future.set_exception(error)
             else:

@@ -1,81 +1,81 @@
-"""Equal bytes are paid once: remembers what the service said of them during a run."""
+"""Equal bytes are paid for once in a run: remembered answers, one call at a time for a digest."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
 
-from airflow_imagetag.errors import ImageError
-from airflow_imagetag.models import TagResult
+from airflow_imagetag.engine.protocols import CachedAnswer
 from airflow_imagetag.runtime.digests import Digest
 
 MAX_REMEMBERED = 10_000
-"""Digests kept, the latest used: some ten megabytes, whatever the number of images."""
+"""Maximum number of remembered answers, the latest used: about ten megabytes."""
 
 MIN_REMEMBERED = 2_000
-"""So many where a store knows the others: most copies lie near each other, and need no look-up."""
-
-CachedAnswer = TagResult | ImageError
+"""Number of remembered answers beside a store that holds the others: most copies lie close to each
+other, so few look-ups are needed."""
 
 
 class SingleFlightCache:
-    """Answers by digest of the image's bytes, and one call at a time for each digest.
+    """Remembers answers by the digest of the bytes, and lets one image of each digest be called.
 
-    :param max_remembered: digests kept.
+    :param max_remembered: maximum number of remembered answers.
     """
 
     def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
         self._max_remembered = max_remembered
-        self._known: OrderedDict[Digest, CachedAnswer] = OrderedDict()
-        # Of the digests that are held: what those wait for who came later, if there are any.
-        self._held: dict[Digest, asyncio.Future[None] | None] = {}
+        self._answers: OrderedDict[Digest, CachedAnswer] = OrderedDict()
+        # The digests in flight, each with the future of the images that wait for it, if any do.
+        self._in_flight: dict[Digest, asyncio.Future[None] | None] = {}
 
-    async def alone(self, digest: Digest) -> _Turn:
-        """Wait for a turn, a context manager that holds the digest and gives what is known of it.
+    async def enter(self, digest: Digest) -> _Flight:
+        """Wait until no other image has this digest in flight.
 
-        So equal images wait for the first.
+        :return: a context manager that holds the digest and gives its remembered answer.
         """
-        while digest in self._held:
-            waiting = self._held[digest]
+        while digest in self._in_flight:
+            waiting = self._in_flight[digest]
             if waiting is None:
-                waiting = self._held[digest] = asyncio.get_running_loop().create_future()
-            # Shielded: one who is cancelled must not take the others along.
+                waiting = self._in_flight[digest] = asyncio.get_running_loop().create_future()
+            # Shielded: a waiter that is cancelled must not cancel the others.
             await asyncio.shield(waiting)
-        self._held[digest] = None
-        return _Turn(self, digest)
+        self._in_flight[digest] = None
+        return _Flight(self, digest)
 
-    def remember(self, digest: Digest, known: CachedAnswer) -> None:
-        """Keep an answer that will not change: labels, or that the image is at fault."""
-        self._known[digest] = known
-        if len(self._known) > self._max_remembered:
-            self._known.popitem(last=False)
+    def remember(self, digest: Digest, answer: CachedAnswer) -> None:
+        """Keep an answer that will not change: labels, or an error of the image itself."""
+        self._answers[digest] = answer
+        if len(self._answers) > self._max_remembered:
+            self._answers.popitem(last=False)
 
-    def _recall(self, digest: Digest) -> CachedAnswer | None:
-        known = self._known.get(digest)
-        if known is not None:
-            self._known.move_to_end(digest)
-        return known
+    def recall(self, digest: Digest) -> CachedAnswer | None:
+        """Return the remembered answer; None if there is none."""
+        answer = self._answers.get(digest)
+        if answer is not None:
+            self._answers.move_to_end(digest)
+        return answer
 
-    def _leave(self, digest: Digest) -> None:
-        waiting = self._held.pop(digest)
+    def leave(self, digest: Digest) -> None:
+        """Let the next image with this digest go on."""
+        waiting = self._in_flight.pop(digest)
         if waiting is not None:
             waiting.set_result(None)
 
 
-class _Turn:
-    """The time that one image has a digest for itself.
+class _Flight:
+    """The time during which one image holds a digest.
 
-    A class, as the one that ``contextmanager`` makes costs several times as much.
+    A class, because ``contextmanager`` costs several times as much.
     """
 
-    __slots__ = ("_digest", "_reuse")
+    __slots__ = ("_cache", "_digest")
 
-    def __init__(self, reuse: SingleFlightCache, digest: Digest) -> None:
-        self._reuse = reuse
+    def __init__(self, cache: SingleFlightCache, digest: Digest) -> None:
+        self._cache = cache
         self._digest = digest
 
     def __enter__(self) -> CachedAnswer | None:
-        return self._reuse._recall(self._digest)
+        return self._cache.recall(self._digest)
 
     def __exit__(self, *exc_info: object) -> None:
-        self._reuse._leave(self._digest)
+        self._cache.leave(self._digest)

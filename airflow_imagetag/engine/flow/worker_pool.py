@@ -30,6 +30,7 @@ class AdaptiveWorkerPool:
     :param work: what a worker does until it ends.
     :param requests_per_second: the quota; None for no limit.
     :param max_in_flight: bound of the images that are loaded or called.
+    :param first_latency_seconds: expected latency of a call before the first one has ended.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class AdaptiveWorkerPool:
         *,
         requests_per_second: float | None,
         max_in_flight: int,
+        first_latency_seconds: float = FIRST_LATENCY_SECONDS,
     ) -> None:
         self._work = work
         self._rate = requests_per_second
         self._max_in_flight = max_in_flight
-        self._latency_seconds = FIRST_LATENCY_SECONDS
+        self._latency_seconds = first_latency_seconds
         self._resting = 0
         self.workers: set[asyncio.Task[None]] = set()
 

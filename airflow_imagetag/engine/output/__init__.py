@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: from finished images to batches: filter, label map, batch writer."""

@@ -1,12 +1,12 @@
-"""Gathers finished images into batches and has a sink write them."""
+"""Gathers finished images into batches."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 
-from airflow_imagetag.engine.protocols import Counts, Outcome, Sink, as_exception
+from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.protocols import Outcome, OutcomeWriter
 from airflow_imagetag.errors import ResultTooLargeError
 from airflow_imagetag.models import Failure
 
@@ -14,30 +14,27 @@ from airflow_imagetag.models import Failure
 class BatchWriter:
     """Writes a batch when it is full, or when its first image has waited for long enough.
 
-    It is woken for batches and not for images, of which there may be thousands a second.
+    It wakes once for a batch, not for each image: there may be thousands a second.
 
-    :param sink: where batches go, one at a time.
-    :param threads: where writing blocks.
+    :param writer: takes the batches, one at a time.
     :param counts: the run's counts.
-    :param failed: is told what the sink raises.
-    :param batch_size: images that are written together.
-    :param flush_seconds: how long the first of a batch waits at most.
+    :param on_error: is called with an error of the writer.
+    :param batch_size: number of images in a batch.
+    :param flush_seconds: maximum wait of the first image in a batch.
     """
 
     def __init__(
         self,
-        sink: Sink,
-        threads: Executor,
+        writer: OutcomeWriter,
         counts: Counts,
-        failed: Callable[[Exception], None],
+        on_error: Callable[[Exception], None],
         *,
         batch_size: int,
         flush_seconds: float,
     ) -> None:
-        self._sink = sink
-        self._threads = threads
+        self._writer = writer
         self._counts = counts
-        self._failed = failed
+        self._on_error = on_error
         self._batch_size = batch_size
         self._flush_seconds = flush_seconds
         self._batch: list[Outcome] = []
@@ -49,16 +46,16 @@ class BatchWriter:
         self._timer: asyncio.TimerHandle | None = None
 
     async def add(self, outcome: Outcome) -> None:
-        """Take a finished image; waits for what is unwritten to be less than a batch.
+        """Add a finished image; waits while a whole batch is unwritten.
 
-        So a process that is killed loses no more than one batch of finished images.
+        So a process that is killed loses at most one batch of finished images.
         """
         try:
             while self._unwritten >= self._batch_size:
                 self._written.clear()
                 await self._written.wait()
         except asyncio.CancelledError:
-            # A slow sink left no room before the run ended; it is paid for all the same.
+            # The run ends while a slow writer holds a full batch: this image is paid for, too.
             self._late.append(outcome)
             raise
         self._unwritten += 1
@@ -86,32 +83,23 @@ class BatchWriter:
             await self._flush(batch)
         await self._flush(self._late)
 
-    def _write(self, batch: list[Outcome]) -> None:
-        try:
-            self._sink.write(batch)
-        except Exception:
-            raise
-        except BaseException as error:
-            raise as_exception("sink", error) from error
-
     async def _flush(self, batch: list[Outcome]) -> None:
         if not batch:
             return
-        loop = asyncio.get_running_loop()
         try:
-            if self._sink.is_quick:
-                self._sink.write(batch)
-            else:
-                await loop.run_in_executor(self._threads, self._write, batch)
+            await self._writer.write(batch)
         except ResultTooLargeError as error:
-            # The sink has kept the batch, and takes no more.
-            self._failed(error)
-        except Exception as error:  # noqa: BLE001 (whatever a sink raises ends the run)
-            self._failed(error)
+            # The writer has kept the batch, and takes no further one.
+            self._on_error(error)
+        except Exception as error:  # noqa: BLE001 (every error of a writer ends the run)
+            self._on_error(error)
             return
         finally:
             self._unwritten -= len(batch)
             self._written.set()
+        self._count(batch)
+
+    def _count(self, batch: list[Outcome]) -> None:
         for outcome in batch:
             if isinstance(outcome, Failure):
                 self._counts.failed += 1

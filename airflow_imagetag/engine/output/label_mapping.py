@@ -1,4 +1,4 @@
-"""Other names for labels: which are renamed, dropped and merged. No I/O."""
+"""Other names for labels: renamed, dropped and merged. No I/O."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Label
 
 OTHERS = "*"
-"""Stands for every label that the map does not name."""
+"""The name of a map entry that holds for every label without an entry."""
 
 
 class LabelMapping:
-    """What becomes of each label.
+    """Renames, drops and merges labels.
 
-    :param names: new names by label; None drops the label. ``"*"`` is for labels not named.
+    :param names: new names by label; None drops the label. ``"*"`` holds for the other labels.
     """
 
     def __init__(self, names: dict[str, str | None]) -> None:
@@ -27,7 +27,7 @@ class LabelMapping:
     def __call__(self, labels: Sequence[Label]) -> tuple[Label, ...]:
         """Return the labels under their new names, each name once for each scene.
 
-        :param labels: the most probable first, so the first of a name is the one that stays.
+        :param labels: the most probable first, so the first label of a name is kept.
         """
         kept: dict[tuple[str, str | None], Label] = {}
         for label in labels:
@@ -49,12 +49,12 @@ def _named(label: Label, name: str) -> Label:
     return label if name == label.name else replace(label, name=name, original=label.name)
 
 
-class Entry(NamedTuple):
-    """One line of a map as it was read.
+class MappingEntry(NamedTuple):
+    """One entry of a map as it was read.
 
     :param label: the service's name.
-    :param name: the new one; None or empty drops the label.
-    :param line: of the file, where the map is one with lines.
+    :param name: the new name; None or empty drops the label.
+    :param line: line of the file, if the map is a file with lines.
     """
 
     label: Any
@@ -62,11 +62,11 @@ class Entry(NamedTuple):
     line: int | None = None
 
 
-def label_mapping_of(entries: Iterable[Entry], what: str) -> LabelMapping:
-    """Return the taxonomy that a map's entries make.
+def label_mapping_of(entries: Iterable[MappingEntry], what: str) -> LabelMapping:
+    """Return the mapping of some entries.
 
-    :param what: the map, for messages: the parameter or its file.
-    :raises ConfigurationError: an entry is no text, or two name one label differently.
+    :param what: names the map in messages: the parameter or its file.
+    :raises ConfigurationError: an entry is not a text, or two entries rename a label differently.
     """
     names: dict[str, str | None] = {}
     lines: dict[str, int | None] = {}
@@ -81,7 +81,7 @@ def label_mapping_of(entries: Iterable[Entry], what: str) -> LabelMapping:
     return LabelMapping(names)
 
 
-def _checked(entry: Entry, what: str) -> tuple[str, str | None]:
+def _checked(entry: MappingEntry, what: str) -> tuple[str, str | None]:
     label = _text(entry.label, entry, what)
     if label is None:
         raise ConfigurationError(
@@ -91,7 +91,7 @@ def _checked(entry: Entry, what: str) -> tuple[str, str | None]:
     return label, _text(entry.name, entry, what)
 
 
-def _text(value: Any, entry: Entry, what: str) -> str | None:
+def _text(value: Any, entry: MappingEntry, what: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
@@ -102,7 +102,7 @@ def _text(value: Any, entry: Entry, what: str) -> str | None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        # No store and no XCom could keep it, and by then the images would be paid for.
+        # No store and no XCom can keep it, and the images would be paid for by then.
         raise ConfigurationError(
             f"{_place(what, entry.line)}: {value!r} holds half of a character. Correct it."
         ) from None

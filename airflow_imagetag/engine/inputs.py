@@ -1,0 +1,29 @@
+"""The ends of a run: entries in, outcomes out, and what stands between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_imagetag.engine.flow.rate_limiter import Schedule
+from airflow_imagetag.engine.protocols import AnswerLookup, OutcomeWriter
+from airflow_imagetag.labellers.base import Labeller
+from airflow_imagetag.models import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """The ends of a run.
+
+    :param entries: the entries to label.
+    :param labeller: labels one image; open while the run lasts.
+    :param writer: takes finished images.
+    :param lookup: finds answers that were paid for in earlier runs; None for no such answers.
+    :param schedule: slots of a quota that processes share; None for a quota of this run alone.
+    """
+
+    entries: Iterator[Entry]
+    labeller: Labeller
+    writer: OutcomeWriter
+    lookup: AnswerLookup | None = None
+    schedule: Schedule | None = None

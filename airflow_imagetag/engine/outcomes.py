@@ -1,0 +1,65 @@
+"""Turns one entry of a source into its outcome: labels, a failure, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.failures import FailureRecorder
+from airflow_imagetag.engine.image_pipeline import GaveUpError, ImagePipeline, StoppingError
+from airflow_imagetag.engine.prefetcher import PreparedEntry
+from airflow_imagetag.engine.protocols import Outcome
+from airflow_imagetag.errors import ConfigurationError, Decision
+from airflow_imagetag.models import Image, RejectedImage, SkippedImage
+
+__all__ = ["OutcomeMaker", "StoppingError"]
+
+
+class OutcomeMaker:
+    """Labels images and records failures.
+
+    :param pipeline: labels one image.
+    :param counts: the run's counts.
+    :param stopping: set when nothing more may be sent.
+    :param end_with: ends the run with an error.
+    """
+
+    def __init__(
+        self,
+        pipeline: ImagePipeline,
+        counts: Counts,
+        stopping: asyncio.Event,
+        end_with: Callable[[Exception], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._counts = counts
+        self._stopping = stopping
+        self._end_with = end_with
+        self._recorder = FailureRecorder()
+
+    async def outcome_of(self, taken: PreparedEntry) -> Outcome | None:
+        """Return the outcome of an entry; None for an entry that needs no work.
+
+        :raises StoppingError: the run ends first.
+        """
+        if self._stopping.is_set():
+            raise StoppingError
+        entry = taken.entry
+        if isinstance(entry, Image):
+            try:
+                return await self._pipeline.label(entry, taken.prepared)
+            except GaveUpError as given_up:
+                if given_up.error.decision is Decision.STOP:
+                    self._end_with(given_up.error)
+                return self._recorder.record(entry, given_up)
+        if isinstance(entry, RejectedImage):
+            return self._recorder.record(entry, GaveUpError(entry.error, 0))
+        if not isinstance(entry, SkippedImage):
+            # A source of another package may be written without types.
+            raise ConfigurationError(
+                f"The source yielded an entry of the class {type(entry).__name__}. Yield Image "
+                "objects."
+            )
+        self._counts.skipped += 1
+        return None

@@ -1,0 +1,52 @@
+"""Makes the labeller of a run: the account, and the images that it may read."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from airflow_imagetag.backends import configuration
+from airflow_imagetag.hooks.imagetag import ImageTagHook
+from airflow_imagetag.labellers.base import Labeller
+from airflow_imagetag.loading.content import ContentLoader
+from airflow_imagetag.loading.download import download
+from airflow_imagetag.safety.addresses import names_private_host
+from airflow_imagetag.sources.base import ImageSource
+
+
+def labeller_of(
+    hook: ImageTagHook,
+    source: ImageSource,
+    *,
+    is_fetched_by_worker: bool,
+    needs_sha256: bool,
+    max_connections: int,
+) -> Labeller:
+    """Return the labeller for the images of a source.
+
+    :param hook: the account.
+    :param source: the images, and the local files that the author of the DAG file has named.
+    :param is_fetched_by_worker: the worker downloads http(s) URLs, not the service.
+    :param needs_sha256: digests are kept, so that they must be those of other runs, too.
+    :param max_connections: maximum number of connections kept open.
+    :raises ConfigurationError: the source names a local folder that is not allowed.
+    """
+    trust = source.trust()
+    folders = [*configuration.allowed_local_folders(), *trust.folders]
+    source.check_trusted(folders)
+    account = hook.account
+    fetch = partial(
+        download,
+        max_bytes=hook.max_image_bytes,
+        timeout_seconds=account.timeout_seconds,
+        allowed_hosts=configuration.allowed_private_hosts(),
+    )
+    loader = ContentLoader(
+        folders,
+        trust.paths,
+        presign=source.send == "url",
+        fetch=fetch if is_fetched_by_worker else None,
+        max_bytes=hook.max_image_bytes,
+        may_reach_private=names_private_host(account.endpoint),
+        needs_sha256=needs_sha256,
+    )
+    return hook.labeller(loader, max_connections=max_connections)

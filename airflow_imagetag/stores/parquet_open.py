@@ -1,0 +1,215 @@
+"""Asks and fills a dataset of labels in Parquet files; loaded by a running task."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
+import tenacity
+
+from airflow_imagetag.errors import StoreError
+from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.safety.uris import redact_text
+from airflow_imagetag.selection.rules import Status, StoredState
+from airflow_imagetag.stores.base import OpenStore
+from airflow_imagetag.stores.parquet_dataset import (
+    IMAGES,
+    LABELS,
+    ParquetDataset,
+    Rows,
+    open_dataset,
+)
+from airflow_imagetag.stores.rows import key_digest, outcome_of, rows_of
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 300.0
+"""How long a batch, which is paid for, is retried while the storage fails."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@contextmanager
+def open_parquet_store(
+    path: str,
+    conn_id: str | None,
+    api: str,
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+    clock: Callable[[], datetime] = _utc_now,
+) -> Iterator[OpenParquetStore]:
+    """Open the dataset in a folder for one interface.
+
+    :param path: the folder, which need not exist.
+    :param conn_id: the storage's connection, if the path names none.
+    :param api: the interface that labels the images.
+    :param retry_seconds: how long a batch is retried while the storage fails.
+    :param clock: wall clock with a zone.
+    :raises ConfigurationError: the path or its connection cannot be used.
+    """
+    with open_dataset(path, conn_id) as dataset:
+        yield OpenParquetStore(dataset, api, retry_seconds=retry_seconds, clock=clock)
+
+
+class OpenParquetStore(OpenStore):
+    """The labels of one interface in a dataset, while a task uses it.
+
+    :param dataset: the dataset.
+    :param api: the interface that labels the images.
+    :param retry_seconds: how long a batch is retried while the storage fails.
+    :param clock: wall clock with a zone.
+    """
+
+    def __init__(
+        self,
+        dataset: ParquetDataset,
+        api: str,
+        *,
+        retry_seconds: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._dataset = dataset
+        self._api = api
+        self._retry_seconds = retry_seconds
+        self._clock = clock
+
+    def refresh(self) -> None:
+        """Read the parts that other writers have added."""
+        self._dataset.load()
+
+    def release_connections(self) -> None:
+        """Do nothing: files are open only while they are read."""
+
+    def check_writable(self, *, originals: bool = False) -> None:
+        """Write a file and remove it.
+
+        :param originals: has no effect here: each new file has a column for them.
+        :raises ConfigurationError: the storage refuses the file.
+        """
+        del originals
+        self._dataset.files.check_writable()
+
+    def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
+        """Return the state of the images with these keys."""
+        index = self._dataset.index
+        found = ((key, index.stored(self._api, key_digest(key))) for key in keys)
+        return {key: stored for key, stored in found if stored is not None}
+
+    def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
+        """Return the answers that were paid for images with these bytes, by digest."""
+        found = ((digest, self._answer(digest)) for digest in content_sha256)
+        return {digest: answer for digest, answer in found if answer is not None}
+
+    def _answer(self, content_sha256: str) -> TagResult | Failure | None:
+        try:
+            return self._read_answer(content_sha256)
+        except FileNotFoundError:
+            # Compacted since it was indexed: after a reload the index knows the new part.
+            self._dataset.load()
+            return self._read_answer(content_sha256)
+
+    def _read_answer(self, content_sha256: str) -> TagResult | Failure | None:
+        place = self._dataset.index.settled_by_content(self._api, content_sha256)
+        if place is None:
+            return None
+        digest, part = place
+        wanted = [("key_sha256", "=", digest), ("api", "=", self._api)]
+        images = self._latest(self._dataset.images_of(part, filters=wanted))
+        labels = self._latest(self._dataset.labels_of(part, filters=wanted))
+        return _outcome(images[0], labels) if images else None
+
+    def _latest(self, pieces: Iterator[Rows]) -> Rows:
+        return [row for rows in pieces for row in rows if self._dataset.is_latest(row)]
+
+    def write(self, outcomes: Sequence[TagResult | Failure]) -> None:
+        """Write a batch: the labels first, then the images, whose file makes the batch count."""
+        images, labels = rows_of(outcomes, self._api)
+        images = [row for row in images if not self._has_answer_already(row)]
+        if images:
+            self._write(images, labels)
+
+    def _has_answer_already(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether an unfinished row meets an earlier answer, which must stay."""
+        if _is_settled(row):
+            return False
+        stored = self._dataset.index.stored(row["api"], row["key_sha256"])
+        return stored is not None and stored.status is not Status.UNFINISHED
+
+    def _write(self, images: Rows, labels: Rows) -> None:
+        now = self._dataset.index.later_than_all(self._clock())
+        batch = f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}"
+        part = f"part-{batch}.parquet"
+        label_rows = [{**row, "batch": batch} for row in labels]
+        image_rows = [{**row, "written_at": now, "batch": batch} for row in images]
+        self._retry(_part_writer(self._dataset, part, image_rows, label_rows), len(images))
+        self._dataset.add(part, image_rows)
+        self._dataset.mark_loaded(part)
+
+    def _retry(self, work: Callable[[], None], count: int) -> None:
+        """Call ``work`` until the storage takes the files, or ``retry_seconds`` have passed.
+
+        :raises StoreError: the storage failed for too long, or refuses the files.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_not_exception_type((FileNotFoundError, PermissionError)),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
+            stop=tenacity.stop_after_delay(self._retry_seconds),
+            before_sleep=_log_failure,
+            reraise=True,
+        )
+        try:
+            retrying(work)
+        # Each storage's library has an error tree of its own.
+        except Exception as error:  # noqa: BLE001
+            raise StoreError(
+                f"{count} images could not be written to {self._dataset.files.place}: "
+                f"{type(error).__name__}: {redact_text(str(error))[:300]}"
+            ) from None
+
+    def outcomes(self) -> Iterator[list[TagResult | Failure]]:
+        """Yield the outcomes of images that need no further try, part by part."""
+        for part in self._dataset.live_parts():
+            labels: dict[str, Rows] = {}
+            for row in self._latest(self._dataset.labels_of(part)):
+                labels.setdefault(row["key_sha256"], []).append(row)
+            for rows in self._dataset.images_of(part):
+                yield [
+                    _outcome(row, labels.get(row["key_sha256"], []))
+                    for row in rows
+                    if row["api"] == self._api and self._dataset.is_latest(row) and _is_settled(row)
+                ]
+
+
+def _part_writer(
+    dataset: ParquetDataset, part: str, image_rows: Rows, label_rows: Rows
+) -> Callable[[], None]:
+    """Return the work that writes a part; done again, it writes the same files."""
+
+    def work() -> None:
+        if label_rows:
+            dataset.files.write("labels", part, pa.Table.from_pylist(label_rows, LABELS))
+        dataset.files.write("images", part, pa.Table.from_pylist(image_rows, IMAGES))
+
+    return work
+
+
+def _log_failure(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    reason = redact_text(str(error))[:300]
+    log.warning("Attempt %d to write a batch failed: %s", state.attempt_number, reason)
+
+
+def _is_settled(row: Mapping[str, Any]) -> bool:
+    status: Status = Status(row["status"])
+    return status is not Status.UNFINISHED
+
+
+def _outcome(image: Mapping[str, Any], labels: Rows) -> TagResult | Failure:
+    return outcome_of(image, sorted(labels, key=lambda row: int(row["rank"])))

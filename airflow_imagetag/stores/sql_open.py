@@ -1,0 +1,266 @@
+"""Asks and fills the tables of a label store in a database; loaded by a running task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
+import tenacity
+from sqlalchemy import exc as sa_exc  # noqa: TID253
+
+from airflow_imagetag.backends.databases import is_transient, reason_of
+from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError
+from airflow_imagetag.frames import ORIGINAL_LABEL
+from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
+from airflow_imagetag.stores.base import OpenStore, StoreMode
+from airflow_imagetag.stores.rows import key_digest, outcome_of, rows_of, without_originals
+from airflow_imagetag.stores.sql_batches import Batch, chunks, without_zero_bytes
+from airflow_imagetag.stores.sql_schema import equal_texts
+from airflow_imagetag.stores.sql_tables import SqlTables, open_tables
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RACE_ATTEMPTS = 4
+"""Maximum attempts to write a batch that another writer's rows refuse."""
+
+RETRY_SECONDS = 300.0
+"""How long a statement is retried while the database fails: the batch is paid for, and a look-up
+that fails ends the run."""
+
+
+@contextmanager
+def open_sql_store(
+    conn_id: str,
+    table: str,
+    schema: str | None,
+    api: str,
+    mode: StoreMode,
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+) -> Iterator[OpenSqlStore]:
+    """Open the store in two tables for one interface.
+
+    :param conn_id: connection of the database.
+    :param table: name of the labels table, with or without its schema.
+    :param schema: schema of both tables.
+    :param api: the interface that labels the images.
+    :param mode: read or write.
+    :param retry_seconds: how long a statement is retried in write mode.
+    :raises ConfigurationError: the connection cannot be used, or a table does not fit.
+    :raises StorageError: the database cannot be reached.
+    """
+    with open_tables(conn_id, table, schema, mode) as tables:
+        yield OpenSqlStore(tables, api, retry_seconds=retry_seconds)
+
+
+class OpenSqlStore(OpenStore):
+    """The labels of one interface in a database, while a task uses them.
+
+    :param tables: the two tables.
+    :param api: the interface that labels the images.
+    :param retry_seconds: how long a statement is retried in write mode.
+    """
+
+    def __init__(self, tables: SqlTables, api: str, *, retry_seconds: float) -> None:
+        self._tables = tables
+        self._api = api
+        is_writing = tables.mode is StoreMode.WRITE
+        self._retry_seconds = retry_seconds if is_writing else 0.0
+
+    def refresh(self) -> None:
+        """Check again for tables that were missing; rows are read anew by each question."""
+        if self._tables.is_missing:
+            self._tables.prepare()
+
+    def release_connections(self) -> None:
+        """Close idle connections; the next question opens its own."""
+        self._tables.engine.dispose()
+
+    def check_writable(self, *, originals: bool = False) -> None:
+        """Insert a row into each table and roll back.
+
+        :raises ConfigurationError: the database refuses the rows, or the labels table of an earlier
+            version cannot hold original names.
+        """
+        tables = self._tables
+        if originals:
+            tables.require_originals()
+        image, label = _probe_rows(tables.labels_table)
+        try:
+            with tables.writing.connect() as connection, connection.begin() as transaction:
+                connection.execute(tables.images.insert(), [image])
+                connection.execute(tables.labels_table.insert(), [label])
+                transaction.rollback()
+        except sa_exc.DBAPIError as error:
+            raise ConfigurationError(
+                f"{tables.labels_table.fullname} and {tables.images.fullname} cannot be written: "
+                f"{reason_of(error)}"
+            ) from None
+
+    def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
+        """Return the state of the images with these keys."""
+        if self._tables.is_missing:
+            return {}
+        key_of = {key_digest(key): key for key in keys}
+        return self._retry(lambda: self._known(key_of), self._not_read)
+
+    @property
+    def _not_read(self) -> str:
+        return f"{self._tables.images.fullname} could not be read"
+
+    def _known(self, key_of: Mapping[str, str]) -> dict[str, StoredState]:
+        images = self._tables.images
+        found: dict[str, StoredState] = {}
+        with self._tables.engine.connect() as connection:
+            for some in chunks(list(key_of)):
+                statement = sa.select(
+                    images.c.key_sha256, images.c.version, images.c.status, images.c.image_uri
+                ).where(images.c.api == self._api, images.c.key_sha256.in_(some))
+                for row in connection.execute(statement):
+                    found[key_of[row.key_sha256]] = StoredState(
+                        row.version, Status(row.status), row.image_uri is not None
+                    )
+        return found
+
+    @property
+    def database(self) -> str:
+        """Id of the connection whose database holds the tables."""
+        return self._tables.conn_id
+
+    def condition(self, rule: Rule) -> Condition:
+        """Return the condition that an image is new."""
+        return partial(self._is_new, rule)
+
+    def _is_new(self, rule: Rule, key: Any, version: Any, uri: Any) -> Any:
+        if rule.retag is Retag.ALWAYS or self._tables.is_missing:
+            return sa.true()
+        images, dialect = self._tables.images, self._tables.dialect
+        settled = images.c.status == Status.TAGGED.value
+        if not rule.retry_failed:
+            failed = images.c.status == Status.FAILED.value
+            if uri is not None:
+                is_empty = sa.func.trim(sa.func.coalesce(uri, "")) == ""
+                failed &= images.c.image_uri.is_not(None) | is_empty
+            settled |= failed
+        same = equal_texts(images.c.image_key, key, dialect) & (images.c.api == self._api)
+        if rule.retag is Retag.CHANGED:
+            same &= equal_texts(images.c.version, version, dialect)
+        return ~sa.exists().where(same & settled)
+
+    def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
+        """Return the answers that were paid for images with these bytes, by digest."""
+        return self._retry(lambda: self._answers(content_sha256), self._not_read)
+
+    def _answers(self, content_sha256: Collection[str]) -> dict[str, TagResult | Failure]:
+        found: dict[str, TagResult | Failure] = {}
+        with self._tables.engine.connect() as connection:
+            for some in chunks(list(content_sha256)):
+                images = self._settled_images(connection, some)
+                keys = [image["key_sha256"] for image in images.values()]
+                labels = self._labels_by_key(connection, keys) if keys else {}
+                for digest, image in images.items():
+                    found[digest] = outcome_of(image, labels.get(image["key_sha256"], ()))
+        return found
+
+    def _settled_images(
+        self, connection: sa.Connection, digests: list[str]
+    ) -> dict[str, dict[str, Any]]:
+        """Return one image with an answer for each digest of bytes that has one."""
+        images = self._tables.images
+        statement = sa.select(images).where(
+            images.c.content_sha256.in_(digests),
+            images.c.api == self._api,
+            images.c.status.in_([Status.TAGGED.value, Status.FAILED.value]),
+        )
+        # The last row of equal bytes is kept: labels rather than a failure.
+        rows = connection.execute(statement.order_by(images.c.status)).mappings()
+        return {row["content_sha256"]: dict(row) for row in rows}
+
+    def _labels_by_key(
+        self, connection: sa.Connection, keys: list[str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        labels = self._tables.labels_table
+        statement = sa.select(labels).where(
+            labels.c.api == self._api, labels.c.key_sha256.in_(keys)
+        )
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in connection.execute(statement.order_by(labels.c["rank"])).mappings():
+            found.setdefault(row["key_sha256"], []).append(dict(row))
+        return found
+
+    def write(self, outcomes: Sequence[TagResult | Failure]) -> None:
+        """Write a batch in one transaction; while the database fails, the write is retried."""
+        images, labels = rows_of(outcomes, self._api)
+        if not images:
+            return
+        tables = self._tables
+        if any(row[ORIGINAL_LABEL] is not None for row in labels):
+            tables.require_originals()
+        elif ORIGINAL_LABEL not in tables.labels_table.c:
+            labels = without_originals(labels)
+        if tables.dialect == "postgresql":
+            images, labels = (list(map(without_zero_bytes, rows)) for rows in (images, labels))
+        batch = Batch(tables.images, tables.labels_table, images, labels, self._api)
+
+        def work() -> None:
+            with tables.writing.begin() as connection:
+                batch.write(connection)
+
+        self._retry(work, f"{len(images)} images could not be written to {tables.images.fullname}")
+
+    def _retry(self, work: Callable[[], T], what: str) -> T:
+        """Call ``work`` until the database answers, or ``retry_seconds`` have passed.
+
+        :param what: begins the error message.
+        :raises StoreError: the database failed for too long, or refuses the statement.
+        :raises StorageError: in read mode, the database cannot be reached at the moment.
+        """
+        retrying = tenacity.Retrying(
+            retry=_is_worth_retrying,
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
+            stop=tenacity.stop_after_delay(self._retry_seconds),
+            before_sleep=partial(_log_failure, what),
+            reraise=True,
+        )
+        try:
+            return retrying(work)
+        except sa_exc.DBAPIError as error:
+            is_reading = self._tables.mode is StoreMode.READ
+            kind: type[ImageTagError] = StoreError
+            if is_reading and is_transient(error):
+                kind = StorageError
+            raise kind(f"{what}: {reason_of(error)}") from None
+
+
+def _probe_rows(labels_table: sa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a row for the images table and one for the labels table."""
+    now = datetime.now(UTC)
+    probe = Failure("probe", None, "probe", None, "", 0, now, is_final=True)
+    [image], _ = rows_of([probe], "probe")
+    shared = {name: image[name] for name in ("api", "key_sha256", "image_key", "tagged_at")}
+    own = {"rank": 1, "label": "probe", "probability": 0.0}
+    return image, {column.name: None for column in labels_table.columns} | shared | own
+
+
+def _log_failure(what: str, state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    reason = reason_of(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
+    log.warning("Attempt %d: %s: %s", state.attempt_number, what, reason)
+
+
+def _is_worth_retrying(state: tenacity.RetryCallState) -> bool:
+    """Tell whether the statement may succeed later: a lost connection, a deadlock, a race."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, sa_exc.IntegrityError):
+        # One of two concurrent writers is refused; a row that breaks a rule is refused each time.
+        return state.attempt_number < RACE_ATTEMPTS
+    lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
+    return lost or isinstance(error, (sa_exc.OperationalError, sa_exc.InterfaceError))

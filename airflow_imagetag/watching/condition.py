@@ -1,0 +1,101 @@
+"""The parameters of sensor and trigger: the images that are waited for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow_imagetag.adapters.numbers import NumberRule
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.selection.rules import Retag, Rule, Window, parse_rule
+from airflow_imagetag.sources.base import ImageSource
+from airflow_imagetag.stores.base import LabelStore
+
+Moment = datetime | str | None
+Number = int | float | str
+
+SECONDS = NumberRule("a number of seconds from 0", minimum=0)
+COUNT = NumberRule("a whole number from 1", minimum=1, is_whole=True)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitCondition:
+    """The images that are waited for, and their number.
+
+    :param source: where images are.
+    :param store: where labels are kept; None waits for changed images only.
+    :param imagetag_conn_id: connection of the account that labels the images.
+    :param rule: decides which images are new.
+    :param modified_after: only images that changed then or later, with a zone; None for any.
+    :param settle_seconds: images that changed less than this time ago are left out.
+    :param min_images: number of images that ends the wait.
+    :param max_images: maximum number of images that are handed on.
+    """
+
+    source: ImageSource
+    store: LabelStore | None
+    imagetag_conn_id: str
+    rule: Rule
+    modified_after: datetime | None
+    settle_seconds: float
+    min_images: int
+    max_images: int
+
+    def window(self, now: datetime) -> Window | None:
+        """Return the interval in which an image must have changed; None for any time."""
+        before = now - timedelta(seconds=self.settle_seconds) if self.settle_seconds else None
+        if before is None and self.modified_after is None:
+            return None
+        return Window(self.modified_after, before)
+
+
+def parse_wait_condition(
+    source: ImageSource, store: LabelStore | None, parameters: Any
+) -> WaitCondition:
+    """Check the parameters of a sensor or trigger, which may come from templates.
+
+    :param source: where images are.
+    :param store: where labels are kept.
+    :param parameters: an object with the other parameters as attributes.
+    :raises ConfigurationError: names the parameter and the values that it allows.
+    """
+    given = parameters
+    after = parse_moment("modified_after", given.modified_after)
+    rule = parse_rule(given.retag, retry_failed=False)
+    if rule.retag is Retag.ALWAYS:
+        raise ConfigurationError(
+            "retag='always' makes every image new at any time, so there is nothing to wait for. "
+            "Use 'changed' or 'never'."
+        )
+    if store is None and after is None:
+        raise ConfigurationError(
+            "New compared with what? Give store=, the store that the labels go to, or "
+            "modified_after=, such as '{{ data_interval_start }}'."
+        )
+    return WaitCondition(
+        source,
+        store,
+        given.imagetag_conn_id,
+        rule,
+        after,
+        SECONDS.require("settle_seconds", given.settle_seconds),
+        COUNT.require_whole("min_images", given.min_images),
+        COUNT.require_whole("max_images", given.max_images),
+    )
+
+
+def parse_moment(name: str, value: Moment) -> datetime | None:
+    """Return a time with its zone, UTC if the value has none; None for None or an empty text.
+
+    :raises ConfigurationError: the value is not a time.
+    """
+    if value is None or value in ("", "None"):
+        return None
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} must be a point in time such as '2026-07-01T12:00:00+00:00', not {value!r}."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,72 @@
+"""The pauses and time limits of a trigger's queries."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from airflow_imagetag.watching.decisions import wait_seconds
+from airflow_imagetag.watching.query_thread import QUERY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class PollTuning:
+    """Time limits that are the same for every trigger.
+
+    :param query_seconds: maximum time of a query.
+    :param last_query_seconds: maximum time of the query at the deadline.
+    :param max_pause_seconds: maximum pause of a watcher after an error that waiting does not cure.
+    """
+
+    query_seconds: float = QUERY_SECONDS
+    last_query_seconds: float = 30.0
+    max_pause_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """How often a trigger queries.
+
+    :param poke_interval: seconds between two queries.
+    :param is_exponential: each pause is twice as long as the one before.
+    :param max_wait: maximum seconds of a pause; None for no bound of its own.
+    :param tuning: time limits.
+    """
+
+    poke_interval: float
+    is_exponential: bool = False
+    max_wait: float | None = None
+    tuning: PollTuning = field(default_factory=PollTuning)
+
+    async def pause(self, queries: int, now: datetime, deadline: datetime | None) -> None:
+        """Sleep until the next query, which is not later than the deadline.
+
+        :param queries: number of queries so far.
+        :param now: time of the last query.
+        :param deadline: when waiting ends; None for never.
+        """
+        seconds = wait_seconds(
+            queries,
+            poke_interval=self.poke_interval,
+            is_exponential=self.is_exponential,
+            max_wait=self.max_wait,
+            now=now,
+            deadline=deadline,
+        )
+        await asyncio.sleep(seconds)
+
+    def query_seconds(self, now: datetime, deadline: datetime | None) -> float:
+        """Return the maximum time of a query: a database that hangs must not outlast the deadline.
+
+        :param now: the time.
+        :param deadline: when waiting ends; None for never.
+        """
+        if deadline is None:
+            return self.tuning.query_seconds
+        left = max((deadline - now).total_seconds(), 0.0)
+        return min(self.tuning.query_seconds, left + self.tuning.last_query_seconds)
+
+    def pause_seconds_after_errors(self, errors: int) -> float:
+        """Return the pause of a watcher after a number of errors in a row."""
+        return min(self.poke_interval * 2.0 ** min(errors, 40), self.tuning.max_pause_seconds)

@@ -1,0 +1,91 @@
+"""Waits for new images on behalf of a deferred task."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from airflow_imagetag.errors import StorageError
+from airflow_imagetag.watching import events
+from airflow_imagetag.watching.condition import WaitCondition
+from airflow_imagetag.watching.decisions import PollDecision, decide
+from airflow_imagetag.watching.polling import Polling
+from airflow_imagetag.watching.query import NewImagesQuery, QueryResult
+from airflow_imagetag.watching.query_thread import QueryThread
+
+NOTHING = QueryResult((), is_all=True)
+
+
+class Waiter:
+    """Queries until enough images are new, or the deadline has passed.
+
+    :param condition: the images that are waited for.
+    :param deadline: when waiting ends; None for never.
+    :param polling: pauses and time limits.
+    :param about: names source and store in the log, which all triggers share.
+    :param silent_fail: log an error that waiting does not cure, and wait on.
+    :param log: the trigger's logger.
+    """
+
+    def __init__(
+        self,
+        condition: WaitCondition,
+        deadline: datetime | None,
+        polling: Polling,
+        *,
+        about: str,
+        silent_fail: bool,
+        log: Any,
+    ) -> None:
+        self._condition = condition
+        self._deadline = deadline
+        self._polling = polling
+        self._about = about
+        self._silent_fail = silent_fail
+        self._log = log
+
+    async def run(self) -> events.Event:
+        """Return the event for the task: images, a timeout, or an error."""
+        queries = 0
+        thread = QueryThread(self._condition)
+        try:
+            while True:
+                queries += 1
+                try:
+                    result = await self._query(thread)
+                except Exception as error:
+                    if not self._silent_fail:
+                        return events.failed(error)
+                    self._log.exception("Looking for new images failed; going on")
+                    result = NOTHING
+                now = datetime.now(UTC)
+                event = self._event(result, now)
+                if event is not None:
+                    return event
+                await self._polling.pause(queries, now, self._deadline)
+        finally:
+            thread.close()
+
+    async def _query(self, thread: QueryThread) -> QueryResult:
+        now = datetime.now(UTC)
+        enough = max(self._condition.min_images, events.MAX_EVENT_IMAGES + 1)
+        query = partial(NewImagesQuery.run, now=now, enough=enough)
+        try:
+            return await thread.ask(query, seconds=self._polling.query_seconds(now, self._deadline))
+        except StorageError as error:
+            self._log.warning(
+                "Cannot look for new images in %s now, trying again later: %s", self._about, error
+            )
+        return NOTHING
+
+    def _event(self, result: QueryResult, now: datetime) -> events.Event | None:
+        """Return the event that ends the wait; None to wait on."""
+        found, min_images = len(result.images), self._condition.min_images
+        decision = decide(found, min_images=min_images, now=now, deadline=self._deadline)
+        if decision is PollDecision.READY:
+            return events.found(result.images, is_all=result.is_all)
+        if decision is PollDecision.TIMED_OUT:
+            return events.Event(events.TIMED_OUT, found)
+        self._log.info("%d of at least %d new images in %s", found, min_images, self._about)
+        return None
