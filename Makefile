@@ -23,7 +23,7 @@ TEST_WORKERS ?= 3
 # What knows nothing of Airflow (a check enforces it) is tested with the newest one only; but frames
 # with the pandas of both.
 WITHOUT_AIRFLOW := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
-	$(filter-out tests/engine/test_frames.py tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py))
+	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py))
 comma := ,
 
 .DEFAULT_GOAL := help

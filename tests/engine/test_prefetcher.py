@@ -1,94 +1,84 @@
-"""The feed: what a thread reads goes to whoever asks, once each, and no more than fits."""
+"""The prefetcher: every entry reaches one worker, and no more is read than the bounds allow."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any
 
 import pytest
 
-from airflow_imagetag.engine.prefetcher import MAX_WAITING_BYTES, READ_CHUNK, Prefetcher
-from airflow_imagetag.engine.protocols import Counts
-from airflow_imagetag.models import Entry, Image
+from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.prefetcher import PrefetchConfig, Prefetcher
+from airflow_imagetag.labellers.base import Prepared
+from airflow_imagetag.models import Entry, Image, SkippedImage
+from airflow_imagetag.runtime.threads import DaemonExecutor, InlineExecutor
 from airflow_imagetag.services.messages import Payload
+
+CHUNK = 16
+SLOW = PrefetchConfig(max_entries=CHUNK, max_seconds=60)
+EXECUTORS = pytest.mark.parametrize("is_inline", [False, True], ids=["thread", "inline"])
 
 
 def images(count: int) -> list[Image]:
-    """Return so many images with numbers as keys."""
+    """Return images with numbers as keys."""
     return [Image(str(number), f"https://h/{number}.jpg") for number in range(count)]
 
 
 def endless() -> Iterator[Image]:
-    """Give images without an end."""
+    """Yield images without an end."""
     return (Image(str(number), "https://h/a.jpg") for number in itertools.count())
 
 
-def a_chunk_and_then(goes_on: threading.Event, chunks: int = 1) -> Iterator[Image]:
-    """Give as many images as the thread hands over together, and hang until told."""
-    yield from images(chunks * READ_CHUNK)
-    goes_on.wait(10)
-
-
 class Fixture:
-    """A feed with its counts, and those who read it and take from it."""
+    """A prefetcher with its counts and errors, and the keys that were taken from it."""
 
     def __init__(
         self,
         entries: Iterable[Entry],
-        threads: ThreadPoolExecutor,
-        *,
-        max_waiting: int = 64,
-        kind: type[Prefetcher] = Prefetcher,
+        executor: Executor,
+        config: PrefetchConfig = SLOW,
+        prepare_ahead: Callable[[Image], Prepared | None] = lambda image: None,
     ) -> None:
         self.counts = Counts()
         self.stopping = asyncio.Event()
-        self.feed = kind(
-            iter(entries), Labeller(), threads, self.counts, self.stopping, max_waiting=max_waiting
+        self.errors: list[Exception] = []
+        self.prefetcher = Prefetcher(
+            iter(entries),
+            executor,
+            self.counts,
+            self.stopping,
+            self.errors.append,
+            prepare_ahead=prepare_ahead,
+            config=config,
         )
         self.taken: list[str] = []
 
-    def read(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self.feed.read())
-
     async def take_all(self, busy_seconds: float = 0) -> None:
-        while (fed := await self.feed.take()) is not None:
-            self.taken.append(fed[0].key)
+        while (taken := await self.prefetcher.take()) is not None:
+            self.taken.append(taken.entry.key)
             await asyncio.sleep(busy_seconds)
 
     async def take_one(self) -> None:
-        if (fed := await self.feed.take()) is not None:
-            self.taken.append(fed[0].key)
+        if (taken := await self.prefetcher.take()) is not None:
+            self.taken.append(taken.entry.key)
 
 
-class Labeller:
-    """Has nothing to do."""
-
-    def is_quick(self, image: Image) -> bool:
-        return image.content is None
-
-    def load(self, image: Image) -> Payload:
-        return Payload(url=image.uri)
-
-
-def run(scene: Callable[[ThreadPoolExecutor], Awaitable[Any]]) -> None:
-    """Play a scene; one that hangs, or leaves its thread at work, fails."""
-    threads = ThreadPoolExecutor(1)
+def run(scene: Callable[[Executor], Awaitable[Any]], *, is_inline: bool = False) -> None:
+    """Play a scene; a scene that hangs fails."""
+    executor = InlineExecutor() if is_inline else DaemonExecutor(1, "test-read")
 
     async def main() -> None:
         async with asyncio.timeout(20):
-            await scene(threads)
+            await scene(executor)
 
-    asyncio.run(main())
-    threads.shutdown(wait=False)
-    deadline = time.monotonic() + 5
-    while any(thread.is_alive() for thread in threads._threads):
-        assert time.monotonic() < deadline, "the thread still reads"
-        time.sleep(0.01)
+    try:
+        asyncio.run(main())
+    finally:
+        executor.shutdown(wait=False)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -98,184 +88,210 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("max_waiting", [1, 5, READ_CHUNK, 64])
-@pytest.mark.parametrize("count", [0, 1, READ_CHUNK, READ_CHUNK + 1, 1000])
-def test_one_taker_gets_the_source_in_order(count, max_waiting):
-    """Whatever fits into a chunk or into what may wait."""
+@EXECUTORS
+@pytest.mark.parametrize("max_entries", [1, 5, CHUNK, 64])
+@pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1, 1000])
+def test_one_worker_gets_the_source_in_order(count, max_entries, is_inline):
+    """For any number of entries, and any size of a chunk."""
 
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(images(count), threads, max_waiting=max_waiting)
-        await asyncio.gather(fixture.read(), fixture.take_all())
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(images(count), executor, PrefetchConfig(max_entries=max_entries))
+        await fixture.take_all()
         assert fixture.taken == [image.key for image in images(count)]
         assert fixture.counts.seen == count
-        assert fixture.feed.is_exhausted
-        assert await fixture.feed.take() is None
+        assert fixture.prefetcher.is_exhausted
+        assert await fixture.prefetcher.take() is None
+        assert fixture.prefetcher.drop() == 0
 
-    run(scene)
+    run(scene, is_inline=is_inline)
 
 
-@pytest.mark.parametrize("takers", [2, 50, 200])
-def test_many_takers_get_every_entry_once(takers):
-    """However many they are, none is left waiting at the end."""
+@EXECUTORS
+@pytest.mark.parametrize("workers", [2, 50, 200])
+def test_many_workers_get_every_entry_once(workers, is_inline):
+    """No worker is left waiting at the end."""
 
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(images(5000), threads)
-        waiting = [fixture.take_all(number % 3 / 5000) for number in range(takers)]
-        await asyncio.gather(fixture.read(), *waiting)
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(images(5000), executor)
+        await asyncio.gather(*(fixture.take_all(number % 3 / 5000) for number in range(workers)))
         assert sorted(fixture.taken, key=int) == [image.key for image in images(5000)]
         assert fixture.counts.seen == 5000
 
-    run(scene)
+    run(scene, is_inline=is_inline)
 
 
-@pytest.mark.parametrize("max_waiting", [1, 8, 64])
-def test_no_more_is_read_than_may_wait(max_waiting):
-    """The thread pauses with less than a chunk too many, and goes on when half of it is taken."""
+@pytest.mark.parametrize("max_entries", [1, 8, 64])
+def test_at_most_two_chunks_are_read_ahead(max_entries):
+    """However long the workers take."""
 
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(endless(), threads, max_waiting=max_waiting)
-        reader = fixture.read()
-        for taken in (0, 200):
-            for _ in range(taken):
-                await fixture.take_one()
-            await until(lambda taken=taken: fixture.counts.seen > taken + max_waiting // 2)
-            await asyncio.sleep(0.05)
-            assert fixture.counts.seen < taken + max_waiting + READ_CHUNK
-        fixture.stopping.set()
-        reader.cancel()
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(endless(), executor, PrefetchConfig(max_entries=max_entries))
+        for _ in range(200):
+            await fixture.take_one()
+            await asyncio.sleep(0)
+            assert fixture.counts.seen <= len(fixture.taken) + 2 * max_entries
 
     run(scene)
 
 
-def test_no_more_bytes_are_read_than_may_wait():
-    """Large images wait in smaller numbers, and all of them arrive."""
-    large = MAX_WAITING_BYTES // 4
+def test_large_images_make_small_chunks():
+    """A chunk ends at its bound of bytes, and all images arrive."""
+    config = PrefetchConfig(max_entries=CHUNK, max_bytes=1000, max_seconds=60)
+    source = [Image(str(number), content=bytes(400)) for number in range(20)]
 
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        source = [Image(str(number), content=bytes(large)) for number in range(20)]
-        fixture = Fixture(source, threads)
-        reader = fixture.read()
-        await until(lambda: fixture.counts.seen >= 4)
-        await asyncio.sleep(0.05)
-        assert fixture.counts.seen == 4
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(source, executor, config)
+        await fixture.take_one()
+        await until(lambda: fixture.counts.seen >= 3)
+        assert fixture.counts.seen == 3
         await fixture.take_all()
-        await reader
         assert len(fixture.taken) == 20
 
     run(scene)
 
 
-def test_whoever_waits_gets_what_comes_while_others_are_woken():
-    """The thread may add entries at any step of the loop, and nobody idles beside them."""
-
-    class HeldUp(Prefetcher):
-        def _wake(self, count: int) -> None:
-            super()._wake(count)
-            time.sleep(0.05)
-
+def test_a_slow_source_delays_no_entry_that_it_has_given():
+    """A chunk ends when its time is over, although it is not full."""
     goes_on = threading.Event()
 
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(
-            a_chunk_and_then(goes_on, chunks=2), threads, max_waiting=4 * READ_CHUNK, kind=HeldUp
-        )
-        takers = [asyncio.create_task(fixture.take_one()) for _ in range(2 * READ_CHUNK)]
-        await asyncio.sleep(0)
-        reader = fixture.read()
+    def entries() -> Iterator[Image]:
+        yield from images(3)
+        goes_on.wait(10)
+        yield from images(5)[3:]
+
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(entries(), executor, PrefetchConfig(max_entries=CHUNK, max_seconds=0))
         try:
-            await asyncio.wait_for(asyncio.gather(*takers), 5)
+            for _ in range(3):
+                await fixture.take_one()
+            assert fixture.taken == ["0", "1", "2"]
         finally:
             goes_on.set()
-        await reader
+        await fixture.take_all()
+        assert len(fixture.taken) == 5
 
     run(scene)
 
 
-@pytest.mark.parametrize("is_woken", [False, True])
-def test_a_taker_that_is_cancelled_takes_nothing_along(is_woken):
-    """Its entry goes to the next, also where it was woken for it already."""
+@EXECUTORS
+def test_a_worker_that_is_cancelled_takes_no_entry_along(is_inline):
+    """Its entry goes to another worker, and the reading goes on."""
 
-    class Cancels(Prefetcher):
-        def _wake(self, count: int) -> None:
-            if is_woken:
-                super()._wake(count)
-            takers[0].cancel()
-            if not is_woken:
-                super()._wake(count)
-
-    goes_on = threading.Event()
-    takers: list[asyncio.Task[None]] = []
-
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(a_chunk_and_then(goes_on), threads, kind=Cancels)
-        takers.extend(asyncio.create_task(fixture.take_one()) for _ in range(READ_CHUNK + 1))
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(images(10), executor)
+        first = asyncio.create_task(fixture.take_one())
         await asyncio.sleep(0)
-        reader = fixture.read()
-        try:
-            await asyncio.wait_for(asyncio.gather(*takers[1:]), 5)
-        finally:
-            goes_on.set()
-        await reader
-        assert takers[0].cancelled()
-        assert len(set(fixture.taken)) == READ_CHUNK
+        first.cancel()
+        await fixture.take_all()
+        await asyncio.wait((first,))
+        assert sorted(fixture.taken, key=int) == [str(number) for number in range(10)]
 
-    run(scene)
+    run(scene, is_inline=is_inline)
 
 
-@pytest.mark.parametrize("given", [0, 5, READ_CHUNK, READ_CHUNK + 5])
-def test_a_source_that_raises(given):
-    """Its error reaches the reader, and whoever waits is told that nothing more comes."""
+@EXECUTORS
+@pytest.mark.parametrize("given", [0, 5, CHUNK, CHUNK + 5])
+@pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError, SystemExit])
+def test_an_error_of_the_source_ends_it(kind, given, is_inline):
+    """The error is reported once, and no worker waits any longer."""
 
     def entries() -> Iterator[Image]:
         yield from images(given)
-        raise OSError("gone")
+        raise kind("gone")
 
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(entries(), threads)
-        takers = [asyncio.create_task(fixture.take_all()) for _ in range(3)]
-        with pytest.raises(OSError, match="gone"):
-            await fixture.read()
-        await asyncio.gather(*takers)
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(entries(), executor)
+        await asyncio.gather(*(fixture.take_all() for _ in range(3)))
+        [error] = fixture.errors
+        assert isinstance(error, OSError if kind is OSError else RuntimeError)
+        assert "gone" in str(error)
         assert len(fixture.taken) == fixture.counts.seen <= given
-        assert fixture.feed.is_exhausted
+        assert fixture.prefetcher.is_exhausted
+
+    run(scene, is_inline=is_inline)
+
+
+def test_the_end_while_workers_wait():
+    """All of them are woken, also those that get no entry."""
+
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(images(1), executor)
+        taken = await asyncio.gather(*(fixture.prefetcher.take() for _ in range(5)))
+        assert sum(one is not None for one in taken) == 1
 
     run(scene)
 
 
-def test_the_end_while_takers_wait():
-    """All of them are told, those as well who get no entry."""
+@EXECUTORS
+def test_a_stop_before_the_first_entry(is_inline):
+    """Nothing is read."""
 
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(images(1), threads)
-        takers = [asyncio.create_task(fixture.feed.take()) for _ in range(5)]
-        await asyncio.sleep(0)
-        await fixture.read()
-        taken = await asyncio.gather(*takers)
-        assert sum(fed is not None for fed in taken) == 1
-
-    run(scene)
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True])
-def test_stopping_while_the_thread_pauses(is_cancelled):
-    """Nothing more is read, and the thread ends: when what is at hand is taken, or at once."""
-    source = endless()
-
-    async def scene(threads: ThreadPoolExecutor) -> None:
-        fixture = Fixture(source, threads, max_waiting=READ_CHUNK)
-        reader = fixture.read()
-        await until(lambda: fixture.counts.seen == READ_CHUNK)
-        await asyncio.sleep(0.05)
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(endless(), executor)
         fixture.stopping.set()
-        if is_cancelled:
-            reader.cancel()
-            await asyncio.wait([reader])
-            assert fixture.feed.drop() == READ_CHUNK
-        else:
-            await fixture.take_all()
-            await reader
-        assert fixture.feed.is_exhausted
-        assert fixture.counts.seen == READ_CHUNK
+        assert await fixture.prefetcher.take() is None
+        assert fixture.counts.seen == 0
+
+    run(scene, is_inline=is_inline)
+
+
+def test_dropped_entries_are_counted():
+    """After a stop, the entries at hand are dropped, and a chunk that comes later is not seen."""
+    goes_on = threading.Event()
+
+    def entries() -> Iterator[Image]:
+        yield from images(CHUNK)
+        goes_on.wait(10)
+        yield from images(CHUNK)
+
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture(entries(), executor)
+        await fixture.take_one()
+        for _ in range(CHUNK // 2):
+            await fixture.take_one()
+        fixture.stopping.set()
+        left = CHUNK - len(fixture.taken)
+        assert fixture.prefetcher.drop() == left
+        goes_on.set()
+        await asyncio.sleep(0.05)
+        assert fixture.prefetcher.is_exhausted
+        assert fixture.counts.seen == CHUNK
 
     run(scene)
-    assert next(source).key == str(READ_CHUNK)
+
+
+@EXECUTORS
+def test_entries_without_work_let_the_loop_run(is_inline):
+    """A million of them, and a stop takes effect soon."""
+
+    async def scene(executor: Executor) -> None:
+        entries = (SkippedImage(str(number)) for number in range(1_000_000))
+        fixture = Fixture(entries, executor)
+        asyncio.get_running_loop().call_later(0.01, fixture.stopping.set)
+        while not fixture.stopping.is_set() and await fixture.prefetcher.take() is not None:
+            pass
+        assert 0 < fixture.counts.seen < 1_000_000
+
+    run(scene, is_inline=is_inline)
+
+
+def test_bytes_are_prepared_where_they_are_read():
+    """An image with its bytes is prepared in the reading thread; a URL is left to the worker."""
+    threads: set[str] = set()
+
+    def prepare_ahead(image: Image) -> Prepared:
+        threads.add(threading.current_thread().name)
+        return Prepared(image, Payload(content=image.content))
+
+    async def scene(executor: Executor) -> None:
+        source = [Image("a", content=b"x"), Image("b", "https://h/b.jpg")]
+        fixture = Fixture(source, executor, prepare_ahead=prepare_ahead)
+        first, second = await fixture.prefetcher.take(), await fixture.prefetcher.take()
+        assert first is not None
+        assert first.prepared is not None
+        assert first.prepared.payload.content == b"x"
+        assert second is not None
+        assert second.prepared is None
+        assert threads == {"test-read"}
+
+    run(scene)

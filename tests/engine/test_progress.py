@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.progress import duration, line
-from airflow_imagetag.engine.protocols import Counts
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ def test_what_is_not_known():
 
     async def main() -> None:
         known = SingleFlightCache()
-        with await known.alone("a") as found:
+        with await known.enter("a") as found:
             assert found is None
-        with pytest.raises(KeyError), await known.alone("a"):
+        with pytest.raises(KeyError), await known.enter("a"):
             raise KeyError
-        with await known.alone("a") as found:
+        with await known.enter("a") as found:
             assert found is None
 
     asyncio.run(main())
@@ -39,7 +39,7 @@ def test_equal_images_wait_for_the_first(said):
 
         async def one() -> object:
             nonlocal calls
-            with await known.alone("a") as found:
+            with await known.enter("a") as found:
                 if found is None:
                     calls += 1
                     await asyncio.sleep(0.01)
@@ -59,9 +59,9 @@ def test_others_do_not_wait():
 
     async def main() -> None:
         known = SingleFlightCache()
-        with await known.alone("a"):
+        with await known.enter("a"):
             async with asyncio.timeout(1):
-                turn = await known.alone("b")
+                turn = await known.enter("b")
             with turn as found:
                 assert found is None
 
@@ -74,18 +74,18 @@ def test_memory_is_bounded():
     async def main() -> None:
         known = SingleFlightCache(3)
         for digest in "abc":
-            with await known.alone(digest):
+            with await known.enter(digest):
                 known.remember(digest, RESULT)
-        with await known.alone("a"):
+        with await known.enter("a"):
             pass
-        with await known.alone("d"):
+        with await known.enter("d"):
             known.remember("d", RESULT)
         found = []
         for digest in "abcd":
-            with await known.alone(digest) as result:
+            with await known.enter(digest) as result:
                 found.append(result is not None)
         assert found == [True, False, True, True]
-        assert known._held == {}
+        assert known._in_flight == {}
         assert len(known._known) == 3
 
     asyncio.run(main())
@@ -98,16 +98,16 @@ def test_a_waiter_that_is_cancelled_leaves_no_lock():
         known = SingleFlightCache()
 
         async def one() -> None:
-            with await known.alone("a"):
+            with await known.enter("a"):
                 pass
 
-        with await known.alone("a"):
+        with await known.enter("a"):
             waiting = [asyncio.create_task(one()) for _ in range(2)]
             await asyncio.sleep(0)
             waiting[0].cancel()
             await asyncio.sleep(0)
         await asyncio.wait_for(waiting[1], 1)
         assert waiting[0].cancelled()
-        assert known._held == {}
+        assert known._in_flight == {}
 
     asyncio.run(main())

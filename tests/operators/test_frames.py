@@ -7,8 +7,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import pandas as pd
 import pytest
 
-from airflow_imagetag.engine.output.sinks import FrameSink, LabelFilter
+from airflow_imagetag.engine.output.label_filter import LabelFilter
+from airflow_imagetag.engine.output.label_rows import failures_frame
+from airflow_imagetag.engine.protocols import Outcome
 from airflow_imagetag.models import Failure, Label, TagResult
+from airflow_imagetag.operators.writers import Collected, FrameWriter
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 STRING, TIME = "string", "datetime64[us, UTC]"
@@ -55,11 +58,17 @@ CASES = pytest.mark.parametrize(
 )
 
 
+def collected(*outcomes: Outcome) -> Collected:
+    """Return outcomes collected in memory."""
+    found = Collected()
+    FrameWriter(found, LabelFilter(), max_rows=100).collect(outcomes)
+    return found
+
+
 def frames(outcomes) -> list[tuple[pd.DataFrame, dict[str, str]]]:
     """Return both frames of the outcomes with the columns that they must have."""
-    sink = FrameSink()
-    sink.write(outcomes)
-    return [(sink.labels_frame(), LABELS), (sink.failures_frame(), FAILURES)]
+    found = collected(*outcomes)
+    return [(found.labels.frame(), LABELS), (failures_frame(found.failures), FAILURES)]
 
 
 def types(frame: pd.DataFrame) -> dict[str, str]:
@@ -96,10 +105,13 @@ def test_an_xcom_keeps_the_types(outcomes):
 
 def test_one_row_for_each_label():
     """Rows are in the order of the images and their labels; an image without labels has none."""
-    sink = FrameSink()
-    sink.write([result("a", Label("x", 0.9), Label("y", 0.1)), result("b"), failure("c")])
-    sink.write([result("d", FULL, uri=None)])
-    frame = sink.labels_frame()
+    found = collected(
+        result("a", Label("x", 0.9), Label("y", 0.1)),
+        result("b"),
+        failure("c"),
+        result("d", FULL, uri=None),
+    )
+    frame = found.labels.frame()
     assert frame["image_key"].tolist() == ["a", "a", "d"]
     assert frame["label"].tolist() == ["x", "y", "天空"]
     assert frame["probability"].tolist() == [0.9, 0.1, 0.75]
@@ -109,7 +121,7 @@ def test_one_row_for_each_label():
     assert frame.loc[2, ["subcategory", "scene"]].tolist() == ["自然", "WEB"]
     assert frame["scene"].isna().tolist() == [True, True, False]
     assert frame["tagged_at"].tolist() == [pd.Timestamp(NOW)] * 3
-    assert sink.failures_frame()["image_key"].tolist() == ["c"]
+    assert failures_frame(found.failures)["image_key"].tolist() == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -126,20 +138,16 @@ def test_one_row_for_each_label():
 )
 def test_the_labels_that_are_kept(options, rows):
     """From the least probability on, and so many at most; the rank counts what is kept."""
-    sink = FrameSink()
-    sink.write(
-        [LabelFilter(**options)(result("a", Label("x", 0.9), Label("y", 0.5), Label("z", 0.1)))]
-    )
-    frame = sink.labels_frame()
+    image = result("a", Label("x", 0.9), Label("y", 0.5), Label("z", 0.1))
+    frame = collected(LabelFilter(**options)(image)).labels.frame()
     assert list(zip(frame["label"], frame["rank"], strict=True)) == rows
     assert types(frame) == expected(LABELS)
 
 
 def test_a_failure_keeps_its_fields():
     """Each column is the field of that name."""
-    sink = FrameSink()
-    sink.write([failure("a", None), failure("b", "-1102", "https://h/a.jpg")])
-    row = sink.failures_frame().iloc[1].to_dict()
+    frame = failures_frame([failure("a", None), failure("b", "-1102", "https://h/a.jpg")])
+    row = frame.iloc[1].to_dict()
     assert row == {
         "image_key": "b",
         "image_uri": "https://h/a.jpg",
@@ -149,11 +157,10 @@ def test_a_failure_keeps_its_fields():
         "attempts": 2,
         "failed_at": pd.Timestamp(NOW),
     }
-    assert sink.failures_frame()["code"].isna().tolist() == [True, False]
+    assert frame["code"].isna().tolist() == [True, False]
 
 
 def test_times_are_utc():
     """A time of another zone is the same moment in UTC."""
-    sink = FrameSink()
-    sink.write([result("a", FULL, at=NOW.astimezone(timezone(timedelta(hours=8))))])
-    assert sink.labels_frame()["tagged_at"].tolist() == [pd.Timestamp(NOW)]
+    found = collected(result("a", FULL, at=NOW.astimezone(timezone(timedelta(hours=8)))))
+    assert found.labels.frame()["tagged_at"].tolist() == [pd.Timestamp(NOW)]
