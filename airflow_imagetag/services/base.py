@@ -49,7 +49,12 @@ class Service(ABC):
     """Where it is, unless the connection says otherwise."""
 
     required: ClassVar[tuple[str, ...]] = ("login", "password")
-    """Fields of the connection that it cannot do without."""
+    """Fields of the connection without which it is refused."""
+
+    max_inline_bytes: int = 128 * 1024
+    """Maximum size of an image's bytes for which ``build`` takes less time than a hand-over to a
+    thread. The default is that of base64; a service that sends bytes as they are can set
+    ``sys.maxsize``."""
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         self.account = account
@@ -91,10 +96,13 @@ class Service(ABC):
         """How many calls the vendor bills for one request."""
         return 1
 
-    def is_quick(self, payload: Payload) -> bool:
-        """Tell whether ``build`` takes next to no time, so that it needs no thread."""
-        del payload
-        return True
+    @property
+    def needs_io(self) -> bool:
+        """Whether the next ``build`` waits for something, such as keys that another server gives.
+
+        It then runs in a thread, whatever the image's size.
+        """
+        return False
 
     @abstractmethod
     def build(self, payload: Payload) -> Request:
