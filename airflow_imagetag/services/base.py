@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from airflow_imagetag.services.account import FIELDS, Account
+from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload, Request
 
 MAX_API_LENGTH = 64
 """Stores keep the name of the interface with each result, in a column of this length."""
+
+LABELS_OF_FIELDS: Mapping[str, str] = {
+    "login": "login (the SecretId)",
+    "password": "password (the SecretKey)",
+    "app_id": "app_id in extra",
+}
+"""Names of the account's fields in messages."""
 
 _DEFAULTS = {member.name: member.default for member in fields(Account)}
 
@@ -74,7 +81,7 @@ class Service(ABC):
         }
         for name in cls.required:
             if not given[name]:
-                yield f"{FIELDS[name]} is missing. Set it in the connection"
+                yield f"{LABELS_OF_FIELDS[name]} is missing. Set it in the connection"
 
     @classmethod
     def unused(cls, account: Account, *names: str) -> Iterator[str]:

@@ -131,7 +131,8 @@ class NoSdk:
 
 sys.meta_path.insert(0, NoSdk())
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.services.account import Account, parse_account
+from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.connection_fields import parse_account
 from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.registry import find_service
 from airflow_imagetag.services.tiia.detect_label import DetectLabelPro
@@ -185,7 +186,7 @@ def test_a_broken_sdk_is_a_configuration_error(module, monkeypatch):
 
 PARSES = """
 import sys
-from airflow_imagetag.services.account import parse_account
+from airflow_imagetag.services.connection_fields import parse_account
 from airflow_imagetag.services.registry import find_service
 
 for extra in ({}, {"credentials": "cvm_role"}):

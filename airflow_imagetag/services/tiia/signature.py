@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from datetime import UTC, datetime
+from functools import lru_cache
 
 ALGORITHM = "TC3-HMAC-SHA256"
 
@@ -42,7 +43,7 @@ def sign_tc3(
     :param payload: the body, or ``UNSIGNED_PAYLOAD``.
     :param payload_sha256: SHA-256 of the payload in hex, where it is known; None computes it.
     """
-    date = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    date = datetime.fromtimestamp(now, UTC).date().isoformat()
     scope = f"{date}/{service}/tc3_request"
     digest = payload_sha256 or hashlib.sha256(payload).hexdigest()
     # The empty line is the query string, which a POST has none of.
@@ -50,12 +51,19 @@ def sign_tc3(
         f"POST\n/\n\ncontent-type:{content_type}\nhost:{host}\n\n{_SIGNED_HEADERS}\n{digest}"
     )
     request_digest = hashlib.sha256(canonical_request.encode()).hexdigest()
-    key = f"TC3{secret_key}".encode()
-    for part in (date, service, "tc3_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
     text = f"{ALGORITHM}\n{now}\n{scope}\n{request_digest}"
+    key = _signing_key(secret_key, date, service)
     signature = hmac.digest(key, text.encode(), "sha256").hex()
     return (
         f"{ALGORITHM} Credential={secret_id}/{scope}, "
         f"SignedHeaders={_SIGNED_HEADERS}, Signature={signature}"
     )
+
+
+# The key is the same for a whole day; deriving it is most of the cost of a signature.
+@lru_cache(maxsize=4)
+def _signing_key(secret_key: str, date: str, service: str) -> bytes:
+    key = f"TC3{secret_key}".encode()
+    for part in (date, service, "tc3_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
