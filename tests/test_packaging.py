@@ -119,6 +119,7 @@ def test_wheel_declares_what_installers_read(wheel_metadata):
         "emulator",
         "parquet",
         "redis",
+        "roles",
         "s3",
         "tiia",
     }

@@ -17,7 +17,8 @@ from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BY
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.safety.addresses import names_private_host
-from airflow_imagetag.services.account import Account, parse_account
+from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.connection_fields import parse_account
 from airflow_imagetag.services.registry import BUILT_IN, find_service
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.sources.items import as_image

@@ -75,9 +75,10 @@ class HttpLabeller:
 
     async def call(self, image: Image, payload: Payload) -> TagResult:
         """Send one request and return the labels; does not retry."""
-        if self._caller.is_quick(payload):
-            request = self._caller.request(payload)
-        else:
+        size = 0 if payload.content is None else len(payload.content)
+        if self._caller.needs_io or size > self._caller.max_inline_bytes:
             request = await asyncio.to_thread(self._caller.request, payload)
+        else:
+            request = self._caller.request(payload)
         answer = await self._connections.send(request)
         return self._caller.result(image, answer, payload.sha256)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from airflow_imagetag.services.account import FIELDS, Account
+from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload, Request
 
 MAX_API_LENGTH = 64
 """Stores keep the name of the interface with each result, in a column of this length."""
+
+LABELS_OF_FIELDS: Mapping[str, str] = {
+    "login": "login (the SecretId)",
+    "password": "password (the SecretKey)",
+    "app_id": "app_id in extra",
+}
+"""Names of the account's fields in messages."""
 
 _DEFAULTS = {member.name: member.default for member in fields(Account)}
 
@@ -49,7 +56,12 @@ class Service(ABC):
     """Where it is, unless the connection says otherwise."""
 
     required: ClassVar[tuple[str, ...]] = ("login", "password")
-    """Fields of the connection that it cannot do without."""
+    """Fields of the connection without which it is refused."""
+
+    max_inline_bytes: int = 128 * 1024
+    """Maximum size of an image's bytes for which ``build`` takes less time than a hand-over to a
+    thread. The default is that of base64; a service that sends bytes as they are can set
+    ``sys.maxsize``."""
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         self.account = account
@@ -69,7 +81,7 @@ class Service(ABC):
         }
         for name in cls.required:
             if not given[name]:
-                yield f"{FIELDS[name]} is missing. Set it in the connection"
+                yield f"{LABELS_OF_FIELDS[name]} is missing. Set it in the connection"
 
     @classmethod
     def unused(cls, account: Account, *names: str) -> Iterator[str]:
@@ -91,10 +103,13 @@ class Service(ABC):
         """How many calls the vendor bills for one request."""
         return 1
 
-    def is_quick(self, payload: Payload) -> bool:
-        """Tell whether ``build`` takes next to no time, so that it needs no thread."""
-        del payload
-        return True
+    @property
+    def needs_io(self) -> bool:
+        """Whether the next ``build`` waits for something, such as keys that another server gives.
+
+        It then runs in a thread, whatever the image's size.
+        """
+        return False
 
     @abstractmethod
     def build(self, payload: Payload) -> Request:

@@ -37,9 +37,15 @@ class RequestCodec:
         """How many calls the vendor bills for one request."""
         return self._service.calls_per_image
 
-    def is_quick(self, payload: Payload) -> bool:
-        """Tell whether ``request`` takes next to no time, so that it needs no thread."""
-        return self._service.is_quick(payload)
+    @property
+    def max_inline_bytes(self) -> int:
+        """Maximum size of an image for which ``request`` needs no thread."""
+        return self._service.max_inline_bytes
+
+    @property
+    def needs_io(self) -> bool:
+        """Whether the next ``request`` waits for I/O and so needs a thread for any image."""
+        return self._service.needs_io
 
     def request(self, payload: Payload) -> Request:
         """Return the signed request for one image.

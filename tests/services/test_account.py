@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.services.account import parse_account
+from airflow_imagetag.services.connection_fields import parse_account
 from airflow_imagetag.services.registry import find_service
 
 SECRET = "5ecre7KeyOfTheAccount"
@@ -141,6 +141,8 @@ def test_login_and_password_lose_blanks_at_their_ends():
         ("max_in_flight", "64", 64),
         ("max_in_flight", 8.0, 8),
         ("timeout_seconds", "5", 5.0),
+        ("timeout_seconds", " ", 30.0),
+        ("max_in_flight", "None", None),
         ("price_per_thousand", 2.5, 2.5),
         ("price_per_thousand", 0, 0.0),
         ("image_encoding", "base64", "base64"),
@@ -221,6 +223,23 @@ def test_a_wrong_extra_is_named(name, value):
     assert SECRET not in caught.value.message
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("requests_per_second", -1, "a number from 0 (0 for no limit), not -1"),
+        ("max_in_flight", "1.5", "a whole number from 1, not '1.5'"),
+        ("timeout_seconds", 0, "a number of seconds above 0, not 0"),
+        ("price_per_thousand", "many", "a number from 0, not 'many'"),
+        ("quota_fallback_share", True, "a share above 0 and up to 1, not True"),
+    ],
+)
+def test_a_wrong_number_says_which_ones_are_right(name, value, expected):
+    """Connection, field, range and value are in the message."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse({name: value})
+    assert caught.value.message == f"Connection 'my_labels': {name} in extra must be {expected}."
 
 
 def test_a_missing_app_id_is_named():

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.services.account import parse_account
 from airflow_imagetag.services.base import Service
+from airflow_imagetag.services.connection_fields import parse_account
 from airflow_imagetag.services.registry import BUILT_IN, find_service
 
 GOOD = """

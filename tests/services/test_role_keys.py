@@ -90,7 +90,10 @@ def give_up(keys: RoleKeys) -> ImageTagError:
 def test_the_role_of_a_machine(server, role):
     """Named or not, the metadata server gives its keys, and a request is signed with them."""
     account = dataclasses.replace(CVM, role=role)
-    headers = DetectLabelPro(account).build(Payload(url="https://host/a.jpg")).headers
+    service = DetectLabelPro(account)
+    assert service.needs_io
+    headers = service.build(Payload(url="https://host/a.jpg")).headers
+    assert not service.needs_io, "the keys are at hand"
     assert headers["X-TC-Token"] == TOKEN
     assert "Credential=AKIDtemporary/" in headers["Authorization"]
     assert len(server.requests) == (1 if role else 2)

@@ -26,11 +26,7 @@ from airflow_imagetag.errors import (
 from airflow_imagetag.models import Label
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload
-from airflow_imagetag.services.tiia.detect_label import (
-    QUICK_CONTENT_BYTES,
-    DetectLabel,
-    DetectLabelPro,
-)
+from airflow_imagetag.services.tiia.detect_label import DetectLabel, DetectLabelPro
 
 ACCOUNT = Account("", "AKIDlogin", "5ecre7", "http://gateway:8080", api="DetectLabelPro")
 ALL_SCENES = dataclasses.replace(ACCOUNT, scenes=("WEB", "CAMERA", "ALBUM", "NEWS"))
@@ -230,15 +226,18 @@ def test_no_image_is_not_sent(service):
         service(ACCOUNT).build(Payload())
 
 
-def test_the_first_request_and_large_ones_take_a_thread():
-    """Importing the SDK, and encoding megabytes, would hold up the event loop."""
-    service = DetectLabelPro(ACCOUNT)
-    small = Payload(url="https://host/a.jpg")
-    assert not service.is_quick(small)
-    service.build(small)
-    assert service.is_quick(small)
-    assert service.is_quick(Payload(content=b"x" * (QUICK_CONTENT_BYTES - 1)))
-    assert not service.is_quick(Payload(content=b"x" * QUICK_CONTENT_BYTES))
+@BOTH
+def test_a_request_that_is_signed_with_keys_needs_no_io(service):
+    """Not even the first one; only large images, with base64 and digest, take a thread."""
+    one = service(ACCOUNT)
+    assert not one.needs_io
+    assert one.max_inline_bytes == 64 * 1024
+
+
+@BOTH
+def test_a_request_that_is_signed_for_a_role_needs_io(service):
+    """Its keys have to be asked for."""
+    assert service(dataclasses.replace(ACCOUNT, credentials="cvm_role")).needs_io
 
 
 @BOTH

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
+from tencentcloud import common
 from tencentcloud.common import abstract_client
 from tencentcloud.common.credential import Credential
 from tencentcloud.common.http.request import RequestInternal
@@ -22,7 +23,9 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.tiia.detect_label import DetectLabel, DetectLabelPro
+from airflow_imagetag.services.tiia.role_keys import RoleKeys
 from airflow_imagetag.services.tiia.signing import Signer
+from airflow_imagetag.testing import Emulator
 
 KEY = "5ecre7Key"
 ACCOUNT = Account("", "AKIDlogin", KEY, "https://tiia.tencentcloudapi.com", api="DetectLabelPro")
@@ -30,9 +33,17 @@ SECONDS = 1767225599.9
 """The last second of a day in UTC, so that a local date would be another in most zones."""
 
 
-def by_the_sdk(action: str, account: Account, parameters: dict[str, Any], host: str) -> Any:
+def by_the_sdk(
+    action: str,
+    account: Account,
+    parameters: dict[str, Any],
+    host: str,
+    *,
+    is_payload_signed: bool = True,
+) -> Any:
     """Return the request that the vendor's client would send."""
     profile = ClientProfile(httpProfile=HttpProfile(endpoint=host))
+    profile.unsignedPayload = not is_payload_signed
     keys = Credential(account.secret_id, account.secret_key, account.token)
     client = TiiaClient(keys, account.region, profile)
     request = RequestInternal(host, "POST", "/", header={})
@@ -53,7 +64,7 @@ def by_the_sdk(action: str, account: Account, parameters: dict[str, Any], host: 
 def test_a_request_is_what_the_sdk_would_send(
     service, payload, parameters, token, endpoint, monkeypatch
 ):
-    """Body and headers are the same byte for byte, signature, token and port included."""
+    """Body and headers are the same byte for byte, save the name of the client."""
     account = dataclasses.replace(
         ACCOUNT, endpoint=endpoint, token=token, region="ap-beijing", api=service.api
     )
@@ -62,7 +73,7 @@ def test_a_request_is_what_the_sdk_would_send(
     theirs = by_the_sdk(service.api, account, parameters, endpoint.partition("//")[2])
     assert ours.url == f"{endpoint}/"
     assert ours.body == theirs.data.encode()
-    assert dict(ours.headers) == theirs.header
+    assert dict(ours.headers) == theirs.header | {"X-TC-RequestClient": "airflow-provider-imagetag"}
     assert "/2025-12-31/tiia/tc3_request" in ours.headers["Authorization"]
     assert ours.headers.get("X-TC-Token") == token
 
@@ -88,6 +99,28 @@ def test_signing_logs_nothing_secret(caplog):
     assert request.headers["Authorization"] not in caplog.text
 
 
+def test_a_body_that_is_not_signed(monkeypatch):
+    """Asked to leave it out, the header says so, and the signature is the SDK's."""
+    signer = Signer(ACCOUNT, "DetectLabelPro", is_payload_signed=False, clock=lambda: SECONDS)
+    ours = signer.sign(b"{}").headers
+    monkeypatch.setattr(abstract_client, "time", SimpleNamespace(time=lambda: SECONDS))
+    host = ACCOUNT.endpoint.partition("//")[2]
+    theirs = by_the_sdk("DetectLabelPro", ACCOUNT, {}, host, is_payload_signed=False).header
+    assert ours["X-TC-Content-SHA256"] == theirs["X-TC-Content-SHA256"] == "UNSIGNED-PAYLOAD"
+    assert ours["Authorization"] == theirs["Authorization"]
+
+
+@pytest.mark.parametrize("is_payload_signed", [True, False])
+def test_the_emulator_accepts_the_signature(is_payload_signed):
+    """A real server checks it, with a check of its own, and refuses only the empty image."""
+    with Emulator(secret_id="AKIDlogin", secret_key=KEY) as emulator:
+        account = dataclasses.replace(ACCOUNT, endpoint=emulator.url)
+        signer = Signer(account, "DetectLabelPro", is_payload_signed=is_payload_signed)
+        request = signer.sign(b'{"ImageBase64": ""}')
+        sent = requests.post(request.url, request.body, headers=dict(request.headers), timeout=10)
+    assert not sent.json()["Response"]["Error"]["Code"].startswith("AuthFailure")
+
+
 WITHOUT_SDK = """
 import sys
 
@@ -98,21 +131,28 @@ class NoSdk:
 
 sys.meta_path.insert(0, NoSdk())
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.services.account import Account, parse_account
+from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.connection_fields import parse_account
+from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.registry import find_service
 from airflow_imagetag.services.tiia.detect_label import DetectLabelPro
 
-def parse(api):
+def parse(api, **extra):
     return parse_account(
         conn_id="c", login="i", password="k", host=None, port=None, schema=None,
-        extra={"api": api, "app_id": "1"}, find_service=find_service,
+        extra={"api": api, "app_id": "1", **extra}, find_service=find_service,
     )
 
-assert parse("picture_classify").api == "picture_classify"
+for api in ("picture_classify", "imagetag_detect", "DetectLabelPro", "DetectLabel"):
+    service = find_service(api)(parse(api))
+    assert not service.needs_io
+    assert service.build(Payload(content=b"x")).headers["Authorization"]
+assert "tencentcloud" not in sys.modules
+role = Account("", "", "", api="DetectLabelPro", credentials="cvm_role")
 for attempt in (
-    lambda: parse("DetectLabelPro"),
-    lambda: parse("DetectLabel"),
-    lambda: DetectLabelPro(Account("", "i", "k", api="DetectLabelPro")).build_probe(),
+    lambda: parse("DetectLabelPro", credentials="cvm_role"),
+    lambda: parse("DetectLabel", credentials="tke_oidc"),
+    lambda: DetectLabelPro(role).build_probe(),
 ):
     try:
         attempt()
@@ -121,32 +161,48 @@ for attempt in (
 """
 
 
-def test_without_the_sdk_the_extra_is_named():
-    """The connection says so before anything is read; the other interfaces work without it."""
+def test_without_the_sdk_keys_work_and_roles_name_the_extra():
+    """The connection says so before anything is read; keys need no SDK with any interface."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_SDK], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 3
-    assert all("airflow-provider-imagetag[tiia]" in line for line in lines)
-    assert lines[0].startswith("Connection 'c': this api needs")
-    assert lines[2].startswith("This api needs")
+    assert all("pip install 'airflow-provider-imagetag[roles]'" in line for line in lines)
+    assert lines[0].startswith("Connection 'c': credentials 'cvm_role' in extra needs")
+    assert lines[1].startswith("Connection 'c': credentials 'tke_oidc' in extra needs")
+    assert lines[2].startswith("Credentials 'cvm_role' in extra needs")
 
 
-def test_a_broken_sdk_is_a_configuration_error(monkeypatch):
+@pytest.mark.parametrize("module", ["credential", "exception"])
+def test_a_broken_sdk_is_a_configuration_error(module, monkeypatch):
     """A package that is there in part is reported like one that is not there."""
-    monkeypatch.setitem(sys.modules, "tencentcloud.tiia.v20190529.tiia_client", None)
-    with pytest.raises(ConfigurationError, match=r"\[tiia\]"):
-        Signer(ACCOUNT, "DetectLabelPro").sign(b"{}")
+    monkeypatch.setitem(sys.modules, f"tencentcloud.common.{module}", None)
+    monkeypatch.delattr(common, module)
+    with pytest.raises(ConfigurationError, match=r"\[roles\]"):
+        RoleKeys(dataclasses.replace(ACCOUNT, credentials="cvm_role")).current()
+
+
+PARSES = """
+import sys
+from airflow_imagetag.services.connection_fields import parse_account
+from airflow_imagetag.services.registry import find_service
+
+for extra in ({}, {"credentials": "cvm_role"}):
+    account = parse_account(
+        conn_id="c", login="i", password="k", host=None, port=None, schema=None,
+        extra={"api": "DetectLabel", **extra}, find_service=find_service,
+    )
+    find_service(account.api)(account)
+print([name for name in sys.modules if name.startswith("tencentcloud.")])
+"""
 
 
 def test_parsing_a_connection_does_not_import_the_sdk():
-    """It takes a good part of a second, which only a task that sends needs to spend."""
-    code = WITHOUT_SDK.partition("assert parse(")[0].replace("sys.meta_path.insert(0, NoSdk())", "")
-    code += "parse('DetectLabel')\nprint([m for m in sys.modules if 'tencentcloud.' in m])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    """It takes a good part of a second, which only a task that asks for keys needs to spend."""
+    done = subprocess.run(
+        [sys.executable, "-c", PARSES], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
-    imported = set(json.loads(done.stdout.replace("'", '"')))
-    assert not any(name.startswith("tencentcloud.tiia.") for name in imported)
-    assert not any(name.startswith("tencentcloud.common") for name in imported)
+    assert done.stdout.strip() == "[]"

@@ -22,9 +22,6 @@ MAX_BODY_BYTES = 6 * 1024 * 1024
 BASE64_OVERHEAD_BYTES = 1024
 """Room for what JSON puts around the image."""
 
-QUICK_BASE64_BYTES = 128 * 1024
-"""Up to this size, base64 takes less time than handing the bytes to a thread."""
-
 
 class Recognition(Service):
     """One version of the recognition service; builds requests that are signed and not yet sent."""
@@ -55,10 +52,6 @@ class Recognition(Service):
     def limits(self) -> Limits:
         """The whole body may have 6 MB, and base64 takes a third more than the image."""
         return Limits((MAX_BODY_BYTES - BASE64_OVERHEAD_BYTES) // 4 * 3)
-
-    def is_quick(self, payload: Payload) -> bool:
-        """Tell whether there is nothing large to encode."""
-        return payload.content is None or len(payload.content) < QUICK_BASE64_BYTES
 
     def build(self, payload: Payload) -> Request:
         """Return the request for one image: a URL or base64, in JSON.

@@ -7,6 +7,7 @@ label is ``label_name`` in the example and ``level_name`` in the table.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,6 @@ from airflow_imagetag.services.base import Limits
 from airflow_imagetag.services.messages import (
     HttpResponse,
     ParsedLabels,
-    Payload,
     Request,
     most_probable_first,
 )
@@ -45,6 +45,9 @@ class PictureClassify(Recognition):
         super().__init__(account, clock=clock)
         self._form = Form(self._fields(), "image")
         self._is_base64 = account.image_encoding == "base64"
+        if not self._is_base64:
+            # Multipart joins no bytes, whatever their size.
+            self.max_inline_bytes = sys.maxsize
 
     @property
     def limits(self) -> Limits:
@@ -52,10 +55,6 @@ class PictureClassify(Recognition):
         if self._is_base64:
             return super().limits
         return Limits(MAX_BODY_BYTES - MULTIPART_OVERHEAD_BYTES)
-
-    def is_quick(self, payload: Payload) -> bool:
-        """Tell whether there is nothing large to encode."""
-        return not self._is_base64 or super().is_quick(payload)
 
     def read(self, answer: HttpResponse) -> ParsedLabels:
         """Return the labels of an answer in either form of the document.

@@ -26,13 +26,11 @@ from airflow_imagetag.services.messages import (
     most_probable_first,
 )
 from airflow_imagetag.services.tiia import envelope
-from airflow_imagetag.services.tiia.signing import NEEDS_SDK, Signer, is_sdk_installed
+from airflow_imagetag.services.tiia.role_keys import NEEDS_SDK, is_sdk_installed
+from airflow_imagetag.services.tiia.signing import Signer
 
 MAX_BASE64_BYTES = 4 * 1024 * 1024
 """The image may have so many bytes in base64."""
-
-QUICK_CONTENT_BYTES = 64 * 1024
-"""Up to this size, base64 and its digest take less time than handing the bytes to a thread."""
 
 CERTAIN = 100.0
 """Confidence is a whole number from 0 to 100."""
@@ -58,11 +56,13 @@ _LIMITS = Limits(
 class DetectLabelPro(Service):
     """Builds and reads requests of ``DetectLabelPro``, which the vendor recommends.
 
-    Requests are signed by the vendor's SDK (extra ``tiia``), which also gets the keys of roles.
+    Keys of a role come from the vendor's SDK (extra ``roles``).
     """
 
     api = "DetectLabelPro"
     host = "tiia.tencentcloudapi.com"
+    # Below the default: the signature digests the body after base64.
+    max_inline_bytes = 64 * 1024
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(account, clock=clock)
@@ -75,18 +75,18 @@ class DetectLabelPro(Service):
         if account.credentials in ("keys", "assume_role"):
             yield from super().validation_errors(account)
         yield from _role_complaints(account)
-        if not is_sdk_installed():
-            yield NEEDS_SDK
+        if account.credentials != "keys" and not is_sdk_installed():
+            yield NEEDS_SDK.format(account.credentials)
 
     @property
     def limits(self) -> Limits:
         """What the vendor says of the images that it takes."""
         return _LIMITS
 
-    def is_quick(self, payload: Payload) -> bool:
-        """Tell whether there is nothing large to encode, no SDK to import and no key to ask for."""
-        size = 0 if payload.content is None else len(payload.content)
-        return size < QUICK_CONTENT_BYTES and self._signer.is_ready
+    @property
+    def needs_io(self) -> bool:
+        """Whether the next ``build`` asks for a role's keys."""
+        return self._signer.needs_io
 
     def build(self, payload: Payload) -> Request:
         """Return the request for one image.
@@ -94,9 +94,9 @@ class DetectLabelPro(Service):
         :raises ImageEmptyError: the image has no bytes.
         :raises ImageTooLargeError: over 4 MB in base64.
         :raises InvalidImageError: neither URL nor bytes.
-        :raises ConfigurationError: the SDK is not installed.
+        :raises ConfigurationError: keys of a role are asked for and the SDK is not installed.
         :raises AuthenticationError: the role gives no keys.
-        :raises ConnectionFailedError: who gives the role's keys cannot be asked.
+        :raises ConnectionFailedError: the source of the role's keys does not answer.
         """
         if payload.url is not None:
             return self._json({"ImageUrl": payload.url})

@@ -1,12 +1,13 @@
-"""The keys of a role of the vendor's access management, and new ones before they end.
+"""Keys of a role of the vendor's access management, renewed before they expire.
 
-The vendor's SDK knows whom to ask: the metadata server of the machine, or the service STS. It asks
-the first without any timeout, so it is asked in a thread of its own, for which nobody waits longer
-than for a request.
+The vendor's SDK knows where to ask: the metadata server of the machine, or the service STS. It asks
+the first without any timeout, so it runs in a thread of its own, and a request waits for that
+thread no longer than its own timeout.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 from airflow_imagetag.errors import (
     AuthenticationError,
+    ConfigurationError,
     ConnectionFailedError,
     Decision,
     ImageTagError,
@@ -29,24 +31,39 @@ log = logging.getLogger(__name__)
 
 SDK_LOGGER = "tencentcloud_sdk_common"
 
+NEEDS_SDK = (
+    "credentials {!r} in extra needs the vendor's SDK. Install it with "
+    "pip install 'airflow-provider-imagetag[roles]', or use credentials 'keys'"
+)
+"""Message about a role without the SDK that asks for its keys."""
+
 SESSION_NAME = "airflow-provider-imagetag"
 """Names the sessions of an assumed role in the vendor's audit log."""
 
 RENEWAL_SECONDS = 60.0
-"""For so long keys are used before the SDK is asked for them again.
+"""How long keys are used before the SDK is asked for them again.
 
-It answers at once, except when it replaces them, five minutes or more before their end.
+The SDK answers from memory, except when it replaces the keys, five minutes or more before they
+expire.
 """
 
 _NETWORK_CODES = {"ClientNetworkError", "ServerNetworkError"}
-"""What the SDK calls a failed connection, and an HTTP status other than 200."""
+"""Codes of the SDK for a failed connection, and for an HTTP status other than 200."""
+
+
+def is_sdk_installed() -> bool:
+    """Tell whether the SDK of the extra ``roles`` is installed, without importing it."""
+    try:
+        return importlib.util.find_spec("tencentcloud.common") is not None
+    except (ImportError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a request is signed with.
+    """The keys that sign a request.
 
-    :param token: goes with keys that end; None with those that do not.
+    :param token: goes with keys that expire; None with those that do not.
     """
 
     secret_id: str = field(repr=False)
@@ -68,52 +85,54 @@ class RoleKeys:
         self._keys: Keys | None = None
         self._renew_at = 0.0
         self._credential: Any = None
-        self._asking: Future[Keys] | None = None
+        self._pending: Future[Keys] | None = None
 
     @property
     def at_hand(self) -> bool:
-        """Whether ``current`` asks nobody."""
+        """Whether ``current`` returns without asking the SDK."""
         return self._keys is not None and self._clock() < self._renew_at
 
     def current(self) -> Keys:
         """Return the keys to sign with; where they cannot be renewed, the last ones.
 
+        :raises ConfigurationError: the SDK is not installed.
         :raises AuthenticationError: the role gives no keys.
-        :raises ConnectionFailedError: who gives them cannot be asked, or does not answer within the
-            account's ``timeout_seconds``.
+        :raises ConnectionFailedError: the source of the keys cannot be reached, or does not answer
+            within the account's ``timeout_seconds``.
         """
         with self._lock:
             if self._keys is not None and self.at_hand:
                 return self._keys
-            # Whoever comes while the SDK is asked waits for the same answer.
-            if self._asking is None:
-                self._asking = submit_daemon(self._ask, name="imagetag-role-keys")
-            asking = self._asking
+            # Requests that come while the SDK is asked share its answer.
+            if self._pending is None:
+                self._pending = submit_daemon(self._ask, name="imagetag-role-keys")
+            pending = self._pending
         try:
-            keys = asking.result(self._account.timeout_seconds)
+            keys = pending.result(self._account.timeout_seconds)
         except TimeoutError:
             seconds = self._account.timeout_seconds
-            return self._without_answer(
-                asking, ConnectionFailedError(f"No keys of the role came in {seconds:g} seconds.")
+            return self._last_keys(
+                pending, ConnectionFailedError(f"No keys of the role came in {seconds:g} seconds.")
             )
         except ImageTagError as error:
-            return self._without_answer(asking, error)
+            return self._last_keys(pending, error)
         with self._lock:
-            self._finish(asking)
+            self._finish(pending)
             self._keys = keys
         return keys
 
-    def _finish(self, asking: Future[Keys]) -> bool:
-        """Return whether this is the first to hear how the SDK's asking ended."""
-        if self._asking is not asking:
+    def _finish(self, pending: Future[Keys]) -> bool:
+        """End an attempt; return whether this is the first request to do so."""
+        if self._pending is not pending:
             return False
-        self._asking = None
+        self._pending = None
         self._renew_at = self._clock() + RENEWAL_SECONDS
         return True
 
-    def _without_answer(self, asking: Future[Keys], error: ImageTagError) -> Keys:
+    def _last_keys(self, pending: Future[Keys], error: ImageTagError) -> Keys:
+        """Return the last keys after an attempt that failed; without any, raise its error."""
         with self._lock:
-            is_first = self._finish(asking)
+            is_first = self._finish(pending)
             # A thread that hangs holds the lock of its credential for good.
             self._credential = None
             keys = self._keys
@@ -124,18 +143,17 @@ class RoleKeys:
         return keys
 
     def _ask(self) -> Keys:
-        from tencentcloud.common.exception import TencentCloudSDKException
-
-        silence = _Silence()
+        sdk, sdk_error = _import_sdk(self._account.credentials)
+        mute = _ThreadMute()
         logger = logging.getLogger(SDK_LOGGER)
-        logger.addFilter(silence)
+        logger.addFilter(mute)
         try:
-            credential = self._credential = self._credential or self._new_credential()
+            credential = self._credential = self._credential or self._new_credential(sdk)
             secret_id, secret_key, token = credential.get_credential_info()
-        except TencentCloudSDKException as error:
+        except sdk_error as error:
             raise self._sdk_error(str(error.get_code())) from None
         except OSError as error:
-            # The SDK's word for an environment variable, or the file that one names, not there.
+            # The SDK raises it for an environment variable, or the file it names, that is missing.
             raise self._no_keys(str(error)) from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ConnectionFailedError(
@@ -143,7 +161,7 @@ class RoleKeys:
                 f"{type(error).__name__}"
             ) from None
         finally:
-            logger.removeFilter(silence)
+            logger.removeFilter(mute)
         if not secret_id or not secret_key:
             # The SDK does not tell a machine without the role from a metadata server that is away.
             raise ConnectionFailedError(
@@ -152,33 +170,48 @@ class RoleKeys:
             )
         return Keys(secret_id, secret_key, token)
 
-    def _new_credential(self) -> Any:
-        """Return the SDK's object that gives the keys; making it may ask for them."""
-        from tencentcloud.common import credential
-
+    def _new_credential(self, sdk: Any) -> Any:
+        """Return the SDK's object that gives the keys; creating it may ask for them."""
         account = self._account
         if account.credentials == "cvm_role":
-            return credential.CVMRoleCredential(account.role)
+            return sdk.CVMRoleCredential(account.role)
         if account.credentials == "assume_role":
-            return credential.STSAssumeRoleCredential(
+            return sdk.STSAssumeRoleCredential(
                 account.secret_id, account.secret_key, account.role, SESSION_NAME
             )
-        return credential.DefaultTkeOIDCRoleArnProvider().get_credential()
+        return sdk.DefaultTkeOIDCRoleArnProvider().get_credential()
 
     def _sdk_error(self, code: str) -> ImageTagError:
         if code in _NETWORK_CODES or meaning_of(code).error.decision is Decision.RETRY:
             return ConnectionFailedError(f"The keys of the role cannot be asked for: {code}")
         return self._no_keys(f"the vendor says {code}")
 
-    def _no_keys(self, why: str) -> ImageTagError:
+    def _no_keys(self, reason: str) -> ImageTagError:
         return AuthenticationError(
-            f"The credentials {self._account.credentials!r} of the connection give no keys: {why}. "
-            "Check credentials and role in the connection's extra."
+            f"The credentials {self._account.credentials!r} of the connection give no keys: "
+            f"{reason}. Check credentials and role in the connection's extra."
         )
 
 
-class _Silence(logging.Filter):
-    """Drops what the thread that made it logs: the SDK logs requests and answers, keys included."""
+def _import_sdk(credentials: str) -> tuple[Any, Any]:
+    """Return the SDK's module of credentials and the base class of its errors.
+
+    :raises ConfigurationError: the SDK is not installed, or only in part.
+    """
+    try:
+        from tencentcloud.common import credential
+        from tencentcloud.common.exception import TencentCloudSDKException
+    except ImportError:
+        message = NEEDS_SDK.format(credentials)
+        raise ConfigurationError(f"{message[0].upper()}{message[1:]}.") from None
+    return credential, TencentCloudSDKException
+
+
+class _ThreadMute(logging.Filter):
+    """Drops the records of the thread that creates it.
+
+    The SDK logs requests and answers, keys included.
+    """
 
     def __init__(self) -> None:
         super().__init__()
