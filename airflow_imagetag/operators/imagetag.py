@@ -165,7 +165,7 @@ class ImageTagOperator(LabelMapField):
         from airflow_imagetag.hooks.imagetag import ImageTagHook
         from airflow_imagetag.operators.label_files import read_label_map
         from airflow_imagetag.operators.options import parse_options
-        from airflow_imagetag.operators.outputs import make_output
+        from airflow_imagetag.operators.output_factory import make_output
         from airflow_imagetag.operators.run import OperatorRun
 
         options = parse_options(self, mapping=read_label_map(self.label_map))

@@ -86,7 +86,7 @@ def test_memory_is_bounded():
                 found.append(result is not None)
         assert found == [True, False, True, True]
         assert known._in_flight == {}
-        assert len(known._known) == 3
+        assert len(known._answers) == 3
 
     asyncio.run(main())
 
