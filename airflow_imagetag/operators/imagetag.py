@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
-from airflow_imagetag.errors import RunError
+from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
 from airflow_imagetag.sources.images_field import as_source, wrap_images
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
@@ -168,7 +167,8 @@ class ImageTagOperator(LabelMapField):
         from airflow_imagetag.operators.output_factory import make_output
         from airflow_imagetag.operators.run import OperatorRun
 
-        options = parse_options(self, mapping=read_label_map(self.label_map))
+        mapping = read_label_map(self.label_map, allowed_local_folders())
+        options = parse_options(self, mapping=mapping, engine=self._engine_settings())
         source = as_source(self.images).with_columns(self.key_column, self.uri_column)
         output = make_output(
             options,
@@ -176,9 +176,8 @@ class ImageTagOperator(LabelMapField):
             task_instance=context.get("ti"),
             keeps_result=bool(self.do_xcom_push),
         )
-        run = OperatorRun(
-            ImageTagHook(self.imagetag_conn_id, oversize=options.oversize), source, options, output
-        )
+        hook = ImageTagHook(self.imagetag_conn_id, oversize=options.oversize)
+        run = OperatorRun(hook, source, options, output)
         self._running.append(run)
         if self._is_killed:
             run.stop()
@@ -188,11 +187,13 @@ class ImageTagOperator(LabelMapField):
             # It holds locks, which an operator that is copied must not.
             self._running.clear()
 
+    def _engine_settings(self) -> dict[str, Any]:
+        """Return settings of the engine that no parameter sets; a subclass may add some."""
+        return {}
+
     def _label(
         self, context: Context, run: OperatorRun, output: Output
     ) -> pd.DataFrame | dict[str, Any]:
-        from airflow_imagetag.operators.final_errors import without_retry
-
         counts = {"failures": run.failures, "summary": run.summary}
         try:
             run.run()
@@ -204,8 +205,8 @@ class ImageTagOperator(LabelMapField):
         except BaseException as error:
             # After any error, a kill included: labels that are paid for go to the outputs first.
             self._push_each(context, output.rescued() | counts)
-            if isinstance(error, RunError) and run.is_final(error):
-                raise without_retry(error) from None
+            if (raised := run.as_raised(error)) is not error:
+                raise raised from None
             raise
         return result
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from airflow_imagetag.backends.configuration import allowed_local_folders
 from airflow_imagetag.backends.storages import storage_failure, storage_path
 from airflow_imagetag.engine.output.label_mapping import (
     LabelMapping,
@@ -39,10 +38,11 @@ MAX_MAP_BYTES = 10 * 1024 * 1024
 COLUMNS = ("label", "name")
 
 
-def read_label_map(given: Any) -> LabelMapping | None:
+def read_label_map(given: Any, allowed_folders: Collection[str]) -> LabelMapping | None:
     """Return the mapping that the parameter ``label_map`` describes; None for none.
 
     :param given: the parameter after Airflow has rendered it.
+    :param allowed_folders: folders that a local file must lie in if data has named it.
     :raises ConfigurationError: the value is not a map, or its file is missing or wrong.
     :raises StorageError: the storage of its file failed.
     """
@@ -61,7 +61,7 @@ def read_label_map(given: Any) -> LabelMapping | None:
         return None
     if value.lstrip().startswith("{"):
         return label_mapping_of(_json_entries(value, "label_map"), "label_map")
-    mapping = _from_file(value, None if label_map.is_literal else allowed_local_folders())
+    mapping = _from_file(value, None if label_map.is_literal else allowed_folders)
     log.info("label_map %s: %s", redact(value), mapping)
     return mapping
 

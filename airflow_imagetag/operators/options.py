@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_imagetag.adapters.numbers import NumberRule
@@ -51,6 +52,7 @@ class Options:
     :param is_fetched_by_worker: the worker downloads http(s) URLs, not the service.
     :param oversize: handling of an image with more bytes than the service takes.
     :param mapping: renames, drops and merges labels; None leaves them as they are.
+    :param engine: further settings of the engine.
     """
 
     min_probability: float
@@ -66,6 +68,7 @@ class Options:
     is_fetched_by_worker: bool
     oversize: Oversize
     mapping: LabelMapping | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label_filter(self) -> LabelFilter:
@@ -75,11 +78,17 @@ class Options:
         )
 
 
-def parse_options(parameters: Any, *, mapping: LabelMapping | None = None) -> Options:
+def parse_options(
+    parameters: Any,
+    *,
+    mapping: LabelMapping | None = None,
+    engine: Mapping[str, Any] | None = None,
+) -> Options:
     """Check the parameters of an operator.
 
     :param parameters: an object with the operator's parameters as attributes, rendered.
     :param mapping: the label map, which is read by itself.
+    :param engine: further settings of the engine.
     :raises ConfigurationError: names the parameter and the values that it allows.
     """
     given = parameters
@@ -97,6 +106,7 @@ def parse_options(parameters: Any, *, mapping: LabelMapping | None = None) -> Op
         is_fetched_by_worker=_is_fetched_by_worker(given.fetch),
         oversize=parse_oversize(given.oversize),
         mapping=mapping,
+        engine=engine or {},
     )
 
 

@@ -55,6 +55,7 @@ class Pace:
         :param reads_inline: the entries are in memory.
         """
         return EngineSettings(
+            **self.options.engine,
             max_in_flight=self.max_in_flight,
             requests_per_second=self.requests_per_second,
             shared_requests_per_second=self.account.requests_per_second,

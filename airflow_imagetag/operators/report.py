@@ -10,6 +10,7 @@ from typing import Any
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.errors import ResultTooLargeError, RunError, TooManyFailuresError
 from airflow_imagetag.models import Failure
+from airflow_imagetag.operators.final_errors import without_retry
 
 NAMED_ERRORS = 3
 """Number of the commonest errors that a message names."""
@@ -64,11 +65,18 @@ def check_failures(
     )
 
 
-def is_final(error: RunError, failures: Sequence[Failure]) -> bool:
-    """Tell whether a retry of the task would end in the same error again."""
-    if isinstance(error, TooManyFailuresError):
-        return all(failure.is_final for failure in failures)
-    return isinstance(error, ResultTooLargeError)
+def as_raised(error: BaseException, failures: Sequence[Failure]) -> BaseException:
+    """Return the error as the task raises it.
+
+    An error that a retry of the task would only meet again, at full price, becomes one after which
+    Airflow makes no retry.
+
+    :param failures: the failures; of a run with a store, the first of them.
+    """
+    is_final = isinstance(error, ResultTooLargeError) or (
+        isinstance(error, TooManyFailuresError) and all(failure.is_final for failure in failures)
+    )
+    return without_retry(error) if is_final and isinstance(error, RunError) else error
 
 
 def _error_name(failure: Failure) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_imagetag.engine import progress
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.inputs import RunInputs
-from airflow_imagetag.errors import RunError, RunInterruptedError
+from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.operators import report
 from airflow_imagetag.operators.labeller import labeller_of
@@ -119,9 +119,9 @@ class OperatorRun:
             store=self._output.describe(),
         )
 
-    def is_final(self, error: RunError) -> bool:
-        """Tell whether a retry of the task would end in the same error again."""
-        return report.is_final(error, self._output.failures)
+    def as_raised(self, error: BaseException) -> BaseException:
+        """Return the error as the task raises it: final if a retry would fail the same way."""
+        return report.as_raised(error, self._output.failures)
 
     def _count_resumed(self, opened: OpenRun) -> None:
         resumed = opened.resumed_tagged + opened.resumed_failed

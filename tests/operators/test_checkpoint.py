@@ -75,8 +75,8 @@ def stop_after(task: ImageTagOperator, service: Emulator, count: int) -> threadi
 
 def is_empty(folder: str, task_instance: TaskInstance) -> bool:
     """Tell whether the task's checkpoint holds nothing."""
-    with checkpoint_store(folder, task_instance).open() as opened:
-        return not any(opened.outcomes(API))
+    with checkpoint_store(folder, task_instance).open(API) as opened:
+        return not any(opened.outcomes())
 
 
 def test_tries_go_on_where_the_last_one_stopped(

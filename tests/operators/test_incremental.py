@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from databases import (  # noqa: F401 (fixtures)
 from forked import Driver, Task
 from web_servers import Handler, serving
 
-from airflow_imagetag.engine import run as engine_run
-from airflow_imagetag.engine.flow import retry_policy
+from airflow_imagetag.engine.flow.retry_policy import RetryPolicy
+from airflow_imagetag.engine.settings import EngineTuning
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
@@ -65,9 +65,11 @@ class Setup:
     put: Callable[[dict[str, bytes]], None]
     environment: dict[str, str] = field(default_factory=dict)
 
-    def run(self, **parameters: Any) -> dict[str, Any]:
+    def run(
+        self, operator: type[ImageTagOperator] = ImageTagOperator, **parameters: Any
+    ) -> dict[str, Any]:
         """Run the operator here and return its summary."""
-        task = ImageTagOperator(task_id="label", images=self.source, store=self.store, **parameters)
+        task = operator(task_id="label", images=self.source, store=self.store, **parameters)
         summary: dict[str, Any] = task.execute({})
         return summary
 
@@ -186,26 +188,22 @@ def test_an_outage_is_made_up_for(
     crossing: Setup,
     service: Emulator,
     small_jpegs: Callable[[int], list[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
 ):
     """Images that failed by the service's fault are the next run's."""
-    quick = retry_policy.RetryPolicy(max_attempts=2, first_wait_seconds=0.01)
-    monkeypatch.setattr(retry_policy.RetryPolicy.__init__, "__defaults__", tuple(vars_of(quick)))
+
+    class Quick(ImageTagOperator):
+        def _engine_settings(self) -> dict[str, Any]:
+            return {"retry": RetryPolicy(max_attempts=2, first_wait_seconds=0.01)}
+
     crossing.put({f"k{n}": data for n, data in enumerate(small_jpegs(30))})
     service.faults = Faults(error_rates={503: 0.5})
     with pytest.raises(ImageTagError):
-        crossing.run(max_failure_ratio=0.01)
+        crossing.run(Quick, max_failure_ratio=0.01)
     assert 0 < service.stats.billed < 30
     service.faults = Faults()
     assert crossing.run()["failed"] == 0
     assert service.stats.billed == 30
     assert crossing.labelled() == dict.fromkeys((f"k{n}" for n in range(30)), 1)
-
-
-def vars_of(policy: retry_policy.RetryPolicy) -> Iterator[Any]:
-    """Yield a policy's values, in the order of its parameters."""
-    for name in fields(policy):
-        yield getattr(policy, name.name)
 
 
 def test_copies_are_paid_once(
@@ -237,13 +235,16 @@ def test_copies_are_paid_once_however_far_apart(
     crossing: Setup,
     service: Emulator,
     small_jpegs: Callable[[int], list[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
 ):
-    """What a run has written it asks its store for, and it remembers what is not yet written."""
-    monkeypatch.setattr(engine_run, "MIN_REMEMBERED", 1)
+    """A run looks up the answers that it has written, and remembers those that it has not."""
+
+    class Forgetful(ImageTagOperator):
+        def _engine_settings(self) -> dict[str, Any]:
+            return {"tuning": EngineTuning(min_remembered=1)}
+
     images = small_jpegs(60)
     crossing.put({f"k{n:03}": image for n, image in enumerate([*images, *images])})
-    summary = crossing.run(batch_size=5, max_in_flight=4)
+    summary = crossing.run(Forgetful, batch_size=5, max_in_flight=4)
     assert (summary["tagged"], summary["reused"]) == (120, 60)
     assert service.stats.billed == 60
     assert crossing.labelled() == {f"k{n:03}": 1 for n in range(120)}

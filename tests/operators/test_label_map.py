@@ -243,7 +243,7 @@ def test_a_changed_map_is_for_images_that_are_labelled_again(store, images, plai
 def test_what_a_store_was_not_given_has_the_column(images, names, postgres, service):
     """The labels that a store refuses are in an XCom that tells their original names."""
     store = SqlLabelStore("warehouse", "product_labels")
-    with store.open():
+    with store.open("picture_classify"):
         pass
     postgres.run("ALTER TABLE product_labels ADD CONSTRAINT no CHECK (label NOT IN ('一', '三'))")
     instance = TaskInstance()
@@ -262,7 +262,7 @@ def test_what_a_store_was_not_given_has_the_column(images, names, postgres, serv
 def old_table(database: Database) -> SqlLabelStore:
     """Make tables without the column."""
     store = SqlLabelStore("warehouse", "product_labels")
-    with store.open():
+    with store.open("picture_classify"):
         pass
     database.run("ALTER TABLE product_labels DROP COLUMN original_label")
     return store

@@ -25,6 +25,7 @@ from databases import (  # noqa: F401 (fixtures)
     unlimited,
 )
 
+from airflow_imagetag.engine.output.label_rows import LabelRows
 from airflow_imagetag.errors import (
     ConfigurationError,
     ResultTooLargeError,
@@ -35,7 +36,8 @@ from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.operators.run import OperatorRun
-from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore, parquet_dataset
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores.parquet_open import open_parquet_store
 from airflow_imagetag.testing import Emulator
 
 SmallJpegs = Callable[[int], list[bytes]]
@@ -83,14 +85,14 @@ def test_a_storage_that_hangs_does_not_keep_labels_from_the_store(
 ):
     """However many images hang in it, what is finished is written, and a kill ends the run."""
     released = threading.Event()
-    payload = ContentLoader.payload
+    load = ContentLoader.load
 
     def hang(self: ContentLoader, image: Image) -> Any:
         if image.content is None:
             released.wait(30)
-        return payload(self, image)
+        return load(self, image)
 
-    monkeypatch.setattr(ContentLoader, "payload", hang)
+    monkeypatch.setattr(ContentLoader, "load", hang)
     images = [
         *rows(small_jpegs(40)),
         *({"image_key": f"slow{n}", "image_uri": f"/none/{n}.jpg"} for n in range(100)),
@@ -182,10 +184,13 @@ def test_an_output_that_cannot_be_made_takes_no_other_along(
 ):
     """A frame of many labels may be more than the memory left can hold."""
 
-    def too_large(_: OperatorRun) -> None:
+    def too_large(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(OperatorRun, name, too_large)
+    if name == "labels":
+        monkeypatch.setattr(LabelRows, "frame", too_large)
+    else:
+        monkeypatch.setattr(OperatorRun, name, too_large)
     task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0.1)
     instance = TaskInstance()
     with pytest.raises(MemoryError if ends_well else TooManyFailuresError):
@@ -201,7 +206,7 @@ def test_a_store_that_takes_nothing_is_found_out_before_a_call(
     """The task fails with nothing sent, in every try."""
     if kind == "sqlite":
         store: Any = SqlLabelStore("warehouse")
-        with store.open():
+        with store.open(API):
             pass
         sqlite.run(
             "CREATE TRIGGER no BEFORE INSERT ON image_labels BEGIN SELECT RAISE(ABORT, 'no'); END"
@@ -263,20 +268,14 @@ def test_a_limit_of_ours_is_no_word_on_the_bytes(
     assert service.stats.requests == 1
 
 
-def test_what_is_written_last_counts_whatever_the_clock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """A worker whose clock ran ahead does not hide what others write after it."""
+def test_the_latest_batch_counts_for_any_clock(tmp_path: Path):
+    """A worker whose clock ran ahead does not hide the labels that others write after it."""
     ahead = itertools.chain([timedelta(days=1)], itertools.repeat(timedelta()))
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(UTC) + next(ahead)
-
-    monkeypatch.setattr(parquet_dataset, "datetime", Clock)
     store = ParquetLabelStore(f"file://{tmp_path}/lake")
     for name in ("early", "late", "last"):
-        with store.open() as opened:
-            opened.write([tagged("a", name, version=name)], API)
+        opening = open_parquet_store(
+            store.path, None, API, clock=lambda: datetime.now(UTC) + next(ahead)
+        )
+        with opening as opened:
+            opened.write([tagged("a", name, version=name)])
         assert [set(frame["label"]) for frame in store.labels()] == [{name}]
