@@ -32,7 +32,7 @@ from airflow_imagetag.engine.protocols import Counts, Labeller, Outcome, Sink, S
 from airflow_imagetag.errors import ConfigurationError, Decision, DuplicateKeyError
 from airflow_imagetag.models import Entry, Failure, Image, RejectedImage, SkippedImage
 from airflow_imagetag.runtime.loop_thread import StopSignal
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.services.messages import Payload
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.adapters.templating import ImagesTemplating, is_for_airflow
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 
 _SHOWN_ENTRIES = 10
 _SHOWN_CHARACTERS = 500

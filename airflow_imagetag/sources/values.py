@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.safety.uris import is_local, redact
+from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.uris import is_local
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.items import (

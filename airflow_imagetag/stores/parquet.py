@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.adapters.descriptions import described
-from airflow_imagetag.safety.uris import is_local, local_path, redact
+from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.uris import is_local, local_path
 from airflow_imagetag.stores.base import LabelStore
 
 if TYPE_CHECKING:
