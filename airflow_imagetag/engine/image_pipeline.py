@@ -165,7 +165,7 @@ class ImagePipeline:
             return await self._send(image, payload, is_retry=is_retry)
 
         try:
-            result = await retry_policy.go_on(attempt, error, self._policy, self._sleep)
+            result = await retry_policy.retry_failed(attempt, error, self._policy, self._sleep)
         except ImageTagError as last:
             raise GaveUpError(last, sent, payload.sha256) from None
         return replace(result, attempts=sent)
@@ -186,15 +186,15 @@ class ImagePipeline:
             self._take_note(error)
             raise
         except BaseException:
-            self._gate.withdrawn()
+            self._gate.record_no_result()
             raise
-        self._gate.succeeded()
+        self._gate.record_success()
         self._crew.record_latency(time.monotonic() - started)
         return result
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            with self._crew.resting():
+            with self._crew.backing_off():
                 async with asyncio.timeout(seconds):
                     await self._stopping.wait()
         except TimeoutError:
@@ -203,11 +203,11 @@ class ImagePipeline:
 
     def _take_note(self, error: ImageTagError) -> None:
         """Go slower, or raise the error of an outage that has lasted too long."""
-        self._gate.failed(error)
-        self._counts.throttled += retry_policy.asks_for_less(error)
-        if seconds := retry_policy.asked_wait_seconds(error):
-            self._gate.hold(seconds)
-        if outage := self._gate.outage():
+        self._gate.record_failure(error)
+        self._counts.throttled += retry_policy.is_throttling(error)
+        if seconds := retry_policy.retry_after_seconds(error):
+            self._gate.pause(seconds)
+        if outage := self._gate.outage_message():
             raise OutageError(f"{outage} The last said: {error.message}") from None
 
 

@@ -23,7 +23,8 @@ from airflow_imagetag.engine.direct import DirectFeed
 from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.flow.admission import AdmissionControl
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreakerConfig
-from airflow_imagetag.engine.flow.rate_limiter import RateLimiter, Schedule
+from airflow_imagetag.engine.flow.rate_limiter import RateLimiter
+from airflow_imagetag.engine.flow.schedule import Schedule
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.image_pipeline import GaveUpError, ImagePipeline, StoppingError
 from airflow_imagetag.engine.output.batch_writer import BatchWriter

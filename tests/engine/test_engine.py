@@ -39,7 +39,7 @@ from airflow_imagetag.testing import Emulator, Faults
 QUICK_BYTES = 1000
 QUICK = RetryPolicy(max_attempts=4, first_wait_seconds=0.001, max_wait_seconds=0.002)
 REFUSED = errors.Billing.REFUSED
-SHORT = CircuitBreakerConfig(first_rest_seconds=0.001, longest_rest_seconds=0.002)
+SHORT = CircuitBreakerConfig(first_pause_seconds=0.001, max_pause_seconds=0.002)
 
 
 class FakeTagger:
@@ -605,7 +605,7 @@ def test_an_outage_ends_the_run():
     """A service that is down costs few calls, and the error says for how long it was."""
     tagger = FakeTagger(lambda key, attempt: errors.ConnectionFailedError("no route"))
     patience = CircuitBreakerConfig(
-        first_rest_seconds=0.05, longest_rest_seconds=0.1, outage_seconds=1
+        first_pause_seconds=0.05, max_pause_seconds=0.1, max_outage_seconds=1
     )
     error = go(make(urls(10_000), tagger, FakeSink(), max_in_flight=4, patience=patience))
     assert isinstance(error, errors.OutageError)
@@ -621,7 +621,7 @@ def test_every_image_fails_once():
         return errors.ServiceUnavailableError("busy") if attempt == 1 else None
 
     tagger, sink = FakeTagger(fail, call_seconds=0.001), FakeSink()
-    patience = CircuitBreakerConfig(faults=3, first_rest_seconds=0.02, outage_seconds=10)
+    patience = CircuitBreakerConfig(max_failures=3, first_pause_seconds=0.02, max_outage_seconds=10)
     started = time.monotonic()
     run = make(urls(300), tagger, sink, max_in_flight=16, patience=patience)
     assert go(run) is None
@@ -640,7 +640,7 @@ def test_a_service_that_comes_back():
         return errors.ConnectionFailedError("no route") if is_down else None
 
     tagger, sink = FakeTagger(fail, call_seconds=0.001), FakeSink()
-    patience = CircuitBreakerConfig(first_rest_seconds=0.05, longest_rest_seconds=0.1)
+    patience = CircuitBreakerConfig(first_pause_seconds=0.05, max_pause_seconds=0.1)
     policy = RetryPolicy(max_attempts=20, first_wait_seconds=0.001, max_wait_seconds=0.002)
     run = make(urls(500), tagger, sink, max_in_flight=8, patience=patience, retry=policy)
     assert go(run) is None
@@ -1110,7 +1110,7 @@ def test_every_first_attempt_fails_at_the_emulator(small_jpegs):
     """A real 503 for each image, once: all are labelled, with two requests each."""
     with Emulator(faults=Faults(first_attempts={503: 1.0})) as emulator:
         policy = RetryPolicy(max_attempts=4, first_wait_seconds=0.01, max_wait_seconds=0.02)
-        patience = CircuitBreakerConfig(first_rest_seconds=0.02)
+        patience = CircuitBreakerConfig(first_pause_seconds=0.02)
         run, sink = emulated(emulator, images_of(small_jpegs(60)), retry=policy, patience=patience)
         assert go_emulated(run) is None
         assert emulator.stats.requests == 120
@@ -1122,7 +1122,7 @@ def test_an_emulator_that_is_stopped_is_an_outage(small_jpegs):
     """The run ends with few calls and says so; what was labelled before is in the sink."""
     with Emulator(faults=Faults(latency_seconds=0.05)) as emulator:
         patience = CircuitBreakerConfig(
-            first_rest_seconds=0.05, longest_rest_seconds=0.2, outage_seconds=1
+            first_pause_seconds=0.05, max_pause_seconds=0.2, max_outage_seconds=1
         )
         run, sink = emulated(
             emulator,

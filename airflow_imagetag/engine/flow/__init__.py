@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: when a request may be sent: quota, circuit breaker, retries and number of workers."""
