@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from airflow_imagetag.errors import ImageError
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)

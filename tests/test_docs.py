@@ -622,28 +622,29 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     from airflow_imagetag.watching import announcements, events, query_thread
 
     policy = retry_policy.RetryPolicy()
-    patience = circuit_breaker.CircuitBreakerConfig()
+    limiter = rate_limiter.RateLimiterConfig()
+    breaker = circuit_breaker.CircuitBreakerConfig()
     most = downscaling.MAX_MEMORY_BYTES // 1_000_000
     said = {
         "connection.md": [f"{DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota"],
         "quota.md": [
-            f"are {rate_limiter.MARGIN:.0%} further apart".replace("%", " %"),
+            f"are {limiter.margin:.0%} further apart".replace("%", " %"),
             f"for {shared.PATIENCE_SECONDS:.0f} seconds, then",
             f"every {shared.ASK_AGAIN_SECONDS:.0f} seconds",
             f"for {redis.SOCKET_SECONDS:.0f} seconds",
-            f"no answer for {rate_limiter.LEASE_TIMEOUT_SECONDS:.0f} seconds",
+            f"no answer for {limiter.lease_timeout_seconds:.0f} seconds",
             f"up to {retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
-            f"After {patience.faults} faults in a row",
-            f"up to {patience.longest_rest_seconds:.0f} seconds",
-            f"After {patience.outage_seconds:.0f} seconds without any",
+            f"After {breaker.max_failures} faults in a row",
+            f"up to {breaker.max_pause_seconds:.0f} seconds",
+            f"After {breaker.max_outage_seconds:.0f} seconds without any",
         ],
         "hook.md": ["Up to 64 requests"],
         "operator.md": [
             f"else {DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota",
             f"up to {sinks.MAX_SHOWN_FAILURES:,} rows",
             f"up to {policy.max_attempts} requests for the image",
-            f"such faults {patience.faults} times in a row",
-            f"after {patience.outage_seconds:.0f} seconds without an answer",
+            f"such faults {breaker.max_failures} times in a row",
+            f"after {breaker.max_outage_seconds:.0f} seconds without an answer",
             f"after {shared.PATIENCE_SECONDS:.0f} seconds, or",
             f"up to {run.DRAIN_SECONDS:.0f} seconds",
             f"up to\n{retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 
 Packed = dict[str, Any]
 """Plain values, with the path of the class under ``type``."""

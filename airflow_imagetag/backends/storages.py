@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any
 
 from airflow_imagetag.errors import ConfigurationError, StorageError, UnknownConnectionError
-from airflow_imagetag.safety.uris import redact, redact_text, scheme_of
+from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.uris import scheme_of
 
 
 def storage_path(uri: str, conn_id: str | None = None) -> Any:

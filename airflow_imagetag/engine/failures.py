@@ -10,7 +10,7 @@ from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.image_pipeline import GaveUpError
 from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError
 from airflow_imagetag.models import Failure, Image, RejectedImage
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 
 log = logging.getLogger(__name__)
 

@@ -155,7 +155,7 @@ class ImagePipeline:
             return await self._send(prepared, is_retry=is_retry)
 
         try:
-            result = await retry_policy.go_on(attempt, error, self._policy, self._sleep)
+            result = await retry_policy.retry_failed(attempt, error, self._policy, self._sleep)
         except ImageTagError as last:
             raise GaveUpError(last, sent, prepared.payload.sha256) from None
         return replace(result, attempts=sent)
@@ -177,15 +177,15 @@ class ImagePipeline:
             self._note_failure(error)
             raise
         except BaseException:
-            self._admission.withdrawn()
+            self._admission.record_no_result()
             raise
-        self._admission.succeeded()
+        self._admission.record_success()
         self._pool.record_latency(time.monotonic() - started)
         return result
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            with self._pool.resting():
+            with self._pool.backing_off():
                 async with asyncio.timeout(seconds):
                     await self._stopping.wait()
         except TimeoutError:
@@ -194,11 +194,11 @@ class ImagePipeline:
 
     def _note_failure(self, error: ImageTagError) -> None:
         """Slow the run down, or raise the error of an outage that has lasted too long."""
-        self._admission.failed(error)
-        self._counts.throttled += retry_policy.asks_for_less(error)
-        if seconds := retry_policy.asked_wait_seconds(error):
-            self._admission.hold(seconds)
-        if outage := self._admission.outage():
+        self._admission.record_failure(error)
+        self._counts.throttled += retry_policy.is_throttling(error)
+        if seconds := retry_policy.retry_after_seconds(error):
+            self._admission.pause(seconds)
+        if outage := self._admission.outage_message():
             raise OutageError(f"{outage} The last error: {error.message}") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from airflow_imagetag.engine.flow.rate_limiter import Schedule
+from airflow_imagetag.engine.flow.schedule import Schedule
 from airflow_imagetag.engine.protocols import AnswerLookup, OutcomeWriter
 from airflow_imagetag.labellers.base import Labeller
 from airflow_imagetag.models import Entry

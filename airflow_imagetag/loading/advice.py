@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 
 from airflow_imagetag.models import Image
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.services.base import Limits
 
 log = logging.getLogger(__name__)

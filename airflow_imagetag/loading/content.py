@@ -22,15 +22,8 @@ from airflow_imagetag.errors import (
 from airflow_imagetag.models import Image
 from airflow_imagetag.runtime import digests
 from airflow_imagetag.safety.addresses import is_link_local, names_private_host
-from airflow_imagetag.safety.uris import (
-    is_below,
-    is_http,
-    is_local,
-    local_path,
-    redact,
-    redact_text,
-    scheme_of,
-)
+from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.uris import is_below, is_http, is_local, local_path, scheme_of
 from airflow_imagetag.services.messages import Payload
 
 if TYPE_CHECKING:

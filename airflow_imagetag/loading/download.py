@@ -20,7 +20,8 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.safety.addresses import is_address, is_private
-from airflow_imagetag.safety.uris import is_http, redact
+from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.uris import is_http
 
 if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult

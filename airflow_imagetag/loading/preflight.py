@@ -10,7 +10,7 @@ from airflow_imagetag.errors import ConfigurationError, ImageFormatError, ImageT
 from airflow_imagetag.loading.advice import Advice
 from airflow_imagetag.loading.headers import format_of, size_of
 from airflow_imagetag.models import Image
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.services.base import Limits
 from airflow_imagetag.services.messages import Payload
 

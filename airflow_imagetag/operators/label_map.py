@@ -15,7 +15,7 @@ from airflow_imagetag.adapters.templating import (
     is_resolved_by_airflow,
 )
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.sources.images_field import ImagesField
 
 _SHOWN_ENTRIES = 10

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import tenacity
 
-from airflow_imagetag.engine.flow.rate_limiter import LocalSchedule, Schedule
+from airflow_imagetag.engine.flow.schedule import LocalSchedule, Schedule
 from airflow_imagetag.errors import QuotaUnavailableError, UnknownConnectionError
 
 log = logging.getLogger(__name__)

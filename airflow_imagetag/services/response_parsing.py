@@ -29,7 +29,7 @@ from airflow_imagetag.errors import (
     ThrottledError,
     UnknownCodeError,
 )
-from airflow_imagetag.safety.uris import redact_text
+from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.services.messages import HttpResponse
 
 ROUNDING = 1e-6

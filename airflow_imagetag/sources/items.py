@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_imagetag.errors import InvalidImageError
 from airflow_imagetag.models import Image
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 
 DEFAULT_KEY_COLUMN = "image_key"
 DEFAULT_URI_COLUMN = "image_uri"

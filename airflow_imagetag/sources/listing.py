@@ -18,7 +18,8 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage
-from airflow_imagetag.safety.uris import is_local, redact, redact_text, scheme_of
+from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.uris import is_local, scheme_of
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.safety.uris import is_below, is_local, local_path, redact
+from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.uris import is_below, is_local, local_path
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust

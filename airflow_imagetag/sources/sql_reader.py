@@ -27,7 +27,7 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.safety.uris import redact
+from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.selection.rules import Condition, Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.sql_times import times_of

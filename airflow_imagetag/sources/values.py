@@ -13,7 +13,8 @@ from airflow_imagetag.adapters.descriptions import Packed, class_path, is_templa
 from airflow_imagetag.adapters.templating import IsData, Render, TemplatedValue
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.safety.uris import is_local, redact
+from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.uris import is_local
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
 from airflow_imagetag.sources.items import (

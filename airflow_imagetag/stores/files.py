@@ -15,7 +15,7 @@ import pyarrow.parquet as pq  # noqa: TID253
 from airflow_imagetag.backends.storages import storage_failure, storage_path
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.frames import ORIGINAL_LABEL
-from airflow_imagetag.safety.uris import redact, redact_text
+from airflow_imagetag.safety.redaction import redact, redact_text
 
 SUFFIX = ".parquet"
 UNFINISHED = ".unfinished"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from airflow_imagetag.safety.uris import is_local, local_path, redact
+from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.uris import is_local, local_path
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
 
 if TYPE_CHECKING:

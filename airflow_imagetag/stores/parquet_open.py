@@ -14,7 +14,7 @@ import tenacity
 
 from airflow_imagetag.errors import StoreError
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.safety.uris import redact_text
+from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores.base import OpenStore
 from airflow_imagetag.stores.parquet_dataset import (

@@ -1,4 +1,4 @@
-"""The gate while the service is down, and when the run ends."""
+"""Admission control while the service is paused or down, and when the run ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from virtual_time import run
 
 from airflow_imagetag import errors
-from airflow_imagetag.engine.flow import admission as gate_module
-from airflow_imagetag.engine.flow.admission import SLICE_SECONDS, AdmissionControl
+from airflow_imagetag.engine.flow import admission as admission_module
+from airflow_imagetag.engine.flow.admission import PAUSE_CHECK_SECONDS, AdmissionControl
 from airflow_imagetag.engine.flow.aimd import UNAVAILABLE_WEIGHT
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreakerConfig
 from airflow_imagetag.errors import Billing
 
-PATIENCE = CircuitBreakerConfig(
-    faults=3, first_rest_seconds=2.0, longest_rest_seconds=8.0, outage_seconds=30.0
+CONFIG = CircuitBreakerConfig(
+    max_failures=3, first_pause_seconds=2.0, max_pause_seconds=8.0, max_outage_seconds=30.0
 )
 DOWN = errors.ServiceUnavailableError("overloaded", billing=Billing.REFUSED)
 
@@ -26,13 +26,13 @@ class Limiter:
 
     def __init__(self) -> None:
         self.granted = 0
-        self.complaints = 0.0
+        self.throttled = 0.0
 
     async def acquire(self) -> None:
         self.granted += 1
 
-    def throttled(self, weight: float = 1.0) -> None:
-        self.complaints += weight
+    def record_throttled(self, weight: float = 1.0) -> None:
+        self.throttled += weight
 
 
 def now() -> float:
@@ -40,51 +40,51 @@ def now() -> float:
 
 
 async def opened(stopping: asyncio.Event | None = None) -> tuple[AdmissionControl, Limiter]:
-    """Return a gate after as many faults as open its circuit."""
+    """Return an admission control whose circuit is open."""
     limiter = Limiter()
-    gate = AdmissionControl(limiter, stopping or asyncio.Event(), PATIENCE)
-    for _ in range(PATIENCE.faults):
-        await gate.acquire()
-        gate.failed(DOWN)
-    return gate, limiter
+    admission = AdmissionControl(limiter, stopping or asyncio.Event(), CONFIG)
+    for _ in range(CONFIG.max_failures):
+        await admission.acquire()
+        admission.record_failure(DOWN)
+    return admission, limiter
 
 
-def test_a_service_that_is_down_gets_one_call_after_each_rest():
-    """However many workers there are, and none of their turns is taken from the quota for it."""
+def test_a_service_that_is_down_gets_one_call_after_each_pause():
+    """Of any number of workers; those that wait use no slot of the quota."""
 
     async def main() -> None:
-        gate, limiter = await opened()
+        admission, limiter = await opened()
         start, calls = now(), []
 
         async def work() -> None:
-            while gate.outage() is None:
-                await gate.acquire(is_retry=True)
+            while admission.outage_message() is None:
+                await admission.acquire(is_retry=True)
                 calls.append(now() - start)
                 await asyncio.sleep(0.01)
-                gate.failed(DOWN)
+                admission.record_failure(DOWN)
 
         workers = [asyncio.create_task(work()) for _ in range(20)]
         await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
         for worker in workers:
             worker.cancel()
-        # Rests of 2, 4 and 8 seconds; who waits looks every half second.
+        # Pauses of 2, 4 and 8 seconds, checked every half second.
         assert calls == pytest.approx([2, 6, 14, 22, 30], abs=3)
-        assert limiter.granted == PATIENCE.faults + len(calls)
+        assert limiter.granted == CONFIG.max_failures + len(calls)
 
     run(main())
 
 
-def test_images_that_were_sent_before_go_first():
-    """A new image is no probe while one waits that has failed already."""
+def test_retries_go_first():
+    """No new image is the probe while a retry waits."""
 
     async def main() -> None:
-        gate, _ = await opened()
+        admission, _ = await opened()
         order = []
 
         async def call(name: str, *, is_retry: bool) -> None:
-            await gate.acquire(is_retry=is_retry)
+            await admission.acquire(is_retry=is_retry)
             order.append(name)
-            gate.succeeded()
+            admission.record_success()
 
         new = [asyncio.create_task(call("new", is_retry=False)) for _ in range(5)]
         await asyncio.sleep(0.1)
@@ -94,25 +94,25 @@ def test_images_that_were_sent_before_go_first():
     run(main())
 
 
-def test_an_answer_lets_everyone_through():
-    """After the probe that is answered nobody waits for a rest."""
+def test_an_answer_admits_all_waiting_calls():
+    """After an answered probe no call waits for the end of a pause."""
 
     async def main() -> None:
-        gate, _ = await opened()
-        await gate.acquire(is_retry=True)
-        waiting = [asyncio.create_task(gate.acquire()) for _ in range(20)]
+        admission, _ = await opened()
+        await admission.acquire(is_retry=True)
+        waiting = [asyncio.create_task(admission.acquire()) for _ in range(20)]
         await asyncio.sleep(20)
         assert not any(task.done() for task in waiting)
         start = now()
-        gate.succeeded()
+        admission.record_success()
         await asyncio.gather(*waiting)
-        assert now() - start <= SLICE_SECONDS
+        assert now() - start <= PAUSE_CHECK_SECONDS
 
     run(main())
 
 
 @pytest.mark.parametrize(
-    ("error", "is_there"),
+    ("error", "is_up"),
     [
         (errors.ImageDecodeError("x", status=400, billing=Billing.REFUSED), True),
         (errors.ThrottledError("x", status=429, billing=Billing.REFUSED), True),
@@ -123,35 +123,35 @@ def test_an_answer_lets_everyone_through():
     ],
     ids=lambda value: getattr(type(value), "__name__", value),
 )
-def test_what_shows_that_the_service_is_there(error, is_there):
-    """Its word on an image or on the quota does; a limit of ours does not, as nothing was sent."""
+def test_errors_that_show_that_the_service_is_up(error, is_up):
+    """Its answer about an image or the quota does; a limit of this package does not."""
 
     async def main() -> None:
-        gate, _ = await opened()
-        await gate.acquire(is_retry=True)
-        gate.failed(error)
+        admission, _ = await opened()
+        await admission.acquire(is_retry=True)
+        admission.record_failure(error)
         start = now()
-        await gate.acquire(is_retry=True)
-        waits = now() - start > PATIENCE.first_rest_seconds
-        assert waits is (not is_there and isinstance(error, errors.TransientError))
-        gate.withdrawn()
+        await admission.acquire(is_retry=True)
+        waits = now() - start > CONFIG.first_pause_seconds
+        assert waits is (not is_up and isinstance(error, errors.TransientError))
+        admission.record_no_result()
         await asyncio.sleep(100)
-        gate.failed(DOWN)
-        assert (gate.outage() is None) is is_there
+        admission.record_failure(DOWN)
+        assert (admission.outage_message() is None) is is_up
 
     run(main())
 
 
 def test_a_throttled_answer_slows_the_limiter():
-    """It is told of each one, and of no other error."""
+    """No other error does."""
 
     async def main() -> None:
         limiter = Limiter()
-        gate = AdmissionControl(limiter, asyncio.Event(), PATIENCE)
+        admission = AdmissionControl(limiter, asyncio.Event(), CONFIG)
         for error in (DOWN, errors.ThrottledError("x"), errors.ImageDecodeError("x")):
-            gate.failed(error)
-        gate.succeeded()
-        assert limiter.complaints == 1
+            admission.record_failure(error)
+        admission.record_success()
+        assert limiter.throttled == 1
 
     run(main())
 
@@ -166,81 +166,81 @@ def test_a_throttled_answer_slows_the_limiter():
         (errors.ServiceUnavailableError("broken", status=502, retry_after_seconds=2), 0),
     ],
 )
-def test_which_answers_slow_the_limiter_and_how_much(error, weight):
-    """A refusal for the quota fully, 503 less unless it says for how long, other faults not."""
+def test_the_weight_of_an_answer(error, weight):
+    """A refusal for the quota has all, 503 less unless it has a Retry-After, other errors none."""
 
     async def main() -> None:
         limiter = Limiter()
-        AdmissionControl(limiter, asyncio.Event(), PATIENCE).failed(error)
-        assert limiter.complaints == weight
+        AdmissionControl(limiter, asyncio.Event(), CONFIG).record_failure(error)
+        assert limiter.throttled == weight
 
     run(main())
 
 
-def test_a_rest_is_kept_with_an_open_circuit_too():
+def test_a_pause_while_the_circuit_is_open():
     """The later of both ends counts."""
 
     async def main() -> None:
-        gate, _ = await opened()
+        admission, _ = await opened()
         start = now()
-        gate.hold(7)
-        await gate.acquire(is_retry=True)
+        admission.pause(7)
+        await admission.acquire(is_retry=True)
         assert now() - start == pytest.approx(7)
 
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["held", "open"])
-def test_who_waits_is_let_through_when_the_run_ends(kind):
-    """Soon, all together, and without a turn of the quota."""
+@pytest.mark.parametrize("kind", ["paused", "open"])
+def test_waiting_calls_return_when_the_run_ends(kind):
+    """Soon, all together, and without a slot of the quota."""
 
     async def main() -> None:
         stopping = asyncio.Event()
-        gate, limiter = await opened(stopping)
-        if kind == "held":
-            gate.succeeded()
-            gate.hold(1000)
+        admission, limiter = await opened(stopping)
+        if kind == "paused":
+            admission.record_success()
+            admission.pause(1000)
         else:
-            await gate.acquire(is_retry=True)
+            await admission.acquire(is_retry=True)
         granted = limiter.granted
-        waiting = [asyncio.create_task(gate.acquire()) for _ in range(50)]
+        waiting = [asyncio.create_task(admission.acquire()) for _ in range(50)]
         await asyncio.sleep(5)
         assert not any(task.done() for task in waiting)
         start = now()
         stopping.set()
         await asyncio.gather(*waiting)
-        assert now() - start <= SLICE_SECONDS
+        assert now() - start <= PAUSE_CHECK_SECONDS
         assert limiter.granted == granted
 
     run(main())
 
 
 def test_the_log_says_once_that_the_service_is_down(caplog):
-    """With the number of faults and the last of them, and not again for each further one."""
+    """With the number of failures and the last of them, once for the whole outage."""
 
     async def main() -> None:
-        gate, _ = await opened()
+        admission, _ = await opened()
         for _ in range(20):
-            gate.failed(DOWN)
+            admission.record_failure(DOWN)
 
-    with caplog.at_level(logging.WARNING, gate_module.log.name):
+    with caplog.at_level(logging.WARNING, admission_module.log.name):
         run(main())
     [record] = caplog.records
     assert "failed 3 times in a row" in record.getMessage()
     assert "overloaded" in record.getMessage()
 
 
-def test_an_outage_is_told_with_its_length():
-    """Nothing is said of a short one."""
+def test_a_long_outage_has_a_message():
+    """It has the length and the number of failures; a short outage has none."""
 
     async def main() -> None:
-        gate, _ = await opened()
+        admission, _ = await opened()
         await asyncio.sleep(29)
-        assert gate.outage() is None
+        assert admission.outage_message() is None
         await asyncio.sleep(2)
-        said = gate.outage()
-        assert said is not None
-        assert "31 seconds" in said
-        assert "3 calls" in said
+        message = admission.outage_message()
+        assert message is not None
+        assert "31 seconds" in message
+        assert "3 calls" in message
 
     run(main())

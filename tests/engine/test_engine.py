@@ -43,7 +43,7 @@ CHUNK = 2 * 8
 """Number of entries in a chunk, with the bound of images in flight that these tests use."""
 QUICK = RetryPolicy(max_attempts=4, first_wait_seconds=0.001, max_wait_seconds=0.002)
 REFUSED = errors.Billing.REFUSED
-SHORT = CircuitBreakerConfig(first_rest_seconds=0.001, longest_rest_seconds=0.002)
+SHORT = CircuitBreakerConfig(first_pause_seconds=0.001, max_pause_seconds=0.002)
 
 
 class FakeLabeller(Labeller):
@@ -600,7 +600,7 @@ def test_an_outage_ends_the_run():
     """A service that is down costs few calls, and the error says for how long it was."""
     labeller = FakeLabeller(lambda key, attempt: errors.ConnectionFailedError("no route"))
     breaker = CircuitBreakerConfig(
-        first_rest_seconds=0.05, longest_rest_seconds=0.1, outage_seconds=1
+        first_pause_seconds=0.05, max_pause_seconds=0.1, max_outage_seconds=1
     )
     error = go(make(urls(10_000), labeller, FakeWriter(), max_in_flight=4, breaker=breaker))
     assert isinstance(error, errors.OutageError)
@@ -616,7 +616,7 @@ def test_every_image_fails_once():
         return errors.ServiceUnavailableError("busy") if attempt == 1 else None
 
     labeller, writer = FakeLabeller(fail, call_seconds=0.001), FakeWriter()
-    breaker = CircuitBreakerConfig(faults=3, first_rest_seconds=0.02, outage_seconds=10)
+    breaker = CircuitBreakerConfig(max_failures=3, first_pause_seconds=0.02, max_outage_seconds=10)
     run = make(urls(300), labeller, writer, max_in_flight=16, breaker=breaker)
     assert go(run) is None
     assert len(writer.tagged) == 300
@@ -633,7 +633,7 @@ def test_a_service_that_comes_back():
         return errors.ConnectionFailedError("no route") if is_down else None
 
     labeller, writer = FakeLabeller(fail, call_seconds=0.001), FakeWriter()
-    breaker = CircuitBreakerConfig(first_rest_seconds=0.05, longest_rest_seconds=0.1)
+    breaker = CircuitBreakerConfig(first_pause_seconds=0.05, max_pause_seconds=0.1)
     policy = RetryPolicy(max_attempts=20, first_wait_seconds=0.001, max_wait_seconds=0.002)
     run = make(urls(500), labeller, writer, max_in_flight=8, breaker=breaker, retry=policy)
     assert go(run) is None
@@ -1092,7 +1092,7 @@ def test_every_first_attempt_fails_at_the_emulator(small_jpegs):
     """A real 503 for each image, once: all are labelled, with two requests each."""
     with Emulator(faults=Faults(first_attempts={503: 1.0})) as emulator:
         policy = RetryPolicy(max_attempts=4, first_wait_seconds=0.01, max_wait_seconds=0.02)
-        breaker = CircuitBreakerConfig(first_rest_seconds=0.02)
+        breaker = CircuitBreakerConfig(first_pause_seconds=0.02)
         run, writer = emulated(emulator, images_of(small_jpegs(60)), retry=policy, breaker=breaker)
         assert go_emulated(run) is None
         assert emulator.stats.requests == 120
@@ -1104,7 +1104,7 @@ def test_an_emulator_that_is_stopped_is_an_outage(small_jpegs):
     """The run ends with few calls and says so; what was labelled before is in the writer."""
     with Emulator(faults=Faults(latency_seconds=0.05)) as emulator:
         breaker = CircuitBreakerConfig(
-            first_rest_seconds=0.05, longest_rest_seconds=0.2, outage_seconds=1
+            first_pause_seconds=0.05, max_pause_seconds=0.2, max_outage_seconds=1
         )
         run, writer = emulated(
             emulator,

@@ -1,4 +1,4 @@
-"""Slots of the quota: even, in order, leased from a shared ledger and never hoarded."""
+"""The rate limiter: evenly spaced slots in order, its own or leased from a shared schedule."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections import Counter
 import pytest
 from virtual_time import AtOnce, Never, run
 
-from airflow_imagetag.engine.flow import rate_limiter
-from airflow_imagetag.engine.flow.rate_limiter import CATCH_UP_SECONDS, MARGIN, RateLimiter
+from airflow_imagetag.engine.flow.rate_limiter import RateLimiter, RateLimiterConfig
+from airflow_imagetag.engine.flow.schedule import CATCH_UP_SECONDS
 from airflow_imagetag.errors import QuotaUnavailableError
+
+MARGIN = RateLimiterConfig().margin
 
 
 def now() -> float:
@@ -19,10 +21,7 @@ def now() -> float:
 
 
 class Shared:
-    """Slots that several pacers share, in the process.
-
-    :param answer_seconds: what an answer takes of them, as a network does.
-    """
+    """A schedule that several limiters of the process share."""
 
     def __init__(self) -> None:
         self.next = 0.0
@@ -38,13 +37,13 @@ class Shared:
         return start - now()
 
 
-async def grants(pacer: RateLimiter, count: int, *, workers: int = 5) -> list[float]:
-    """Return when so many requests were granted to workers that always want one."""
+async def grants(limiter: RateLimiter, count: int, *, workers: int = 5) -> list[float]:
+    """Return the times at which requests were granted to workers that always want one."""
     left, times = iter(range(count)), []
 
     async def work() -> None:
         for _ in left:
-            await pacer.acquire()
+            await limiter.acquire()
             times.append(now())
 
     await asyncio.gather(*(work() for _ in range(workers)))
@@ -52,7 +51,7 @@ async def grants(pacer: RateLimiter, count: int, *, workers: int = 5) -> list[fl
 
 
 def most_in_a_second(times: list[float]) -> int:
-    """Return how many grants the fullest second holds, wherever it begins."""
+    """Return the number of grants in the fullest second, wherever it begins."""
     times = sorted(times)
     return max(sum(start <= time < start + 1 for time in times) for start in times)
 
@@ -62,7 +61,7 @@ def gaps(times: list[float]) -> list[float]:
 
 
 def assert_even(times: list[float], rate: float) -> None:
-    """Check that requests have equal spaces; the first may be as late as a timer is."""
+    """Assert that requests are evenly spaced; the first may be as late as a timer is."""
     for place, time in enumerate(times):
         even = place * (1 + MARGIN) / rate
         assert even - CATCH_UP_SECONDS - 1e-6 <= time - times[0] <= even + 1e-6
@@ -70,7 +69,7 @@ def assert_even(times: list[float], rate: float) -> None:
 
 @pytest.mark.parametrize("rate", [0.5, 20, 200])
 def test_requests_are_even(rate):
-    """From the first one on, at the quota less the margin, with no burst and no second too full."""
+    """From the first one on, at the quota less the margin, with no burst and no second over it."""
 
     async def main() -> None:
         times = await grants(RateLimiter(rate), 100)
@@ -80,14 +79,14 @@ def test_requests_are_even(rate):
     run(main())
 
 
-def test_who_waits_first_goes_first():
-    """Requests are granted in the order in which they were asked for."""
+def test_requests_are_granted_in_order():
+    """First come, first served."""
 
     async def main() -> None:
-        pacer, order = RateLimiter(10), []
+        limiter, order = RateLimiter(10), []
 
         async def wait(number: int) -> None:
-            await pacer.acquire()
+            await limiter.acquire()
             order.append(number)
 
         await asyncio.gather(*(wait(number) for number in range(50)))
@@ -100,25 +99,25 @@ def test_time_without_requests_is_not_saved_up():
     """After a pause there is no burst."""
 
     async def main() -> None:
-        pacer = RateLimiter(10)
-        await grants(pacer, 5)
+        limiter = RateLimiter(10)
+        await grants(limiter, 5)
         await asyncio.sleep(100)
-        assert_even(await grants(pacer, 20), 10)
+        assert_even(await grants(limiter, 20), 10)
 
     run(main())
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_waiter_that_is_cancelled_leaves_its_slot_to_the_next(is_shared):
-    """No slot is lost with it, and the order of the others stays."""
+    """No slot is lost, and the others keep their order."""
 
     async def main() -> None:
-        pacer = RateLimiter(10, Shared(), threads=AtOnce()) if is_shared else RateLimiter(10)
-        await pacer.acquire()
+        limiter = RateLimiter(10, Shared(), threads=AtOnce()) if is_shared else RateLimiter(10)
+        await limiter.acquire()
         times: dict[int, float] = {}
 
         async def wait(number: int) -> None:
-            await pacer.acquire()
+            await limiter.acquire()
             times[number] = now()
 
         waiting = [asyncio.create_task(wait(number)) for number in range(10)]
@@ -137,26 +136,26 @@ def test_a_waiter_that_is_cancelled_leaves_its_slot_to_the_next(is_shared):
 
 
 def test_no_quota_is_no_wait():
-    """Any number of requests, in no time, and no ledger is asked."""
+    """Any number of requests at once, and no schedule is asked."""
 
     async def main() -> None:
-        ledger = Shared()
-        times = await grants(RateLimiter(None, ledger, threads=AtOnce()), 5000)
+        schedule = Shared()
+        times = await grants(RateLimiter(None, schedule, threads=AtOnce()), 5000)
         assert times[-1] == times[0]
-        assert ledger.asked == []
+        assert schedule.asked == []
 
     run(main())
 
 
 def test_throttled_slows_down_and_recovers():
-    """Spaces grow at once, shrink again by and by, and end where they were."""
+    """Spaces grow at once, shrink step by step, and end where they were."""
 
     async def main() -> None:
-        pacer = RateLimiter(20)
+        limiter = RateLimiter(20)
         interval = (1 + MARGIN) / 20
-        await grants(pacer, 10)
-        pacer.throttled()
-        slow = gaps(await grants(pacer, 100))
+        await grants(limiter, 10)
+        limiter.record_throttled()
+        slow = gaps(await grants(limiter, 100))
         assert slow[1] == pytest.approx(interval / 0.9, rel=0.05)
         assert slow[2:] == sorted(slow[2:], reverse=True)
         assert slow[-1] == pytest.approx(interval)
@@ -165,34 +164,34 @@ def test_throttled_slows_down_and_recovers():
 
 
 def test_without_a_quota_throttled_makes_one_for_a_while():
-    """The run goes on evenly, slower than before, and is free again in the end."""
+    """The run goes on evenly, slower than before, and has no limit again in the end."""
 
     async def main() -> None:
-        pacer = RateLimiter(None)
+        limiter = RateLimiter(None)
         for _ in range(200):
-            await pacer.acquire()
+            await limiter.acquire()
             await asyncio.sleep(0.01)
-        pacer.throttled()
-        times = await grants(pacer, 40)
+        limiter.record_throttled()
+        times = await grants(limiter, 40)
         assert gaps(times)[1:10] == pytest.approx([(1 + MARGIN) / 75] * 9, rel=0.1)
         await asyncio.sleep(60)
-        times = await grants(pacer, 1000)
+        times = await grants(limiter, 1000)
         assert times[-1] == times[0]
 
     run(main())
 
 
-def test_processes_that_share_a_ledger_share_evenly():
-    """Together they use the quota, never a request more in any second, and each gets its part."""
+def test_processes_that_share_a_schedule_share_evenly():
+    """Together they use the quota, never a request more in any second, in equal parts."""
 
     async def main() -> None:
-        ledger, counts = Shared(), Counter()
+        schedule, counts = Shared(), Counter()
         times: list[float] = []
 
         async def process(name: int) -> None:
-            pacer = RateLimiter(20, ledger, threads=AtOnce())
+            limiter = RateLimiter(20, schedule, threads=AtOnce())
             while now() < 1020:
-                await pacer.acquire()
+                await limiter.acquire()
                 counts[name] += 1
                 times.append(now())
 
@@ -205,16 +204,16 @@ def test_processes_that_share_a_ledger_share_evenly():
 
 
 def test_a_slower_process_leaves_the_rest_to_the_others():
-    """What one process does not want, or is slowed down to, the others may use."""
+    """Slots that one process does not take are free for the others."""
 
     async def main() -> None:
-        ledger, counts = Shared(), Counter()
+        schedule, counts = Shared(), Counter()
 
         async def process(name: str, rate: float) -> None:
-            pacer = RateLimiter(rate, ledger, shared_requests_per_second=20, threads=AtOnce())
+            limiter = RateLimiter(rate, schedule, shared_requests_per_second=20, threads=AtOnce())
             start = now()
             while now() < start + 20:
-                await pacer.acquire()
+                await limiter.acquire()
                 counts[name] += 1
 
         await asyncio.gather(process("slow", 2), process("free", 20), process("greedy", 500))
@@ -226,14 +225,14 @@ def test_a_slower_process_leaves_the_rest_to_the_others():
 
 
 def test_a_shared_quota_that_is_throttled():
-    """The process that is told slows down by itself, and comes back."""
+    """The throttled process slows down by itself, and recovers."""
 
     async def main() -> None:
-        ledger = Shared()
-        pacer = RateLimiter(20, ledger, threads=AtOnce())
-        await grants(pacer, 10)
-        pacer.throttled()
-        slow = gaps(await grants(pacer, 200))
+        schedule = Shared()
+        limiter = RateLimiter(20, schedule, threads=AtOnce())
+        await grants(limiter, 10)
+        limiter.record_throttled()
+        slow = gaps(await grants(limiter, 200))
         interval = (1 + MARGIN) / 20
         assert slow[2] == pytest.approx(interval / 0.9, rel=0.05)
         assert slow[-1] == pytest.approx(interval)
@@ -243,76 +242,76 @@ def test_a_shared_quota_that_is_throttled():
 
 @pytest.mark.parametrize(("rate", "lease"), [(1, 1), (20, 1), (200, 10), (5000, 50)])
 def test_a_lease_is_a_twentieth_of_a_second(rate, lease):
-    """One question serves several requests of a large quota, and a small one keeps its turns."""
+    """With a large quota it serves several requests, with a small one a single request."""
 
     async def main() -> None:
-        ledger = Shared()
-        times = await grants(RateLimiter(rate, ledger, threads=AtOnce()), 200)
-        assert set(ledger.asked) == {lease}
-        assert len(ledger.asked) == 200 / lease
+        schedule = Shared()
+        times = await grants(RateLimiter(rate, schedule, threads=AtOnce()), 200)
+        assert set(schedule.asked) == {lease}
+        assert len(schedule.asked) == 200 / lease
         assert gaps(times) == pytest.approx([(1 + MARGIN) / rate] * 199)
 
     run(main())
 
 
 def test_slots_that_were_leased_and_not_used_are_given_up():
-    """After a pause a process takes new ones: others have used the quota meanwhile."""
+    """After a pause a process takes new ones, since others have used the quota meanwhile."""
 
     async def main() -> None:
-        ledger = Shared()
-        pacer = RateLimiter(200, ledger, threads=AtOnce())
-        await grants(pacer, 13)
+        schedule = Shared()
+        limiter = RateLimiter(200, schedule, threads=AtOnce())
+        await grants(limiter, 13)
         await asyncio.sleep(5)
-        times = await grants(pacer, 40)
+        times = await grants(limiter, 40)
         assert gaps(times) == pytest.approx([(1 + MARGIN) / 200] * 39)
 
     run(main())
 
 
-def test_a_shared_ledger_that_hangs_is_given_up(monkeypatch):
-    """A question without an answer ends in an error of the run, after the time that is set."""
-    monkeypatch.setattr(rate_limiter, "LEASE_TIMEOUT_SECONDS", 7)
+def test_a_shared_schedule_that_hangs_is_given_up():
+    """A lease without an answer ends in an error of the run after its time limit."""
+    config = RateLimiterConfig(lease_timeout_seconds=7)
 
     async def main() -> None:
-        pacer = RateLimiter(20, Shared(), threads=Never())
+        limiter = RateLimiter(20, Shared(), threads=Never(), config=config)
         start = now()
         with pytest.raises(QuotaUnavailableError, match="not answered for 7 seconds"):
-            await pacer.acquire()
+            await limiter.acquire()
         assert now() - start == pytest.approx(7)
 
     run(main())
 
 
-def test_an_error_of_the_shared_ledger_reaches_whoever_asked():
-    """The next one asks again, and finds it back."""
+def test_an_error_of_the_shared_schedule_reaches_the_caller():
+    """The next call asks the schedule again."""
 
     async def main() -> None:
-        ledger = Shared()
-        pacer = RateLimiter(20, ledger, threads=AtOnce())
-        ledger.error = QuotaUnavailableError("gone")
+        schedule = Shared()
+        limiter = RateLimiter(20, schedule, threads=AtOnce())
+        schedule.error = QuotaUnavailableError("gone")
         with pytest.raises(QuotaUnavailableError, match="gone"):
-            await pacer.acquire()
-        ledger.error = None
-        await pacer.acquire()
+            await limiter.acquire()
+        schedule.error = None
+        await limiter.acquire()
 
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["own", "shared", "hung"])
-def test_nobody_waits_once_the_run_ends(kind):
-    """All who wait for a slot, for their turn or for the ledger are let go together."""
+@pytest.mark.parametrize("kind", ["local", "shared", "hung"])
+def test_no_call_waits_once_the_run_ends(kind):
+    """All that wait for a slot, for their turn or for the schedule return together."""
 
     async def main() -> None:
         stopping = asyncio.Event()
-        ledger = None if kind == "own" else Shared()
+        schedule = None if kind == "local" else Shared()
         threads = Never() if kind == "hung" else AtOnce()
-        pacer = RateLimiter(0.01, ledger, threads=threads, stopping=stopping)
-        waiting = [asyncio.create_task(pacer.acquire()) for _ in range(50)]
+        limiter = RateLimiter(0.01, schedule, threads=threads, stopping=stopping)
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(50)]
         await asyncio.sleep(3)
         assert sum(task.done() for task in waiting) == (kind != "hung")
         start = now()
         stopping.set()
         await asyncio.gather(*waiting)
-        assert now() - start <= rate_limiter.SLICE_SECONDS
+        assert now() - start <= RateLimiterConfig().stop_check_seconds
 
     run(main())

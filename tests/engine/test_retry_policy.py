@@ -1,8 +1,11 @@
-"""When a failed call is made again."""
+"""Whether and when a failed call is repeated."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 
 import pytest
 from virtual_time import run
@@ -11,9 +14,9 @@ from airflow_imagetag import errors
 from airflow_imagetag.engine.flow.retry_policy import (
     MAX_RETRY_AFTER_SECONDS,
     RetryPolicy,
-    asked_wait_seconds,
-    is_worth_another_try,
+    is_retryable,
     retry,
+    retry_after_seconds,
 )
 from airflow_imagetag.errors import ImageTagError
 
@@ -42,7 +45,7 @@ FINAL = [
 
 
 class Attempts:
-    """An attempt that fails with each error in turn and then succeeds; it notes the waits."""
+    """An attempt that fails with each error in turn and then succeeds; it records the waits."""
 
     def __init__(self, *failures: BaseException) -> None:
         self.failures = list(failures)
@@ -64,7 +67,7 @@ class Attempts:
 
 @pytest.mark.parametrize("kind", TRANSIENT, ids=lambda kind: kind.__name__)
 def test_a_transient_error_is_tried_again(kind):
-    """The service's and the network's faults get another attempt."""
+    """Failures of the service and the network get another attempt."""
     attempts = Attempts(kind("x"), kind("y"))
     assert attempts.run() == "labels"
     assert attempts.made == 3
@@ -73,18 +76,18 @@ def test_a_transient_error_is_tried_again(kind):
 
 @pytest.mark.parametrize("kind", FINAL, ids=lambda kind: kind.__name__)
 def test_any_other_error_is_raised_at_once(kind):
-    """What another attempt cannot mend, and what is not ours, is raised as it is."""
+    """An error that another attempt cannot mend, or of another library, is raised as it is."""
     error = kind("x")
     attempts = Attempts(error)
     with pytest.raises(kind) as caught:
         attempts.run()
     assert caught.value is error
     assert attempts.made == 1
-    assert not is_worth_another_try(error)
+    assert not is_retryable(error)
 
 
 def test_the_last_error_is_raised():
-    """After so many attempts the last error comes as it is, and there is no further wait."""
+    """After the maximum number of attempts, as it is and without a further wait."""
     failures = [errors.ServiceUnavailableError(str(number)) for number in range(9)]
     attempts = Attempts(*failures)
     with pytest.raises(errors.ServiceUnavailableError) as caught:
@@ -95,7 +98,7 @@ def test_the_last_error_is_raised():
 
 
 def test_an_image_that_is_throttled_is_not_given_up_soon():
-    """For a minute it is tried again however often: nothing is wrong with it. Then it fails."""
+    """For a minute it is repeated without limit: nothing is wrong with it. Then it fails."""
     times = []
 
     async def attempt() -> str:
@@ -112,7 +115,7 @@ def test_an_image_that_is_throttled_is_not_given_up_soon():
 
 
 def test_waits_grow_and_are_spread():
-    """Each wait is between nothing and a bound that doubles, up to the greatest."""
+    """Each wait is random up to a bound that doubles, up to a maximum."""
     policy = RetryPolicy(max_attempts=8, first_wait_seconds=1.0, max_wait_seconds=10.0)
     rows = []
     for _ in range(200):
@@ -128,20 +131,20 @@ def test_waits_grow_and_are_spread():
     ("asked", "least"), [(7.0, 7.0), (0.0, 0.0), (None, 0.0), (1e9, MAX_RETRY_AFTER_SECONDS)]
 )
 def test_retry_after_is_honoured(asked, least):
-    """A wait is never shorter than the service asks for, within reason."""
+    """A wait is never shorter than the service asks for, up to a maximum."""
     attempts = Attempts(errors.ThrottledError("x", retry_after_seconds=asked))
     attempts.run(RetryPolicy(first_wait_seconds=0.001, max_wait_seconds=0.001))
     assert least <= attempts.waits[0] <= least + 0.001
 
 
 @pytest.mark.parametrize("error", [None, ValueError("x"), ImageTagError("x")])
-def test_nobody_asks(error):
-    """An error without a Retry-After asks for no wait."""
-    assert asked_wait_seconds(error) == 0
+def test_an_error_without_a_retry_after(error):
+    """It asks for no wait."""
+    assert retry_after_seconds(error) == 0
 
 
 def test_a_sleep_may_give_up():
-    """What the sleep raises ends the attempts."""
+    """An error of the sleep ends the attempts."""
     attempts = Attempts(errors.TransientError("x"))
 
     async def sleep(seconds: float) -> None:
@@ -150,3 +153,33 @@ def test_a_sleep_may_give_up():
     with pytest.raises(KeyError):
         asyncio.run(retry(attempts, RetryPolicy(), sleep))
     assert attempts.made == 1
+
+
+class Bytes:
+    """The bytes of an image, to which a weak reference is possible."""
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("kind", [errors.ServiceUnavailableError, errors.ImageDecodeError])
+def test_a_failed_image_is_freed_at_once(kind, attempts):
+    """Its errors are in no reference cycle, which only the garbage collector would break."""
+
+    async def label(content: Bytes) -> None:
+        async def attempt() -> None:
+            await asyncio.sleep(0)
+            raise kind(f"{content} failed")
+
+        await retry(attempt, RetryPolicy(max_attempts=attempts), asyncio.sleep)
+
+    async def main() -> weakref.ref[Bytes]:
+        content = Bytes()
+        reference = weakref.ref(content)
+        with contextlib.suppress(ImageTagError):
+            await label(content)
+        return reference
+
+    gc.disable()
+    try:
+        assert run(main())() is None
+    finally:
+        gc.enable()

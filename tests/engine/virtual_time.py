@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: what waits is due at once, and seconds take no time."""
+"""An event loop in virtual time: it never waits, and its clock jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:
-            raise AssertionError("everybody waits, and nothing will happen")
+            raise AssertionError("all tasks wait, and there is no timer")
         self.loop.now += timeout
         return super().select(0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its time begins at 1,000 and is what its timers make of it."""
+    """A loop whose time begins at 1,000 and moves from timer to timer."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -39,19 +39,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class AtOnce(Executor):
-    """Does what it is given where it stands, as no thread would come in time."""
+    """Runs work at once: a thread takes real time."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 (whoever waits gets it)
+        except Exception as error:  # noqa: BLE001 (stored in the future)
             future.set_exception(error)
         return future
 
 
 class Never(Executor):
-    """Begins, and does not end."""
+    """Begins work that never ends."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -60,6 +60,6 @@ class Never(Executor):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in virtual time."""
+    """Run a coroutine in virtual time and return its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

@@ -1,1 +1,1 @@
-"""Private: when a request may be sent, and how many are sent at the same time."""
+"""Private: when a request may be sent: quota, circuit breaker, retries and number of workers."""

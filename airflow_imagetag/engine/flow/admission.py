@@ -1,4 +1,4 @@
-"""Lets requests through: within the quota, and not while the service rests or is down."""
+"""Admits requests within the quota, except while the service is paused or down."""
 
 from __future__ import annotations
 
@@ -13,111 +13,111 @@ from airflow_imagetag.errors import Billing, ImageTagError, ThrottledError, Tran
 
 log = logging.getLogger(__name__)
 
-SLICE_SECONDS = 0.5
-"""Whoever waits long looks so often whether the run has been asked to end."""
+PAUSE_CHECK_SECONDS = 0.5
+"""Maximum sleep between checks of the stop event and of the end of a pause."""
 
 
 class Limiter(Protocol):
-    """Grants requests at some rate; one process or many may share it."""
+    """Grants requests at some rate, which several processes may share."""
 
     async def acquire(self) -> None:
-        """Return when one request may be sent."""
+        """Wait until one request may be sent."""
         ...
 
-    def throttled(self, weight: float = 1.0) -> None:
-        """Take note of an answer that asks for fewer requests; ``weight`` is how much it says."""
+    def record_throttled(self, weight: float = 1.0) -> None:
+        """Lower the rate after an answer that asks for fewer requests, by its ``weight``."""
         ...
 
 
 class AdmissionControl:
-    """Holds every worker of a run back, where a limiter alone would let the next one through.
+    """Holds back every worker of a run where a limiter alone would admit the next one.
 
     :param limiter: the quota.
-    :param stopping: set when nothing more is sent, so that nobody needs to wait.
-    :param patience: with a service that is down.
+    :param stopping: set when nothing more is sent, so that no worker needs to wait.
+    :param breaker: bounds of the wait for a service that is down.
     """
 
     def __init__(
-        self, limiter: Limiter, stopping: asyncio.Event, patience: CircuitBreakerConfig
+        self, limiter: Limiter, stopping: asyncio.Event, breaker: CircuitBreakerConfig
     ) -> None:
         self._limiter = limiter
         self._stopping = stopping
-        self._opens_at = 0.0
-        self._circuit = CircuitBreaker(patience)
+        self._paused_until = 0.0
+        self._breaker = CircuitBreaker(breaker)
 
     async def acquire(self, *, is_retry: bool = False) -> None:
-        """Return when one request may be sent, or when the run has been asked to end.
+        """Wait until one request may be sent, or until the run has been asked to end.
 
-        After it, one of ``succeeded``, ``failed`` and ``withdrawn`` is to be called.
+        Each call is followed by one of ``record_success``, ``record_failure`` and
+        ``record_no_result``.
 
         :param is_retry: whether the image was sent before.
         """
         while not self._stopping.is_set():
-            # The time may be moved on while it is slept through.
+            # The end of a pause may move while the worker sleeps.
             if (wait := self._wait_seconds(is_retry)) > 0:
-                await asyncio.sleep(min(wait, SLICE_SECONDS))
+                await asyncio.sleep(min(wait, PAUSE_CHECK_SECONDS))
                 continue
             await self._limiter.acquire()
-            # The service may have asked for a rest while the limiter made us wait.
+            # A pause may have begun while the worker waited for the limiter.
             if self._wait_seconds(is_retry) <= 0:
-                self._circuit.sent()
+                self._breaker.record_call()
                 return
 
-    def hold(self, seconds: float) -> None:
-        """Let no request through for so many seconds."""
-        opens_at = asyncio.get_running_loop().time() + seconds
-        self._opens_at = max(self._opens_at, opens_at)
+    def pause(self, seconds: float) -> None:
+        """Admit no request for some seconds."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._paused_until = max(self._paused_until, until)
 
-    def succeeded(self) -> None:
-        """Take note that the service has answered, whatever it says of the image."""
-        self._circuit.succeeded()
+    def record_success(self) -> None:
+        """Record an answer of the service, also one that refuses the image."""
+        self._breaker.record_success()
 
-    def withdrawn(self) -> None:
-        """Take note that nothing is known of a request."""
-        self._circuit.withdrawn()
+    def record_no_result(self) -> None:
+        """Record that a request ended without a result."""
+        self._breaker.record_no_result()
 
-    def failed(self, error: ImageTagError) -> None:
-        """Take note of an error of a call."""
+    def record_failure(self, error: ImageTagError) -> None:
+        """Record the error of a call."""
         if isinstance(error, ThrottledError):
-            # The service is there, and says no.
-            self._limiter.throttled()
-            self._circuit.succeeded()
+            # The service is up: it refuses.
+            self._limiter.record_throttled()
+            self._breaker.record_success()
         elif isinstance(error, TransientError):
-            if retry_policy.asks_for_less(error):
-                self._limiter.throttled(
-                    1.0 if retry_policy.asked_wait_seconds(error) else UNAVAILABLE_WEIGHT
+            if retry_policy.is_throttling(error):
+                self._limiter.record_throttled(
+                    1.0 if retry_policy.retry_after_seconds(error) else UNAVAILABLE_WEIGHT
                 )
-            self._fault(error)
+            self._record_outage(error)
         elif error.billing is Billing.NOT_SENT:
-            # A limit on this side says nothing of the service.
-            self._circuit.withdrawn()
+            # A limit of this package says nothing about the service.
+            self._breaker.record_no_result()
         else:
-            self._circuit.succeeded()
+            self._breaker.record_success()
 
-    def outage(self) -> str | None:
-        """Return what to say of an outage that has lasted for so long that the run should end."""
-        seconds = self._circuit.outage_seconds(asyncio.get_running_loop().time())
+    def outage_message(self) -> str | None:
+        """Return the message about an outage that should end the run; None while there is none."""
+        seconds = self._breaker.outage_seconds(asyncio.get_running_loop().time())
         if seconds is None:
             return None
         return (
-            f"The service has not answered for {seconds:.0f} seconds: {self._circuit.faults} calls "
-            "in a row failed, so this run ends here."
+            f"The service has not answered for {seconds:.0f} seconds: {self._breaker.failures} "
+            "calls in a row failed, so this run ends here."
         )
 
-    def _fault(self, error: TransientError) -> None:
-        now = asyncio.get_running_loop().time()
-        was_open = self._circuit.is_open
-        self._circuit.failed(now)
-        if self._circuit.is_open and not was_open:
+    def _record_outage(self, error: TransientError) -> None:
+        was_open = self._breaker.is_open
+        self._breaker.record_failure(asyncio.get_running_loop().time())
+        if self._breaker.is_open and not was_open:
             log.warning(
                 "The service has failed %d times in a row, the last time with %s; from now on one "
-                "call at a time asks whether it is back",
-                self._circuit.faults,
+                "call at a time probes whether it is back",
+                self._breaker.failures,
                 error,
             )
 
     def _wait_seconds(self, is_retry: bool) -> float:
-        if not self._opens_at and not self._circuit.is_open:
+        if not self._paused_until and not self._breaker.is_open:
             return 0.0
         now = asyncio.get_running_loop().time()
-        return max(self._opens_at - now, self._circuit.wait_seconds(now, is_retry=is_retry))
+        return max(self._paused_until - now, self._breaker.wait_seconds(now, is_retry=is_retry))

@@ -1,4 +1,4 @@
-"""A circuit breaker: a service that is down costs few calls. Pure, the time is a parameter."""
+"""A circuit breaker: a service that is down costs few calls. Pure: the time is a parameter."""
 
 from __future__ import annotations
 
@@ -7,92 +7,92 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreakerConfig:
-    """How long a service that does not answer is waited for.
+    """Bounds of the wait for a service that does not answer.
 
-    :param faults: so many in a row, of any images, open the circuit; one answer in between, and
-        the service is there.
-    :param first_rest_seconds: until one call asks whether it is back; each further rest is twice
-        as long.
-    :param longest_rest_seconds: bound of a rest.
-    :param outage_seconds: after so long the run ends: the task's own retry comes later.
+    :param max_failures: consecutive failures, of any images, that open the circuit. One answer in
+        between resets the count.
+    :param first_pause_seconds: pause before the first probe; each further pause is twice as long.
+    :param max_pause_seconds: maximum length of a pause.
+    :param max_outage_seconds: time without an answer after which the run ends; the task's own
+        retry comes later.
     """
 
-    faults: int = 10
-    first_rest_seconds: float = 0.5
-    longest_rest_seconds: float = 20.0
-    outage_seconds: float = 60.0
+    max_failures: int = 10
+    first_pause_seconds: float = 0.5
+    max_pause_seconds: float = 20.0
+    max_outage_seconds: float = 60.0
 
 
 class CircuitBreaker:
-    """Closed while the service answers; open while it does not, but for one call now and then.
+    """Closed while the service answers; open while it does not, except for one probe at a time.
 
-    :param patience: when it opens, and for how long.
+    :param config: when it opens, and for how long.
     """
 
-    def __init__(self, patience: CircuitBreakerConfig) -> None:
-        self._patience = patience
-        self._faults = 0
-        self._first_fault_at: float | None = None
-        self._rest_seconds = 0.0
-        self._opens_at = 0.0
+    def __init__(self, config: CircuitBreakerConfig) -> None:
+        self._config = config
+        self._failures = 0
+        self._first_failure_at: float | None = None
+        self._pause_seconds = 0.0
+        self._probe_at = 0.0
         self._is_probing = False
 
     @property
     def is_open(self) -> bool:
         """Whether calls are held back."""
-        return self._rest_seconds > 0
+        return self._pause_seconds > 0
 
     @property
-    def faults(self) -> int:
-        """Faults since the last answer."""
-        return self._faults
+    def failures(self) -> int:
+        """Failures since the last answer."""
+        return self._failures
 
     def wait_seconds(self, now: float, *, is_retry: bool) -> float:
-        """Return how long no call may be made; 0 for at once.
+        """Return the seconds until a call may be made; 0 for at once.
 
-        While one call probes whether the service is back, the others wait for what comes of it.
+        While one call probes the service, all others wait for its result.
 
-        :param is_retry: whether the image was sent before. Such a one goes first: there are images
-            that fail once each, and the service is there.
+        :param is_retry: whether the image was sent before. Retries go first: a new image may be one
+            that fails once although the service is back.
         """
         if not self.is_open:
             return 0.0
         if self._is_probing:
-            return self._patience.first_rest_seconds / 10
-        later = 0.0 if is_retry else self._patience.first_rest_seconds
-        return max(self._opens_at + later - now, 0.0)
+            return self._config.first_pause_seconds / 10
+        delay = 0.0 if is_retry else self._config.first_pause_seconds
+        return max(self._probe_at + delay - now, 0.0)
 
-    def sent(self) -> None:
-        """Take note of a call."""
+    def record_call(self) -> None:
+        """Record that a call begins."""
         self._is_probing = self.is_open
 
-    def withdrawn(self) -> None:
-        """Take note that a call was not made after all, or that nothing is known of it."""
+    def record_no_result(self) -> None:
+        """Record that a call was not made after all, or that its result is unknown."""
         self._is_probing = False
 
-    def succeeded(self) -> None:
-        """Take note of an answer, whatever it says of the image."""
-        self._faults = 0
-        self._first_fault_at = None
-        self._rest_seconds = 0.0
+    def record_success(self) -> None:
+        """Record an answer of the service, also one that refuses the image."""
+        self._failures = 0
+        self._first_failure_at = None
+        self._pause_seconds = 0.0
         self._is_probing = False
 
-    def failed(self, now: float) -> None:
-        """Take note of a fault of the service or the network."""
-        self._faults += 1
-        if self._first_fault_at is None:
-            self._first_fault_at = now
+    def record_failure(self, now: float) -> None:
+        """Record a failure of the service or the network."""
+        self._failures += 1
+        if self._first_failure_at is None:
+            self._first_failure_at = now
         was_probe, self._is_probing = self._is_probing, False
-        if self._faults < self._patience.faults:
+        if self._failures < self._config.max_failures:
             return
         if not self.is_open or was_probe:
-            longer = max(self._rest_seconds * 2, self._patience.first_rest_seconds)
-            self._rest_seconds = min(longer, self._patience.longest_rest_seconds)
-            self._opens_at = now + self._rest_seconds
+            longer = max(self._pause_seconds * 2, self._config.first_pause_seconds)
+            self._pause_seconds = min(longer, self._config.max_pause_seconds)
+            self._probe_at = now + self._pause_seconds
 
     def outage_seconds(self, now: float) -> float | None:
-        """Return for how long the service has not answered, once that is too long; else None."""
-        if not self.is_open or self._first_fault_at is None:
+        """Return the length of an outage that is over its limit; else None."""
+        if not self.is_open or self._first_failure_at is None:
             return None
-        seconds = now - self._first_fault_at
-        return seconds if seconds >= self._patience.outage_seconds else None
+        seconds = now - self._first_failure_at
+        return seconds if seconds >= self._config.max_outage_seconds else None

@@ -1,190 +1,160 @@
-"""When the next request may be sent: the quota, evenly spread, for one process or for many."""
+"""Spaces requests evenly within the quota of one process, or of many that share a schedule."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Protocol
+from dataclasses import dataclass
 
 from airflow_imagetag.engine.flow.aimd import AimdRate
+from airflow_imagetag.engine.flow.schedule import CATCH_UP_SECONDS, LocalSchedule, Schedule
 from airflow_imagetag.errors import QuotaUnavailableError
 
-MARGIN = 0.02
-"""Requests are spaced by so much more than the quota asks for: what a network and a busy machine
-take from one space and add to the next must not put a request too many into anybody's second."""
 
-CATCH_UP_SECONDS = 0.01
-"""How late a slot is used in the ordinary course: the precision of timers."""
+@dataclass(frozen=True, slots=True)
+class RateLimiterConfig:
+    """Spacing and leasing of slots.
 
-QUEUE_SECONDS = 1.0
-"""Who goes slower than the quota that it shares makes up for so long a wait for the others."""
-
-LEASE_SECONDS = 0.05
-"""Slots are taken from a shared ledger for so long a time at once: a process that dies takes no
-more with it, and one question to the ledger serves several requests where the quota is large."""
-
-MAX_LEASE = 50
-
-STALE_SECONDS = 0.25
-"""A slot of a shared ledger that is so late is given up: others have used the quota meanwhile."""
-
-SLICE_SECONDS = 0.25
-"""Whoever waits for a slot looks so often whether the run has been asked to end."""
-
-LEASE_TIMEOUT_SECONDS = 60.0
-
-
-class Schedule(Protocol):
-    """Gives out slots, points in time at which one request may be sent, each of them once."""
-
-    def reserve(self, count: int, interval_seconds: float) -> float:
-        """Return in how many seconds the first of some slots begins; below 0 it is late.
-
-        :param count: slots to take, one after the other.
-        :param interval_seconds: from the beginning of one to that of the next.
-        """
-        ...
-
-
-class LocalSchedule:
-    """The slots of one process.
-
-    :param clock: a clock that does not run backwards.
-    :param late_seconds: how late a slot may be used without moving all later ones.
+    :param margin: additional space between requests, as a share: delays in the network and on a
+        busy machine must not move a request too many into any second.
+    :param max_lag_seconds: lag behind a shared quota that a task with a lower rate makes up for.
+    :param lease_seconds: time for which slots are leased from a shared schedule at once. A process
+        that dies loses no more than that, and at a high rate one lease serves several requests.
+    :param max_lease_slots: maximum number of slots in one lease.
+    :param stale_seconds: maximum lag of a leased slot. A later one is given up, since other
+        processes have used the quota meanwhile.
+    :param lease_timeout_seconds: maximum time that the shared schedule may take to answer.
+    :param stop_check_seconds: maximum sleep between checks of the stop event.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        late_seconds: float = CATCH_UP_SECONDS,
-    ) -> None:
-        self._clock = clock
-        self._late_seconds = late_seconds
-        self._next = float("-inf")
-
-    def reserve(self, count: int, interval_seconds: float) -> float:
-        """Return in how many seconds the first of some slots begins; below 0 it is late."""
-        now = self._clock()
-        is_too_late = self._next < now - self._late_seconds
-        start = now - CATCH_UP_SECONDS if is_too_late else self._next
-        self._next = start + count * interval_seconds
-        return start - now
+    margin: float = 0.02
+    max_lag_seconds: float = 1.0
+    lease_seconds: float = 0.05
+    max_lease_slots: int = 50
+    stale_seconds: float = 0.25
+    lease_timeout_seconds: float = 60.0
+    stop_check_seconds: float = 0.25
 
 
 class RateLimiter:
-    """Grants requests evenly at the quota's rate, with no burst, in the order they ask.
+    """Grants requests evenly, without bursts, in the order in which they ask.
 
-    :param requests_per_second: how fast this process may go; None for no limit.
-    :param ledger: gives out the slots of a quota that processes share; None for none.
-    :param shared_requests_per_second: that quota, which makes the slots' width, however slow one of
-        the processes means to go; None for the rate of this one.
-    :param threads: where a shared ledger blocks.
-    :param stopping: set when nobody needs a slot any more; None for never.
+    :param requests_per_second: rate of this process; None for no limit.
+    :param schedule: gives out the slots of a quota that processes share; None for none.
+    :param shared_requests_per_second: the shared quota, which sets the width of its slots, also
+        where this process has a lower rate; None for the rate of this process.
+    :param threads: run the blocking calls of the shared schedule.
+    :param stopping: set when no slot is needed any more; None for never.
+    :param config: spacing and leasing of slots.
     """
 
     def __init__(
         self,
         requests_per_second: float | None,
-        ledger: Schedule | None = None,
+        schedule: Schedule | None = None,
         *,
         shared_requests_per_second: float | None = None,
         threads: Executor | None = None,
         stopping: asyncio.Event | None = None,
+        config: RateLimiterConfig = RateLimiterConfig(),
     ) -> None:
+        self._config = config
         self._stopping = asyncio.Event() if stopping is None else stopping
-        self._slow_down = AimdRate(requests_per_second)
-        # The shared quota, as a multiple of what this process may use.
-        self._wider = 1.0
-        self._ledger: Schedule | None = None
+        self._aimd = AimdRate(requests_per_second)
+        # The shared quota as a multiple of this process's rate.
+        self._shared_ratio = 1.0
+        self._schedule: Schedule | None = None
         if requests_per_second is not None:
-            self._ledger = ledger
-            self._wider = (shared_requests_per_second or requests_per_second) / requests_per_second
-        late_seconds = CATCH_UP_SECONDS if self._ledger is None else QUEUE_SECONDS
-        self._own = LocalSchedule(_loop_time, late_seconds=late_seconds)
-        self._own_slot: float | None = None
+            self._schedule = schedule
+            shared = shared_requests_per_second or requests_per_second
+            self._shared_ratio = shared / requests_per_second
+        max_lag = CATCH_UP_SECONDS if self._schedule is None else config.max_lag_seconds
+        self._local = LocalSchedule(_loop_time, max_lag_seconds=max_lag)
+        self._local_slot: float | None = None
         self._threads = threads
-        # Fair: whoever waits first goes first.
+        # asyncio's lock is fair: first come, first served.
         self._turn = asyncio.Lock()
         self._leased: deque[float] = deque()
 
     async def acquire(self) -> None:
-        """Return when one request may be sent, or when nobody needs to any more.
+        """Wait until one request may be sent, or until the stop event is set.
 
-        :raises QuotaUnavailableError: the shared ledger cannot be asked.
+        :raises QuotaUnavailableError: the shared schedule cannot be reached.
         """
         now = _loop_time()
-        if self._slow_down.rate(now) is not None:
+        if self._aimd.rate(now) is not None:
             async with self._turn:
-                await self._take()
+                await self._take_slot()
             now = _loop_time()
-        self._slow_down.granted(now)
+        self._aimd.record_request(now)
 
-    def throttled(self, weight: float = 1.0) -> None:
-        """Take note of an answer that asks for fewer requests: go slower, and recover by and by.
+    def record_throttled(self, weight: float = 1.0) -> None:
+        """Lower the rate after an answer that asks for fewer requests; it recovers with time.
 
-        :param weight: how much it says, up to 1.
+        :param weight: weight of the answer, up to 1.
         """
-        self._slow_down.cut(_loop_time(), weight)
+        self._aimd.record_throttled(_loop_time(), weight)
 
-    async def _take(self) -> None:
-        """Wait for a slot; one who is cancelled leaves it to the next."""
-        rate = self._slow_down.rate(_loop_time())
+    async def _take_slot(self) -> None:
+        """Wait for a slot; a caller that is cancelled leaves it to the next."""
+        rate = self._aimd.rate(_loop_time())
         if rate is None:
             return
-        if self._ledger is None or self._wider > 1:
-            await self._take_own(rate)
-        if self._ledger is not None:
-            # One that is slowed down takes wider slots, and so slows the others down with it.
-            await self._take_leased(self._ledger, rate * self._wider, rate)
-        self._own_slot = None
+        if self._schedule is None or self._shared_ratio > 1:
+            await self._take_local_slot(rate)
+        if self._schedule is not None:
+            # A throttled process takes wider slots, which slows down the other processes as well.
+            await self._take_leased_slot(self._schedule, rate * self._shared_ratio, rate)
+        self._local_slot = None
 
-    async def _take_own(self, rate: float) -> None:
-        if self._own_slot is None:
-            self._own_slot = _loop_time() + self._own.reserve(1, (1 + MARGIN) / rate)
-        await self._sleep_until(self._own_slot)
+    async def _take_local_slot(self, rate: float) -> None:
+        if self._local_slot is None:
+            interval = (1 + self._config.margin) / rate
+            self._local_slot = _loop_time() + self._local.reserve(1, interval)
+        await self._sleep_until(self._local_slot)
 
-    async def _take_leased(self, ledger: Schedule, shared_rate: float, rate: float) -> None:
+    async def _take_leased_slot(self, schedule: Schedule, shared_rate: float, rate: float) -> None:
         leased = self._leased
-        while leased and leased[0] < _loop_time() - STALE_SECONDS:
+        while leased and leased[0] < _loop_time() - self._config.stale_seconds:
             leased.popleft()
         if not leased and not self._stopping.is_set():
-            count = max(1, min(int(min(rate, shared_rate) * LEASE_SECONDS), MAX_LEASE))
-            interval = (1 + MARGIN) / shared_rate
-            delay = await self._ask(ledger, count, interval)
-            first = _loop_time() + delay
-            leased.extend(first + number * interval for number in range(count))
+            await self._lease(schedule, shared_rate, rate)
         if leased:
             await self._sleep_until(leased[0])
             leased.popleft()
 
+    async def _lease(self, schedule: Schedule, shared_rate: float, rate: float) -> None:
+        wanted = int(min(rate, shared_rate) * self._config.lease_seconds)
+        count = max(1, min(wanted, self._config.max_lease_slots))
+        interval = (1 + self._config.margin) / shared_rate
+        first = await self._reserve(schedule, count, interval) + _loop_time()
+        self._leased.extend(first + number * interval for number in range(count))
+
     async def _sleep_until(self, moment: float) -> None:
         while (wait := moment - _loop_time()) > 0 and not self._stopping.is_set():  # noqa: ASYNC110
-            await asyncio.sleep(min(wait, SLICE_SECONDS))
+            await asyncio.sleep(min(wait, self._config.stop_check_seconds))
 
-    async def _ask(self, ledger: Schedule, count: int, interval: float) -> float:
-        """Return what the ledger answers; 0 if nobody needs it any more."""
+    async def _reserve(self, schedule: Schedule, count: int, interval: float) -> float:
+        """Return the answer of the schedule; 0 if the stop event comes first."""
         loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(self._threads, ledger.reserve, count, interval)
+        answer = loop.run_in_executor(self._threads, schedule.reserve, count, interval)
         stopped = asyncio.create_task(self._stopping.wait())
+        timeout_seconds = self._config.lease_timeout_seconds
         try:
             await asyncio.wait(
-                (asked, stopped),
-                timeout=LEASE_TIMEOUT_SECONDS,
-                return_when=asyncio.FIRST_COMPLETED,
+                (answer, stopped), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
             )
-            if asked.done():
-                return asked.result()
+            if answer.done():
+                return answer.result()
         finally:
             stopped.cancel()
-            asked.cancel()
+            answer.cancel()
         if self._stopping.is_set():
             return 0.0
         raise QuotaUnavailableError(
-            f"The shared quota has not answered for {LEASE_TIMEOUT_SECONDS:g} seconds."
+            f"The shared quota has not answered for {timeout_seconds:g} seconds. Check the server "
+            "of quota_conn_id."
         )
 
 

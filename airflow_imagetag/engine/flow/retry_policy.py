@@ -1,4 +1,4 @@
-"""When a failed call is made again: pure decisions, for tenacity to carry out."""
+"""Decides whether and when a failed call is repeated; tenacity carries it out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from airflow_imagetag.errors import (
     Decision,
@@ -25,30 +21,30 @@ from airflow_imagetag.services.response_parsing import SUCCESS
 T = TypeVar("T")
 
 UNREADABLE_ATTEMPTS = 2
-"""Requests for an image whose answer is a success that cannot be read."""
+"""Maximum number of requests for an image whose answer is a success that cannot be read."""
+
+DOWNLOAD_ATTEMPTS = 2
+"""Maximum number of requests for a URL that the service cannot download: most of them are dead."""
 
 UNAVAILABLE = 503
 """HTTP status of a service that is overloaded, or down."""
 
-DOWNLOAD_ATTEMPTS = 2
-"""Requests for an image whose URL the service cannot download: mostly the URL is dead."""
-
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""A longer Retry-After is a matter for the next task try, not for a waiting one."""
+"""Maximum Retry-After that is honoured; a longer one is left to the task's next try."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Jittered exponential back-off.
 
-    It begins small, for the fault of a moment: while a whole service is down, the circuit breaker
-    holds the calls back, and no image uses up its attempts.
+    It begins with a short wait, for a momentary failure: while the whole service is down, the
+    circuit breaker holds the calls back, and no image uses up its attempts.
 
-    :param max_attempts: requests for one image, the first included.
-    :param throttled_seconds: for so long an image that is throttled is tried again, however often:
-        nothing is wrong with it, and by then the rate has come down.
-    :param first_wait_seconds: bound of the first wait; each further bound is twice the last.
-    :param max_wait_seconds: bound of every wait, except one that the service asks for.
+    :param max_attempts: maximum number of requests for one image, the first included.
+    :param throttled_seconds: time in which a throttled image is repeated without limit: nothing is
+        wrong with it, and by then the rate has come down.
+    :param first_wait_seconds: maximum of the first wait; each further maximum is twice the last.
+    :param max_wait_seconds: maximum of every wait, except one that the service asks for.
     """
 
     max_attempts: int = 6
@@ -62,53 +58,104 @@ async def retry(
     policy: RetryPolicy,
     sleep: Callable[[float], Awaitable[None]],
 ) -> T:
-    """Make attempts until one succeeds, and raise the last one's error as it is.
+    """Make attempts until one succeeds, and raise the error of the last as it is.
 
     :param attempt: one attempt.
-    :param sleep: waits so many seconds, or raises to give up.
+    :param sleep: waits for some seconds, or raises to give up.
     """
     try:
         return await attempt()
     except ImageTagError as error:
-        return await go_on(attempt, error, policy, sleep)
+        return await retry_failed(attempt, error, policy, sleep)
 
 
-async def go_on(
+async def retry_failed(
     attempt: Callable[[], Awaitable[T]],
-    first: ImageTagError,
+    error: ImageTagError,
     policy: RetryPolicy,
     sleep: Callable[[float], Awaitable[None]],
 ) -> T:
-    """Go on after a first attempt that failed, and raise the last one's error as it is.
+    """Make further attempts after a first one that failed, and raise the error of the last.
 
-    Most images succeed at once, and for them tenacity would cost more than the call.
+    Most images succeed at once, and for those tenacity would cost more than the call.
 
     :param attempt: a further attempt.
-    :param first: the error of the first.
-    :param sleep: waits so many seconds, or raises to give up.
+    :param error: the error of the first.
+    :param sleep: waits for some seconds, or raises to give up.
     """
-    failed = [first]
+    failed = [error]
+    del error
 
     async def replayed() -> T:
         if failed:
             raise failed.pop()
         return await attempt()
 
-    started = _now()
-    spread = wait_random_exponential(
+    retrying = AsyncRetrying(
+        sleep=sleep,
+        stop=_stop_of(policy),
+        wait=_wait_of(policy),
+        retry=_is_repeated,
+        after=_drop_traceback,
+        reraise=True,
+    )
+    try:
+        return await retrying(replayed)
+    except ImageTagError as last:
+        raise last.with_traceback(None)  # noqa: B904 (the same error, see _drop_traceback)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether the same call may succeed later."""
+    return isinstance(error, ImageTagError) and error.decision is Decision.RETRY
+
+
+def is_unreadable_success(error: BaseException | None) -> bool:
+    """Tell whether the service reports a labelled image in an undocumented form.
+
+    It has probably billed the call, and its answer for this image will hardly change.
+    """
+    return isinstance(error, MalformedAnswerError) and error.code == SUCCESS
+
+
+def is_throttling(error: ImageTagError) -> bool:
+    """Tell whether the service asks for fewer requests: 429, a code of its own, or 503."""
+    return isinstance(error, ThrottledError) or error.status == UNAVAILABLE
+
+
+def retry_after_seconds(error: BaseException | None) -> float:
+    """Return the pause that the service asks for, within bounds; 0 if it does not ask."""
+    asked = error.retry_after_seconds if isinstance(error, ImageTagError) else None
+    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)
+
+
+def _is_repeated(state: RetryCallState) -> bool:
+    error = _error_of(state)
+    if is_unreadable_success(error):
+        return state.attempt_number < UNREADABLE_ATTEMPTS
+    if isinstance(error, ImageDownloadError):
+        return state.attempt_number < DOWNLOAD_ATTEMPTS
+    return error is not None and is_retryable(error)
+
+
+def _drop_traceback(state: RetryCallState) -> None:
+    """Break a cycle: a traceback holds tenacity's frames, which hold the error.
+
+    It would keep the bytes of a failed image in memory until the next garbage collection.
+    """
+    if isinstance(error := _error_of(state), ImageTagError):
+        error.with_traceback(None)
+
+
+def _wait_of(policy: RetryPolicy) -> Callable[[RetryCallState], float]:
+    jittered = wait_random_exponential(
         multiplier=policy.first_wait_seconds, max=policy.max_wait_seconds
     )
+    return lambda state: max(jittered(state), retry_after_seconds(_error_of(state)))
 
-    def wait(state: RetryCallState) -> float:
-        return max(spread(state), asked_wait_seconds(_error_of(state)))
 
-    def try_again(state: RetryCallState) -> bool:
-        error = _error_of(state)
-        if is_unreadable_success(error):
-            return state.attempt_number < UNREADABLE_ATTEMPTS
-        if isinstance(error, ImageDownloadError):
-            return state.attempt_number < DOWNLOAD_ATTEMPTS
-        return error is not None and is_worth_another_try(error)
+def _stop_of(policy: RetryPolicy) -> Callable[[RetryCallState], bool]:
+    started = _now()
 
     def is_enough(state: RetryCallState) -> bool:
         is_throttled = isinstance(_error_of(state), ThrottledError)
@@ -116,39 +163,7 @@ async def go_on(
             return False
         return state.attempt_number >= policy.max_attempts
 
-    retrying = AsyncRetrying(
-        sleep=sleep,
-        stop=is_enough,
-        wait=wait,
-        retry=try_again,
-        reraise=True,
-    )
-    result: T = await retrying(replayed)
-    return result
-
-
-def is_worth_another_try(error: BaseException) -> bool:
-    """Tell whether the same call may succeed later."""
-    return isinstance(error, ImageTagError) and error.decision is Decision.RETRY
-
-
-def is_unreadable_success(error: BaseException | None) -> bool:
-    """Tell whether the service says that it labelled the image, in a form that no document has.
-
-    It will have billed the call, and what it says of this image will hardly change.
-    """
-    return isinstance(error, MalformedAnswerError) and error.code == SUCCESS
-
-
-def asks_for_less(error: ImageTagError) -> bool:
-    """Tell whether the service says that it gets too many requests: 429, its own code, or 503."""
-    return isinstance(error, ThrottledError) or error.status == UNAVAILABLE
-
-
-def asked_wait_seconds(error: BaseException | None) -> float:
-    """Return how long the service asks to be left alone, 0 where it does not ask."""
-    asked = error.retry_after_seconds if isinstance(error, ImageTagError) else None
-    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)
+    return is_enough
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

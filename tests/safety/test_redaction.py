@@ -1,0 +1,216 @@
+"""URIs and messages as logs, outputs and errors show them."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import property_test
+
+from airflow_imagetag.models import Image
+from airflow_imagetag.safety.redaction import redact, redact_text
+
+HOST = "https://bucket.example/photos/cat.jpg"
+SECRET = "5ecre7"
+PRESIGNED = {
+    "AWS version 4": (
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKID%2F20200101%2Feu%2Fs3%2Faws4_request"
+        f"&X-Amz-Date=20200101T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host"
+        f"&X-Amz-Security-Token={SECRET}&X-Amz-Signature={SECRET}"
+    ),
+    "AWS version 4, lower case": f"x-amz-signature={SECRET}&x-amz-credential={SECRET}",
+    "AWS version 2": f"AWSAccessKeyId=AKID&Expires=1577836800&Signature={SECRET}%3D",
+    "CloudFront": f"Expires=1&Policy={SECRET}&Signature={SECRET}&Key-Pair-Id=K1",
+    "Google version 4": (
+        "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=a%40b&X-Goog-Date=1"
+        f"&X-Goog-Expires=60&X-Goog-SignedHeaders=host&X-Goog-Signature={SECRET}"
+    ),
+    "Google version 2": f"GoogleAccessId=a%40b&Expires=1&Signature={SECRET}",
+    "Azure": (
+        "sv=2022-11-02&ss=b&srt=o&sp=r&se=2020-01-01T00%3A00%3A00Z&st=2020&spr=https&sip=1.2.3.4"
+        f"&sr=b&skoid=1&sktid=2&skt=3&ske=4&sks=b&skv=5&sig={SECRET}%3D"
+    ),
+    "COS": (
+        "q-sign-algorithm=sha1&q-ak=AKID&q-sign-time=1;2&q-key-time=1;2&q-header-list=host"
+        f"&q-url-param-list=&q-signature={SECRET}&x-cos-security-token={SECRET}"
+    ),
+    "COS, old": f"sign={SECRET}",
+    "OSS": f"OSSAccessKeyId=LTAI&Expires=1&Signature={SECRET}&security-token={SECRET}",
+    "OSS version 4": f"x-oss-credential=LTAI&x-oss-signature={SECRET}",
+    "a token": f"access_token={SECRET}",
+    "a name in percents": f"X%2DAmz%2DSignature={SECRET}",
+}
+
+SECRET_NAMES = [
+    *("access_token", "api_key", "apikey", "auth", "authorization", "password", "secret", "token"),
+    *("sig", "sign", "signature", "security-token", "Token", "SIGNATURE"),
+    *("X-Amz-Signature", "x-goog-credential", "x-cos-security-token", "x-oss-signature", "q-ak"),
+]
+
+# Pieces that parsers stumble over, and plain ones.
+PIECES = (
+    *("http", "HTTPS", "s3", "://", "//", "/", "?", "&", "=", "#", "@", ":", ";", "[", "]", "."),
+    *("%26", "%3D", "%3F", "&amp;", "\\u0026", "sig", "token", "X-Amz-Signature", "id", "user"),
+    *("x", " ", "+", "'", '"', "\n", "\t", "\x00", "\u2100", "\ud800", "***"),
+)
+pieces = st.lists(st.sampled_from(PIECES), max_size=15).map("".join)
+texts = st.one_of(pieces, st.text(st.characters(), max_size=40))
+plain = st.text(string.ascii_letters + string.digits + "-_.~%!$'()*,;: é", max_size=12)
+
+
+@pytest.mark.parametrize("query", PRESIGNED.values(), ids=PRESIGNED)
+def test_a_presigned_query_is_not_shown(query):
+    """Nothing of a presigned query is left, neither the signature nor what belongs to it."""
+    assert redact(f"{HOST}?{query}") == HOST
+
+
+@pytest.mark.parametrize("query", PRESIGNED.values(), ids=PRESIGNED)
+def test_what_tells_images_apart_stays_beside_a_signature(query):
+    """A parameter that is no part of the signature is shown, before and after it."""
+    assert redact(f"{HOST}?id=7&{query}&versionId=3") == f"{HOST}?id=7&versionId=3"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        HOST,
+        f"{HOST}?id=7",
+        f"{HOST}?v=1&width=200&sv=2&se=eu&expires=never",
+        f"{HOST}?a=1&a=2",
+        f"{HOST}?flag",
+        "s3://aws_default@bucket/a/b.jpg",
+        "/data/photos/été 1.jpg",
+        "file:///data/a.jpg",
+        "photo.jpg",
+        "HTTPS://Bucket.example/a.jpg?id=7",
+        f"{HOST}?a=1&&b=2&",
+        f"{HOST}?",
+        "////a?id=7",
+        "",
+    ],
+)
+def test_a_uri_without_secrets_is_shown_as_it_is(uri):
+    """Parameters that only look like a signature's companions stay, as does a connection id."""
+    assert redact(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        (f"https://user:{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+        (f"https://user:{SECRET}@host:8443/a.jpg?id=1", "https://***@host:8443/a.jpg?id=1"),
+        (f"https://user:a@{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+        (f"https://:{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+        (f"https://{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+        (f"s3://key:{SECRET}@bucket/a.jpg", "s3://***@bucket/a.jpg"),
+        (f"{HOST}#{SECRET}", HOST),
+        (f"{HOST}?id=1#access_token={SECRET}", f"{HOST}?id=1"),
+        (f"https://[::1:80/a.jpg?sig={SECRET}", "https://[::1:80/a.jpg"),
+        (f"https://user:{SECRET}@[::1:80/a.jpg", "https://***@[::1:80/a.jpg"),
+        (f"https://user:{SECRET}@\u2100.example/a.jpg", "https://***@\u2100.example/a.jpg"),
+        (f"https://user:a\n{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+    ],
+)
+def test_credentials_outside_the_query_are_not_shown(uri, shown):
+    """User, password and fragment go, also of a URI that cannot be parsed."""
+    assert redact(uri) == shown
+
+
+@pytest.mark.parametrize(
+    "character", ["\n", "\r", "\t", "\x00", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\ud800"]
+)
+def test_a_uri_cannot_forge_a_log_line(character):
+    """A control character, or one that no text may hold, is shown as a question mark."""
+    shown = redact(f"https://host/a{character}ERROR b.jpg")
+    assert shown == "https://host/a?ERROR b.jpg"
+    assert len(shown.splitlines()) == 1
+    shown.encode()
+
+
+@pytest.mark.parametrize("query", PRESIGNED.values(), ids=PRESIGNED)
+def test_redaction_is_stable(query):
+    """What was redacted stays as it is when it is redacted again."""
+    once = redact(f"https://user:pw@host/a.jpg?id=1&{query}")
+    assert redact(once) == once
+
+
+@pytest.mark.parametrize("query", PRESIGNED.values(), ids=PRESIGNED)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cannot download {url}",
+        "cannot download '{url}', try again",
+        '{{"message": "bad url", "url": "{url}"}}',
+        "<a href={url}>here</a>",
+        "GET {url} failed; GET {url} failed",
+    ],
+)
+def test_uris_inside_a_text_are_redacted(text, query):
+    """A message may repeat a presigned URL; what is shown of it holds no signature."""
+    shown = redact_text(text.format(url=f"{HOST}?{query}"))
+    assert SECRET not in shown
+    assert HOST in shown
+
+
+@property_test
+@given(texts)
+def test_redaction_of_any_text_is_stable(text):
+    """Any text can be redacted; once more changes nothing, and a log can encode the result."""
+    for redacted in (redact, redact_text):
+        once = redacted(text)
+        assert redacted(once) == once
+    redact(text).encode()
+
+
+@property_test
+@given(pieces, st.sampled_from(SECRET_NAMES), pieces)
+def test_a_secret_parameter_survives_nowhere_in_a_query(before, name, after):
+    """Whatever stands before and after it."""
+    assert SECRET not in redact(f"https://host/a?{before}&{name}={SECRET}&{after}")
+
+
+@property_test
+@given(
+    pieces,
+    st.sampled_from(["?", "&", "&amp;", "\\u0026", "%26", "%3F", "#", ";", " "]),
+    st.sampled_from(SECRET_NAMES),
+    st.sampled_from(["=", "%3D", "\\u003d"]),
+)
+def test_a_secret_parameter_survives_nowhere_in_a_message(before, separator, name, equals):
+    """In a URI, in HTML, in JSON, percent-encoded or by itself."""
+    text = f"{before} https://host/a?id=1{separator}{name}{equals}{SECRET}"
+    assert SECRET not in redact_text(text)
+
+
+@property_test
+@given(st.sampled_from(["http", "HTTPS", "s3", "ftp"]), pieces)
+def test_a_password_is_shown_in_no_uri(scheme, rest):
+    """Also where host, path and query make no sense."""
+    assert SECRET not in redact(f"{scheme}://user:{SECRET}@{rest}")
+
+
+@property_test
+@given(
+    st.sampled_from(["http://", "HTTPS://", "s3://conn@", "gs://", "file://", "", "/"]),
+    st.sampled_from(["host", "Bucket.example", "host:80", "[::1]", ""]),
+    st.lists(plain, max_size=3),
+    st.lists(st.tuples(st.sampled_from(["id", "v", "se", "Expires", "A%20b", ""]), plain)),
+)
+def test_any_uri_without_secrets_is_shown_as_it_is(scheme, host, path, query):
+    """Nothing is normalized: neither the case of letters nor the empty parts."""
+    uri = "/".join([f"{scheme}{host}", *path])
+    uri += "?" + "&".join(f"{name}={value}" for name, value in query) if query else ""
+    assert redact(uri) == uri
+
+
+def test_an_image_shows_no_credentials():
+    """Neither repr nor display_uri of an image holds what its URI hides, nor its bytes."""
+    image = Image(
+        f"{HOST}?sig={SECRET}", f"https://u:{SECRET}@host/a?sig={SECRET}", b"5ecre7 bytes", "v1"
+    )
+    assert SECRET not in repr(image)
+    assert image.display_uri == "https://***@host/a"
+    assert "12 bytes" in repr(image)
+    assert Image("a", content=b"").display_uri is None
