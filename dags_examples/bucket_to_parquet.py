@@ -1,7 +1,7 @@
 """Keep a Parquet dataset of labels beside a bucket of photographs.
 
-Objects are known by their URI and ETag, so one that is replaced is labelled again. Any tool that
-reads Parquet reads ``labels/`` below the dataset's path.
+The key of an object is its URI and its version the ETag, so a replaced object is labelled again.
+Any tool that reads Parquet reads ``labels/`` below the dataset's path.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ with DAG(
 
     @task
     def compact(path: str) -> None:
-        """Make few files of the many that the batches of a run have written."""
+        """Merge the many files of a run's batches into few."""
         ParquetLabelStore(path).compact()
 
     label >> compact("{{ params.labels }}")

@@ -1,8 +1,8 @@
 """Label every photograph of a folder and write the labels to a file.
 
-The folder, the output folder and how many photographs to take are parameters of the run; the
-account is the connection ``imagetag_default``. The folder must be one that the option
-``[imagetag] allowed_local_paths`` names, since its content reaches the operator as data.
+The folder and the output folder are parameters of the run; the account is the connection
+``imagetag_default``. The option ``[imagetag] allowed_local_paths`` must name the folder, since its
+list of files reaches the operator as data.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Label what a query finds and load the DataFrame of labels with a task of your own.
+"""Label the images of a query and load the DataFrame of labels with your own task.
 
-Without a store the operator returns its labels, and what is done with them is up to the DAG. Use it
-where labels need work of yours before they are kept; for anything large, give the operator a store.
+Without a store the operator returns its labels to the DAG. Use it where your code changes the
+labels before they are kept; for anything large, give the operator a store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ with DAG(
 
     @task
     def load(labels: pd.DataFrame) -> int:
-        """Write the best label of each product, and return how many there are."""
+        """Write the best label of each product, and return their number."""
         hook = BaseHook.get_connection("warehouse").get_hook()
         hook.run("CREATE TABLE IF NOT EXISTS best_labels (sku text PRIMARY KEY, label text)")
         rows = labels[["image_key", "label"]].itertuples(index=False, name=None)

@@ -1,4 +1,4 @@
-"""Wait for new photographs, label them, and load the labels: nothing runs while nothing is new.
+"""Wait for new photographs, label them, and count them; without new ones the run is skipped.
 
 Needs the connections ``imagetag_default``, ``aws_default`` and ``warehouse``, an SQL database.
 """

@@ -1,6 +1,6 @@
-"""Share the work of a large table between mapped tasks, on as many workers as there are.
+"""Share the work of a large table between mapped tasks, on all workers.
 
-Each task labels one part of the table; the parts are even and disjoint, so no image is labelled
+Each task labels one shard of the table; shards are even and disjoint, so no image is labelled
 twice. The tasks that run at once share the account's quota where its connection names a
 ``quota_conn_id``, such as a Redis; without one, give each task its part with
 ``requests_per_second``. When a worker is lost, the others go on, and the retry of its tasks goes on
@@ -34,7 +34,7 @@ with DAG(
         task_id="label_products",
         images=products,
         store=SqlLabelStore("warehouse", table="product_labels"),
-        # So many use up any usual quota; the workers' other slots are left to others.
+        # Four tasks use up any usual quota; more would only take slots from other DAGs.
         max_active_tis_per_dagrun=4,
         retries=3,
         retry_delay=timedelta(minutes=1),

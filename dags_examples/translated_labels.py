@@ -1,14 +1,14 @@
-"""Label products under names of your own: the service's labels are renamed, merged and dropped.
+"""Label products under your own names: a map renames, merges and drops the service's labels.
 
-The names are a file that people edit without touching the DAG, such as::
+The label map is a file, which can be edited without a change of the DAG, such as::
 
     label,name
     天空,sky
     云,sky
     水印,
 
-Here a first task writes a small one, so that the example runs; yours would lie there already. The
-names that the service gave stay in the column ``original_label``.
+Here a first task writes a small file, so that the example runs; yours would exist already. The
+column ``original_label`` keeps the service's names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from airflow_imagetag.stores import SqlLabelStore
 
 with DAG(
     dag_id="translated_labels",
-    description="Labels products under names of a file",
+    description="Labels products under the names of a file",
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,

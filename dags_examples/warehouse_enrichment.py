@@ -1,7 +1,7 @@
 """Keep a table of labels beside a table of products, in the same database.
 
 Every hour the products that are new, or whose ``updated_at`` has changed, are labelled; the others
-cost nothing. The label tables are created on the first run. An analyst joins them on the key::
+cost nothing. The first run creates the label tables. An analyst joins them on the key::
 
     SELECT p.sku, l.label, l.probability
     FROM products p JOIN product_labels l ON l.image_key = p.sku AND l.rank = 1
@@ -24,7 +24,7 @@ with DAG(
     schedule="@hourly",
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    # A run that is still going finds what the next one would: two at once would share the work.
+    # Two runs at once would label, and pay for, the same images.
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
     tags=["imagetag", "example"],
@@ -40,7 +40,7 @@ with DAG(
 
     @task
     def report(summary: dict[str, Any]) -> None:
-        """Print what the run did and what it cost."""
+        """Print the counts of the run."""
         print(f"{summary['tagged']} products labelled with {summary['calls']} calls")
 
     report(label.output)

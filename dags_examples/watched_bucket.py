@@ -1,8 +1,8 @@
-"""Label photographs as they arrive: a bucket starts the runs, each for what it is about. Airflow 3.
+"""Label photographs as they arrive: a bucket starts runs, each for its announced photographs.
 
-A second DAG runs whenever labels were written. Needs the connections ``imagetag_default`` and
-``aws_default``; the bucket and the folder of the labels are read from the environment because an
-asset must be known when the DAG is parsed.
+A second DAG runs whenever labels were written. Needs Airflow 3 and the connections
+``imagetag_default`` and ``aws_default``; the environment names the bucket, because an asset must be
+known when the DAG is parsed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ with DAG(
 
     @task
     def report(triggering_asset_events: Any = None) -> int:
-        """Count what is new in the labels."""
+        """Return the number of images that were labelled."""
         events = [event for found in triggering_asset_events.values() for event in found]
         return sum(event.extra["tagged"] for event in events)
 

@@ -14,6 +14,8 @@ html_title = f"{project} {release}"
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
 
+# This default overrides a list of names on a page, so such a page says `:no-members:` and has a
+# directive for each member.
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

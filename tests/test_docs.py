@@ -1,13 +1,13 @@
-"""README and docs agree with the code: examples run, lists are complete, links lead on.
+"""README and docs agree with the code: examples run, lists are complete, links work.
 
-An HTML comment right above a block says what is special about it::
+An HTML comment right above a block says how it is tested::
 
-    <!-- test: not run, needs Spark -->         looked at (Python: compiled), but not run
+    <!-- test: not run, needs Spark -->         read (Python: compiled), but not run
     <!-- test: run on sqlite, postgresql -->    SQL: run there, against a store that was filled
     <!-- test: on Airflow 3 -->                 Python: on Airflow 2.11 only compiled
 
-Each block of Python runs in a namespace of its own, in a folder with photographs, against the
-emulator and a warehouse of SQLite. The service of the page on adding one is installed.
+Each block of Python runs in its own namespace, in a folder with photographs, against the emulator
+and a warehouse of SQLite. The service of the page on adding one is installed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import builtins
 import contextlib
 import dataclasses
 import dis
+import importlib
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -59,6 +61,18 @@ PAGES = [
 ]
 MARK = re.compile(
     r"<!-- test: (not run, (?P<reason>.+)|run on (?P<places>.+)|(?P<airflow>on Airflow 3)) -->"
+)
+PUBLIC_MODULES = (
+    "assets",
+    "decorators.imagetag",
+    "errors",
+    "frames",
+    "models",
+    "pending",
+    "services",
+    "sources",
+    "stores",
+    "testing",
 )
 FENCE = re.compile(
     r"^(?P<fence>```+)(?P<language>[a-z]+)\n(?P<code>.*?)^(?P=fence)$", re.DOTALL | re.MULTILINE
@@ -102,7 +116,7 @@ def blocks(language: str) -> list[Block]:
 
 
 def test_every_mark_is_understood_and_belongs_to_a_block():
-    """A mark with a slip in it would switch a test off in silence."""
+    """A misspelt mark would switch a test off in silence."""
     marks = sum(page.read_text().count("<!-- test:") for page in PAGES)
     languages = ("python", "sql")
     used = [block for language in languages for block in blocks(language)]
@@ -112,7 +126,7 @@ def test_every_mark_is_understood_and_belongs_to_a_block():
 
 
 def without_quota(emulator: Emulator, patch: pytest.MonkeyPatch) -> None:
-    """Make the emulator the connection ``imagetag_default``, as fast as it is."""
+    """Make the emulator the connection ``imagetag_default``, without a quota."""
     connection = json.loads(emulator.connection_json)
     connection["extra"]["requests_per_second"] = 0
     patch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
@@ -125,7 +139,7 @@ def without_quota(emulator: Emulator, patch: pytest.MonkeyPatch) -> None:
 def surroundings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulator: Emulator, photographs: list[Path]
 ) -> Path:
-    """Make what an example may use: photographs, services, a warehouse that holds labels."""
+    """Make the surroundings of an example: photographs, services, a warehouse for labels."""
     without_quota(emulator, monkeypatch)
     toy_service.install(tmp_path, monkeypatch)
     (tmp_path / "photos").mkdir()
@@ -139,7 +153,7 @@ def surroundings(
 
 
 def in_this_place(code: str, folder: Path) -> str:
-    """Return an example for the Airflow that is installed, with its dataset in a folder."""
+    """Return an example for the installed Airflow, with its dataset in a folder."""
     if AIRFLOW_2:
         code = code.replace(
             "from airflow.sdk import", "from airflow.providers.common.compat.sdk import"
@@ -148,7 +162,7 @@ def in_this_place(code: str, folder: Path) -> str:
 
 
 def undefined_names(code: types.CodeType, known: set[str]) -> set[str]:
-    """Return the names that the code of a module or function takes from nowhere."""
+    """Return the names that the code of a module or function uses without a definition."""
     names = {
         instruction.argval
         for instruction in dis.get_instructions(code)
@@ -172,7 +186,7 @@ def with_named_dags(code: str) -> ast.Module:
 
 
 def serialized(dag: Any) -> dict[str, Any]:
-    """Return what Airflow's parser would keep of a DAG."""
+    """Return a DAG as Airflow's parser keeps it."""
     import airflow.serialization.serialized_objects as objects
 
     return getattr(objects, "DagSerialization", objects.SerializedDAG).to_dict(dag)
@@ -180,7 +194,7 @@ def serialized(dag: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_block_runs(block, surroundings, emulator, monkeypatch):
-    """An example runs as it stands; bodies of functions know their names, DAGs can be scheduled."""
+    """An example runs unchanged; bodies of functions know their names, DAGs can be scheduled."""
     code = in_this_place(block.code, surroundings)
     compiled = compile(with_named_dags(code), str(block), "exec")
     if block.reason or (block.needs_airflow_3 and AIRFLOW_2):
@@ -191,7 +205,7 @@ def test_python_block_runs(block, surroundings, emulator, monkeypatch):
     if "SqlLabelStore" in code and not has_dag:
         fill(SqlLabelStore("warehouse", table="product_labels"))
     namespace: dict[str, Any] = {"__name__": "example", "emulator": emulator}
-    # A dataclass asks for the module that it stands in.
+    # A dataclass looks up the module of its definition.
     monkeypatch.setitem(sys.modules, "example", types.ModuleType("example"))
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compiled, namespace)
@@ -200,7 +214,7 @@ def test_python_block_runs(block, surroundings, emulator, monkeypatch):
         for instruction in dis.get_instructions(compiled)
         if instruction.opname == "STORE_NAME"
     }
-    # The emulator's page has a function that stands for the reader's own.
+    # The emulator's page calls a function of the reader's.
     assert undefined_names(compiled, stored | set(namespace)) <= {"send_to", "__annotations__"}
     assert has_dag == ("dag_of_the_page" in namespace)
     if has_dag:
@@ -210,7 +224,7 @@ def test_python_block_runs(block, surroundings, emulator, monkeypatch):
 
 
 def test_tests_of_the_service_of_the_page_pass(surroundings):
-    """They pass in an installation that has the service and this package, with nothing set up."""
+    """They pass where the service and this package are installed, without any configuration."""
     _, *tests = [block.code for block in blocks("python") if block.page == toy_service.PAGE]
     for number, code in enumerate(tests):
         (surroundings / f"test_acme_{number}.py").write_text(code)
@@ -227,20 +241,47 @@ def test_tests_of_the_service_of_the_page_pass(surroundings):
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= ran > 0
 
 
+def names_documented_by(page: Path) -> set[str]:
+    """Return the names that a page of the reference documents."""
+    text = page.read_text()
+    names = set(re.findall(r"auto(?:class|function|exception|data):: [\w.]+\.(\w+)", text))
+    for name in re.findall(r"automodule:: ([\w.]+)", text):
+        module = importlib.import_module(name)
+        names |= set(getattr(module, "__all__", vars(module)))
+    return names
+
+
+def names_used_from(package: str, code: str) -> set[str]:
+    """Return the names that code imports from a package, and those it takes of its modules."""
+    tree = ast.parse(code)
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}.")
+        for alias in node.names
+    }
+    of_modules = {
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    modules = {name for name in imported if name.islower() and name in dict(of_modules)}
+    return (imported - modules) | {name for module, name in of_modules if module in modules}
+
+
 def test_all_that_the_service_of_the_page_uses_has_a_reference():
-    """Classes and functions that another package's service takes from this one."""
-    text = (DOCS / "reference" / "services.md").read_text()
-    used = set(re.findall(r"\banswers\.(\w+)", toy_service.PAGE.read_text()))
-    assert {name for name in used if f"service.answers.{name}\n" not in text} == set()
-    for module in ("service.base", "service.registry"):
-        assert f"automodule:: airflow_imagetag.{module}\n" in text
+    """Classes and functions that another package's service takes from this one are documented."""
+    code = [block.code for block in blocks("python") if block.page == toy_service.PAGE]
+    used = set().union(*(names_used_from("airflow_imagetag.services", text) for text in code))
+    assert used
+    assert used - names_documented_by(DOCS / "reference" / "services.md") == set()
 
 
 # --- SQL
 
 
 def fill(store: Any, version: str = "1") -> None:
-    """Label four photographs into a store, one of which cannot be decoded."""
+    """Label four images into a store, one of which cannot be decoded."""
     from PIL import Image
 
     images = []
@@ -266,7 +307,7 @@ def test_every_sql_block_says_where_it_was_run():
 
 
 def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
-    """Joins, the wide view and the query of failures give what the store holds."""
+    """Joins, the wide view and the query of failures give the rows of the store."""
     import pandas as pd
 
     without_quota(emulator, monkeypatch)
@@ -297,7 +338,7 @@ def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
 
 
 def test_sql_of_the_pages_applies_a_new_map(database, emulator, monkeypatch):
-    """The statement gives stored labels the names of a table, whatever names they had before."""
+    """The statement gives stored labels the names of a table, whether or not they had others."""
     import pandas as pd
 
     without_quota(emulator, monkeypatch)
@@ -365,7 +406,7 @@ def test_sql_of_the_pages_reads_a_dataset_with_duckdb(tmp_path, emulator, monkey
 
 
 def section(page: str, heading: str) -> str:
-    """Return what a page says below a heading, up to the next one of its level or above."""
+    """Return the text below a heading of a page, up to the next one of its level or above."""
     text = FENCE.sub("", (DOCS / page).read_text())
     level = heading.partition(" ")[0]
     assert f"\n{heading}\n" in text, (page, heading)
@@ -390,7 +431,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
 
 
 def parameters(of: Any) -> set[str]:
-    """Return the parameters that a class takes itself, and not for its base."""
+    """Return the parameters of a class, without those of its base."""
     own = signature(of.__init__).parameters.values()
     return {p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
 
@@ -408,7 +449,7 @@ def parameters(of: Any) -> set[str]:
     ],
 )
 def test_every_parameter_is_listed_with_its_default(of, page, heading):
-    """A parameter without a row, or with another default than its own, would mislead."""
+    """Each parameter has a row, with its default."""
     text = section(page, heading)
     assert parameters(of) - in_first_column(text) == set()
     rows = rows_of(text)
@@ -424,7 +465,7 @@ def test_every_parameter_is_listed_with_its_default(of, page, heading):
 
 
 @pytest.mark.parametrize("of", [SqlImages, SqlLabelStore, ObjectStorageImages, ParquetLabelStore])
-def test_pages_say_what_is_templated(of):
+def test_pages_name_the_templated_fields(of):
     """The fields that Airflow renders, and no others, are called templated."""
     pages = {"SqlImages": "tables.md", "SqlLabelStore": "tables.md"}
     page = pages.get(of.__name__, "buckets.md")
@@ -434,7 +475,7 @@ def test_pages_say_what_is_templated(of):
     assert said == set(of.template_fields)
 
 
-def test_the_page_of_the_sensor_says_what_is_templated():
+def test_the_page_of_the_sensor_names_the_templated_fields():
     """The sensor's own fields, and no others."""
     rows = rows_of(section("waiting.md", "## Parameters"))
     said = {name for name, cells in rows.items() if "(templated)" in cells[-1]}
@@ -442,7 +483,7 @@ def test_the_page_of_the_sensor_says_what_is_templated():
 
 
 def test_all_parameters_of_the_operator_are_templated():
-    """The page says that all are."""
+    """The page calls every parameter templated."""
     assert set(ImageTagOperator.template_fields) == parameters(ImageTagOperator)
 
 
@@ -478,7 +519,7 @@ def test_every_column_of_the_tables_is_listed_with_its_type():
 
 
 def test_every_column_of_the_dataset_is_listed():
-    """Both folders of the dataset, with no column too many."""
+    """The lists of both folders have the columns of the files, and no others."""
     from airflow_imagetag.stores.parquet_dataset import IMAGES, LABELS
 
     labels, images = section("buckets.md", "### Layout").split("`images/`:")
@@ -506,13 +547,13 @@ def test_every_output_is_listed(surroundings):
     assert in_first_column(section("operator.md", "### The summary")) == set(summary)
 
 
-def test_what_an_event_holds_is_listed():
+def test_the_contents_of_an_event_are_listed():
     """Keys of a watcher's payload, of the list that it holds, and counts of an outlet's event."""
     from airflow_imagetag.models import Image
     from airflow_imagetag.watching import events
 
     payload = events.found([Image("1", "http://e/1.jpg")], is_all=True).payload()
-    listed = in_first_column(section("assets.md", "### Label what was announced"))
+    listed = in_first_column(section("assets.md", "### Label the announced images"))
     assert listed == set(payload)
     [shown] = [block for block in blocks("python") if block.code.startswith("[{")]
     assert set(ast.literal_eval(shown.code)[0]) == set(payload["images"][0])
@@ -532,7 +573,7 @@ def test_uris_of_the_stores_are_those_of_the_page():
 
 @pytest.mark.skipif(not AIRFLOW_2, reason="Airflow 3 has watchers")
 def test_watching_on_airflow_2_is_refused_as_the_page_says():
-    """The error says what to use in its place."""
+    """The error names the sensor as the replacement."""
     from airflow_imagetag.assets import watch_images
 
     with pytest.raises(ConfigurationError, match=r"need Airflow 3\. .*NewImagesSensor"):
@@ -540,36 +581,36 @@ def test_watching_on_airflow_2_is_refused_as_the_page_says():
 
 
 def test_a_run_that_was_started_by_hand_has_no_announced_images():
-    """As the page says, and neither has one that another kind of asset started."""
+    """A run that another kind of asset started has none, either."""
     event = types.SimpleNamespace(extra={"tagged": 3})
     assert announced_images(None) == announced_images({}) == []
     assert announced_images({"labels": [event]}) == []
 
 
 def test_every_part_of_the_package_has_its_place_in_the_architecture():
-    """Each folder and module, for users and for contributors."""
+    """Each folder and module is on the pages for users and for contributors."""
     package = ROOT / "airflow_imagetag"
     parts = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
     parts |= {path.stem for path in package.glob("*.py")} - {"__init__"}
     block = (DOCS / "architecture.md").read_text().partition("## Folders")[2]
     for text in (block, (ROOT / "CONTRIBUTING.md").read_text().partition("## Architecture")[2]):
         assert {part for part in parts if not re.search(rf"\b{part}\b", text)} == set()
-    waiting = {path.stem for path in (package / "waiting").glob("*.py")} - {"__init__"}
-    assert waiting == in_first_column(block.partition("## Errors")[0])
+    watching = {path.stem for path in (package / "watching").glob("*.py")} - {"__init__"}
+    assert watching == in_first_column(block.partition("## Errors")[0])
 
 
 def test_every_public_module_has_a_reference():
-    """What Airflow lists of the provider, and what a user imports besides."""
+    """The modules that Airflow lists of the provider, and the others that users import."""
     info = get_provider_info()
     parts = ("hooks", "operators", "sensors", "triggers")
     modules = {name for part in parts for item in info[part] for name in item["python-modules"]}
-    modules |= {"airflow_imagetag.assets", "airflow_imagetag.decorators.imagetag"}
+    modules |= {f"airflow_imagetag.{name}" for name in PUBLIC_MODULES}
     text = "".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
     assert {name for name in modules if name not in text} == set()
 
 
 def test_every_error_is_listed():
-    """All classes of the tree, and no others."""
+    """The page lists all classes of the tree, and no others."""
 
     def tree(kind: type) -> set[str]:
         children = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
@@ -581,7 +622,7 @@ def test_every_error_is_listed():
 
 
 def test_every_setting_and_connection_field_is_listed():
-    """Names and defaults of the configuration, names of the connection's extra."""
+    """The page lists the settings with their defaults, and the fields of a connection."""
     info = get_provider_info()
     options = info["config"]["imagetag"]["options"]
     rows = rows_of(section("connection.md", "## Settings of the package"))
@@ -593,7 +634,7 @@ def test_every_setting_and_connection_field_is_listed():
 
 
 def test_every_choice_is_listed():
-    """The values of ``retag`` and of the column ``status``, and the schemes of storages."""
+    """The pages list the values of ``retag`` and ``status``, schemes of storages and suffixes."""
     from airflow_imagetag.loading.content import STORAGE_SCHEMES
     from airflow_imagetag.sources.object_storage import IMAGE_SUFFIXES
 
@@ -606,24 +647,30 @@ def test_every_choice_is_listed():
 
 
 def test_numbers_of_the_pages_are_those_of_the_code():
-    """Limits that the pages give as numbers."""
-    from airflow_imagetag.engine import run
+    """Limits that the pages give as numbers are those of the constants."""
+    from airflow_imagetag.engine import settings
     from airflow_imagetag.engine.answers import single_flight
-    from airflow_imagetag.engine.flow import circuit_breaker, rate_limiter, retry_policy
-    from airflow_imagetag.engine.output import sinks
+    from airflow_imagetag.engine.flow import (
+        circuit_breaker,
+        rate_limiter,
+        retry_policy,
+        worker_pool,
+    )
     from airflow_imagetag.loading import advice, content, download, downscaling, jpeg_guard
-    from airflow_imagetag.operators import label_files
-    from airflow_imagetag.operators.run import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
+    from airflow_imagetag.operators import label_files, writers
+    from airflow_imagetag.operators.pace import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
     from airflow_imagetag.quota import redis, shared
     from airflow_imagetag.selection import difference
     from airflow_imagetag.sources import sql_reader
-    from airflow_imagetag.stores import sql_tables
-    from airflow_imagetag.triggers import imagetag as triggers
-    from airflow_imagetag.watching import announcements, events, query_thread
+    from airflow_imagetag.stores import sql_open
+    from airflow_imagetag.watching import announcements, events, polling, query_thread
 
     policy = retry_policy.RetryPolicy()
     limiter = rate_limiter.RateLimiterConfig()
+    pages = sql_reader.PageSizes()
     breaker = circuit_breaker.CircuitBreakerConfig()
+    waits = [policy.first_wait_seconds * 2**n for n in range(policy.max_attempts - 1)]
+    in_flight = math.ceil(20 * 0.3 * worker_pool.HEADROOM) + worker_pool.SPARE_WORKERS
     most = downscaling.MAX_MEMORY_BYTES // 1_000_000
     said = {
         "connection.md": [f"{DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota"],
@@ -641,25 +688,26 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         "hook.md": ["Up to 64 requests"],
         "operator.md": [
             f"else {DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota",
-            f"up to {sinks.MAX_SHOWN_FAILURES:,} rows",
+            f"up to {writers.MAX_SHOWN_FAILURES:,} rows",
             f"up to {policy.max_attempts} requests for the image",
+            "up to {:g}, {:g}, {:g}, {:g} and {:g} seconds".format(*waits),
             f"such faults {breaker.max_failures} times in a row",
             f"after {breaker.max_outage_seconds:.0f} seconds without an answer",
             f"after {shared.PATIENCE_SECONDS:.0f} seconds, or",
-            f"up to {run.DRAIN_SECONDS:.0f} seconds",
+            f"up to {settings.DRAIN_SECONDS:.0f} seconds",
             f"up to\n{retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
         ],
         "tables.md": [
-            f"pages of {sql_reader.PAGE_ROWS:,}",
-            f"of {sql_reader.UNINDEXED_PAGE_ROWS:,} where keys may repeat",
-            f"or of {sql_reader.CONTENT_PAGE_ROWS} with `content`",
-            f"for up to {sql_tables.RETRY_SECONDS / 60:.0f} minutes",
+            f"pages of {pages.indexed:,}",
+            f"of {pages.unindexed:,} where keys may repeat",
+            f"or of {pages.with_content} with `content`",
+            f"for up to {sql_open.RETRY_SECONDS / 60:.0f} minutes",
         ],
         "waiting.md": [
-            f"up to {query_thread.THREADS} looks at a time",
-            f"not ended after {query_thread.LOOK_SECONDS / 60:.0f} minutes is given up",
+            f"up to {query_thread.THREADS} checks at a time",
+            f"not ended after {query_thread.QUERY_SECONDS / 60:.0f} minutes is given up",
             f"over {events.MAX_EVENT_IMAGES} images are new",
-            f"in pages of {sql_reader.PAGE_ROWS:,} ({sql_reader.UNINDEXED_PAGE_ROWS:,} where keys",
+            f"in pages of {pages.indexed:,} ({pages.unindexed:,} where keys",
             f"asked for {difference.LOOKUP_ENTRIES} keys at a time",
         ],
         "assets.md": [
@@ -667,7 +715,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"still wait {announcements.FIRST_REMINDER.total_seconds() / 60:.0f} minutes after",
             f"not within {announcements.BEGINS_WITHIN.total_seconds() / 60:.0f} minutes",
             f"up to {events.MAX_EVENT_IMAGES} images",
-            f"up to {triggers.MAX_PAUSE_SECONDS / 60:.0f} minutes; a watcher",
+            f"up to {polling.PollTuning().max_pause_seconds / 60:.0f} minutes; a watcher",
         ],
         "limits.md": [
             f"the first {('one', 'two', 'three')[advice.LOGGED_WARNINGS - 1]} images of each kind",
@@ -690,7 +738,11 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"more than {jpeg_guard.MAX_SCANS} scans",
         ],
         "taxonomy.md": [f"up to {label_files.MAX_MAP_BYTES // 2**20} MB"],
-        "incremental.md": [f"the latest {single_flight.MAX_REMEMBERED:,} digests"],
+        "incremental.md": [
+            f"the latest {single_flight.MAX_REMEMBERED:,} digests",
+            f"two seconds' worth and {in_flight} in flight",
+            f"up to {policy.max_attempts} times in a run",
+        ],
         "security.md": [
             (
                 f"up to {content.MAX_IMAGE_BYTES // 2**20} MB, or "
@@ -708,8 +760,16 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     assert missing == []
 
 
+def test_readme_names_the_pinned_airflow():
+    """The version of Airflow in the README is that of the constraints."""
+    pinned = re.search(
+        r"^apache-airflow==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+    )
+    assert f"Airflow {pinned[1]} among them" in " ".join((ROOT / "README.md").read_text().split())
+
+
 def test_limits_of_the_page_are_those_of_the_services():
-    """Bytes, formats and advice of every interface, in each way in which it is sent."""
+    """Bytes, formats and advice of every interface, for each encoding."""
     from airflow_imagetag.services.account import Account
     from airflow_imagetag.services.registry import BUILT_IN
 
@@ -731,7 +791,7 @@ def test_limits_of_the_page_are_those_of_the_services():
 
 
 def test_every_oversize_is_listed():
-    """What becomes of an image that is too large, for each choice."""
+    """Each choice for an image that is too large has a row."""
     from airflow_imagetag.loading.preflight import Oversize
 
     named = in_first_column(section("limits.md", "## `oversize`").partition("###")[0])
@@ -739,7 +799,7 @@ def test_every_oversize_is_listed():
 
 
 def test_examples_page_shows_every_example():
-    """A DAG that is not on the page would not be found."""
+    """The page includes each file of the folder."""
     shown = re.findall(
         r"literalinclude\} \.\./dags_examples/(\S+)", (DOCS / "examples.md").read_text()
     )
@@ -757,7 +817,7 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    """Files and headings that a page links to are there."""
+    """Files and headings that a page links to exist."""
     text = FENCE.sub("", page.read_text())
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
@@ -769,7 +829,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_table_of_contents():
-    """A page that no list names cannot be found."""
+    """Each page is in the list of its index."""
     for index in (DOCS / "index.md", DOCS / "reference" / "index.md"):
         listed = set(
             re.search(r"\{toctree\}.*?\n\n(.*?)```", index.read_text(), re.DOTALL)[1].split()
@@ -779,7 +839,7 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 def test_documentation_builds_without_a_warning(tmp_path):
-    """Sphinx finds every reference, where it is installed."""
+    """Sphinx, where it is installed, finds every reference."""
     pytest.importorskip("sphinx")
     pytest.importorskip("myst_parser")
     pytest.importorskip("furo")

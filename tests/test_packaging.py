@@ -150,9 +150,11 @@ def test_entry_points_are_declared(wheel):
 
 
 def test_the_changelogs_top_entry_is_the_version():
-    """The version that is built is the one that the changelog describes first."""
+    """The built version is the latest released entry; at most one unreleased entry is above it."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     entries = re.findall(r"^## \[([0-9][^\]]*)\] - (\S+)$", changelog, re.MULTILINE)
+    if entries[0][1] == "unreleased":
+        del entries[0]
     version, released = entries[0]
     assert version == VERSION
     assert date.fromisoformat(released)

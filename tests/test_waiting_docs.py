@@ -1,4 +1,4 @@
-"""What the pages on waiting and on assets say, tried out."""
+"""The behaviour that the pages on waiting and on assets describe."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def account(emulator, monkeypatch):
 
 @pytest.fixture
 def items(database) -> str:
-    """Make a table with images of all kinds, and return the connection."""
+    """Make a table with rows of all kinds, and return the connection."""
     kind = "bytea" if database.is_postgres else "blob"
     database.run(
         f"CREATE TABLE items (id varchar(9) PRIMARY KEY, url text, data {kind}, changed timestamp)"
@@ -51,19 +51,19 @@ def items(database) -> str:
     return database.conn_id
 
 
-def look(**fields: Any) -> list[dict[str, Any]] | None:
-    """Return what the sensor returns after a look; None where it waits on."""
+def check(**fields: Any) -> list[dict[str, Any]] | None:
+    """Return the sensor's images after one check; None where it goes on waiting."""
     return NewImagesSensor(task_id="wait", **fields).poke({}).xcom_value
 
 
 @pytest.mark.parametrize("column", ["uri", "content"])
-def test_what_holds_no_image_is_never_new(items, column):
-    """NULL, blank text and an empty BLOB, whether URIs or bytes are asked for."""
+def test_rows_without_an_image_are_never_new(items, column):
+    """NULL, blank text and an empty BLOB are not new, as URIs and as bytes."""
     name = {"uri": "url", "content": "data"}[column]
     images = SqlImages(items, table="items", **{column: name})
     assert [image.key for image in images.images()] == ["a", "d"]
-    assert look(images=images, store=store(items), min_images=2) is not None
-    assert look(images=images, store=store(items), min_images=3) is None
+    assert check(images=images, store=store(items), min_images=2) is not None
+    assert check(images=images, store=store(items), min_images=3) is None
 
 
 def store(conn_id: str) -> SqlLabelStore:
@@ -72,18 +72,20 @@ def store(conn_id: str) -> SqlLabelStore:
 
 
 def test_the_sensor_writes_nothing(items, database):
-    """It makes no label tables, and takes those that are missing for empty ones."""
+    """The sensor makes no label tables, and treats missing ones as empty."""
     before = database.tables()
-    assert look(images=SqlImages(items, table="items", uri="url"), store=store(items))
+    assert check(images=SqlImages(items, table="items", uri="url"), store=store(items))
     assert database.tables() == before
 
 
-def test_without_a_store_what_changed_is_new(items):
-    """From the moment on, also with a zone; a row that never changed is not."""
+def test_without_a_store_changed_rows_are_new(items):
+    """A row is new from the given moment on, in any zone; a row without a time is not."""
     images = SqlImages(items, table="items", uri="url", version="changed")
     for moment in ("2026-07-01T12:00:00", "2026-07-01T14:00:00+02:00"):
-        assert [image["image_key"] for image in look(images=images, modified_after=moment)] == ["a"]
-    assert look(images=images, modified_after="2026-07-01T12:00:01") is None
+        assert [image["image_key"] for image in check(images=images, modified_after=moment)] == [
+            "a"
+        ]
+    assert check(images=images, modified_after="2026-07-01T12:00:01") is None
 
 
 @pytest.mark.parametrize(
@@ -97,20 +99,20 @@ def test_without_a_store_what_changed_is_new(items):
         ({"store": SqlLabelStore("warehouse"), "imagetag_conn_id": "nobody"}, "nobody"),
     ],
 )
-def test_what_waiting_does_not_mend_fails_at_once(items, fields, message):
-    """A parameter that cannot be right, or a connection that is not there."""
+def test_errors_that_waiting_does_not_cure_fail_at_once(items, fields, message):
+    """An invalid parameter or a missing connection raises in the first check."""
     with pytest.raises(ConfigurationError, match=message):
-        look(images=SqlImages(items, table="items", uri="url"), **fields)
+        check(images=SqlImages(items, table="items", uri="url"), **fields)
 
 
 def test_tables_connections_and_folders_that_are_not_there_fail_at_once(items, tmp_path):
-    """The same for what source and store name."""
+    """So does a missing table, connection or folder of source or store."""
     with pytest.raises(ConfigurationError, match="nothing"):
-        look(images=SqlImages(items, table="nothing"), store=store(items))
+        check(images=SqlImages(items, table="nothing"), store=store(items))
     with pytest.raises(UnknownConnectionError):
-        look(images=SqlImages("nobody", table="items"), store=store(items))
+        check(images=SqlImages("nobody", table="items"), store=store(items))
     with pytest.raises(ConfigurationError, match="There is no"):
-        look(images=ObjectStorageImages(f"{tmp_path}/nothing"), store=store(items))
+        check(images=ObjectStorageImages(f"{tmp_path}/nothing"), store=store(items))
 
 
 @pytest.mark.parametrize(
@@ -120,11 +122,11 @@ def test_tables_connections_and_folders_that_are_not_there_fail_at_once(items, t
         ({"content": "data"}, [], 2),
     ],
 )
-def test_what_an_xcom_may_not_hold_is_left_out_with_a_warning(
+def test_images_that_an_xcom_may_not_hold_are_left_out_with_a_warning(
     items, fields, uris, lacking, caplog, capsys
 ):
-    """A password, a signature, or bytes; the operator is to be given the source."""
-    found = look(images=SqlImages(items, table="items", **fields), store=store(items))
+    """URIs with a password or a signature, and bytes, are left out of the list."""
+    found = check(images=SqlImages(items, table="items", **fields), store=store(items))
     assert [image["image_uri"] for image in found] == uris
     # Airflow 3 writes to the output, Airflow 2 to Python's logging.
     said = capsys.readouterr().out + caplog.text
@@ -132,7 +134,7 @@ def test_what_an_xcom_may_not_hold_is_left_out_with_a_warning(
 
 
 def test_bytes_are_not_handed_to_a_trigger():
-    """Without the bytes they would be no images, and the trigger would wait for ever."""
+    """A trigger cannot keep bytes: without them it would wait for ever."""
     with pytest.raises(ConfigurationError, match="bytes"):
         NewImagesTrigger(images=[b"a", "http://e/a.jpg"], store=SqlLabelStore("warehouse"))
 
@@ -141,7 +143,7 @@ def test_bytes_are_not_handed_to_a_trigger():
     ("path", "is_template"), [("s3://photos/{{ ds }}/", True), ("s3://photos/", False)]
 )
 def test_templates_start_in_the_triggerer_only_where_it_renders_them(path, is_template):
-    """On Airflow 2.11 it does not, and such a sensor would list a path with braces."""
+    """Triggers of Airflow 2.11 render none, and would list a path with braces."""
     renders = hasattr(BaseTrigger, "render_template_fields")
     sensor = NewImagesSensor(
         task_id="wait",
@@ -155,7 +157,7 @@ def test_templates_start_in_the_triggerer_only_where_it_renders_them(path, is_te
 
 
 def test_the_output_of_another_task_cannot_start_in_the_triggerer():
-    """It is not known before a worker runs."""
+    """The output is not known before a worker runs."""
     with DAG("two_tasks", schedule=None):
         first = ImageTagOperator(task_id="first", images=["http://e/a.jpg"])
         with pytest.raises(ConfigurationError, match="another task"):
@@ -180,14 +182,14 @@ TEMPLATED = [
 
 @pytest.mark.parametrize("templated", TEMPLATED, ids=repr)
 def test_a_store_with_a_template_is_no_outlet(templated):
-    """Any kind of template; the task can be made all the same."""
+    """A store with any kind of template has no asset; the task can still be made."""
     assert ImageTagOperator(task_id="label", images=[], store=templated).outlets == []
     with pytest.raises(ConfigurationError, match="rendered"):
         _ = templated.asset
 
 
 def test_the_store_is_an_outlet_beside_others():
-    """The author's own stay, and the store's is not there twice."""
+    """The outlets of the author stay, and the store's is not there twice."""
     labels = SqlLabelStore("warehouse")
     other = SqlLabelStore("warehouse", table="other").asset
     for outlets in ([], [other], [other, labels.asset]):
@@ -197,7 +199,7 @@ def test_the_store_is_an_outlet_beside_others():
 
 @pytest.mark.parametrize("is_named_by_hand", [False, True])
 def test_counts_go_into_the_event_of_the_outlet(is_named_by_hand, items):
-    """Also where nothing was new, and where the author named the asset."""
+    """The event has the counts when nothing was new, and when the author named the asset."""
     labels = store(items)
     task = ImageTagOperator(
         task_id="label",
@@ -212,7 +214,7 @@ def test_counts_go_into_the_event_of_the_outlet(is_named_by_hand, items):
 
 
 def test_announced_images_come_once_each():
-    """Events of several assets and kinds may have started a run."""
+    """Images of several events are returned once each; other kinds of events are ignored."""
     image = {"image_key": "1", "image_uri": "http://e/1.jpg", "version": "1"}
     changed = image | {"version": "2"}
     events = [SimpleNamespace(extra={"payload": {"images": found}}) for found in ([image], [])]
