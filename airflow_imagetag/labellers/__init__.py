@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: one image to its labels, through an account at a vendor."""
