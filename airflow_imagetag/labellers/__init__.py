@@ -1,1 +1,1 @@
-"""Private: label one image: through an account at a vendor."""
+"""Private: one image to its labels, through an account at a vendor."""

@@ -1,4 +1,4 @@
-"""The contract between the engine and whatever labels one image."""
+"""The contract between the engine and the labeller of one image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from airflow_imagetag.services.messages import Payload
 # One is made for every image; a frozen dataclass takes five times as long.
 @dataclass(slots=True)
 class Prepared:
-    """An image that is ready to be labelled.
+    """An image with its payload.
 
-    :param image: the image.
-    :param payload: its URL or its bytes, with their digest.
+    :param image: names the image in results and messages.
+    :param payload: the URL of the image, or its bytes with their digest.
     """
 
     image: Image
@@ -25,14 +25,15 @@ class Prepared:
 
 
 class Labeller(ABC):
-    """Labels one image at a time; an async context that holds connections or a model.
+    """Label one image at a time; an async context that holds connections or a model.
 
-    The engine calls the methods in the order ``prepare``, ``fit``, ``call``. Each decides by itself
-    whether it runs in the event loop or in a thread.
+    The engine calls ``prepare``, ``fit`` and ``call`` in this order, for many images concurrently.
+    Each method decides by itself whether its work runs in the event loop or in a thread, and may be
+    cancelled.
     """
 
     calls_per_image: int = 1
-    """Number of calls that the vendor bills for one request."""
+    """Number of calls that the vendor bills for one ``call``."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -43,13 +44,13 @@ class Labeller(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Release what the labeller holds."""
+        """Release connections, threads and models; threads that hang are left behind."""
         del kind, error, traceback
 
     def prepare_ahead(self, image: Image) -> Prepared | None:
-        """Prepare an image in the thread that reads the source, where that saves time.
+        """Prepare an image in the thread that reads the source, if that saves time.
 
-        :return: the prepared image, or None to leave it to ``prepare``.
+        :return: the prepared image, or None to leave it to ``prepare``, also after an error.
         """
         del image
         return None
@@ -59,15 +60,16 @@ class Labeller(ABC):
         """Load the image, or take its URL, and compute the digest of its bytes.
 
         :raises ImageError: the image cannot be labelled.
-        :raises StorageError: its storage failed; the engine tries again.
+        :raises StorageError: the image's storage failed; the engine tries again.
         """
 
     async def fit(self, prepared: Prepared) -> Prepared:
-        """Check the image against the limits of the service, and resize it if that was asked for.
+        """Check the image against the limits of the service, and resize it if that is asked for.
 
-        Called once for each image that is going to be sent, after the cache of paid answers was
-        asked.
+        The engine calls this once for each image that it sends, after it has looked for a paid
+        answer with the digest.
 
+        :return: the same object, or one with another payload and the digest of the original bytes.
         :raises ImageError: the service does not take the image.
         """
         return prepared

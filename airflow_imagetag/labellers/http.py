@@ -1,51 +1,78 @@
-"""Joins what one call needs: the account's signed requests, the reader of images, the network."""
+"""A labeller for one account: loads an image, checks it, and sends it over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar, TypeVarTuple
 
+from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.labellers.base import Labeller, Prepared
 from airflow_imagetag.loading.content import ContentLoader
-from airflow_imagetag.loading.decoders import Decoders
 from airflow_imagetag.loading.downscaling import MAX_DECODING
 from airflow_imagetag.loading.preflight import ImagePreflight
 from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.transport.nonblocking import Connections
 
+MAX_LOADING = 32
+"""Maximum number of images that are read from disks and storages at the same time."""
 
-class HttpLabeller:
-    """Labels images through one account; an async context that holds its connections.
+MAX_BUILDING = 8
+"""Maximum number of requests that are built in threads at the same time."""
 
-    :param account: what the connection says.
-    :param caller: builds and reads its calls.
-    :param reader: reads images under the rules of trust.
-    :param fitter: checks them against the limits of the service.
-    :param max_connections: bound of connections kept open.
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class HttpLabeller(Labeller):
+    """Label images through one account; an async context, entered once.
+
+    Work that takes next to no time runs in the event loop: URLs, the digest of a few bytes, checks,
+    small requests. Three pools of threads take the rest: reading and hashing, decoding, and
+    building requests. A pool whose threads hang does not hold up the others.
+
+    :param account: the parsed connection.
+    :param codec: builds the requests of the account and reads the responses.
+    :param loader: loads images under the rules of trust; its downloader is closed here.
+    :param preflight: checks images against the limits of the service.
+    :param max_connections: maximum number of connections to the service that are kept open.
     """
 
     def __init__(
         self,
         account: Account,
-        caller: RequestCodec,
-        reader: ContentLoader,
-        fitter: ImagePreflight,
+        codec: RequestCodec,
+        loader: ContentLoader,
+        preflight: ImagePreflight,
         *,
         max_connections: int,
     ) -> None:
-        self._caller = caller
-        self._reader = reader
-        self._fitter = fitter
-        # Its threads start when there is work. An image that waits here can be given up at once.
-        self._decoders = Decoders(MAX_DECODING)
+        self.calls_per_image = codec.calls_per_image
+        self._codec = codec
+        self._loader = loader
+        self._preflight = preflight
         self._connections = Connections(account, max_connections=max_connections)
+        self._loading = DaemonExecutor(min(max_connections, MAX_LOADING), "imagetag-load")
+        self._decoding = DaemonExecutor(MAX_DECODING, "imagetag-decode")
+        self._building = DaemonExecutor(min(max_connections, MAX_BUILDING), "imagetag-build")
+        self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._connections.__aenter__()
+        async with AsyncExitStack() as resources:
+            await resources.enter_async_context(self._connections)
+            if self._loader.downloader is not None:
+                await resources.enter_async_context(self._loader.downloader)
+            for pool in (self._loading, self._decoding, self._building):
+                resources.callback(pool.shutdown)
+            resources.callback(self._preflight.report)
+            self._resources = resources.pop_all()
         return self
 
     async def __aexit__(
@@ -54,31 +81,63 @@ class HttpLabeller:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._fitter.report()
-        self._decoders.close()
-        await self._connections.__aexit__(kind, error, traceback)
+        await self._resources.__aexit__(kind, error, traceback)
 
-    def is_quick(self, image: Image) -> bool:
-        """Tell whether ``load`` takes next to no time, so that it needs no thread."""
-        return self._reader.is_quick(image)
+    def prepare_ahead(self, image: Image) -> Prepared | None:
+        """Compute the digest of large bytes in the thread that reads the source."""
+        content = image.content
+        if content is None or len(content) <= self._loader.max_inline_bytes:
+            return None
+        try:
+            return Prepared(image, self._loader.load(image))
+        except ImageTagError:
+            # ``prepare`` raises it again, where the engine handles errors.
+            return None
 
-    def load(self, image: Image) -> Payload:
-        """Return what to send of the image; blocks while it reads."""
-        return self._reader.payload(image)
+    async def prepare(self, image: Image) -> Prepared:
+        """Load the image, or take its URL, and compute the digest of its bytes.
 
-    async def fit(self, image: Image, payload: Payload) -> Payload:
-        """Return the payload as the service takes it; what takes long runs in a thread."""
-        if self._fitter.is_quick(payload):
-            return self._fitter.fit(image, payload)
-        work = partial(self._fitter.fit, image, payload)
-        return await asyncio.wrap_future(self._decoders.submit(work))
+        :raises ImageError: the image cannot be labelled.
+        :raises StorageError: its storage, or the server behind its URL, failed.
+        :raises ConfigurationError: the storage cannot make presigned URLs.
+        """
+        fetched = await self._loader.fetch(image)
+        payload = self._loader.inline(fetched)
+        if payload is None:
+            payload = await _in_thread(self._loading, self._loader.load, fetched)
+        return Prepared(image, payload)
 
-    async def call(self, image: Image, payload: Payload) -> TagResult:
-        """Send one request and return the labels; does not retry."""
-        size = 0 if payload.content is None else len(payload.content)
-        if self._caller.needs_io or size > self._caller.max_inline_bytes:
-            request = await asyncio.to_thread(self._caller.request, payload)
+    async def fit(self, prepared: Prepared) -> Prepared:
+        """Check the image against the limits of the service, and downscale it if that is asked for.
+
+        :raises ImageError: the service does not take the image.
+        """
+        image, payload = prepared.image, prepared.payload
+        if self._preflight.needs_decoding(payload):
+            fitted = await _in_thread(self._decoding, self._preflight.fit, image, payload)
         else:
-            request = self._caller.request(payload)
-        answer = await self._connections.send(request)
-        return self._caller.result(image, answer, payload.sha256)
+            fitted = self._preflight.fit(image, payload)
+        return prepared if fitted is payload else Prepared(image, fitted)
+
+    async def call(self, prepared: Prepared) -> TagResult:
+        """Send one request and return the labels; does not retry.
+
+        :raises ImageTagError: its class says what the caller may do.
+        """
+        payload = prepared.payload
+        if _is_built_inline(self._codec, payload):
+            request = self._codec.request(payload)
+        else:
+            request = await _in_thread(self._building, self._codec.request, payload)
+        response = await self._connections.send(request)
+        return self._codec.result(prepared.image, response, payload.sha256)
+
+
+def _is_built_inline(codec: RequestCodec, payload: Payload) -> bool:
+    """Tell whether building the request takes less time than a thread needs to take over."""
+    size = 0 if payload.content is None else len(payload.content)
+    return size <= codec.max_inline_bytes and not codec.needs_io
+
+
+async def _in_thread(pool: Executor, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)

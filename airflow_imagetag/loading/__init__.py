@@ -1,1 +1,1 @@
-"""Images within the limits of a service: checked before they are sent, made smaller if asked."""
+"""Private: the URL or the bytes of one image, checked against the service's limits."""

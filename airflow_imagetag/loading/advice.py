@@ -1,4 +1,4 @@
-"""What a service advises against is sent all the same, and said: the first few, then a count."""
+"""Warnings about images that a service labels badly; such images are sent all the same."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from airflow_imagetag.services.base import Limits
 log = logging.getLogger(__name__)
 
 LOGGED_WARNINGS = 3
-"""Images of each kind that the log names; the rest are counted."""
+"""Maximum number of images that the log names for each kind of warning; the rest are counted."""
 
 
 class Advice:
-    """Looks for images that a service labels badly, and warns of them.
+    """Compare the sizes of images with the advice of the service, and log warnings.
 
     :param api: the interface, for the log.
-    :param limits: what it advises.
+    :param limits: its limits and its advice.
     """
 
     def __init__(self, api: str, limits: Limits) -> None:
@@ -29,12 +29,12 @@ class Advice:
         self._counts: Counter[str] = Counter()
 
     @property
-    def is_wanted(self) -> bool:
-        """Whether the service gives any."""
+    def is_given(self) -> bool:
+        """Whether the service gives any advice."""
         return bool(self._min_pixels or self._max_aspect)
 
-    def look(self, image: Image, size: tuple[int, int]) -> None:
-        """Warn where the size is not what the service advises."""
+    def check(self, image: Image, size: tuple[int, int]) -> None:
+        """Warn if the size is outside the advice."""
         shorter, longer = sorted(size)
         if shorter < self._min_pixels:
             self._warn(image, size, f"with a side under {self._min_pixels} pixels")
@@ -42,7 +42,7 @@ class Advice:
             self._warn(image, size, f"longer than {self._max_aspect:g}:1")
 
     def report(self) -> None:
-        """Log how many there were, if the log does not name them all."""
+        """Log the number of images of each kind that the log does not name one by one."""
         for kind, count in self._counts.items():
             if count > LOGGED_WARNINGS:
                 log.warning("%d images %s: %s labels such images badly", count, kind, self._api)

@@ -1,11 +1,12 @@
-"""What the service is given of an image: its URL, or bytes read from storage."""
+"""Load one image: its URL for the service, or its bytes from a storage, with their digest."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,49 +28,56 @@ from airflow_imagetag.safety.uris import is_below, is_http, is_local, local_path
 from airflow_imagetag.services.messages import Payload
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from airflow_imagetag.loading.download import Downloader
 
 STORAGE_SCHEMES = frozenset(
     {"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs"}
     | {"oss", "cos", "cosn", "oci", "hdfs", "webhdfs"}
 )
-"""Schemes that ObjectStoragePath may be asked for.
+"""Schemes that are given to ObjectStoragePath.
 
-A list of what is allowed, since fsspec knows many more, and some of them (``simplecache::file``,
-``zip``, ``ftp``) would reach the worker's disk or network behind the rules below.
+fsspec knows many more, and some of them (``simplecache::file``, ``zip``, ``ftp``) would reach the
+worker's disk or network behind the rules below.
 """
 
 PRESIGNED_SECONDS = 3600
-"""How long a presigned URL lives: longer than the image waits, retries included."""
+"""Lifetime of a presigned URL: longer than the image waits, retries included."""
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
-"""No interface of the service takes an image anywhere near this; more is not read into memory."""
-
-QUICK_SHA256_BYTES = 128 * 1024
-"""Up to this size, the digest takes less time than handing the bytes to a thread."""
-
-QUICK_FINGERPRINT_BYTES = 1024 * 1024
-"""The same, of what is made faster."""
+"""Maximum size of an image that is read. No interface of the service takes one near this."""
 
 MAX_LARGE_IMAGE_BYTES = 64 * 1024 * 1024
-"""Read where an image is made smaller before it is sent: a raw scan, a large PNG."""
+"""The same where images are downscaled before they are sent: a raw scan, a large PNG."""
+
+MAX_INLINE_SHA256_BYTES = 128 * 1024
+"""Maximum size of bytes whose SHA-256 takes less time than a thread needs to take over."""
+
+MAX_INLINE_KEYED_HASH_BYTES = 1024 * 1024
+"""The same for the keyed hash, which is faster."""
+
+RANGE_NOT_SATISFIABLE = 416
+"""HTTP status of a ranged request for an object without bytes (RFC 9110, 15.5.17)."""
+
+EXPIRED_CREDENTIALS = "ExpiredToken"
+"""S3's code for temporary credentials that have expired; s3fs takes it for a missing permission."""
 
 
 class ContentLoader:
-    """Reads images for the service under the rules of trust.
+    """Load images under the rules of trust.
 
-    An http(s) URL is handed to the service and never fetched here. An object-storage URI is read
-    through Airflow's ObjectStoragePath. A local file is read only if it lies inside an allowed
-    folder, or if the DAG's author wrote its path literally.
+    An http(s) URL is handed to the service, or downloaded by the worker if there is a downloader.
+    An object-storage URI is read through Airflow's ObjectStoragePath. A local file is read only
+    inside an allowed folder, or if the DAG's author wrote its path literally.
 
     :param allowed_folders: absolute paths of folders.
     :param literal_paths: paths or file URIs that the DAG's author wrote.
     :param presign: hand object-storage images to the service as presigned URLs.
-    :param fetch: downloads an http(s) URL on the worker; None leaves that to the service.
-    :param max_bytes: a larger image is not read.
-    :param may_reach_private: whether the service can be in the same private network as an image;
-        False refuses URLs of private addresses, which a service in the internet cannot fetch.
-    :param needs_sha256: whether somebody keeps the digests, so that they must be those of others.
+    :param downloader: downloads http(s) URLs in the worker; None hands them to the service. The
+        labeller that uses the loader closes it.
+    :param max_bytes: maximum size of an image that is read.
+    :param service_url: URL of the service. A service in the internet is given no URL of a private
+        address, since it cannot fetch it. None for a service that may be in the same network.
+    :param needs_sha256: whether the digests are stored, and so compared with those of other runs.
     :raises ConfigurationError: a folder is not an absolute path.
     """
 
@@ -79,52 +87,74 @@ class ContentLoader:
         literal_paths: Collection[str] = (),
         *,
         presign: bool = False,
-        fetch: Callable[[str], bytes] | None = None,
+        downloader: Downloader | None = None,
         max_bytes: int = MAX_IMAGE_BYTES,
-        may_reach_private: bool = True,
+        service_url: str | None = None,
         needs_sha256: bool = True,
     ) -> None:
         self._digest = digests.sha256 if needs_sha256 else digests.keyed_hasher()
-        self._quick_bytes = QUICK_SHA256_BYTES if needs_sha256 else QUICK_FINGERPRINT_BYTES
+        self._max_inline_bytes = (
+            MAX_INLINE_SHA256_BYTES if needs_sha256 else MAX_INLINE_KEYED_HASH_BYTES
+        )
         self._folders = [os.path.realpath(_absolute(folder)) for folder in allowed_folders]
         self._literal_paths = literal_paths
         self._presign = presign
-        self._fetch = fetch
+        self.downloader = downloader
         self._max_bytes = max_bytes
-        self._may_reach_private = may_reach_private
+        self._may_reach_private = service_url is None or names_private_host(service_url)
 
-    def is_quick(self, image: Image) -> bool:
-        """Tell whether ``payload`` takes next to no time, so that it needs no thread."""
+    @property
+    def max_inline_bytes(self) -> int:
+        """Maximum size of bytes that ``inline`` takes."""
+        return self._max_inline_bytes
+
+    async def fetch(self, image: Image) -> Image:
+        """Download the image and return it with its bytes, if that is the worker's task.
+
+        :return: the same image if it has bytes, is not behind an http(s) URL, or if the service
+            downloads it.
+        :raises ImageError: the URL names no image that may be downloaded.
+        :raises StorageError: the server or the network failed.
+        """
+        if self.downloader is None or image.content is not None or not is_http(image.uri or ""):
+            return image
+        return replace(image, content=await self.downloader.download(image.uri or ""))
+
+    def inline(self, image: Image) -> Payload | None:
+        """Return the payload of a URL or of a few bytes; None if ``load`` would block.
+
+        :raises ImageError: the image has neither a URI nor bytes, or its URL is not allowed.
+        """
         if image.content is not None:
-            return len(image.content) < self._quick_bytes
-        return self._fetch is None and image.uri is not None and is_http(image.uri)
+            is_inline = len(image.content) <= self._max_inline_bytes
+        else:
+            is_inline = image.uri is None or is_http(image.uri)
+        return self.load(image) if is_inline else None
 
-    def payload(self, image: Image) -> Payload:
-        """Return what to send of the image; blocks while it reads.
+    def load(self, image: Image) -> Payload:
+        """Return the payload of the image; blocks while it reads or computes a digest.
+
+        An http(s) URL is the payload: ``fetch`` goes first where the worker downloads.
 
         :raises ImageError: the image names nothing that may be read.
         :raises StorageError: the storage failed.
-        :raises ConfigurationError: the storage's connection or package is missing.
+        :raises ConfigurationError: the storage cannot make presigned URLs.
         """
+        uri = image.uri
         if image.content is not None:
-            return self._payload(image.content)
-        if image.uri is None:
-            raise InvalidImageError("The image has neither a URI nor bytes.")
-        if is_http(image.uri):
-            return self._web(image.uri)
-        if self._presign and not is_local(image.uri):
-            return Payload(url=_presigned(image.uri))
-        content = self._local(image.uri) if is_local(image.uri) else self._stored(image.uri)
+            return self._hashed(image.content)
+        if uri is None:
+            raise InvalidImageError("The image has neither a URI nor bytes. Give it one of them.")
+        if is_http(uri):
+            return self._url(uri)
+        if self._presign and not is_local(uri):
+            return Payload(url=_presigned(uri))
+        content = self._local(uri) if is_local(uri) else self._stored(uri)
         if not content:
-            raise ImageEmptyError(f"{redact(image.uri)} is empty: it has zero bytes.")
-        return self._payload(content)
+            raise ImageEmptyError(f"{redact(uri)} is empty: it has zero bytes.")
+        return self._hashed(content)
 
-    def _web(self, url: str) -> Payload:
-        if self._fetch is not None:
-            content = self._fetch(url)
-            if not content:
-                raise ImageEmptyError(f"{redact(url)} is empty: it has zero bytes.")
-            return self._payload(content)
+    def _url(self, url: str) -> Payload:
         if is_link_local(url) or (not self._may_reach_private and names_private_host(url)):
             raise ImageNotAllowedError(
                 f"{redact(url)} is an address of a private network: the service is not asked to "
@@ -137,23 +167,23 @@ class ContentLoader:
         try:
             path = os.path.realpath(local_path(uri))
         except ValueError:
-            # A zero byte, or half of a character.
-            raise ImageUnreadableError(f"{redact(uri)} is no name that a file can have.") from None
+            # A zero byte, or half of a surrogate pair.
+            raise ImageUnreadableError(f"{redact(uri)} is not a valid file name.") from None
         inside = any(is_below(path, folder) for folder in self._folders)
         if not inside and uri not in self._literal_paths:
             raise ImageNotAllowedError(
                 f"{redact(uri)} is a file of the worker, outside the folders that images from data "
-                "may be read from. If that is meant, add its folder to the option "
+                "may be read from. To allow it, add its folder to the option "
                 "[imagetag] allowed_local_paths; an image that a store has as failed since is "
                 "labelled again by an operator with retry_failed=True and no sensor before it."
             )
         try:
-            # O_NONBLOCK: opening a named pipe must not wait for its writer.
+            # O_NONBLOCK: opening a named pipe must not wait for a writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise ImageUnreadableError(f"{redact(uri)} is not a regular file.")
-                return self._limited(file, uri)
+                return self._within_limit(file.read(self._max_bytes + 1), uri)
         except OSError as error:
             raise ImageUnreadableError(
                 f"{redact(uri)} cannot be read: {error.strerror or type(error).__name__}."
@@ -161,20 +191,50 @@ class ContentLoader:
 
     def _stored(self, uri: str) -> bytes:
         file_system, path = _object(uri)
-        with _storage_errors(uri), file_system.open(path, "rb") as file:
-            return self._limited(file, uri)
+        with _storage_errors(uri):
+            return self._within_limit(read_start(file_system, path, self._max_bytes + 1), uri)
 
-    def _limited(self, file: BinaryIO, uri: str) -> bytes:
-        content = file.read(self._max_bytes + 1)
+    def _within_limit(self, content: bytes, uri: str) -> bytes:
         if len(content) > self._max_bytes:
             raise ImageTooLargeError(
-                f"{redact(uri)} is larger than {self._max_bytes // 1024 // 1024} MB: so much is "
-                "not read, and no interface of the service takes it."
+                f"{redact(uri)} is larger than {self._max_bytes // 1024 // 1024} MB, the most that "
+                "is read: no interface of the service takes it. Make the image smaller."
             )
         return content
 
-    def _payload(self, content: bytes) -> Payload:
+    def _hashed(self, content: bytes) -> Payload:
         return Payload(content=content, digest=self._digest(content))
+
+
+def read_start(file_system: Any, path: str, max_bytes: int) -> bytes:
+    """Return up to ``max_bytes`` from the start of a file; an object takes one request.
+
+    :param file_system: one of fsspec's.
+    """
+    # Those of object storages are asynchronous, and their ``open`` asks for the size first. Those
+    # of Arrow, such as hdfs, have no ``cat_file`` with a range.
+    if not file_system.async_impl:
+        with file_system.open(path, "rb") as file:
+            return bytes(file.read(max_bytes))
+    try:
+        return bytes(file_system.cat_file(path, start=0, end=max_bytes))
+    # Each storage's library has its own errors; the status tells them apart.
+    except Exception as error:
+        # S3 and Google Cloud Storage have no range of an empty object.
+        if RANGE_NOT_SATISFIABLE in _codes(error):
+            return b""
+        raise
+
+
+def _codes(error: BaseException | None) -> Iterator[Any]:
+    """Yield the statuses and codes of a storage's answer, from an error and its causes."""
+    while error is not None:
+        yield getattr(error, "code", None)
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):  # of botocore
+            yield response.get("Error", {}).get("Code")
+            yield response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        error = error.__cause__
 
 
 def _absolute(folder: str) -> str:
@@ -193,13 +253,15 @@ def _object(uri: str) -> tuple[Any, str]:
             f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), a "
             "local path, or an object storage such as s3, gs or abfs."
         )
-    # Only the bucket goes through the path object: it would take a name with a tab or a dot alone
-    # between slashes for another one.
+    # Only the bucket goes through the path object, which would change a name with a tab, or with a
+    # dot alone between slashes.
     bucket, slash, name = uri.partition("://")[2].partition("/")
+    if not name:
+        raise ImageUnreadableError(f"{redact(uri)} names a bucket. Name an object in it.")
     try:
         root = storage_path(f"{scheme}://{bucket}")
     except ConfigurationError as error:
-        # Connection and scheme stand in the URI, which is data: one wrong row must not end the run.
+        # Connection and scheme are in the URI, which is data: one wrong row must not end the run.
         raise ImageUnreadableError(error.message) from None
     return root.fs, f"{root.path.rstrip('/')}{slash}{name}"
 
@@ -211,26 +273,28 @@ def _presigned(uri: str) -> str:
             return str(file_system.sign(path, expiration=PRESIGNED_SECONDS))
         except NotImplementedError:
             raise ConfigurationError(
-                f"The storage of {redact(uri)} cannot make presigned URLs; use send='bytes'."
+                f"The storage of {redact(uri)} cannot make presigned URLs. Use send='bytes'."
             ) from None
 
 
 @contextmanager
 def _storage_errors(uri: str) -> Iterator[None]:
+    """Map the errors of a storage's library to ours."""
     try:
         yield
     except ImageTagError:
         raise
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ImageUnreadableError(f"{redact(uri)} does not exist.") from None
-    except PermissionError:
-        raise ImageUnreadableError(f"{redact(uri)}: the storage refuses to read it.") from None
-    except ValueError as error:
-        # Such as a bucket without a key: another try would meet the same.
-        raise ImageUnreadableError(
-            f"{redact(uri)} cannot be read: {redact_text(str(error))}"
-        ) from None
-    # Each storage's library has an error tree of its own; whatever it raises is retried, and then
-    # recorded for this image with its name.
+    # Each library has its own errors; those without a meaning here are retried.
     except Exception as error:  # noqa: BLE001
-        raise storage_failure(error, f"{redact(uri)} cannot be read") from None
+        raise _storage_error(error, uri) from None
+
+
+def _storage_error(error: Exception, uri: str) -> ImageTagError:
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return ImageUnreadableError(f"{redact(uri)} does not exist.")
+    if isinstance(error, PermissionError) and EXPIRED_CREDENTIALS not in _codes(error):
+        return ImageUnreadableError(f"{redact(uri)}: the storage refuses to read it.")
+    if isinstance(error, ValueError):
+        # The storage's library does not accept the name, and another attempt would fail alike.
+        return ImageUnreadableError(f"{redact(uri)} cannot be read: {redact_text(str(error))}")
+    return storage_failure(error, f"{redact(uri)} cannot be read")

@@ -1,8 +1,8 @@
-"""Makes a JPEG of an image that is small enough to be sent; needs Pillow (extra ``downscale``).
+"""Downscale an image to a JPEG that is small enough to be sent; needs Pillow (extra ``downscale``).
 
-The picture is made upright and RGB, with white where it is transparent. It keeps its aspect and is
-never made larger. Of an animation the first frame is taken. An RGB profile is kept; others are
-dropped, so colours of CMYK are converted without theirs.
+The picture becomes upright and RGB, with white where it was transparent. It keeps its aspect and
+never grows. An animation is represented by its first frame. An RGB profile is kept; others are
+dropped, so CMYK colours are converted without their profile.
 """
 
 from __future__ import annotations
@@ -20,49 +20,51 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 JPEG_QUALITY: Final = 85
-"""Of the JPEG that is sent, on libjpeg's scale."""
+"""Quality of the JPEG that is sent, on libjpeg's scale."""
 
 MAX_MEMORY_BYTES: Final = 800_000_000
-"""What images that are being decoded may take together. One that alone needs more is refused, so
-nobody's file is a decompression bomb; at some 89 megapixels Pillow itself begins to warn."""
+"""Maximum memory of all images that are being decoded. An image that alone needs more is refused,
+so no file is a decompression bomb; at some 89 megapixels Pillow itself begins to warn."""
 
 BYTES_PER_PIXEL: Final = 9
-"""What decoding takes at worst: a picture with transparency twice, and its palette's indices."""
+"""Maximum memory to decode a pixel: a picture with transparency twice, and its palette indices."""
 
 WEBP_BYTES_PER_PIXEL: Final = 16
-"""Its decoder keeps two frames beside those that it hands out."""
+"""The same for WebP, whose decoder keeps two frames beside those that it returns."""
 
 MAX_DECODING: Final = 4
-"""Images that a run decodes at the same time; fewer where they are large."""
+"""Maximum number of images that a run decodes at the same time; fewer if they are large."""
 
 EXPECTED_BYTES_PER_PIXEL: Final = 0.5
-"""Photographs take less at this quality, so that the first try mostly fits."""
+"""Estimated size of a pixel in the JPEG. Photographs take less at this quality, so the first
+attempt mostly fits."""
 
 MAX_SIDE_PIXELS: Final = 65_500
-"""Of a JPEG, as libjpeg makes them."""
+"""Maximum width and height of a JPEG that libjpeg writes."""
 
-MAX_TRIES: Final = 8
-"""Pure noise needs three."""
+MAX_ATTEMPTS: Final = 8
+"""Maximum number of sizes that are tried. Pure noise needs three."""
 
 MAX_PROFILE_BYTES: Final = 64 * 1024
-"""A profile that is kept must leave room for the picture."""
+"""Maximum size of a colour profile that is kept: it must leave room for the picture."""
 
 _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-"""What Pillow decodes by itself; of some other formats it starts programs that are installed. TIFF
-is left out: its tiles may take any amount of memory, however few pixels the picture has."""
+"""Formats that Pillow decodes by itself; for some others it starts installed programs. TIFF is left
+out: its tiles may take any amount of memory, however few pixels the picture has."""
 
 _ORIENTATION_TAG: Final = 0x0112
 
-_ROOM: Final = MemoryBudget(MAX_MEMORY_BYTES)
+_MEMORY: Final = MemoryBudget(MAX_MEMORY_BYTES)
 
 
 def downscale(content: bytes, *, max_bytes: int) -> bytes:
-    """Return a JPEG of the picture, the largest of some that has ``max_bytes`` at most.
+    """Return a JPEG of the picture, the largest of a few attempts that fits.
 
-    Blocks until few enough other images are being decoded.
+    Blocks until the images that are being decoded leave enough memory.
 
-    :raises ImageTooLargeError: it has too many pixels to be decoded, or no size of it fits.
-    :raises ImageDecodeError: it cannot be decoded.
+    :param max_bytes: maximum size of the JPEG.
+    :raises ImageTooLargeError: the image has too many pixels to be decoded, or no attempt fits.
+    :raises ImageDecodeError: the image cannot be decoded.
     """
     from PIL import Image
 
@@ -71,14 +73,14 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
         _check(content, image_format)
         with (
             Image.open(io.BytesIO(content), formats=_FORMATS) as image,
-            _ROOM.taken(_memory_bytes(image.size, image_format)),
+            _MEMORY.reserve(_memory_bytes(image.size, image_format)),
         ):
             return _jpeg_within(image, max_bytes)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"The image is not decoded to be made smaller: {error}") from None
-    # Pillow's decoders raise many kinds of error for bytes that they cannot read.
+    # Pillow's decoders raise errors of many classes for bytes that they cannot read.
     except Exception as error:  # noqa: BLE001
         raise ImageDecodeError(
             "The image is too large, and cannot be decoded to be made smaller: "
@@ -87,9 +89,11 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
 
 
 def _check(content: bytes, image_format: str | None) -> None:
-    """Refuse what costs too much to be decoded, or only to be opened, by its bytes alone."""
+    """Refuse an image that is too costly to decode, or only to open, by its bytes alone."""
     if image_format == "TIFF":
-        raise ImageDecodeError("The image is too large, and a TIFF is not made smaller.")
+        raise ImageDecodeError(
+            "The image is too large, and a TIFF is not made smaller. Convert it to JPEG or PNG."
+        )
     if (size := size_of(content, image_format)) is not None:
         _memory_bytes(size, image_format)
     elif image_format == "JPEG":
@@ -102,41 +106,43 @@ def _check(content: bytes, image_format: str | None) -> None:
 
 
 def _memory_bytes(size: tuple[int, int], image_format: str | None) -> int:
-    """Return what decoding may take.
+    """Return the maximum memory that decoding takes.
 
-    :raises ImageTooLargeError: it is more than there is.
+    :raises ImageTooLargeError: the image needs more than the whole budget.
     """
     width, height = size
-    each = WEBP_BYTES_PER_PIXEL if image_format == "WEBP" else BYTES_PER_PIXEL
-    if width * height * each > MAX_MEMORY_BYTES:
+    pixel_bytes = WEBP_BYTES_PER_PIXEL if image_format == "WEBP" else BYTES_PER_PIXEL
+    if width * height * pixel_bytes > MAX_MEMORY_BYTES:
         raise ImageTooLargeError(
             f"The image has {width:,} x {height:,} pixels; with more than "
-            f"{MAX_MEMORY_BYTES // each / 1_000_000:.0f} million it is not decoded to be made "
-            "smaller."
+            f"{MAX_MEMORY_BYTES // pixel_bytes / 1_000_000:.0f} million it is not decoded to be "
+            "made smaller."
         )
-    return width * height * each
+    return width * height * pixel_bytes
 
 
 def _jpeg_within(image: Image, max_bytes: int) -> bytes:
     orientation, profile = _orientation(image), _rgb_profile(image)
     picture = _scalable(image)
     if picture is not image:
-        # Its pixels would take their memory until the end.
+        # The original pixels would stay in memory until the end.
         image.close()
     _shrink(picture, max_bytes / EXPECTED_BYTES_PER_PIXEL / (picture.width * picture.height))
     picture = _upright(_rgb(picture), orientation)
-    for _ in range(MAX_TRIES):
+    for _ in range(MAX_ATTEMPTS):
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=JPEG_QUALITY, icc_profile=profile)
         if file.tell() <= max_bytes:
             return file.getvalue()
-        # A little less than in proportion: a smaller picture has more detail in each pixel.
+        # Less than in proportion: a smaller picture has more detail in each pixel.
         _shrink(picture, 0.8 * max_bytes / file.tell())
-    raise ImageTooLargeError(f"No size of the image was found that has {max_bytes:,} bytes.")
+    raise ImageTooLargeError(
+        f"The image cannot be made small enough: no attempt fits into {max_bytes:,} bytes."
+    )
 
 
 def _shrink(picture: Image, share: float) -> None:
-    """Leave a share of the pixels, in place; a JPEG that is not decoded yet is decoded smaller."""
+    """Keep a share of the pixels, in place; a JPEG that is not decoded yet is decoded smaller."""
     from PIL import Image
 
     scale = min(math.sqrt(share), MAX_SIDE_PIXELS / max(picture.size), 1.0)
@@ -146,7 +152,7 @@ def _shrink(picture: Image, share: float) -> None:
 
 
 def _scalable(image: Image) -> Image:
-    """Return the first frame in a mode that can be scaled; a JPEG is not decoded for it."""
+    """Return the first frame in a mode that can be scaled, without decoding a JPEG."""
     if image.mode in ("LA", "RGBA"):
         return image
     if image.has_transparency_data:
@@ -184,13 +190,13 @@ def _upright(picture: Image, orientation: Any) -> Image:
 def _orientation(image: Image) -> Any:
     try:
         return image.getexif().get(_ORIENTATION_TAG)
-    # What a camera wrote beside the picture may be broken in any way, and the picture be fine.
+    # A camera's metadata may be broken in any way although the picture is fine.
     except Exception:  # noqa: BLE001
         return None
 
 
 def _rgb_profile(image: Image) -> bytes | None:
-    """Return the image's colour profile, if it fits an RGB picture."""
+    """Return the image's colour profile if it belongs to an RGB picture."""
     profile = image.info.get("icc_profile") or b""
     is_rgb = profile[16:20] == b"RGB "
     return profile if is_rgb and len(profile) <= MAX_PROFILE_BYTES else None

@@ -1,7 +1,7 @@
-"""What the first bytes of an image tell: its format and, of some formats, its size in pixels.
+"""Read the format of an image, and its size in pixels, from the first bytes.
 
-Every image that is sent as bytes passes here, so it takes a few microseconds and needs no library:
-``imagesize`` takes ten times as long, and has no bound on what a hostile file makes it do.
+Every image that is sent as bytes passes here, so this takes a few microseconds and needs no
+library: ``imagesize`` takes ten times as long, and a hostile file can keep it busy without a bound.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ _SIGNATURES: Final = (
 )
 
 _MAX_SEGMENTS: Final = 200
-"""Of a JPEG, before the one that tells its size. A large ICC profile needs some sixty."""
+"""Maximum number of segments of a JPEG that are skipped before the one with its size. A large ICC
+profile needs some sixty."""
 
 _SEGMENTS_WITHOUT_SIZE: Final = frozenset({0xC4, 0xC8, 0xCC})
-"""Those among the codes C0 to CF that begin no frame: tables, and one that is reserved."""
+"""The codes from C0 to CF that begin no frame: tables, and one that is reserved."""
 
 
 def format_of(content: bytes) -> str | None:
-    """Return the format of an image as Pillow names it; None if it is not known here."""
+    """Return the format of an image as Pillow names it; None if it is unknown."""
     for name, start, signatures in _SIGNATURES:
         if content.startswith(signatures, start):
             return name
@@ -40,10 +41,9 @@ def format_of(content: bytes) -> str | None:
 
 
 def size_of(content: bytes, image_format: str | None) -> tuple[int, int] | None:
-    """Return width and height as they are stored; None where the header does not tell.
+    """Return the stored width and height; None if the header does not hold them.
 
-    :param image_format: one that ``format_of`` knows; of others than JPEG, PNG and BMP nothing is
-        read.
+    :param image_format: result of ``format_of``; only JPEG, PNG and BMP have a size here.
     """
     reader = _READERS.get(image_format or "")
     size = None if reader is None else reader(content)
@@ -62,7 +62,7 @@ def _bmp(content: bytes) -> tuple[int, int] | None:
     if content[14] == 12:  # the oldest header, of OS/2
         return int.from_bytes(content[18:20], "little"), int.from_bytes(content[20:22], "little")
     height = int.from_bytes(content[22:26], "little", signed=True)
-    # It is negative where rows are stored from the top.
+    # The height is negative if the rows are stored from the top.
     return int.from_bytes(content[18:22], "little", signed=True), abs(height)
 
 
@@ -75,7 +75,7 @@ def _jpeg(content: bytes) -> tuple[int, int] | None:
         code = head[1]
         if 0xC0 <= code <= 0xCF and code not in _SEGMENTS_WITHOUT_SIZE:
             return int.from_bytes(head[7:9]), int.from_bytes(head[5:7])
-        # A segment may be preceded by any number of filling bytes.
+        # Any number of fill bytes may precede a segment.
         position += 1 if code == 0xFF else 2 + int.from_bytes(head[2:4])
     return None
 

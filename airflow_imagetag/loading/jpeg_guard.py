@@ -1,7 +1,7 @@
-"""Tells a JPEG that costs far more to decode than its bytes and pixels say.
+"""Refuse a JPEG that costs far more to decode than its bytes and pixels suggest.
 
-Pillow reads the segments before the first scan in Python, byte by byte where they are filled up.
-libjpeg goes over the whole picture once for each scan, and a scan may have a few bytes.
+Pillow reads the segments before the first scan in Python, and fill bytes one by one. libjpeg goes
+over the whole picture once for each scan, and a scan may have only a few bytes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Final
 from airflow_imagetag.errors import ImageDecodeError
 
 MAX_SCANS: Final = 100
-"""Encoders make some ten."""
+"""Maximum number of scans of a picture. Encoders make some ten."""
 
 _MAX_HEADER_SEGMENTS: Final = 400
-"""Before the first scan, with filling bytes. Some sixty are a large ICC profile."""
+"""Maximum number of segments and fill bytes before the first scan. A large ICC profile has some
+sixty segments."""
 
 _MAX_SCAN_SEGMENTS: Final = 10 * MAX_SCANS
-"""From the first scan on. Each may have some tables before it."""
+"""Maximum number of segments from the first scan on. Each scan may have some tables before it."""
 
-_FILLING: Final = 0xFF
+_FILL: Final = 0xFF
 
 _SCAN: Final = 0xDA
 
@@ -29,24 +30,25 @@ _END: Final = 0xD9
 _HEADER_CODES: Final = frozenset(
     {*range(0xC0, 0xD0), _SCAN, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}
 ) - {0xC8}
-"""Tables, frames, what applications write, comments: what Pillow and libjpeg skip by its length."""
+"""Tables, frames, application data and comments: the segments that Pillow and libjpeg skip by their
+length."""
 
 _MARKER: Final = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
-"""In the data of a scan; restarts belong to the scan."""
+"""The end of a scan's data. Restart markers belong to the scan."""
 
 
 def check_jpeg(content: bytes) -> None:
-    """Refuse a JPEG whose decoding takes minutes; takes milliseconds.
+    """Refuse a JPEG whose decoding takes minutes; the check takes milliseconds.
 
-    :raises ImageDecodeError: it has too many segments or scans, or no scan at all.
+    :raises ImageDecodeError: the file has too many segments or scans, or no scan at all.
     """
     start = _first_scan(content)
     if start is None:
         raise ImageDecodeError(
             "The image is too large, and not decoded to be made smaller: the picture of the JPEG "
-            f"does not begin within {_MAX_HEADER_SEGMENTS} sound segments."
+            f"does not begin within {_MAX_HEADER_SEGMENTS} valid segments."
         )
-    # All are counted at once first, since most images have few, whatever is counted with them.
+    # A plain count of the bytes comes first: it is an upper bound, and low for most images.
     if content.count(b"\xff\xda") > MAX_SCANS and _has_many_scans(content, start):
         raise ImageDecodeError(
             "The image is too large, and not decoded to be made smaller: it is a progressive JPEG "
@@ -62,7 +64,7 @@ def _first_scan(content: bytes) -> int | None:
             return None
         if head[1] == _SCAN:
             return position
-        if head[1] == _FILLING:
+        if head[1] == _FILL:
             position += 1
         elif head[1] in _HEADER_CODES:
             position += 2 + int.from_bytes(head[2:])
@@ -72,7 +74,7 @@ def _first_scan(content: bytes) -> int | None:
 
 
 def _has_many_scans(content: bytes, start: int) -> bool:
-    """Tell it of the picture alone: a film may follow it, and a small copy stand before it."""
+    """Count the scans of the main picture: a film may follow it, and a thumbnail precede it."""
     position, scans = start, 0
     for _ in range(_MAX_SCAN_SEGMENTS):
         marker = _MARKER.search(content, position)

@@ -1,4 +1,4 @@
-"""Room that threads share: each takes as much as it needs, and waits until there is so much."""
+"""A limit of memory that threads share."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from contextlib import contextmanager
 
 
 class MemoryBudget:
-    """A semaphore whose holders take different amounts, first come, first served.
+    """A weighted semaphore: each thread reserves a number of bytes, first come, first served.
 
-    :param total: how much there is.
+    :param total_bytes: maximum number of bytes that are reserved at the same time.
     """
 
-    def __init__(self, total: int) -> None:
-        self._left = total
+    def __init__(self, total_bytes: int) -> None:
+        self._free_bytes = total_bytes
         self._turn = threading.Lock()
-        self._freed = threading.Condition()
+        self._released = threading.Condition()
 
     @contextmanager
-    def taken(self, amount: int) -> Iterator[None]:
-        """Hold an amount, the total at most; blocks until it is there."""
-        # Who waits for much is not overtaken for ever by those who want little.
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: self._left >= amount)
-            self._left -= amount
+    def reserve(self, size_bytes: int) -> Iterator[None]:
+        """Hold some bytes during a ``with`` block; blocks until they are free.
+
+        :param size_bytes: number of bytes, at most the total.
+        """
+        # One thread at a time waits for memory, so that small requests cannot starve a large one.
+        with self._turn, self._released:
+            self._released.wait_for(lambda: self._free_bytes >= size_bytes)
+            self._free_bytes -= size_bytes
         try:
             yield
         finally:
-            with self._freed:
-                self._left += amount
-                self._freed.notify_all()
+            with self._released:
+                self._free_bytes += size_bytes
+                self._released.notify_all()

@@ -1,4 +1,4 @@
-"""Checks an image's bytes against what the service takes, and makes them smaller if asked."""
+"""Check the bytes of an image against the service's limits, and downscale it if asked."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 
 
 class Oversize(enum.StrEnum):
-    """What becomes of an image with more bytes than the service takes."""
+    """The treatment of an image with more bytes than the service takes."""
 
     ERROR = "error"
-    """It fails."""
+    """The image fails."""
     DOWNSCALE = "downscale"
-    """A smaller JPEG of it is sent."""
+    """A smaller JPEG of the image is sent."""
 
 
 def parse_oversize(value: str) -> Oversize:
-    """Return the choice of this name.
+    """Return the member with this value.
 
-    :raises ConfigurationError: there is no such choice.
+    :raises ConfigurationError: no member has this value.
     """
     try:
         return Oversize(value)
@@ -39,14 +39,14 @@ def parse_oversize(value: str) -> Oversize:
 
 
 class ImagePreflight:
-    """Returns what is sent of an image: its own bytes, or fewer.
+    """Check images before they are sent; replace those over the limit by smaller ones if asked.
 
-    A URL passes as it is: only the service sees what is behind it.
+    A URL is not checked: only the service sees the image behind it.
 
     :param api: the interface, for messages.
-    :param limits: what it takes.
-    :param oversize: what becomes of an image over the limit.
-    :raises ConfigurationError: images shall be made smaller, and Pillow is missing.
+    :param limits: the limits of the interface.
+    :param oversize: the treatment of an image over the limit.
+    :raises ConfigurationError: images are to be downscaled, and Pillow is missing.
     """
 
     def __init__(self, api: str, limits: Limits, oversize: Oversize = Oversize.ERROR) -> None:
@@ -57,25 +57,25 @@ class ImagePreflight:
         if self._is_downscaling:
             _check_pillow()
 
-    def is_quick(self, payload: Payload) -> bool:
-        """Tell whether ``fit`` takes next to no time, so that it needs no thread."""
-        return not (self._is_downscaling and self._is_too_large(payload.content))
+    def needs_decoding(self, payload: Payload) -> bool:
+        """Tell whether ``fit`` decodes the image, which takes long and belongs in a thread."""
+        return self._is_downscaling and self._is_too_large(payload.content)
 
     def fit(self, image: Image, payload: Payload) -> Payload:
-        """Return what to send; the digest stays that of the image's own bytes.
+        """Return the payload to send; its digest stays that of the original bytes.
 
         :param image: names the image in warnings.
-        :raises ImageFormatError: the service does not take its format.
-        :raises ImageTooLargeError: it has too many bytes or, to be made smaller, pixels.
-        :raises ImageDecodeError: it cannot be decoded to be made smaller.
+        :raises ImageFormatError: the service does not take the image's format.
+        :raises ImageTooLargeError: the image has too many bytes, or too many pixels to downscale.
+        :raises ImageDecodeError: the image has to be downscaled, and cannot be decoded.
         """
         content = payload.content
-        # What is empty has an error of its own.
+        # Building the request refuses an image without bytes.
         if not content:
             return payload
         image_format = self._checked_format(content)
-        if self._advice.is_wanted and (size := size_of(content, image_format)) is not None:
-            self._advice.look(image, size)
+        if self._advice.is_given and (size := size_of(content, image_format)) is not None:
+            self._advice.check(image, size)
         if not self._is_too_large(content):
             return payload
         smaller = self._smaller(content)
@@ -88,21 +88,22 @@ class ImagePreflight:
         return replace(payload, content=smaller)
 
     def report(self) -> None:
-        """Log how many images are not what the service advises."""
+        """Log the number of images that are outside the service's advice."""
         self._advice.report()
 
     def _is_too_large(self, content: bytes | None) -> bool:
         return content is not None and len(content) > self._limits.max_content_bytes
 
     def _checked_format(self, content: bytes) -> str | None:
-        taken = self._limits.formats
-        if taken is None:
+        allowed = self._limits.formats
+        if allowed is None:
             return None
         found = format_of(content)
-        if found not in taken:
-            what = "of no format that is known" if found is None else f"a {found}"
+        if found not in allowed:
+            kind = "of an unknown format" if found is None else f"a {found}"
             raise ImageFormatError(
-                f"The image is {what}, and {self._api} takes {', '.join(sorted(taken))}."
+                f"The image is {kind}, and {self._api} takes only {', '.join(sorted(allowed))}. "
+                "Convert the image."
             )
         return found
 

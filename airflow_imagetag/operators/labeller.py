@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from airflow_imagetag.backends import configuration
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.labellers.base import Labeller
 from airflow_imagetag.loading.content import ContentLoader
-from airflow_imagetag.loading.download import download
-from airflow_imagetag.safety.addresses import names_private_host
+from airflow_imagetag.loading.download import Downloader
 from airflow_imagetag.sources.base import ImageSource
 
 
@@ -34,8 +31,7 @@ def labeller_of(
     folders = [*configuration.allowed_local_folders(), *trust.folders]
     source.check_trusted(folders)
     account = hook.account
-    fetch = partial(
-        download,
+    downloader = Downloader(
         max_bytes=hook.max_image_bytes,
         timeout_seconds=account.timeout_seconds,
         allowed_hosts=configuration.allowed_private_hosts(),
@@ -44,9 +40,9 @@ def labeller_of(
         folders,
         trust.paths,
         presign=source.send == "url",
-        fetch=fetch if is_fetched_by_worker else None,
+        downloader=downloader if is_fetched_by_worker else None,
         max_bytes=hook.max_image_bytes,
-        may_reach_private=names_private_host(account.endpoint),
+        service_url=account.endpoint,
         needs_sha256=needs_sha256,
     )
     return hook.labeller(loader, max_connections=max_connections)

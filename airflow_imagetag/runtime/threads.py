@@ -124,5 +124,9 @@ class InlineExecutor(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call the function and return its result as a future that is done."""
         future: Future[T] = Future()
-        fulfil(future, partial(fn, *args, **kwargs))
-        return future
+        try:
+            fulfil(future, partial(fn, *args, **kwargs))
+            return future
+        finally:
+            # As in ``fulfil``: this frame is the caller of the frames in an error's traceback.
+            del future

@@ -1,4 +1,4 @@
-"""The hook: one image in, its labels out, over a real connection of Airflow."""
+"""The hook labels one image over a real connection of Airflow."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WAYS = {"tag": tag, "atag": atag, "atag inside": atag_inside}
 
 @pytest.fixture(params=WAYS.values(), ids=WAYS)
 def way(request: pytest.FixtureRequest) -> Tag:
-    """Give each of the three ways to label one image."""
+    """Return each of the three ways to label one image."""
     return request.param
 
 
@@ -130,7 +130,7 @@ def check(result: TagResult, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("encoding", ["multipart", "base64"])
 def test_bytes(way, emulator, photograph, encoding, monkeypatch):
-    """Bytes are labelled in either encoding, under the name of their digest."""
+    """Bytes are labelled in either encoding; their digest is the key."""
     connect(monkeypatch, emulator, extra={"image_encoding": encoding})
     result = way(ImageTagHook(), photograph)
     check(result, emulator)
@@ -139,7 +139,7 @@ def test_bytes(way, emulator, photograph, encoding, monkeypatch):
 
 
 def test_a_url(way, emulator, image_url, monkeypatch):
-    """A URL is fetched by the service; its signature is not in the result."""
+    """The service downloads a URL; the URL's signature is not in the result."""
     monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_PRIVATE_HOSTS", "127.0.0.1")
     result = way(ImageTagHook(), image_url)
     check(result, emulator)
@@ -167,7 +167,7 @@ def test_an_image(way, emulator, photograph):
 
 
 def test_all_ways_find_the_same(emulator, photograph):
-    """Blocking or not, the labels of an image are the same."""
+    """The labels of an image are the same, blocking or not."""
     found = {way(ImageTagHook(), photograph).labels for way in WAYS.values()}
     assert len(found) == 1
 
@@ -185,8 +185,8 @@ def test_all_ways_find_the_same(emulator, photograph):
         (b"x" * 7_000_000, errors.ImageTooLargeError),
     ],
 )
-def test_what_is_not_sent(way, emulator, image, expected):
-    """An image that cannot be sent is its typed error, and the service hears nothing of it."""
+def test_an_image_that_is_not_sent(way, emulator, image, expected):
+    """An image that cannot be sent raises its typed error, and the service gets no request."""
     with pytest.raises(expected) as caught:
         way(ImageTagHook(), image)
     assert type(caught.value) is expected
@@ -195,7 +195,7 @@ def test_what_is_not_sent(way, emulator, image, expected):
 
 
 def test_an_image_that_is_too_large_is_made_smaller(way, emulator, photograph):
-    """When asked; else it is an error. What follows the picture in the file is not sent."""
+    """It is an error unless asked for. Bytes after the picture in the file are not sent."""
     large = photograph + bytes(7_000_000)
     with pytest.raises(errors.ImageTooLargeError, match="oversize='downscale'"):
         way(ImageTagHook(), large)
@@ -207,7 +207,7 @@ def test_an_image_that_is_too_large_is_made_smaller(way, emulator, photograph):
 def test_a_file_that_is_too_large_for_any_service_is_read_to_be_made_smaller(
     way, emulator, photograph, tmp_path, monkeypatch
 ):
-    """Up to a larger limit, which has a larger image's error."""
+    """The limit of downscaling is larger, and has the same error."""
     monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(tmp_path))
     for name, size in (("scan", 25), ("huge", 65)):
         with (tmp_path / name).open("wb") as file:
@@ -221,7 +221,7 @@ def test_a_file_that_is_too_large_for_any_service_is_read_to_be_made_smaller(
 
 
 def test_an_unknown_oversize_is_refused():
-    """At once, where it is written."""
+    """The constructor raises the error."""
     with pytest.raises(errors.ConfigurationError, match="oversize must be"):
         ImageTagHook(oversize="shrink")
 
@@ -233,7 +233,7 @@ def test_an_unknown_oversize_is_refused():
         ("https://h.invalid/" + "a" * 2000, errors.ParameterTooLongError, "-1304"),
     ],
 )
-def test_what_the_service_refuses(way, emulator, image, expected, code):
+def test_an_image_that_the_service_refuses(way, emulator, image, expected, code):
     """The service's code is in the error."""
     with pytest.raises(expected) as caught:
         way(ImageTagHook(), image)
@@ -263,8 +263,10 @@ def test_what_the_service_refuses(way, emulator, image, expected, code):
         ),
     ],
 )
-def test_what_goes_wrong_on_the_way(way, emulator, faults, expected, photograph, monkeypatch):
-    """Each fault is its typed error; one request is sent, and not another."""
+def test_a_fault_of_the_service_or_the_network(
+    way, emulator, faults, expected, photograph, monkeypatch
+):
+    """Each fault raises its typed error after one request."""
     connect(monkeypatch, emulator, extra={"timeout_seconds": 0.5 if faults.latency_seconds else 5})
     emulator.faults = faults
     with pytest.raises(expected) as caught:
@@ -274,7 +276,7 @@ def test_what_goes_wrong_on_the_way(way, emulator, faults, expected, photograph,
 
 
 def test_over_the_quota(way, emulator, photograph):
-    """A throttled call says how long to wait, and does not wait by itself."""
+    """The error of a throttled call tells how long to wait; the hook does not wait by itself."""
     emulator.faults = Faults(requests_per_second=0.01, retry_after_seconds=17)
     hook = ImageTagHook()
     hook.tag(photograph)
@@ -297,7 +299,7 @@ def test_over_the_quota(way, emulator, photograph):
     ],
 )
 def test_a_wrong_connection(way, emulator, changes, expected, photograph, monkeypatch):
-    """The account's fault is told from a connection that is wrong in itself."""
+    """The account's fault differs from an error in the connection itself."""
     connect(monkeypatch, emulator, **changes)
     with pytest.raises(expected) as caught:
         way(ImageTagHook(), photograph)
@@ -308,7 +310,7 @@ def test_a_wrong_connection(way, emulator, changes, expected, photograph, monkey
 @pytest.mark.filterwarnings("ignore:Encountered")  # Airflow 2 warns of such an extra
 @pytest.mark.parametrize("extra", ["not JSON", "[1]", '"text"', "{"])
 def test_an_extra_that_is_no_object(emulator, extra, photograph, monkeypatch):
-    """It is an error that names the connection, not an empty extra."""
+    """The error names the connection; the extra does not count as empty."""
     from airflow.providers.common.compat.sdk import Connection
 
     fields = json.loads(emulator.connection_json)
@@ -322,18 +324,18 @@ def test_an_extra_that_is_no_object(emulator, extra, photograph, monkeypatch):
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Tell what the hook has warned of."""
-    names = ("airflow_imagetag.hooks.imagetag", logging.WARNING)
+    """Return a function that lists the warnings about connections."""
+    names = ("airflow_imagetag.backends.accounts", logging.WARNING)
     return lambda: [text for name, level, text in caplog.record_tuples if (name, level) == names]
 
 
 MISSPELT = {"request_per_second": "5ecre7", "Timeout-Seconds": 5, "qqq": ["5ecre7"], "zzz": ""}
 
 
-def test_misspelt_names_of_the_extra_are_told(way, emulator, photograph, monkeypatch, warned):
-    """One warning names connection, names and what is meant, and no value; the image is labelled.
+def test_misspelt_names_of_the_extra_are_logged(way, emulator, photograph, monkeypatch, warned):
+    """One warning has the connection, the names and suggestions, and no value.
 
-    A name without a value says nothing.
+    The image is labelled all the same. A name without a value is not in the warning.
     """
     connect(monkeypatch, emulator, extra=MISSPELT)
     assert way(ImageTagHook(), photograph).labels
@@ -345,8 +347,8 @@ def test_misspelt_names_of_the_extra_are_told(way, emulator, photograph, monkeyp
     )
 
 
-def test_names_that_are_read_are_not_told(emulator, photograph, monkeypatch, warned):
-    """Whether the interface of the connection has a use for them or not."""
+def test_names_that_are_read_are_not_logged(emulator, photograph, monkeypatch, warned):
+    """The interface of the connection need not use them."""
     extra = {"region": "ap-beijing", "scenes": "WEB", "verify": True, "max_in_flight": 3}
     connect(monkeypatch, emulator, extra=extra)
     assert ImageTagHook().tag(photograph).labels
@@ -354,11 +356,11 @@ def test_names_that_are_read_are_not_told(emulator, photograph, monkeypatch, war
 
 
 def test_a_connection_of_another_type(emulator, photograph, monkeypatch):
-    """What is missing in it is told with its type: most likely another connection was meant."""
+    """The error of a missing field names the type: most likely another connection was meant."""
     connect(monkeypatch, emulator, conn_type="postgres", extra={"app_id": ""})
     with pytest.raises(errors.ConfigurationError, match=r"app_id.*'postgres'.*'imagetag'"):
         ImageTagHook().tag(photograph)
-    # Its fields decide, and not its type.
+    # The fields decide, and not the type.
     connect(monkeypatch, emulator, conn_type="postgres")
     assert ImageTagHook().tag(photograph).labels
     connect(monkeypatch, emulator, extra={"app_id": ""})
@@ -371,7 +373,7 @@ def test_a_connection_of_another_type(emulator, photograph, monkeypatch):
 
 
 def test_a_good_connection_is_not_billed(emulator):
-    """Endpoint and signature are proved, and nothing is labelled."""
+    """Endpoint and signature are proved without labelling an image."""
     ok, message = ImageTagHook().test_connection()
     assert ok, message
     assert emulator.url in message
@@ -394,7 +396,7 @@ def test_a_good_connection_is_not_billed(emulator):
     ],
 )
 def test_a_bad_connection(emulator, changes, words, monkeypatch):
-    """The message names the error and what to look at, without a key; nothing is billed."""
+    """The message names the error and the field to check, without a key; nothing is billed."""
     connect(monkeypatch, emulator, **changes)
     ok, message = ImageTagHook().test_connection()
     assert not ok
@@ -405,7 +407,7 @@ def test_a_bad_connection(emulator, changes, words, monkeypatch):
 
 
 def test_an_unreachable_service(emulator, monkeypatch):
-    """Nobody listens there."""
+    """The message says that nothing was sent."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     connect(monkeypatch, emulator, port=port)
@@ -416,7 +418,7 @@ def test_an_unreachable_service(emulator, monkeypatch):
 
 
 def test_another_server(monkeypatch, emulator, image_url):
-    """A web server that is not the service is told from one that refuses the key."""
+    """The error of a web server that is not the service is not that of a refused key."""
     port = int(image_url.rpartition(":")[2].partition("/")[0])
     connect(monkeypatch, emulator, port=port)
     ok, message = ImageTagHook().test_connection()
@@ -424,7 +426,7 @@ def test_another_server(monkeypatch, emulator, image_url):
     assert "AuthenticationError" not in message
 
 
-# What is shared
+# Shared connections and signatures
 
 
 def test_a_signature_is_made_once(emulator, small_jpegs):
@@ -439,19 +441,19 @@ def test_a_signature_is_made_once(emulator, small_jpegs):
 
 
 def test_calls_share_a_connection_inside_async_with(emulator, small_jpegs):
-    """Two calls after each other use one connection; outside, each opens its own."""
+    """Two successive calls use one connection; outside, each opens its own."""
     contents = small_jpegs(2)
 
     async def inside() -> int:
         hook = ImageTagHook()
         async with hook:
-            connections = hook._tagger._connections  # type: ignore[union-attr]
+            connections = hook._open_labeller._connections  # type: ignore[union-attr]
             assert isinstance(connections, nonblocking.Connections)
             for content in contents:
                 await hook.atag(content)
             pools = connections._session.connector._conns.values()  # type: ignore[union-attr]
             kept = sum(len(pool) for pool in pools)
-        assert hook._tagger is None
+        assert hook._open_labeller is None
         assert connections._session.closed
         return kept
 
@@ -459,7 +461,7 @@ def test_calls_share_a_connection_inside_async_with(emulator, small_jpegs):
 
 
 def test_concurrent_calls(emulator, small_jpegs):
-    """Many calls at the same time, inside and outside, each get the labels of their image."""
+    """Each of many concurrent calls, inside and outside, gets the labels of its image."""
     contents = small_jpegs(20)
     emulator.faults = Faults(latency_seconds=0.05)
 
@@ -477,7 +479,7 @@ def test_concurrent_calls(emulator, small_jpegs):
 
 
 def test_a_hook_may_be_used_in_one_loop_after_another(emulator, photograph):
-    """Nothing of a loop that has ended is kept."""
+    """The hook keeps nothing of a closed loop."""
     hook = ImageTagHook()
     for _ in range(2):
         assert atag_inside(hook, photograph).labels
@@ -488,8 +490,8 @@ def test_a_hook_may_be_used_in_one_loop_after_another(emulator, photograph):
 
 
 def secrets_of(hook: ImageTagHook, emulator: Emulator) -> list[str]:
-    """Return what must not be shown: the key, the signature, the presigned query."""
-    signature = hook.caller.probe().headers["Authorization"] if "account" in vars(hook) else KEY
+    """Return the key, the signature and the presigned query."""
+    signature = hook.codec.probe().headers["Authorization"]
     return [emulator.connection.password, signature, "5ecre7"]
 
 
@@ -499,7 +501,7 @@ def secrets_of(hook: ImageTagHook, emulator: Emulator) -> list[str]:
     ids=["good", "refused", "dropped", "garbage"],
 )
 def test_no_secret_is_shown(way, faults, photograph, image_url, caplog, monkeypatch):
-    """Neither key nor signature nor presigned query is in a log record, an error or a repr."""
+    """No log record, error or repr has the key, the signature or a presigned query."""
     monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_PRIVATE_HOSTS", "127.0.0.1")
     with Emulator(secret_key=KEY, faults=faults) as emulator:
         monkeypatch.setenv(VARIABLE, emulator.connection_json)
@@ -514,8 +516,8 @@ def test_no_secret_is_shown(way, faults, photograph, image_url, caplog, monkeypa
                     unseen = error.__suppress_context__ or error.__context__ is None
                     shown += [] if unseen else [repr(error.__context__)]
             shown.append(str(hook.test_connection()))
-        shown += [repr(hook), repr(hook.account), repr(hook.caller), repr(vars(hook.caller))]
-        shown += [repr(hook.caller.request(hook._reader.payload(Image("k", image_url))))]
+        shown += [repr(hook), repr(hook.account), repr(hook.codec), repr(vars(hook.codec))]
+        shown += [repr(hook.codec.request(hook._own_loader().load(Image("k", image_url))))]
         shown += [record.getMessage() for record in caplog.records]
         shown += [repr(record.args) for record in caplog.records]
         for secret in secrets_of(hook, emulator):
@@ -524,7 +526,7 @@ def test_no_secret_is_shown(way, faults, photograph, image_url, caplog, monkeypa
 
 @pytest.mark.parametrize("url", ["http://localhost:1/", "http://10.0.0.1/", "http://a.internal/"])
 def test_a_service_of_the_internet_is_given_no_private_url(emulator, way, url, monkeypatch):
-    """It cannot fetch it, and need not know it; nothing is sent, not even a look-up of its host."""
+    """The service could not download it; nothing is sent, and no host is looked up."""
     connect(monkeypatch, emulator, host="labels.example.invalid")
     with pytest.raises(errors.ImageNotAllowedError, match="private network"):
         way(ImageTagHook(), url)

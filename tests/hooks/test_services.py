@@ -12,7 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import Connection, redact
 
 from airflow_imagetag import errors
-from airflow_imagetag.hooks.imagetag import ImageTagHook, account_of
+from airflow_imagetag.backends.accounts import account_of
+from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.testing import Emulator, Faults
 
 VARIABLE = "AIRFLOW_CONN_IMAGETAG_DEFAULT"
@@ -24,7 +25,7 @@ ALL = ("picture_classify", "imagetag_detect", *TIIA)
 
 @pytest.fixture(params=ALL)
 def api(request: pytest.FixtureRequest) -> str:
-    """Give each interface."""
+    """Return each interface."""
     return request.param
 
 
@@ -54,7 +55,7 @@ def tag(image: Any) -> Any:
 
 @pytest.mark.parametrize("way", [tag, atag])
 def test_every_interface_labels(way, api, emulator, photographs, monkeypatch):
-    """The same photograph, through each; TIIA tells categories and the id of the call."""
+    """Each labels the same photograph; TIIA returns categories and the id of the call."""
     connect(monkeypatch, emulator, api)
     result = way(photographs[0].read_bytes())
     assert result.api == api
@@ -67,7 +68,7 @@ def test_every_interface_labels(way, api, emulator, photographs, monkeypatch):
 
 
 def test_each_scene_is_billed(emulator, photographs, monkeypatch):
-    """Labels of all scenes come in one answer, and the service bills each scene."""
+    """One response has the labels of all scenes, and the service bills each scene."""
     extra = {"scenes": "WEB,CAMERA,ALBUM,NEWS"}
     connect(monkeypatch, emulator, "DetectLabel", extra=extra)
     scenes = {label.scene for label in tag(photographs[0].read_bytes()).labels}
@@ -77,7 +78,7 @@ def test_each_scene_is_billed(emulator, photographs, monkeypatch):
 
 @pytest.mark.parametrize("api", TIIA)
 def test_temporary_keys(api, photographs, monkeypatch):
-    """The token in extra goes with them, and a wrong one is told."""
+    """The token in extra goes with them, and the error of a wrong one names it."""
     with Emulator(secret_key=KEY, token=TOKEN) as emulator:
         connect(monkeypatch, emulator, api)
         assert tag(photographs[0].read_bytes()).labels
@@ -110,7 +111,7 @@ def test_a_good_connection_is_not_billed(api, emulator, monkeypatch):
     ],
 )
 def test_a_bad_connection(api, emulator, changes, words, monkeypatch):
-    """The message names the error and what to look at, without a key; nothing is billed."""
+    """The message names the error and the field to check, without a key; nothing is billed."""
     connect(monkeypatch, emulator, api, **changes)
     ok, message = ImageTagHook().test_connection()
     assert not ok
@@ -130,8 +131,8 @@ def test_a_bad_connection(api, emulator, changes, words, monkeypatch):
         ("FailedOperation.Anew", ["UnknownCodeError", "FailedOperation.Anew"]),
     ],
 )
-def test_what_the_account_lacks(api, code, words, emulator, monkeypatch):
-    """A service that is not opened, a region without it: the test of the connection says so."""
+def test_an_account_without_the_service(api, code, words, emulator, monkeypatch):
+    """The test of the connection tells a service that is not opened, or not in the region."""
     connect(monkeypatch, emulator, api)
     emulator.faults = Faults(error_codes={code: 1})
     ok, message = ImageTagHook().test_connection()
@@ -141,7 +142,7 @@ def test_what_the_account_lacks(api, code, words, emulator, monkeypatch):
 
 @pytest.mark.parametrize("api", TIIA)
 def test_the_endpoint_of_the_older_service(api, emulator, monkeypatch):
-    """A host that does not know the newer interface is told from a wrong key."""
+    """The error of a host without the newer interface is not that of a wrong key."""
     connect(monkeypatch, emulator, "picture_classify", extra={"api": api})
     emulator.faults = Faults(error_rates={404: 1})
     ok, message = ImageTagHook().test_connection()
@@ -150,9 +151,9 @@ def test_the_endpoint_of_the_older_service(api, emulator, monkeypatch):
 
 
 def test_airflow_masks_the_secrets_of_the_extra():
-    """Whoever logs token or proxy after the account was read writes asterisks.
+    """Token and proxy are asterisks in logs once the account was read.
 
-    Airflow does so by itself for a connection from a variable, and not for one of its database.
+    Airflow does this by itself for a connection from a variable, and not for one of its database.
     """
     token, proxy = "7okenOfTheDatabase", "http://user:5ecre7OfTheProxy@proxy.invalid:3128"
     extra = json.dumps({"api": "DetectLabelPro", "token": token, "proxy": proxy})
@@ -166,17 +167,17 @@ def test_airflow_masks_the_secrets_of_the_extra():
 @pytest.mark.parametrize("faults", [None, Faults(garbage_rate=1), Faults(drop_rate=1)])
 @pytest.mark.parametrize("api", TIIA)
 def test_no_secret_is_shown(api, faults, photographs, caplog, monkeypatch):
-    """Neither key nor token nor signature is in a log record, an error, a result or a repr."""
+    """No log record, error, result or repr has the key, the token or the signature."""
     caplog.set_level(logging.DEBUG)
     with Emulator(secret_key=KEY, token=TOKEN, faults=faults) as emulator:
         connect(monkeypatch, emulator, api)
         hook = ImageTagHook()
-        shown = [str(hook.test_connection()), repr(hook.account), repr(vars(hook.caller))]
+        shown = [str(hook.test_connection()), repr(hook.account), repr(vars(hook.codec))]
         try:
             shown.append(repr(hook.tag(photographs[0].read_bytes())))
         except errors.ImageTagError as error:
             shown.append(f"{error!r} {error} {vars(error)}")
-        signature = hook.caller.probe().headers["Authorization"].rpartition("=")[2]
+        signature = hook.codec.probe().headers["Authorization"].rpartition("=")[2]
     shown += [f"{record.getMessage()} {record.args!r}" for record in caplog.records]
     for secret in (KEY, TOKEN, signature):
         assert not [text for text in shown if secret in text]

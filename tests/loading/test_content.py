@@ -1,15 +1,22 @@
-"""What the service is given of an image, and what the worker refuses to read."""
+"""The payload of an image, and the images that the worker refuses to read."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import hashlib
+import http.client
+import itertools
 import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from web_servers import Handler, serving
 
 from airflow_imagetag.errors import (
     Billing,
@@ -23,7 +30,8 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.loading import content
-from airflow_imagetag.loading.content import ContentLoader
+from airflow_imagetag.loading.content import ContentLoader, read_start
+from airflow_imagetag.loading.download import Downloader
 from airflow_imagetag.models import Image
 
 PHOTO = b"\xff\xd8\xff the photo"
@@ -48,7 +56,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def reader(tree: Path) -> ContentLoader:
+def loader(tree: Path) -> ContentLoader:
     """Allow one folder."""
     return ContentLoader([str(tree / "data")])
 
@@ -63,54 +71,99 @@ def reader(tree: Path) -> ContentLoader:
         (Image("a", content=b"1" * 5_000_000), False, False),
         (Image("a", "/data/a.jpg"), False, False),
         (Image("a", "s3://b/a.jpg"), False, False),
-        (Image("a"), False, False),
     ],
 )
-def test_what_is_at_hand_needs_no_thread(image, with_sha256, without, needs_sha256):
-    """A URL and a few bytes are ready at once; a file, an object and many bytes are not."""
-    expected = with_sha256 if needs_sha256 else without
-    assert ContentLoader(needs_sha256=needs_sha256).is_quick(image) is expected
+def test_an_image_that_needs_no_thread_is_loaded_inline(image, with_sha256, without, needs_sha256):
+    """A URL and a few bytes are; a file, an object and many bytes are left to ``load``."""
+    loader = ContentLoader(needs_sha256=needs_sha256)
+    payload = loader.inline(image)
+    assert (payload is not None) is (with_sha256 if needs_sha256 else without)
+    assert payload is None or payload == loader.load(image)
 
 
-def test_a_url_that_the_worker_fetches_is_not_at_hand():
-    """It may take its time."""
-    assert not ContentLoader(fetch=len).is_quick(Image("a", "https://host/a"))  # type: ignore[arg-type]
+def test_the_limit_of_inline_bytes_is_inclusive():
+    """The limit that the loader tells is the one that it keeps."""
+    loader = ContentLoader()
+    limit = loader.max_inline_bytes
+    assert loader.inline(Image("a", content=bytes(limit))) is not None
+    assert loader.inline(Image("a", content=bytes(limit + 1))) is None
 
 
-def test_without_sha256_equal_bytes_are_told_all_the_same(tree):
-    """Within one reader; nothing that could be taken for a SHA-256 gets out."""
-    reader = ContentLoader([str(tree)], needs_sha256=False)
-    file = reader.payload(Image("a", str(tree / "data" / "a.jpg")))
-    given = reader.payload(Image("b", content=PHOTO))
-    other = reader.payload(Image("c", content=SECRET))
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image("a", "http://127.0.0.1/a", content=PHOTO),
+        Image("a", "/data/a.jpg"),
+        Image("a", "s3://b/a.jpg"),
+        Image("a"),
+    ],
+)
+def test_only_an_image_behind_a_url_is_downloaded(image):
+    """Bytes, files and objects need no download, with a downloader and without."""
+    downloader = Downloader(max_bytes=100, timeout_seconds=1)
+    assert asyncio.run(ContentLoader(downloader=downloader).fetch(image)) is image
+    assert asyncio.run(ContentLoader().fetch(image)) is image
+
+
+def test_a_url_is_left_to_the_service_without_a_downloader():
+    """The worker opens no connection."""
+    image = Image("a", "http://127.0.0.1:1/a")
+    assert asyncio.run(ContentLoader().fetch(image)) is image
+
+
+def test_a_download_gives_the_image_its_bytes():
+    """Key, URI and version stay, and the digest is that of the bytes."""
+
+    class Photograph(Handler):
+        def answer(self) -> None:
+            self.respond(PHOTO)
+
+    async def fetch(url: str) -> Image:
+        allowed = ["127.0.0.1"]
+        async with Downloader(max_bytes=100, timeout_seconds=10, allowed_hosts=allowed) as opened:
+            return await ContentLoader(downloader=opened).fetch(Image("a", url, version="1"))
+
+    with serving(Photograph) as url:
+        fetched = asyncio.run(fetch(url))
+    assert fetched == Image("a", url, PHOTO, "1")
+    assert ContentLoader().load(fetched).digest == hashlib.sha256(PHOTO).hexdigest()
+
+
+def test_without_sha256_equal_bytes_are_recognized(tree):
+    """Within one loader; no digest could be taken for a SHA-256."""
+    loader = ContentLoader([str(tree)], needs_sha256=False)
+    file = loader.load(Image("a", str(tree / "data" / "a.jpg")))
+    given = loader.load(Image("b", content=PHOTO))
+    other = loader.load(Image("c", content=SECRET))
     assert file.digest == given.digest != other.digest
     assert file.sha256 is given.sha256 is other.sha256 is None
-    assert file.digest != ContentLoader(needs_sha256=False).payload(Image("b", None, PHOTO)).digest
+    assert file.digest != ContentLoader(needs_sha256=False).load(Image("b", None, PHOTO)).digest
 
 
-def read(reader: ContentLoader, uri: str) -> bytes | None:
+def read(loader: ContentLoader, uri: str) -> bytes | None:
     """Return the bytes behind a URI."""
-    return reader.payload(Image("k", uri)).content
+    return loader.load(Image("k", uri)).content
 
 
 @pytest.mark.parametrize("uri", ["https://h/a.jpg?X-Amz-Signature=x", "HTTP://h/a"])
 def test_a_url_is_handed_on(uri):
-    """The service fetches it; the worker opens no connection."""
-    payload = ContentLoader().payload(Image("k", uri))
+    """The service downloads it; the worker opens no connection."""
+    payload = ContentLoader().load(Image("k", uri))
     assert (payload.url, payload.content, payload.digest) == (uri, None, None)
 
 
 def test_bytes_go_before_the_uri():
-    """Bytes that are at hand are sent with their digest, and nothing is read."""
-    payload = ContentLoader().payload(Image("k", "/etc/passwd", PHOTO))
+    """An image with bytes is sent with their digest, and its URI is not read."""
+    payload = ContentLoader().load(Image("k", "/etc/passwd", PHOTO))
     assert (payload.url, payload.content) == (None, PHOTO)
     assert payload.digest == hashlib.sha256(PHOTO).hexdigest()
 
 
-def test_an_image_of_nothing():
+@pytest.mark.parametrize("method", [ContentLoader.load, ContentLoader.inline])
+def test_an_image_of_nothing(method):
     """Without URI and bytes there is nothing to read."""
     with pytest.raises(InvalidImageError):
-        ContentLoader().payload(Image("k"))
+        method(ContentLoader(), Image("k"))
 
 
 @pytest.mark.parametrize(
@@ -133,9 +186,9 @@ def test_an_image_of_nothing():
         "file://{root}/data%2Fa.jpg",
     ],
 )
-def test_a_file_inside_an_allowed_folder(reader, tree, uri):
+def test_a_file_inside_an_allowed_folder(loader, tree, uri):
     """It is read, however its path is written."""
-    assert read(reader, uri.format(root=tree)) == PHOTO
+    assert read(loader, uri.format(root=tree)) == PHOTO
 
 
 @pytest.mark.parametrize(
@@ -170,39 +223,39 @@ def test_a_file_inside_an_allowed_folder(reader, tree, uri):
     ],
 )
 def test_a_file_outside_the_allowed_folders(tree, uri, monkeypatch):
-    """It is refused, however its path is written, and whether or not it is there."""
+    """It is refused, however its path is written, and whether or not it exists."""
     monkeypatch.chdir(tree)
-    reader = ContentLoader([str(tree / "data" / "sub" / "..")])
+    loader = ContentLoader([str(tree / "data" / "sub" / "..")])
     uri = uri.format(root=tree)
     if uri == f"{tree}/data":
-        reader = ContentLoader([str(tree / "data" / "sub")])
+        loader = ContentLoader([str(tree / "data" / "sub")])
     if "%2e" in uri and not uri.startswith("file:"):
-        # In a plain path the percents are letters: inside the folder, and not there.
+        # In a plain path the percents are letters, of a missing file inside the folder.
         with pytest.raises(ImageUnreadableError):
-            read(reader, uri)
+            read(loader, uri)
         return
     with pytest.raises(ImageNotAllowedError, match="allowed_local_paths") as caught:
-        read(reader, uri)
+        read(loader, uri)
     assert caught.value.decision is Decision.RECORD
 
 
 @pytest.mark.parametrize("folders", [[], ["{root}/data"]])
 def test_nothing_is_allowed_by_default(tree, folders):
     """Without a folder in the configuration no file is read at all."""
-    reader = ContentLoader([folder.format(root=tree) for folder in folders])
+    loader = ContentLoader([folder.format(root=tree) for folder in folders])
     if folders:
-        assert read(reader, f"{tree}/data/a.jpg") == PHOTO
+        assert read(loader, f"{tree}/data/a.jpg") == PHOTO
     else:
         with pytest.raises(ImageNotAllowedError):
-            read(reader, f"{tree}/data/a.jpg")
+            read(loader, f"{tree}/data/a.jpg")
 
 
 def test_the_root_folder_allows_all(tree):
-    """The whole disk may be allowed, if that is the wish."""
+    """The whole disk may be allowed."""
     assert read(ContentLoader(["/"]), f"{tree}/secret.jpg") == SECRET
 
 
-def test_symlinks_out_of_the_folder(reader, tree):
+def test_symlinks_out_of_the_folder(loader, tree):
     """A link to a file or folder outside is refused; one that stays inside is read."""
     (tree / "data/link.jpg").symlink_to(tree / "secret.jpg")
     (tree / "data/folder").symlink_to(tree / "database")
@@ -210,26 +263,26 @@ def test_symlinks_out_of_the_folder(reader, tree):
     (tree / "data/inside.jpg").symlink_to(tree / "data/a.jpg")
     for name in ("link.jpg", "folder/secret.jpg", "chain.jpg"):
         with pytest.raises(ImageNotAllowedError):
-            read(reader, f"{tree}/data/{name}")
-    assert read(reader, f"{tree}/data/inside.jpg") == PHOTO
+            read(loader, f"{tree}/data/{name}")
+    assert read(loader, f"{tree}/data/inside.jpg") == PHOTO
 
 
 def test_an_allowed_folder_may_be_a_symlink(tree):
     """The folder's own link is followed, and its files are inside under both names."""
     (tree / "link").symlink_to(tree / "data")
-    reader = ContentLoader([str(tree / "link")])
-    assert read(reader, f"{tree}/link/a.jpg") == read(reader, f"{tree}/data/a.jpg") == PHOTO
+    loader = ContentLoader([str(tree / "link")])
+    assert read(loader, f"{tree}/link/a.jpg") == read(loader, f"{tree}/data/a.jpg") == PHOTO
 
 
-def test_a_loop_of_symlinks(reader, tree):
+def test_a_loop_of_symlinks(loader, tree):
     """A link to itself is this image's error."""
     (tree / "data/loop.jpg").symlink_to(tree / "data/loop.jpg")
     with pytest.raises(ImageUnreadableError):
-        read(reader, f"{tree}/data/loop.jpg")
+        read(loader, f"{tree}/data/loop.jpg")
 
 
-def test_what_is_no_regular_file(reader, tree):
-    """A folder, a named pipe and a socket are refused at once; nobody waits for a writer."""
+def test_a_path_that_is_no_regular_file(loader, tree):
+    """A folder, a named pipe and a socket are refused at once, without waiting for a writer."""
     os.mkfifo(tree / "data/pipe.jpg")
     with socket.socket(socket.AF_UNIX) as server:
         here = Path.cwd()
@@ -240,70 +293,70 @@ def test_what_is_no_regular_file(reader, tree):
             os.chdir(here)
         for name in ("pipe.jpg", "socket.jpg", "sub", ""):
             with pytest.raises(ImageUnreadableError):
-                read(reader, f"{tree}/data/{name}")
+                read(loader, f"{tree}/data/{name}")
 
 
 def test_an_endless_device():
-    """A device has no end, so it is not read even where its folder is allowed."""
+    """A device is not read, even if its folder is allowed."""
     with pytest.raises(ImageUnreadableError, match="not a regular file"):
         read(ContentLoader(["/dev"]), "/dev/zero")
 
 
 @pytest.mark.parametrize("name", ["missing.jpg", "a.jpg/b.jpg", "x" * 300, "a\x00b.jpg", "\ud800"])
-def test_a_file_that_cannot_be_opened(reader, tree, name):
-    """Not there, no folder, too long, or a name that no file can have: this image's error."""
+def test_a_file_that_cannot_be_opened(loader, tree, name):
+    """Missing, not in a folder, too long, or not a valid name: this image's error."""
     with pytest.raises((ImageUnreadableError, ImageNotAllowedError)) as caught:
-        read(reader, f"{tree}/data/{name}")
+        read(loader, f"{tree}/data/{name}")
     assert caught.value.decision is Decision.RECORD
     caught.value.message.encode()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_permission(reader, tree):
+def test_a_file_without_permission(loader, tree):
     """A file that the worker may not read is this image's error."""
     (tree / "data/a.jpg").chmod(0)
     with pytest.raises(ImageUnreadableError, match="Permission denied"):
-        read(reader, f"{tree}/data/a.jpg")
+        read(loader, f"{tree}/data/a.jpg")
 
 
-def test_an_empty_file(reader, tree):
+def test_an_empty_file(loader, tree):
     """Zero bytes are not sent."""
     with pytest.raises(ImageEmptyError):
-        read(reader, f"{tree}/data/empty.jpg")
+        read(loader, f"{tree}/data/empty.jpg")
 
 
-def test_a_file_that_is_too_large(reader, tree):
+def test_a_file_that_is_too_large(loader, tree):
     """More than the limit is not read into memory; exactly the limit is."""
     path = tree / "data/large.jpg"
     with path.open("wb") as file:
         file.truncate(content.MAX_IMAGE_BYTES)
-    assert len(read(reader, str(path)) or b"") == content.MAX_IMAGE_BYTES
+    assert len(read(loader, str(path)) or b"") == content.MAX_IMAGE_BYTES
     with path.open("wb") as file:
         file.truncate(10 * 1024**4)
     with pytest.raises(ImageTooLargeError):
-        read(reader, str(path))
+        read(loader, str(path))
 
 
 @pytest.mark.parametrize("folder", ["data", "./data", "~/data", "", "file:///data"])
 def test_a_relative_folder_is_an_error(folder):
-    """What it allows would depend on where the worker was started."""
+    """The files that it allows would depend on the worker's current folder."""
     with pytest.raises(ConfigurationError, match="absolute"):
         ContentLoader([folder])
 
 
 @pytest.mark.parametrize("uri", ["{root}/secret.jpg", "file://{root}/secret.jpg"])
 def test_a_literal_path_is_read(tree, uri):
-    """What the DAG's author wrote may be read, in the very words that were written."""
+    """A path that the DAG's author wrote may be read, spelled exactly as it was written."""
     uri = uri.format(root=tree)
-    reader = ContentLoader([], frozenset({uri}))
-    assert read(reader, uri) == SECRET
+    loader = ContentLoader([], frozenset({uri}))
+    assert read(loader, uri) == SECRET
     for other in (f"{tree}/./secret.jpg", f"{tree}/database/secret.jpg"):
         with pytest.raises(ImageNotAllowedError):
-            read(reader, other)
+            read(loader, other)
 
 
 def test_a_literal_path_is_no_way_round_the_other_rules(tree):
-    """A literal named pipe is not waited for."""
+    """A literal named pipe is not opened for reading."""
     os.mkfifo(tree / "pipe")
     with pytest.raises(ImageUnreadableError):
         read(ContentLoader([], {str(tree / "pipe")}), str(tree / "pipe"))
@@ -330,7 +383,7 @@ def test_a_literal_path_is_no_way_round_the_other_rules(tree):
     ],
 )
 def test_an_unknown_scheme(uri):
-    """What fsspec could open behind the rules is refused, and the message says what is not."""
+    """A scheme that fsspec could open behind the rules is refused."""
     with pytest.raises((InvalidImageError, ImageNotAllowedError)) as caught:
         read(ContentLoader(), uri)
     assert caught.value.decision is Decision.RECORD
@@ -391,28 +444,28 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("s3")
 class TestS3:
-    """Reading through ObjectStoragePath and a real S3 server."""
+    """Objects of a real S3 server, through ObjectStoragePath."""
 
     def test_an_object(self):
         """The bytes of an object are read, with their digest."""
-        payload = ContentLoader().payload(Image("k", "s3://aws_content@photos/a/b c.jpg"))
+        payload = ContentLoader().load(Image("k", "s3://aws_content@photos/a/b c.jpg"))
         assert payload.content == PHOTO
         assert payload.digest == hashlib.sha256(PHOTO).hexdigest()
         assert payload.url is None
 
     def test_no_such_object(self):
-        """A key that is not there is this image's error."""
+        """A missing key is this image's error."""
         with pytest.raises(ImageUnreadableError, match="does not exist"):
             read(ContentLoader(), "s3://aws_content@photos/missing.jpg")
 
     @pytest.mark.parametrize("path", ["a", "a/", ""])
     def test_a_folder_or_bucket(self, path):
-        """What names no object is this image's error, and is not tried again."""
+        """A URI that names no object is this image's error, and is not tried again."""
         with pytest.raises((ImageUnreadableError, ImageEmptyError)):
             read(ContentLoader(), f"s3://aws_content@photos/{path}")
 
     def test_no_such_bucket(self):
-        """A bucket that is not there is this image's error, for images may be in many."""
+        """A missing bucket is this image's error, since a run may have images in several."""
         with pytest.raises(ImageUnreadableError):
             read(ContentLoader(), "s3://aws_content@nobucket/a.jpg")
 
@@ -427,8 +480,165 @@ class TestS3:
             read(ContentLoader(max_bytes=2999), "s3://aws_content@photos/large.jpg")
 
 
+# Requests to the storage
+
+
+class Recorder(Handler):
+    """Passes requests on to an S3 server, and records them."""
+
+    server_address: str
+    requests: list[tuple[str, str]]
+
+    def answer(self) -> None:
+        """Pass one request on."""
+        self.requests.append((self.command, self.path))
+        connection = http.client.HTTPConnection(self.server_address)
+        connection.request(self.command, self.path, self.body(), dict(self.headers))
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        self.respond(body, status=response.status, headers={"Content-Type": "application/xml"})
+
+    do_HEAD = Handler.do_GET  # noqa: N815
+
+
+@dataclass
+class Recording:
+    """A bucket, and the requests to its server."""
+
+    bucket: str
+    requests: list[tuple[str, str]]
+
+
+numbers = itertools.count(1)
+
+
+@pytest.fixture
+def recording(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recording]:
+    """Record the requests to the S3 server through a connection of Airflow.
+
+    It is a new one for each test, since Airflow keeps the file system of a connection.
+    """
+
+    class Server(Recorder):
+        server_address = s3_endpoint.removeprefix("http://")
+        requests: list[tuple[str, str]] = []  # noqa: RUF012
+
+    with serving(Server) as url:
+        conn_id = f"aws_{next(numbers)}"
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection(url))
+        yield Recording(f"s3://{conn_id}@photos", Server.requests)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_an_object_takes_one_request(recording, count):
+    """Neither the object's size nor the list of buckets is asked for, also at the first access."""
+    loader = ContentLoader()
+    for _ in range(count):
+        assert read(loader, f"{recording.bucket}/a/b c.jpg") == PHOTO
+    assert recording.requests == [("GET", "/photos/a/b%20c.jpg")] * count
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("empty.jpg", ImageEmptyError),
+        ("missing.jpg", ImageUnreadableError),
+        ("large.jpg", ImageTooLargeError),
+    ],
+)
+def test_an_object_that_cannot_be_used_takes_one_request(recording, name, expected):
+    """An empty, a missing and a large object are recognized by the same request."""
+    with pytest.raises(expected):
+        read(ContentLoader(max_bytes=2999), f"{recording.bucket}/{name}")
+    assert recording.requests == [("GET", f"/photos/{name}")]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (403, "AccessDenied", ImageUnreadableError),
+        (403, "InvalidAccessKeyId", ImageUnreadableError),
+        (404, "NoSuchBucket", ImageUnreadableError),
+        (400, "ExpiredToken", StorageError),
+        (400, "InvalidToken", StorageError),
+        (500, "InternalError", StorageError),
+    ],
+)
+def test_an_error_of_the_storage(monkeypatch, status, code, expected):
+    """A refused object is the image's error; expired credentials and failures may pass."""
+
+    class Refusing(Handler):
+        def answer(self) -> None:
+            self.respond(
+                f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(),
+                status=status,
+                headers={"Content-Type": "application/xml"},
+            )
+
+    with serving(Refusing) as url:
+        monkeypatch.setenv(f"AIRFLOW_CONN_AWS_{code.upper()}", connection(url))
+        with pytest.raises(expected):
+            read(ContentLoader(), f"s3://aws_{code.lower()}@photos/a.jpg")
+
+
+def file_systems(folder: Path) -> dict[str, tuple[Any, str]]:
+    """Return file systems that have no ranged request, each with a folder."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.implementations.memory import MemoryFileSystem
+    from pyarrow.fs import LocalFileSystem as ArrowLocal
+
+    return {
+        "local": (LocalFileSystem(), str(folder)),
+        "memory": (MemoryFileSystem(), "/start"),
+        "arrow": (ArrowFSWrapper(ArrowLocal()), str(folder)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["local", "memory", "arrow"])
+def test_the_start_of_a_file_in_any_file_system(tmp_path, kind):
+    """At most the bytes that were asked for are returned, and none of an empty file."""
+    file_system, folder = file_systems(tmp_path)[kind]
+    for name, data in (("a", b"abcdef"), ("empty", b"")):
+        file_system.pipe_file(f"{folder}/{name}", data)
+    found = [read_start(file_system, f"{folder}/a", size) for size in (1, 5, 6, 7, 1000)]
+    assert found == [b"a", b"abcde", b"abcdef", b"abcdef", b"abcdef"]
+    assert read_start(file_system, f"{folder}/empty", 10) == b""
+    with pytest.raises(FileNotFoundError):
+        read_start(file_system, f"{folder}/missing", 10)
+
+
+class RefusingFileSystem:
+    """A file system whose requests fail."""
+
+    async_impl = True
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def cat_file(self, path: str, start: int, end: int) -> bytes:
+        raise self._error
+
+
+class HttpError(Exception):
+    """An error with the status as its code, as Google's storage raises it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("the storage's answer")
+        self.code = code
+
+
+def test_an_empty_object_of_another_storage():
+    """The status of the answer tells that there is no byte to return, and not the text."""
+    assert read_start(RefusingFileSystem(HttpError(416)), "a", 10) == b""
+    for error in (HttpError(500), OSError(errno.EINVAL, "416")):
+        with pytest.raises(type(error)):
+            read_start(RefusingFileSystem(error), "a", 10)
+
+
 def test_a_storage_that_is_down(monkeypatch):
-    """It is retried; nothing was sent to the service, and no secret is in the message."""
+    """The error may be retried; nothing was sent to the service, and the message has no secret."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DOWN", connection(f"http://127.0.0.1:{port}"))
@@ -440,13 +650,13 @@ def test_a_storage_that_is_down(monkeypatch):
 
 
 def test_a_connection_that_is_not_there():
-    """The id stands in the URI, which is data: it is this image's fault and not the run's."""
+    """The id is in the URI, which is data: it is this image's fault and not the run's."""
     with pytest.raises(ImageUnreadableError, match="no_such_connection"):
         read(ContentLoader(), "s3://no_such_connection@photos/a.jpg")
 
 
 @pytest.mark.filterwarnings("ignore:UPath")
 def test_a_storage_whose_package_is_missing():
-    """The scheme stands in the URI, which is data: the failure says what to install."""
+    """The scheme is in the URI, which is data: the failure names the package to install."""
     with pytest.raises(ImageUnreadableError, match="webhdfs"):
         read(ContentLoader(), "webhdfs://host/a.jpg")

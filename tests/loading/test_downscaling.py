@@ -1,4 +1,4 @@
-"""Pictures that are made smaller: real files of every kind, and what becomes of them."""
+"""Pictures that are made smaller: real files of every kind, and the JPEGs made of them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def halves(size: tuple[int, int] = (640, 320), mode: str = "RGB") -> Image.Image
 
 
 def noise(width: int, height: int) -> Image.Image:
-    """Draw what no encoding makes small."""
+    """Draw a picture that no encoding makes small."""
     values = np.random.default_rng(5).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
 
 def smaller(content: bytes, max_bytes: int) -> Image.Image:
-    """Make a picture smaller and check what holds of all that were."""
+    """Make a picture smaller and check the properties of every result."""
     made = downscale(content, max_bytes=max_bytes)
     assert len(made) <= max_bytes
     picture = Image.open(io.BytesIO(made))
@@ -52,19 +52,19 @@ def smaller(content: bytes, max_bytes: int) -> Image.Image:
 
 
 def near(found: Any, expected: tuple[int, ...], by: int = 12) -> bool:
-    """Tell whether two colours look alike."""
+    """Tell whether two colours are alike."""
     return all(abs(a - b) <= by for a, b in zip(found, expected, strict=True))
 
 
 def assert_halves(picture: Image.Image) -> None:
-    """Check that red is still left, and blue right."""
+    """Check that red is still on the left, and blue on the right."""
     width, height = picture.size
     assert near(picture.getpixel((width // 4, height // 2)), LEFT)
     assert near(picture.getpixel((3 * width // 4, height // 2)), RIGHT)
 
 
 def rotated() -> bytes:
-    """Return a picture that lies on its side, and says so."""
+    """Return a picture that lies on its side, with a note of it in its metadata."""
     exif = Image.Exif()
     exif[0x0112] = 6
     # Turned back by a quarter, as a camera that is held upright stores it.
@@ -89,7 +89,7 @@ KINDS = {
 @pytest.mark.parametrize("max_bytes", [3_000, 30_000])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_is_the_same_but_smaller(kind, max_bytes):
-    """Upright, in its colours and aspect, as an RGB JPEG."""
+    """The result is an upright RGB JPEG with the same colours and aspect."""
     picture = smaller(KINDS[kind](), max_bytes)
     assert_halves(picture)
     assert picture.width / picture.height == pytest.approx(2, rel=0.03)
@@ -97,14 +97,14 @@ def test_a_picture_is_the_same_but_smaller(kind, max_bytes):
 
 
 def test_a_picture_whose_encoding_alone_is_too_large_keeps_its_size():
-    """It is never made larger, nor smaller without need."""
+    """It is never made larger, and not smaller without need."""
     for size in ((640, 320), (64, 32), (1, 1)):
         assert smaller(save(halves(size), "BMP") + bytes(200_000), 200_000).size == size
 
 
 @pytest.mark.parametrize("max_bytes", [5_000, 50_000, 500_000])
-def test_what_no_encoding_makes_small(max_bytes):
-    """It gets as small as it must, and not much smaller."""
+def test_a_picture_that_no_encoding_makes_small(max_bytes):
+    """The result is as small as it must be, and not much smaller."""
     made = downscale(save(noise(1200, 900)), max_bytes=max_bytes)
     assert 0.4 * max_bytes < len(made) <= max_bytes
 
@@ -127,8 +127,8 @@ def test_a_picture_longer_than_a_jpeg_can_be(size):
         ("WEBP", None),
     ],
 )
-def test_what_is_transparent_becomes_white(mode, colour):
-    """Not black, or whatever colour is hidden there."""
+def test_transparent_pixels_become_white(mode, colour):
+    """They become neither black nor the colour that is hidden there."""
     if mode == "RGB":
         content = save(Image.new(mode, (400, 400), colour), transparency=colour)
     elif colour is None:
@@ -139,21 +139,21 @@ def test_what_is_transparent_becomes_white(mode, colour):
     assert near(picture.getpixel((5, 5)), (255, 255, 255))
 
 
-def test_what_is_half_transparent_is_blended_with_white():
-    """As a browser shows it."""
+def test_half_transparent_pixels_are_blended_with_white():
+    """The colour is the one that a browser shows."""
     content = save(Image.new("RGBA", (400, 400), (200, 0, 0, 128)))
     assert near(smaller(content, 3_000).getpixel((5, 5)), (228, 127, 127))
 
 
 @pytest.mark.parametrize("level", [0, 20, 128, 255])
 def test_sixteen_bits_become_eight(level):
-    """The upper ones, also of a dark picture."""
+    """The upper bits are kept, also of a dark picture."""
     values = np.full((300, 300), level * 257, dtype=np.uint16)
     assert near(smaller(save(Image.fromarray(values)), 2_000).getpixel((9, 9)), (level,) * 3, by=2)
 
 
 def test_one_bit_and_grey_pictures():
-    """They are shown in RGB."""
+    """They are converted to RGB."""
     for mode in ("1", "L"):
         assert near(
             smaller(save(Image.new(mode, (300, 300), 255)), 2_000).getpixel((9, 9)), (255,) * 3
@@ -162,14 +162,14 @@ def test_one_bit_and_grey_pictures():
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame_is_taken(image_format):
-    """It is what a label service looks at."""
+    """A label service labels the first frame, too."""
     others = [Image.new("RGB", (640, 320), "black")] * 3
     content = save(halves(), image_format, save_all=True, append_images=others, duration=50)
     assert_halves(smaller(content, 3_000))
 
 
 def test_an_rgb_profile_is_kept_and_any_other_dropped():
-    """What it says of the colours still holds; one of another colour space, or huge, does not."""
+    """It still fits the colours; one of another colour space does not; a huge one takes room."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     grey = profile[:16] + b"GRAY" + profile[20:]
     for given, kept in ((profile, profile), (grey, None), (profile + bytes(70_000), None)):
@@ -178,15 +178,15 @@ def test_an_rgb_profile_is_kept_and_any_other_dropped():
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_camera_data_that_is_broken_does_not_matter():
-    """The picture is what is sent."""
+def test_broken_camera_data_does_not_matter():
+    """Only the picture is sent."""
     content = save(halves(), "JPEG", quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f broken")
     assert_halves(smaller(content, 3_000))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_is_upright_however_it_was_stored(orientation):
-    """All eight ways in which a camera may be held."""
+    """All eight orientations of a camera are applied."""
     stored = halves()
     exif = stored.getexif()
     exif[0x0112] = orientation
@@ -199,7 +199,7 @@ def test_a_photograph_is_upright_however_it_was_stored(orientation):
         assert near(picture.getpixel((int(x * picture.width), int(y * picture.height))), there)
 
 
-# -- what cannot be made smaller
+# -- images that cannot be made smaller
 
 
 def png(width: int, height: int) -> bytes:
@@ -228,7 +228,7 @@ def png(width: int, height: int) -> bytes:
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(content):
-    """By its pixels, whatever Pillow's own limit, which stays as it was."""
+    """Its number of pixels decides, and Pillow's own limit stays as it was."""
     limit = Image.MAX_IMAGE_PIXELS
     with pytest.raises(ImageTooLargeError, match=r"pixels"):
         downscale(content(), max_bytes=1_000)
@@ -236,14 +236,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(content):
 
 
 def test_a_lower_limit_of_the_worker_holds(monkeypatch):
-    """Who lowers Pillow's own limit means it."""
+    """A lower limit of Pillow's own is respected."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     with pytest.raises(ImageTooLargeError, match="not decoded"):
         downscale(save(halves()), max_bytes=1_000)
 
 
 def test_a_photograph_below_the_limit_warns_of_nothing():
-    """Pillow begins to warn where this package refuses."""
+    """The limit of this package is just below the one at which Pillow begins to warn."""
     most = downscaling.MAX_MEMORY_BYTES // downscaling.BYTES_PER_PIXEL
     assert Image.MAX_IMAGE_PIXELS is not None
     assert 80_000_000 < most < Image.MAX_IMAGE_PIXELS
@@ -260,26 +260,26 @@ def test_a_file_that_is_cut_off_cannot_be_decoded(kind):
 @pytest.mark.parametrize(
     "content", [b"", b"a text" * 1000, b"%!PS-Adobe-3.0 EPSF-3.0\n" + bytes(99)]
 )
-def test_what_is_no_picture_cannot_be_decoded(content):
-    """Nor is a program started for formats that Pillow itself cannot read."""
+def test_bytes_that_are_no_picture_cannot_be_decoded(content):
+    """No program is started for formats that Pillow itself cannot read."""
     with pytest.raises(ImageDecodeError):
         downscale(content, max_bytes=10)
 
 
 def test_a_tiff_is_not_decoded():
-    """Its tiles, which the pixels of the picture do not bound, would be unpacked whole."""
+    """Its tiles would be unpacked whole, and the pixels of the picture do not bound their size."""
     with pytest.raises(ImageDecodeError, match="a TIFF is not made smaller"):
         downscale(save(halves(), "TIFF", compression="tiff_lzw"), max_bytes=3_000)
 
 
 def test_a_limit_that_nothing_fits():
-    """It ends, with the limit in the message."""
+    """The attempts end, and the message names the limit."""
     with pytest.raises(ImageTooLargeError, match="100 bytes"):
         downscale(save(halves()), max_bytes=100)
 
 
-def test_many_threads_get_what_one_gets():
-    """No state is shared but the room."""
+def test_many_threads_get_the_results_of_one():
+    """They share no state but the memory budget."""
     contents = [save(noise(200 + number, 200)) for number in range(12)]
     alone = [downscale(content, max_bytes=9_000) for content in contents]
     with ThreadPoolExecutor(12) as threads:

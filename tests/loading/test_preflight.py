@@ -53,14 +53,14 @@ def payload(content: bytes) -> Payload:
 
 
 def fit(content: bytes, limits: Limits = STRICT, oversize: Oversize = Oversize.ERROR) -> Payload:
-    """Fit one image."""
+    """Check one image, and downscale it if asked."""
     return ImagePreflight("DetectLabelPro", limits, oversize).fit(IMAGE, payload(content))
 
 
 @pytest.mark.parametrize("oversize", Oversize)
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP"])
 def test_an_image_within_the_limits_is_sent_as_it_is(oversize, image_format):
-    """Not one byte of it is changed."""
+    """No byte of it is changed."""
     content = picture(image_format, (60, 15) if image_format == "BMP" else (60, 60))
     assert fit(content, oversize=oversize) == payload(content)
 
@@ -68,10 +68,10 @@ def test_an_image_within_the_limits_is_sent_as_it_is(oversize, image_format):
 @pytest.mark.parametrize("oversize", Oversize)
 @pytest.mark.parametrize(
     ("content", "found"),
-    [(picture("GIF"), "a GIF"), (picture("WEBP"), "a WEBP"), (b"a text", "of no format that is")],
+    [(picture("GIF"), "a GIF"), (picture("WEBP"), "a WEBP"), (b"a text", "of an unknown format")],
 )
 def test_a_format_that_the_service_does_not_take(content, found, oversize):
-    """The error names it and those that are taken, and nothing was sent, however large it is."""
+    """The error names it and the formats that are taken; the size of the image does not matter."""
     for file in (content, content + bytes(3_000)):
         with pytest.raises(ImageFormatError, match=f"{found}.*BMP, JPEG, PNG") as caught:
             fit(file, oversize=oversize)
@@ -81,12 +81,12 @@ def test_a_format_that_the_service_does_not_take(content, found, oversize):
 
 @pytest.mark.parametrize("content", [picture("GIF"), b"a text"])
 def test_a_service_that_names_no_formats_gets_them_all(content):
-    """It decides for itself."""
+    """The service decides."""
     assert fit(content, LAX) == payload(content)
 
 
 def test_an_image_over_the_limit_fails():
-    """The error names size, limit and what to do."""
+    """The error names the size, the limit and the remedy."""
     with pytest.raises(ImageTooLargeError, match=r"3,001 bytes.*3,000 bytes.*downscale") as caught:
         fit(bytes(3_001), LAX)
     assert caught.value.billing is Billing.NOT_SENT
@@ -103,23 +103,23 @@ def test_an_image_over_the_limit_is_made_smaller():
     assert fitted.digest == hashlib.sha256(content).hexdigest()
 
 
-def test_only_what_is_made_smaller_needs_a_thread():
+def test_only_an_image_that_is_downscaled_needs_decoding():
     """Checks take microseconds."""
     small, large, url = payload(picture()), payload(noise(100)), Payload(url="https://h/a.jpg")
     for one in (small, url, payload(b"")):
-        assert ImagePreflight("x", STRICT, Oversize.DOWNSCALE).is_quick(one)
-    assert ImagePreflight("x", STRICT, Oversize.ERROR).is_quick(large)
-    assert not ImagePreflight("x", STRICT, Oversize.DOWNSCALE).is_quick(large)
+        assert not ImagePreflight("x", STRICT, Oversize.DOWNSCALE).needs_decoding(one)
+    assert not ImagePreflight("x", STRICT, Oversize.ERROR).needs_decoding(large)
+    assert ImagePreflight("x", STRICT, Oversize.DOWNSCALE).needs_decoding(large)
 
 
 @pytest.mark.parametrize("one", [Payload(url="https://h/a.gif"), payload(b"")])
-def test_what_cannot_be_checked_passes(one):
-    """A URL is the service's to fetch, and what is empty has an error of its own."""
+def test_a_url_and_an_image_without_bytes_pass(one):
+    """The service checks the one, and the codec refuses the other."""
     assert ImagePreflight("x", STRICT, Oversize.DOWNSCALE).fit(IMAGE, one) is one
 
 
-def test_what_cannot_be_decoded_cannot_be_made_smaller():
-    """It is the image's fault, and nothing was sent."""
+def test_an_image_that_cannot_be_decoded_cannot_be_made_smaller():
+    """The image is at fault, and nothing was sent."""
     with pytest.raises(ImageDecodeError) as caught:
         fit(bytes(3_001), LAX, Oversize.DOWNSCALE)
     assert caught.value.billing is Billing.NOT_SENT
@@ -139,8 +139,8 @@ def test_what_cannot_be_decoded_cannot_be_made_smaller():
         ((50, 50), []),
     ],
 )
-def test_what_the_service_advises_against_is_sent_with_a_warning(caplog, size, said):
-    """It is labelled, perhaps badly; the log names it and its size."""
+def test_an_image_outside_the_advice_is_sent_with_a_warning(caplog, size, said):
+    """The log names the image and its size."""
     content = picture("JPEG", size)
     with caplog.at_level(logging.WARNING, advice.log.name):
         assert fit(content) == payload(content)
@@ -152,15 +152,15 @@ def test_what_the_service_advises_against_is_sent_with_a_warning(caplog, size, s
 
 
 def test_many_warnings_are_counted(caplog):
-    """The first few name their image without its secrets; one line at the end has the rest."""
-    fitter = ImagePreflight("DetectLabelPro", STRICT)
+    """The first few name their image without its secrets; one line at the end counts all."""
+    preflight = ImagePreflight("DetectLabelPro", STRICT)
     with caplog.at_level(logging.WARNING, advice.log.name):
         for number in range(20):
             image = Image(f"https://h/{number}?sig=5ecre7")
-            fitter.fit(image, payload(picture("PNG", (10, 10))))
+            preflight.fit(image, payload(picture("PNG", (10, 10))))
         assert len(caplog.records) == advice.LOGGED_WARNINGS
-        fitter.report()
-        fitter.report()
+        preflight.report()
+        preflight.report()
     messages = [record.getMessage() for record in caplog.records]
     assert messages[-1].startswith("20 images with a side under 50 pixels")
     assert len(messages) == advice.LOGGED_WARNINGS + 1
@@ -168,16 +168,16 @@ def test_many_warnings_are_counted(caplog):
 
 
 def test_a_few_warnings_need_no_count(caplog):
-    """The log has them all."""
-    fitter = ImagePreflight("DetectLabelPro", STRICT)
+    """The log has named them all."""
+    preflight = ImagePreflight("DetectLabelPro", STRICT)
     with caplog.at_level(logging.WARNING, advice.log.name):
-        fitter.fit(IMAGE, payload(picture("PNG", (10, 10))))
-        fitter.report()
+        preflight.fit(IMAGE, payload(picture("PNG", (10, 10))))
+        preflight.report()
     assert len(caplog.records) == 1
 
 
 def test_a_service_without_advice_gives_no_warning(caplog):
-    """Nothing is read of the image."""
+    """The size of the image is not read."""
     fit(picture("PNG", (1, 1)), LAX)
     assert caplog.records == []
 
@@ -186,13 +186,13 @@ def test_a_service_without_advice_gives_no_warning(caplog):
 
 
 def test_an_unknown_choice_is_refused():
-    """The error names those that there are."""
+    """The error names the possible values."""
     with pytest.raises(ConfigurationError, match="'error' or 'downscale', not 'shrink'"):
         parse_oversize("shrink")
 
 
-def test_pillow_that_is_missing_is_told_at_once(monkeypatch):
-    """Before the first image, with the extra to install; who does not downscale needs none."""
+def test_a_missing_pillow_is_an_error_at_once(monkeypatch):
+    """The error names the extra to install; without downscaling, Pillow is not needed."""
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     monkeypatch.delattr("PIL.Image")
     ImagePreflight("x", LAX, Oversize.ERROR)
