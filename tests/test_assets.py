@@ -1,4 +1,4 @@
-"""Assets: what a store is to the scheduler, and the images that start a run."""
+"""Assets: a store as the scheduler sees it, and the images that start a run."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_the_normal_form_of_a_tables_uri(uri: str, expected: str):
         "imagetag://warehouse/a//b",
     ],
 )
-def test_what_names_no_table_is_no_uri(uri: str):
-    """The message says what one looks like."""
+def test_a_uri_names_a_table(uri: str):
+    """The message shows the form of a URI."""
     with pytest.raises(ValueError, match="imagetag://connection/table"):
         sanitize_uri(urlsplit(uri))
 
@@ -111,7 +111,7 @@ def test_a_template_is_no_asset(store: LabelStore):
         store.asset  # noqa: B018
 
 
-# -- what started a run -----------------------------------------------------------------------
+# -- the start of a run -----------------------------------------------------------------------
 
 
 class Happened:
@@ -173,7 +173,7 @@ LABELS = ParquetLabelStore("s3://aws_default@lake/labels")
 
 @pytest.mark.skipif(not AIRFLOW_2, reason="Airflow 3 has watchers")
 def test_airflow_2_watches_nothing():
-    """The message says what to use there."""
+    """The message names the replacement."""
     with pytest.raises(ConfigurationError, match=r"Airflow 3.*NewImagesSensor"):
         watch_images("photos", images=PHOTOS, store=LABELS)
 
@@ -185,7 +185,7 @@ def test_an_asset_with_a_watcher():
     for asset in assets:
         [watcher] = asset.watchers
         assert (asset.name, watcher.name) == ("photos", "photos")
-        # Airflow may keep the trigger, or what it serializes to.
+        # Airflow may keep the trigger or its serialized form.
         trigger = watcher.trigger
         if isinstance(trigger, dict):
             trigger = NewImagesTrigger(**trigger["kwargs"])
@@ -218,7 +218,7 @@ def test_a_watcher_with_a_wrong_parameter(fields: dict[str, Any], said: str):
         watch_images("photos", images=PHOTOS, store=SqlLabelStore("warehouse"), **fields)
 
 
-# -- what the operator tells ------------------------------------------------------------------
+# -- events of the operator ------------------------------------------------------------------
 
 
 def operator(**fields: Any) -> ImageTagOperator:
@@ -251,8 +251,8 @@ def test_outlets_of_the_dag_are_kept():
     assert uris(task) == [given.uri, SqlLabelStore("warehouse").asset.uri]
 
 
-def test_what_is_no_outlet():
-    """Neither no store, nor one that is known only when the task runs."""
+def test_a_task_without_a_known_store_has_no_outlet():
+    """Its store is missing, or is known only when the task runs."""
     assert operator().outlets == []
     assert operator(store=SqlLabelStore("warehouse", "{{ params.table }}")).outlets == []
     assert operator(store=SqlLabelStore("warehouse", "{% raw %}x{% endraw %}")).outlets == []
@@ -261,18 +261,19 @@ def test_what_is_no_outlet():
 def test_a_mapped_task_has_the_outlets_of_its_partial():
     """Airflow knows of no others, and would refuse an event of one."""
     store = SqlLabelStore("warehouse")
-    mapped = ImageTagOperator.partial(task_id="label", store=store).expand(images=[["https://x"]])
-    task = mapped.unmap({"images": ["https://x"]})
-    assert isinstance(task, ImageTagOperator)
-    assert uris(task) == []
-    named = ImageTagOperator.partial(task_id="label", store=store, outlets=[store.asset])
-    assert uris(named.expand(images=[["https://x"]]).unmap({"images": []})) == [store.asset.uri]
+    with DAG("d", schedule=None):
+        plain = ImageTagOperator.partial(task_id="plain", store=store)
+        named = ImageTagOperator.partial(task_id="named", store=store, outlets=[store.asset])
+        mapped = [one.expand(images=[["https://x"]]) for one in (plain, named)]
+    tasks = [one.unmap({"images": ["https://x"]}) for one in mapped]
+    assert all(isinstance(task, ImageTagOperator) for task in tasks)
+    assert [uris(task) for task in tasks] == [[], [store.asset.uri]]
 
 
 def test_the_event_holds_the_counts(
     sqlite: Database, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
 ):
-    """So that a DAG that it starts knows what is new; another outlet's event is left alone."""
+    """A DAG that it starts knows the number of new labels; another outlet's event is left alone."""
     images = [
         Image(f"{number}", content=data, version="v") for number, data in enumerate(small_jpegs(5))
     ]

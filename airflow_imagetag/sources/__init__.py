@@ -1,24 +1,43 @@
-"""Where images are."""
+"""Where images are: the sources, and the contract for sources of other packages."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_imagetag.selection.difference import PushDown
+    from airflow_imagetag.selection.rules import Condition, Window
+    from airflow_imagetag.selection.shards import Shard
+    from airflow_imagetag.sources.base import ImageSource, Trust
     from airflow_imagetag.sources.object_storage import ObjectStorageImages
     from airflow_imagetag.sources.sql import SqlImages
 
-__all__ = ["ObjectStorageImages", "SqlImages"]
+__all__ = [
+    "Condition",
+    "ImageSource",
+    "ObjectStorageImages",
+    "PushDown",
+    "Shard",
+    "SqlImages",
+    "Trust",
+    "Window",
+]
+
+_MODULES = {
+    "Condition": "airflow_imagetag.selection.rules",
+    "ImageSource": "airflow_imagetag.sources.base",
+    "ObjectStorageImages": "airflow_imagetag.sources.object_storage",
+    "PushDown": "airflow_imagetag.selection.difference",
+    "Shard": "airflow_imagetag.selection.shards",
+    "SqlImages": "airflow_imagetag.sources.sql",
+    "Trust": "airflow_imagetag.sources.base",
+    "Window": "airflow_imagetag.selection.rules",
+}
+"""The module of each name: parsing a DAG file loads only the sources that it uses."""
 
 
 def __getattr__(name: str) -> Any:
-    # Parsing a DAG file loads the sources that it uses, and no other.
-    if name == "ObjectStorageImages":
-        from airflow_imagetag.sources.object_storage import ObjectStorageImages
-
-        return ObjectStorageImages
-    if name == "SqlImages":
-        from airflow_imagetag.sources.sql import SqlImages
-
-        return SqlImages
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

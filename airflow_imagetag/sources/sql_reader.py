@@ -102,7 +102,13 @@ class SqlReader:
         """Yield the rows that hold an image, without its bytes.
 
         :param window: only rows whose version lies in this time.
+        :raises ConfigurationError: there is a window, and the source names no version.
         """
+        if window is not None and self._source.version is None:
+            raise ConfigurationError(
+                "modified_after and settle_seconds need the time of a row's last change: name a "
+                "column of timestamps with SqlImages(version=...), such as 'updated_at'."
+            )
         hint = "" if window is None else f" {self._needs_times()}"
         return self._reading(lambda rows: self._images(rows, window), hint)
 
@@ -131,7 +137,7 @@ class SqlReader:
         elif self._source.content:
             empty = sa.literal(b"", sa.LargeBinary)
             statement = statement.where(rows.c[self._source.content] != empty)
-        if window is not None and self._source.version:
+        if window is not None and self._source.version is not None:
             times = times_of(rows.c[self._source.version], self._engine.dialect.name)
             statement = statement.add_columns(times.is_unreadable.label("has_no_time"))
             statement = statement.where(times.lie_in(window) | times.is_unreadable)

@@ -1,24 +1,48 @@
-"""Where labels are kept."""
+"""Where labels are kept: the stores, and the contract for stores of other packages."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
+    from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode
     from airflow_imagetag.stores.parquet import ParquetLabelStore
     from airflow_imagetag.stores.sql import SqlLabelStore
 
-__all__ = ["ParquetLabelStore", "SqlLabelStore"]
+__all__ = [
+    "Condition",
+    "LabelStore",
+    "OpenStore",
+    "ParquetLabelStore",
+    "Retag",
+    "Rule",
+    "SqlLabelStore",
+    "Status",
+    "StoreMode",
+    "StoredState",
+]
+
+_RULES = "airflow_imagetag.selection.rules"
+_BASE = "airflow_imagetag.stores.base"
+
+_MODULES = {
+    "Condition": _RULES,
+    "LabelStore": _BASE,
+    "OpenStore": _BASE,
+    "ParquetLabelStore": "airflow_imagetag.stores.parquet",
+    "Retag": _RULES,
+    "Rule": _RULES,
+    "SqlLabelStore": "airflow_imagetag.stores.sql",
+    "Status": _RULES,
+    "StoreMode": _BASE,
+    "StoredState": _RULES,
+}
+"""The module of each name: parsing a DAG file loads only the stores that it uses."""
 
 
 def __getattr__(name: str) -> Any:
-    # Parsing a DAG file loads the stores that it uses, and no other.
-    if name == "ParquetLabelStore":
-        from airflow_imagetag.stores.parquet import ParquetLabelStore
-
-        return ParquetLabelStore
-    if name == "SqlLabelStore":
-        from airflow_imagetag.stores.sql import SqlLabelStore
-
-        return SqlLabelStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -27,27 +27,31 @@ from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 
 
 class Held:
-    """A store that is asked, and remembers how often."""
+    """An open store that counts the keys of each look-up."""
+
+    database = None
 
     def __init__(self, held: Mapping[str, StoredState]) -> None:
         self.held = held
         self.asked: list[int] = []
 
-    def known(self, keys: Collection[str], api: str) -> Mapping[str, StoredState]:
-        """Return what is held."""
-        assert api == API
+    def condition(self, rule: Rule) -> None:
+        """Return None: the store has no database."""
+
+    def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
+        """Return the states of the keys that are held."""
         self.asked.append(len(keys))
         return {key: self.held[key] for key in keys if key in self.held}
 
 
 def images(count: int, version: str | None = None) -> list[Entry]:
-    """Return so many images."""
+    """Return images with the keys ``key 0``, ``key 1``, ..."""
     return [Image(f"key {n}", f"https://x/{n}", version=version) for n in range(count)]
 
 
 def pending(entries: list[Entry], held: Any, rule: Rule | None = None) -> list[str]:
-    """Return the keys of what is new."""
-    return [entry.key for entry in pending_entries(entries, held, rule or Rule(), API)]
+    """Return the keys of the new entries."""
+    return [entry.key for entry in pending_entries(entries, held, rule or Rule())]
 
 
 def test_the_store_is_asked_in_chunks():
@@ -67,7 +71,7 @@ def test_nothing_is_read_before_it_is_asked_for():
             read += 1
             yield entry
 
-    found = pending_entries(entries(), Held({}), Rule(), API)  # type: ignore[arg-type]
+    found = pending_entries(entries(), Held({}), Rule())
     next(found)
     assert read == difference.LOOKUP_ENTRIES
 
@@ -105,7 +109,7 @@ def test_a_limit_counts_images(limit: int | None, expected: int):
 
 
 def test_one_database_is_asked_in_one_statement(database: Database):
-    """What is not new is not even read; another store is asked in chunks; all agree."""
+    """The database leaves out the images that the store holds, also of a shard."""
     database.run("CREATE TABLE products (id varchar(9) PRIMARY KEY, image_url text, at text)")
     database.run(
         "INSERT INTO products VALUES (:id, :uri, 'v1')",
@@ -115,14 +119,14 @@ def test_one_database_is_asked_in_one_statement(database: Database):
     store = SqlLabelStore("warehouse")
 
     def new(rule: Rule | None = None, shard: str | None = None) -> list[str]:
-        with store.open() as opened:
+        with store.open(API) as opened:
             entries = new_entries(
-                source, store, opened, rule or Rule(), API, shard=parse_shard(shard), limit=None
+                source, opened, rule or Rule(), shard=parse_shard(shard), limit=None
             )
             return [entry.key for entry in entries]
 
-    with store.open() as opened:
-        opened.write([tagged(f"k{n:03}", "x", version="v1") for n in range(80)], API)
+    with store.open(API) as opened:
+        opened.write([tagged(f"k{n:03}", "x", version="v1") for n in range(80)])
     assert new() == [f"k{n:03}" for n in range(80, 90)]
     database.run("UPDATE products SET at = 'v2' WHERE id < 'k005'")
     assert new() == [f"k{n:03}" for n in [*range(5), *range(80, 90)]]
@@ -147,8 +151,8 @@ def test_the_same_source_against_another_store(
     ]
     stores = [SqlLabelStore("same"), ParquetLabelStore(str(tmp_path / "lake"))]
     for store in stores:
-        with store.open() as opened:
-            opened.write([tagged(f"k{n}", "x") for n in range(6)], API)
+        with store.open(API) as opened:
+            opened.write([tagged(f"k{n}", "x") for n in range(6)])
             for source in sources:
-                found = new_entries(source, store, opened, Rule(), API, shard=None, limit=None)
+                found = new_entries(source, opened, Rule(), shard=None, limit=None)
                 assert [entry.key for entry in found] == ["k6", "k7", "k8"]

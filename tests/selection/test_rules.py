@@ -1,4 +1,4 @@
-"""What is new: pure decisions."""
+"""The rule of new images: pure decisions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ EVERY_RULE = [Rule(retag, retry) for retag, retry in itertools.product(Retag, (F
 
 @pytest.mark.parametrize("rule", EVERY_RULE)
 def test_an_unknown_image_is_new(rule: Rule):
-    """Whatever the rule."""
+    """Under every rule."""
     assert rule.is_pending(None, version="1", has_uri=True)
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE)
 def test_an_unfinished_image_is_new(rule: Rule):
-    """What failed by the service's fault was not labelled."""
+    """An image that failed by the service's fault was not labelled."""
     assert rule.is_pending(StoredState("1", Status.UNFINISHED), version="1", has_uri=True)
 
 
@@ -79,6 +79,6 @@ def test_a_template_gives_text(text: bool | str, expected: bool):
     [("sometimes", False, "retag"), ("", False, "retag"), ("never", "maybe", "retry_failed")],
 )
 def test_a_wrong_parameter_is_named(retag: str, retry_failed: str, named: str):
-    """The message says what it may be."""
+    """The message names the allowed values."""
     with pytest.raises(ConfigurationError, match=named):
         parse_rule(retag, retry_failed)

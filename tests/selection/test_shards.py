@@ -13,7 +13,7 @@ from airflow_imagetag.selection.shards import Shard, parse_shard, shard_names
 
 
 def test_names_are_read_back():
-    """What ``shards(n)`` gives is what the parameter takes."""
+    """The parameter takes the names that ``shards(n)`` returns."""
     names = shard_names(16)
     assert names[0] == "0/16"
     assert [parse_shard(name) for name in names] == [Shard(n, 16) for n in range(16)]
@@ -63,9 +63,9 @@ def test_no_shard_is_everything(text: str | None):
 @pytest.mark.parametrize(
     "text", ["3", "3/", "/3", "3/3", "4/3", "-1/3", "a/b", "0/0", "0/16 ", "1.0/2", "0/16\n"]
 )
-def test_what_is_no_shard_is_refused(text: str):
-    """The message says what to take."""
-    with pytest.raises(ConfigurationError, match="names no shard"):
+def test_a_text_that_is_no_shard_is_refused(text: str):
+    """The message names the function that returns valid names."""
+    with pytest.raises(ConfigurationError, match="is not the name of a shard"):
         parse_shard(text)
 
 

@@ -12,7 +12,7 @@ from airflow_imagetag.selection.shards import Shard, parse_shard, shard_names
 @property_test
 @given(st.text(st.characters()), st.integers(1, 1000))
 def test_each_key_is_in_one_shard(key, count):
-    """Whatever characters it has, and however many shards there are."""
+    """With any characters in the key, and any number of shards."""
     assert sum(Shard(number, count).holds(key) for number in range(count)) == 1
 
 

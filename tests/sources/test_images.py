@@ -1,4 +1,4 @@
-"""What a sensor asks of a source: only images, without bytes, of a time."""
+"""The images of a source as a sensor reads them: without bytes, of a window of time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.models import Image
 from airflow_imagetag.selection.rules import Window
-from airflow_imagetag.sources import ObjectStorageImages, SqlImages, listing, sql_reader
+from airflow_imagetag.sources import ObjectStorageImages, SqlImages, listing
+from airflow_imagetag.sources.sql_reader import PageSizes, SqlReader
 from airflow_imagetag.sources.values import ValueImages
 
 try:
@@ -100,7 +101,7 @@ def test_the_forms_of_a_time_in_sqlite(sqlite: Database, text: str):
 
 @pytest.mark.parametrize("after_seconds", [0, 0.5, 43199.9, 86399.9])
 def test_a_date_is_all_of_its_day(database: Database, after_seconds: float):
-    """Nobody knows at what hour a row of this day changed, so it is asked about."""
+    """The hour at which a row of this day changed is unknown, so the row belongs to the window."""
     kind = {"postgresql": "date", "sqlite": "text"}[database.dialect]
     days = {"a": "2026-06-30", "b": "2026-07-01", "c": "2026-07-02"}
     source = table(database, kind, days)
@@ -148,7 +149,7 @@ def test_whole_seconds_and_milliseconds(
 @pytest.mark.parametrize("value", ["v1", "12:00", "now", "1751371200", 1751371200, 1, "1 July"])
 @pytest.mark.parametrize("unique", [True, False])
 def test_versions_that_are_no_times_in_sqlite(sqlite: Database, value: Any, unique: bool):
-    """Instead of never finding anything it says which row, and what to change."""
+    """The error names the row and the remedy, so that the sensor does not wait for ever."""
     kind = "text" if isinstance(value, str) else "integer"
     rows = {"a": "2026-07-01 12:00:00", "b": None, "c": " ", "d": value, "e": "2026-07-01"}
     source = table(sqlite, kind, rows, unique=unique)
@@ -172,7 +173,7 @@ def test_times_can_be_made_by_a_query(sqlite: Database):
 
 @pytest.mark.parametrize(("kind", "value"), [("text", "2026-07-01"), ("integer", 1)])
 def test_versions_that_are_no_times_in_postgres(postgres: Database, kind: str, value: Any):
-    """The database refuses to compare them; the message says what to change."""
+    """The database refuses to compare them; the message names the remedy."""
     source = table(postgres, kind, {"a": value})
     with pytest.raises(ConfigurationError, match=r"'changed'.*timestamps.*sql="):
         keys(source, Window(NOON))
@@ -187,7 +188,7 @@ def test_the_zone_of_a_database_changes_nothing(postgres: Database):
 
 
 def test_rows_without_a_time_are_of_none(database: Database):
-    """Nobody knows when they changed; without a question about times they are images."""
+    """The time of their change is unknown; without a window they are images."""
     source = table(database, KINDS[database.dialect][0], {"a": "2026-07-01 12:00:00", "b": None})
     assert keys(source, Window(NOON - SECOND)) == ["a"]
     assert keys(source, Window(None, NOON + SECOND)) == ["a"]
@@ -205,7 +206,7 @@ def test_of_rows_that_share_a_key_the_last_change_counts(database: Database):
 
 
 def test_a_table_without_versions_knows_no_times(database: Database):
-    """The message says what to do."""
+    """The message names the parameter."""
     table(database, "text", {})
     source = SqlImages("warehouse", table="products")
     with pytest.raises(ConfigurationError, match="version="):
@@ -249,22 +250,20 @@ def test_bytes_are_not_read(database: Database):
     assert list(source.images()) == [Image("a", None, version="")]
 
 
-def test_no_more_rows_are_read_than_are_taken(
-    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    """Of a table of any size, one page is asked for, as long as what is needed."""
-    monkeypatch.setattr(sql_reader, "PAGE_ROWS", 50)
+def test_no_more_rows_are_read_than_are_taken(database: Database, caplog: pytest.LogCaptureFixture):
+    """Of a table of any size, one page is read, as long as the limit."""
     source = table(database, "text", {f"{number:04}": None for number in range(200)})
-    assert len(keys(source)) == 200
+    pages = PageSizes(indexed=50)
+    assert len(list(SqlReader(source, pages=pages).images(None))) == 200
     caplog.set_level(logging.INFO, "sqlalchemy.engine")
-    found = source.images(limit=3)
+    found = SqlReader(source, limit=3, pages=pages).images(None)
     assert [next(found).key for _ in range(3)] == ["0000", "0001", "0002"]
-    pages = [
+    statements = [
         record
         for record in caplog.records
         if "LIMIT" in (text := str(record.msg)) and "image_url" in text
     ]
-    assert len(pages) == 1
+    assert len(statements) == 1
 
 
 # -- storages ---------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ NOTHING_IDS = ["None", "float nan", "numpy nan", "float32 nan", "NA", "NaT", "De
         ({"image_uri": Path("/a"), "other": 1}, Image("/a", "/a")),
     ],
 )
-def test_what_an_image_may_be_given_as(item, image):
+def test_the_forms_of_an_image(item, image):
     """A URI, a path, bytes, a dict or an Image; without a key, the URI or the digest names it."""
     found = as_image(item)
     assert found == image
@@ -72,7 +72,7 @@ def test_missing_values_of_every_kind(nothing):
 @pytest.mark.parametrize(
     "value", ["", "nan", 0, False, b"", [], {}, np.array([1.0, np.nan]), pd.Series([1]), object()]
 )
-def test_what_is_not_missing(value):
+def test_a_value_is_not_missing(value):
     """Empty is not missing, and a comparison that has no answer does no harm."""
     assert not is_missing(value)
 
@@ -107,7 +107,7 @@ def test_what_is_not_missing(value):
     ],
     ids=lambda item: ascii(item)[:50],
 )
-def test_what_is_no_image(item):
+def test_a_value_is_no_image(item):
     """A wrong value is this entry's error; text that no table can store is wrong as well."""
     with pytest.raises(InvalidImageError) as caught:
         as_image(item)
@@ -135,6 +135,6 @@ def test_columns_may_have_other_names():
         (Image("k"), "k"),
     ],
 )
-def test_the_name_of_what_is_no_image(item, name):
+def test_the_name_of_a_wrong_entry(item, name):
     """A wrong entry is named by its key, without credentials, or by its place."""
     assert name_of(item, "image_key", 3) == name

@@ -189,7 +189,7 @@ def test_a_pattern(mixture: Bucket, pattern: str, expected: list[str] | None):
 
 
 def test_empty_objects_are_reported(mixture: Bucket):
-    """They are no images, and neither are the markers of folders, of which nobody speaks."""
+    """They are no images; the markers of folders are left out without a report."""
     [empty] = [e for e in s3_source(mixture).entries() if isinstance(e, RejectedImage)]
     assert empty.key == f"s3://{mixture.name}/2026/empty.jpg"
     assert isinstance(empty.error, ImageEmptyError)
@@ -232,11 +232,11 @@ def test_the_connection_is_no_part_of_the_key(bucket: Bucket, monkeypatch: pytes
     ]
 
 
-# -- reading what was listed ------------------------------------------------------------------
+# -- reading listed objects -------------------------------------------------------------------
 
 
 def test_any_name_is_read_back(bucket: Bucket):
-    """Whatever an object is called, the bytes that are sent are its own."""
+    """Under any name of an object, the bytes that are sent are its own."""
     wanted = {}
     for number, name in enumerate([*ODD_NAMES, "two//slashes.jpg", "dot/./in.jpg", "up/../b.jpg"]):
         bucket.put(name, b"content %d" % number)
@@ -246,7 +246,7 @@ def test_any_name_is_read_back(bucket: Bucket):
     for entry in s3_source(bucket).entries():
         assert isinstance(entry, Image)
         try:
-            found[entry.key] = reader.payload(entry).content
+            found[entry.key] = reader.load(entry).content
         except ImageTagError as error:
             found[entry.key] = repr(error).encode()
     assert {key: found.get(key) for key in wanted} == wanted
@@ -261,11 +261,11 @@ def test_any_local_name_is_read_back(tmp_path: Path):
         wanted[name] = b"content %d" % number
     for path in (str(tmp_path), f"file://{tmp_path}"):
         source = ObjectStorageImages(path)
-        reader = ContentLoader(source.literal_folders())
+        reader = ContentLoader(source.trust().folders)
         found = {}
         for entry in source.entries():
             assert isinstance(entry, Image)
-            found[entry.key.removeprefix(f"file://{tmp_path}/")] = reader.payload(entry).content
+            found[entry.key.removeprefix(f"file://{tmp_path}/")] = reader.load(entry).content
         assert found == wanted
 
 
@@ -310,7 +310,7 @@ def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path, service: Emulator)
     assert set(task_instance.xcoms["failures"]["error"]) <= {"ImageNotAllowedError"}
     assert service.stats.requests == 0
     with pytest.raises(ImageNotAllowedError):
-        ContentLoader([str(photos)]).payload(Image("evil", f"{photos}/evil.jpg"))
+        ContentLoader([str(photos)]).load(Image("evil", f"{photos}/evil.jpg"))
 
 
 def test_a_changed_file_has_another_version(tmp_path: Path):
@@ -404,7 +404,7 @@ def test_a_storage_out_of_reach(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("send", ["bytes", "url"])
-def test_what_the_service_is_sent(
+def test_the_service_gets_bytes_or_a_url(
     bucket: Bucket,
     sqlite: Database,
     service: Emulator,
@@ -451,7 +451,7 @@ def test_fields_are_templates():
 def test_a_rendered_folder_is_not_the_authors_word(
     tmp_path: Path, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
 ):
-    """A template in a local path may name any folder, so what is in it is not read."""
+    """A template in a local path may name any folder, so its files are not read."""
     (tmp_path / "a.jpg").write_bytes(small_jpegs(1)[0])
     for path in (str(tmp_path), "{{ folder }}"):
         operator = ImageTagOperator(task_id="label", images=ObjectStorageImages(path))
@@ -471,7 +471,7 @@ def test_only_two_ways_to_send():
 
 
 def test_it_is_described_without_secrets():
-    """What Airflow shows of a path holds no password."""
+    """The description that Airflow shows holds no password."""
     shown = ObjectStorageImages("s3://key:secret@photos/").serialize()
     assert "secret" not in json.dumps(shown)
     assert shown == ObjectStorageImages("s3://key:secret@photos/").serialize()

@@ -32,17 +32,18 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.selection.rules import Rule
 from airflow_imagetag.selection.shards import parse_shard
-from airflow_imagetag.sources import SqlImages, sql_reader
+from airflow_imagetag.sources import SqlImages
+from airflow_imagetag.sources.sql_reader import PageSizes, SqlReader
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
 
-@pytest.fixture
-def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read seven rows at a time."""
-    monkeypatch.setattr(sql_reader, "PAGE_ROWS", 7)
-    monkeypatch.setattr(sql_reader, "CONTENT_PAGE_ROWS", 7)
+def in_small_pages(source: SqlImages) -> Iterator[Entry]:
+    """Return the entries of a source, which are read seven rows at a time."""
+    pages = PageSizes(indexed=7, unindexed=7, with_content=7)
+    return SqlReader(source, pages=pages).entries()
 
 
 def keys(entries: Iterator[Entry]) -> list[str]:
@@ -51,7 +52,7 @@ def keys(entries: Iterator[Entry]) -> list[str]:
 
 
 def rejected(entries: Iterator[Entry]) -> list[tuple[str, str]]:
-    """Return key and class of what is rejected."""
+    """Return key and error class of the rejected entries."""
     return [
         (entry.key, type(entry.error).__name__)
         for entry in entries
@@ -106,20 +107,18 @@ def test_without_a_version(database: Database):
     assert not entry.version
 
 
-@pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("count", [0, 6, 7, 8, 14, 50])
 @pytest.mark.parametrize("unique", [True, False])
 def test_more_rows_than_a_page(database: Database, count: int, unique: bool):
     """Every row is read once, whatever the number of pages."""
     products(database, count, unique=unique)
-    assert keys(source().entries()) == [f"sku-{n:04}" for n in range(count)]
+    assert keys(in_small_pages(source())) == [f"sku-{n:04}" for n in range(count)]
 
 
-@pytest.mark.usefixtures("small_pages")
 def test_rows_that_come_while_it_reads(database: Database):
-    """No transaction holds the table, so others may write; what was read is not read again."""
+    """No transaction holds the table, so others may write; no row is read twice."""
     products(database, 20)
-    entries = source().entries()
+    entries = in_small_pages(source())
     first = [next(entries).key for _ in range(3)]
     database.run("INSERT INTO products VALUES ('sku-9999', 'https://shop/late.jpg', 'v')")
     database.run("DELETE FROM products WHERE sku = 'sku-0019'")
@@ -236,7 +235,6 @@ def test_rows_without_a_uri_are_reported(database: Database):
     assert keys(iter(found)) == ["sku-0000"]
 
 
-@pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("kind", ["table", "sql"])
 def test_of_rows_that_share_a_key_the_greatest_version_is_taken(database: Database, kind: str):
     """In every run the same one, and the others are reported; a NULL is no great version."""
@@ -249,7 +247,7 @@ def test_of_rows_that_share_a_key_the_greatest_version_is_taken(database: Databa
     fields: dict[str, Any] = {"table": "products"}
     if kind == "sql":
         fields = {"table": None, "sql": "SELECT * FROM products"}
-    runs = [list(source(**fields).entries()) for _ in range(3)]
+    runs = [list(in_small_pages(source(**fields))) for _ in range(3)]
     chosen = [entry for entry in runs[0] if isinstance(entry, Image)]
     assert Counter(entry.key for entry in chosen) == {f"sku-{n:04}": 1 for n in range(20)}
     assert chosen[3] == Image("sku-0003", "https://shop/v9.jpg", version="v9")
@@ -329,7 +327,6 @@ def sqlite_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 # -- kinds of keys, versions and content ------------------------------------------------------
 
 
-@pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize(
     ("kind", "made"),
@@ -358,10 +355,9 @@ def test_kinds_of_keys(postgres: Database, kind: str, made: str, unique: bool):
             "SELECT CAST(id AS varchar) FROM photos ORDER BY photos.id"
         )
         expected = [text for (text,) in rows]
-    assert keys(SqlImages("warehouse", table="photos").entries()) == expected
+    assert keys(in_small_pages(SqlImages("warehouse", table="photos"))) == expected
 
 
-@pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize(
     ("kind", "make"),
     [("integer", int), ("text", lambda n: str(uuid.UUID(int=n))), ("real", lambda n: n + 0.5)],
@@ -372,13 +368,13 @@ def test_kinds_of_keys_in_sqlite(sqlite: Database, kind: str, make: Any):
     sqlite.run(
         "INSERT INTO photos VALUES (:id, 'https://x/a')", *({"id": make(n)} for n in range(40))
     )
-    assert keys(SqlImages("warehouse", table="photos").entries()) == [
+    assert keys(in_small_pages(SqlImages("warehouse", table="photos"))) == [
         str(make(n)) for n in range(40)
     ]
 
 
 def test_the_text_of_a_time_depends_on_no_setting(postgres: Database):
-    """A version stays the same when somebody sets another zone or style of dates."""
+    """A version stays the same under another zone or style of dates."""
     postgres.run(
         "CREATE TABLE photos (id integer PRIMARY KEY, image_url text, at timestamptz, day date,"
         " share double precision)"
@@ -404,7 +400,6 @@ def test_the_text_of_a_time_depends_on_no_setting(postgres: Database):
     assert postgres.value("SHOW TimeZone") == "Asia/Tokyo"
 
 
-@pytest.mark.usefixtures("small_pages")
 def test_bytes(database: Database):
     """A column of bytes is the image itself; a NULL is reported."""
     binary = "bytea" if database.is_postgres else "BLOB"
@@ -413,7 +408,8 @@ def test_bytes(database: Database):
         "INSERT INTO photos VALUES (:id, :photo, 'v')",
         *({"id": n, "photo": None if n == 9 else bytes([n, 0, 255])} for n in range(20)),
     )
-    found = list(source(table="photos", key="id", uri=None, content="photo").entries())
+    photos = source(table="photos", key="id", uri=None, content="photo")
+    found = list(in_small_pages(photos))
     expected = [Image(str(n), content=bytes([n, 0, 255]), version="v") for n in range(20) if n != 9]
     assert (
         sorted(
@@ -489,7 +485,7 @@ def test_a_limit_reads_no_more_than_it_needs(database: Database, caplog: pytest.
 
 
 def test_max_images_takes_turns(database: Database, service: Emulator, small_jpegs: Any):
-    """Each run labels so many new images, until all are."""
+    """Each run labels that number of new images, until all are labelled."""
     binary = "bytea" if database.is_postgres else "BLOB"
     database.run(f"CREATE TABLE photos (id integer PRIMARY KEY, photo {binary})")
     database.run(
@@ -507,7 +503,7 @@ def test_max_images_takes_turns(database: Database, service: Emulator, small_jpe
     assert service.stats.billed == 25
 
 
-# -- what is refused --------------------------------------------------------------------------
+# -- refusals ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -532,7 +528,9 @@ def test_max_images_takes_turns(database: Database, service: Emulator, small_jpe
         {"table": None, "sql": ""},
     ],
 )
-def test_what_is_no_table_column_or_query_is_refused(database: Database, fields: dict[str, Any]):
+def test_a_text_that_is_no_table_column_or_query_is_refused(
+    database: Database, fields: dict[str, Any]
+):
     """The message names the connection or the parameter, and nothing is changed."""
     products(database, 2)
     database.run("CREATE TABLE victims (id integer)")
@@ -543,14 +541,14 @@ def test_what_is_no_table_column_or_query_is_refused(database: Database, fields:
     assert database.value("SELECT count(*) FROM victims") == 1
 
 
-def test_a_key_with_sql_in_it_is_a_key(database: Database, small_pages: None):
+def test_a_key_with_sql_in_it_is_a_key(database: Database):
     """Values are values, also as the last key of a page."""
     products(database, 6)
     database.run("CREATE TABLE victims (id integer)")
     evil = "sku-0005'; DROP TABLE victims; --"
     database.run("INSERT INTO products VALUES (:key, 'https://x/a', 'v')", {"key": evil})
     database.run("INSERT INTO products VALUES ('sku-9', 'https://x/b', 'v')")
-    assert keys(source().entries())[-2:] == [evil, "sku-9"]
+    assert keys(in_small_pages(source()))[-2:] == [evil, "sku-9"]
     assert "victims" in database.tables()
 
 
@@ -587,7 +585,7 @@ def test_a_server_out_of_reach_is_the_storages_fault(
 def test_a_wrong_password_shows_nowhere(
     postgres: Database, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ):
-    """The message names the connection and says what the server said."""
+    """The message names the connection and gives the server's words."""
     server = postgres_server(pytestconfig)
     rules = Path(server.pgdata) / "pg_hba.conf"
     if "needs_password" not in rules.read_text():
@@ -607,7 +605,7 @@ def test_a_wrong_password_shows_nowhere(
             with pytest.raises(ImageTagError, match="'locked'") as caught:
                 list(described.entries())
             assert "wrongBattery" not in str(caught.value)
-            # Nobody waits, or tries again, for a password to become right.
+            # A retry does not make a password right.
             assert not isinstance(caught.value, StorageError)
             assert caught.value.__cause__ is None
 
@@ -641,7 +639,7 @@ def test_it_is_described_the_same_every_time():
 
 
 def test_it_leaves_no_connection_behind(postgres: Database):
-    """A source that was read, to its end or not, has closed what it opened."""
+    """A source that was read, to its end or not, has closed its connections."""
     products(postgres, 20)
     list(source().entries())
     entries = source(version=None).entries()
@@ -651,18 +649,18 @@ def test_it_leaves_no_connection_behind(postgres: Database):
     assert postgres.value(count) == 1
 
 
-def test_only_what_is_new_is_read(database: Database):
-    """With the store in the same database one statement tells what is new."""
+def test_only_new_images_are_read(database: Database):
+    """With the store in the same database, one statement selects the new images."""
     products(database, 30)
     store = SqlLabelStore("warehouse", "product_labels")
-    with store.open() as opened:
-        opened.write([tagged(f"sku-{n:04}", "x", version=f"v{n}") for n in range(25)], API)
-        from airflow_imagetag.selection.rules import Rule
-
-        condition = opened.pending(Rule(), API)
-        assert keys(source().entries(pending=condition)) == [f"sku-{n:04}" for n in range(25, 30)]
+    with store.open(API) as opened:
+        opened.write([tagged(f"sku-{n:04}", "x", version=f"v{n}") for n in range(25)])
+        condition = opened.condition(Rule())
+        push_down = source().push_down
+        new = push_down.entries(condition, shard=None, limit=None)
+        assert keys(new) == [f"sku-{n:04}" for n in range(25, 30)]
         database.run("UPDATE products SET changed = 'new' WHERE sku IN ('sku-0003', 'sku-0004')")
-        assert len(keys(source().entries(pending=condition))) == 7
+        assert len(keys(push_down.entries(condition, shard=None, limit=None))) == 7
 
 
 def test_quoting_is_sqlalchemys(database: Database):

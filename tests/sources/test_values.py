@@ -25,6 +25,11 @@ def entries(value: Any, key: str = "image_key", uri: str = "image_uri") -> list[
     return list(ValueImages(value).with_columns(key, uri).entries())
 
 
+def is_no_data(value: Any) -> bool:
+    """Tell that no value came from an XCom."""
+    return False
+
+
 def keys(value: Any) -> list[str]:
     """Return the keys of a value that holds nothing but good images."""
     found = entries(value)
@@ -88,7 +93,7 @@ def test_no_images(value):
 
 
 def test_a_set_is_shown_the_same_in_every_process():
-    """The order of a set of texts differs between processes; what is shown of it does not."""
+    """The order of a set of texts differs between processes; its description does not."""
     program = (
         "from airflow_imagetag.sources.values import ValueImages as V;"
         "v = V({str(n) for n in range(50)}); print(repr(v), v.serialize())"
@@ -158,7 +163,7 @@ def test_a_frame_without_the_columns(frame, columns):
 
 
 def test_a_wrong_entry_is_rejected_and_the_others_go_on():
-    """Whatever stands in the list, each entry is an image, a rejection or a skip."""
+    """Each entry of any list is an image, a rejection or a skip."""
     found = entries([URLS[0], 5, None, float("nan"), {"image_key": "k"}, b"", object(), URLS[1]])
     kinds = [type(entry).__name__ for entry in found]
     assert kinds == ["Image", *["RejectedImage"] * 4, "Image", "RejectedImage", "Image"]
@@ -199,7 +204,7 @@ def test_an_equal_entry_is_skipped_and_another_one_is_rejected():
     ],
 )
 def test_a_value_that_is_no_list(value, hint):
-    """The error says what the DAG's author may change."""
+    """The error says how the DAG's author can mend it."""
     with pytest.raises(ConfigurationError, match=hint):
         entries(value)
 
@@ -220,7 +225,7 @@ BIG = [f"https://h/{number}.jpg?X-Amz-Signature=5ecre7{number}" for number in ra
     ],
     ids=["list", "tuple", "nested", "frame", "dicts", "bytes", "JSON"],
 )
-def test_what_is_shown_of_many_images_is_small(value):
+def test_the_description_of_many_images_is_small(value):
     """Rendered fields and the serialized DAG do not grow with the images, nor show signatures."""
     images = ValueImages(value)
     for shown in (repr(images), json.dumps(images.serialize())):
@@ -229,7 +234,7 @@ def test_what_is_shown_of_many_images_is_small(value):
     assert repr(images) == repr(ValueImages(value))
 
 
-def test_what_is_shown_of_a_long_list():
+def test_the_description_of_a_long_list():
     """The count and the first ten."""
     shown = ValueImages(BIG).serialize()
     assert shown["count"] == 100_000
@@ -249,7 +254,7 @@ def test_what_is_shown_of_a_long_list():
         ([URLS], ["<list>"]),
     ],
 )
-def test_what_is_shown_of_few_images(value, shown):
+def test_the_description_of_few_images(value, shown):
     """A short list is shown as it is, without credentials and bytes; repr is the same as JSON."""
     images = ValueImages(value)
     assert images.serialize() == shown
@@ -264,7 +269,7 @@ def test_only_text_with_a_template_is_rendered():
         asked.append(text)
         return text.replace("{{ ds }}", "2026-01-01")
 
-    rendered = ValueImages([*BIG, "s3://b/{{ ds }}.jpg"]).rendered(render)
+    rendered = ValueImages([*BIG, "s3://b/{{ ds }}.jpg"]).rendered(render, is_no_data)
     assert asked == ["s3://b/{{ ds }}.jpg"]
     assert rendered.value[:-1] == BIG
     assert rendered.value[-1] == "s3://b/2026-01-01.jpg"
@@ -283,13 +288,13 @@ def test_only_text_with_a_template_is_rendered():
 )
 def test_templates_anywhere_in_the_value(value, expected):
     """Templates are found in lists and dicts at any depth; bytes hold none."""
-    assert ValueImages(value).rendered(lambda text: "X").value == expected
+    assert ValueImages(value).rendered(lambda text: "X", is_no_data).value == expected
 
 
 def test_an_object_passes_rendering_untouched():
     """An Image and a DataFrame are not looked into."""
     frame = pd.DataFrame({"image_key": ["{{ x }}"]})
-    assert ValueImages(frame).rendered(lambda text: "X").value is frame
+    assert ValueImages(frame).rendered(lambda text: "X", is_no_data).value is frame
 
 
 @pytest.mark.parametrize(
@@ -308,36 +313,37 @@ def test_an_object_passes_rendering_untouched():
 def test_literal_paths(value, paths):
     """Local paths that stand in the DAG file are the author's own word, also after rendering."""
     images = ValueImages(value, literal=True)
-    assert images.literal_paths() == paths
-    assert images.rendered(lambda text: "/etc/passwd").literal_paths() == paths
+    assert images.trust().paths == paths
+    assert images.rendered(lambda text: "/etc/passwd", is_no_data).trust().paths == paths
 
 
 def test_literal_paths_under_other_names():
     """The columns that name the images' URIs name the author's paths as well."""
     value = [{"id": 1, "path": "/data/a.jpg", "image_uri": "/data/b.jpg"}]
     images = ValueImages(value, literal=True).with_columns("id", "path")
-    assert images.literal_paths() == {"/data/a.jpg"}
-    assert [entry.key for entry in images.rendered(str).entries()] == ["1"]
+    assert images.trust().paths == {"/data/a.jpg"}
+    assert [entry.key for entry in images.rendered(str, is_no_data).entries()] == ["1"]
 
 
-def test_what_is_rendered_from_data_is_never_literal():
+def test_a_rendered_path_is_never_literal():
     """A template that becomes a path, or a list of them, gives no right to read them."""
     for text in ('["/etc/passwd"]', "/etc/passwd"):
-        images = ValueImages(["{{ x }}"], literal=True).rendered(lambda _, text=text: text)
-        assert "/etc/passwd" not in images.literal_paths()
+        images = ValueImages(["{{ x }}"], literal=True)
+        images = images.rendered(lambda _, text=text: text, is_no_data)
+        assert "/etc/passwd" not in images.trust().paths
 
 
 @pytest.mark.parametrize(
     "images",
     [
         ValueImages(["/data/a.jpg"]),
-        ValueImages(["/data/a.jpg"], literal=True).from_upstream(),
-        ValueImages(["/data/a.jpg"]).rendered(str),
+        ValueImages(["/data/a.jpg"], literal=True).rendered(str, lambda value: True),
+        ValueImages(["/data/a.jpg"]).rendered(str, is_no_data),
     ],
 )
 def test_data_is_never_literal(images):
-    """What an upstream task returned names no path on the author's word."""
-    assert images.literal_paths() == frozenset()
+    """A path that an upstream task returned is not the author's word."""
+    assert images.trust().paths == frozenset()
 
 
 def test_showing_a_generator_uses_nothing_up():
@@ -348,13 +354,13 @@ def test_showing_a_generator_uses_nothing_up():
     assert [entry.key for entry in images.entries()] == URLS
 
 
-@pytest.mark.parametrize("name", ["rendered", "from_upstream", "entries"])
-def test_entries_may_be_read_again(name):
+@pytest.mark.parametrize("is_data", [True, False])
+def test_entries_may_be_read_again(is_data):
     """A retried task sees the same images: reading uses nothing up."""
     images = ValueImages(URLS)
     first = list(images.entries())
     images.serialize()
-    getattr(images, name)(*([str] if name == "rendered" else []))
+    list(images.rendered(str, lambda value: is_data).entries())
     assert list(images.entries()) == first
 
 
@@ -372,17 +378,17 @@ def test_entries_may_be_read_again(name):
         (deque(["https://h/a.jpg"]), False),
     ],
 )
-def test_only_what_costs_nothing_to_read_is_read_in_the_loop(value, expected):
-    """Whatever hashes, or may fetch its items from somewhere, is read in a thread."""
+def test_only_images_that_cost_nothing_to_read_are_read_in_the_loop(value, expected):
+    """Images that need hashing, or that fetch their items, are read in a thread."""
     assert ValueImages(value).is_in_memory is expected
 
 
 def test_generators_inside_a_list_give_their_images():
-    """However often somebody looks at them: they can be read only once."""
+    """An iterator can be read only once, and the images any number of times."""
     images = ValueImages(
         [(f"https://h/{n}.jpg" for n in range(3)), iter(["https://h/x.jpg"])], literal=True
     )
-    assert images.literal_paths() == frozenset()
+    assert images.trust().paths == frozenset()
     assert len(images) == 4
     assert [entry.key for entry in images.entries()] == [
         *(f"https://h/{n}.jpg" for n in range(3)),
@@ -391,5 +397,5 @@ def test_generators_inside_a_list_give_their_images():
 
 
 def test_the_length_counts_the_images_of_lists_in_lists():
-    """The log says of how many images a run is."""
+    """The log gives the number of images of a run."""
     assert len(ValueImages([["a", "b"], "c", ("d",)])) == 4

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,12 @@ from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.selection.rules import Status, StoredState
-from airflow_imagetag.stores import ParquetLabelStore, parquet_dataset
+from airflow_imagetag.stores import ParquetLabelStore
+from airflow_imagetag.stores.files import Files
+from airflow_imagetag.stores.parquet_dataset import ParquetDataset, open_dataset
+from airflow_imagetag.stores.parquet_open import open_parquet_store
+from airflow_imagetag.stores.part_index import PartIndex
+from airflow_imagetag.stores.rows import key_digest
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -106,14 +111,14 @@ def local(tmp_path: Path) -> Folder:
 
 def write(folder: Folder, *outcomes: TagResult | Failure) -> None:
     """Write a batch."""
-    with folder.store.open() as opened:
-        opened.write(outcomes, API)
+    with folder.store.open(API) as opened:
+        opened.write(outcomes)
 
 
 def known(folder: Folder, *keys: str) -> dict[str, StoredState]:
     """Ask a store."""
-    with folder.store.open() as opened:
-        return dict(opened.known(keys, API))
+    with folder.store.open(API) as opened:
+        return dict(opened.known(keys))
 
 
 def rows(folder: Folder) -> list[tuple[Any, ...]]:
@@ -151,7 +156,7 @@ def test_a_batch_is_a_file_of_each_kind(folder: Folder):
 
 
 def test_files_are_never_changed(folder: Folder):
-    """What another reader has open, or has copied, stays valid."""
+    """A file that another reader has opened or copied stays valid."""
     before: dict[str, bytes] = {}
     for number in range(4):
         write(folder, tagged("a", f"x{number}", minute=number), tagged(f"b{number}", "y"))
@@ -182,9 +187,9 @@ def test_the_latest_wins(folder: Folder):
 
 def test_a_failure_for_now_leaves_the_earlier_answer(folder: Folder):
     """Also when the writer does not know the answer, because another one has written it since."""
-    with folder.store.open() as unaware:
+    with folder.store.open(API) as unaware:
         write(folder, tagged("a", "x", version="1"))
-        unaware.write([failed("a", final=False, version="2")], API)
+        unaware.write([failed("a", final=False, version="2")])
     assert known(folder, "a") == {"a": StoredState("1", Status.TAGGED)}
     write(folder, failed("a", final=False, version="2"), failed("b", final=False))
     assert known(folder, "a", "b") == {
@@ -283,9 +288,10 @@ def test_answers_by_content(folder: Folder, is_compacted: bool):
     write(folder, tagged("copy", "x", "y", content_sha256=digests[0]))
     if is_compacted:
         folder.store.compact()
-    with folder.store.open() as opened:
-        found = dict(opened.answers([*digests, "e" * 64], API))
-        assert opened.answers(digests, "imagetag_detect") == {}
+    with folder.store.open(API) as opened:
+        found = dict(opened.answers([*digests, "e" * 64]))
+    with folder.store.open("imagetag_detect") as other:
+        assert other.answers(digests) == {}
     assert set(found) == set(digests[:3])
     first, empty, failure = (found[digest] for digest in digests[:3])
     assert isinstance(first, TagResult)
@@ -302,38 +308,41 @@ def test_an_open_store_answers_after_a_compaction(folder: Folder):
     digests = ["1" * 64, "2" * 64]
     for number, digest in enumerate(digests):
         write(folder, tagged(f"key {number}", "x", content_sha256=digest))
-    with folder.store.open() as opened:
+    with folder.store.open(API) as opened:
         folder.store.compact()
-        assert set(opened.answers(digests, API)) == set(digests)
+        assert set(opened.answers(digests)) == set(digests)
 
 
-def test_opening_survives_a_compaction(folder: Folder, monkeypatch: pytest.MonkeyPatch):
-    """Images whose file goes away between listing and reading are not taken for new."""
+def test_opening_survives_a_compaction(folder: Folder):
+    """Images whose file is removed between listing and reading are not new."""
     for number in range(3):
         write(folder, tagged(f"key {number}", "x"))
-    original = parquet_dataset.OpenParquetStore._load
     compacted = []
 
-    def load(self: Any, part: str) -> None:
-        if not compacted:
-            compacted.append(part)
-            folder.store.compact()
-        original(self, part)
+    class Compacting(Files):
+        def read(self, kind: str, name: str, *rest: Any, **options: Any) -> Iterator[pa.Table]:
+            if not compacted:
+                compacted.append(name)
+                folder.store.compact()
+            return super().read(kind, name, *rest, **options)
 
-    monkeypatch.setattr(parquet_dataset.OpenParquetStore, "_load", load)
-    assert len(known(folder, "key 0", "key 1", "key 2")) == 3
+    index = PartIndex()
+    dataset = ParquetDataset(Compacting(folder.path, None), index, abandoned_seconds=60)
+    dataset.load()
+    assert compacted
+    assert all(index.stored(API, key_digest(f"key {number}")) for number in range(3))
+    index.close()
 
 
 def test_reading_while_files_go_is_an_error_and_not_a_loss(folder: Folder):
-    """Whoever reads labels during a compaction gets all of them or an error."""
+    """A reader of labels gets all of them or an error during a compaction."""
     for number in range(3):
         write(folder, tagged(f"key {number}", "x"))
-    with folder.store.open() as opened:
-        reading = opened.labels(frame_rows=1)
-        next(reading)
-        folder.store.compact()
-        with pytest.raises(StoreError, match="compacted while it was read"):
-            list(reading)
+    reading = folder.store.labels(frame_rows=1)
+    next(reading)
+    folder.store.compact()
+    with pytest.raises(StoreError, match="compacted while it was read"):
+        list(reading)
 
 
 # -- compaction -------------------------------------------------------------------------------
@@ -415,12 +424,12 @@ def test_a_compaction_killed_before_its_images(folder: Folder):
 
 
 def test_a_writer_between_opening_and_compacting_loses_nothing(folder: Folder):
-    """What arrives after the store was read stays, whatever the compaction removes."""
+    """A compaction removes only parts that it has read."""
     write(folder, tagged("a", "x"))
     write(folder, tagged("b", "x"))
-    with folder.store.open() as opened:
+    with open_dataset(folder.path, None) as dataset:
         write(folder, tagged("c", "late"), tagged("a", "newer"))
-        opened.compact()
+        dataset.compact()
     assert rows(folder) == [("a", "newer"), ("b", "x"), ("c", "late")]
     assert set(known(folder, "a", "b", "c")) == {"a", "b", "c"}
 
@@ -431,9 +440,9 @@ def test_compacting_while_others_write(folder: Folder):
 
     def work(writer: int) -> int:
         number = 0
-        with folder.store.open() as opened:
+        with folder.store.open(API) as opened:
             while not done.is_set() and number < 40:
-                opened.write([tagged(f"{writer}-{number}", "x"), tagged("all", f"{writer}")], API)
+                opened.write([tagged(f"{writer}-{number}", "x"), tagged("all", f"{writer}")])
                 number += 1
         return number
 
@@ -466,14 +475,12 @@ def write(self, kind, name, table, original=Files.write):
     original(self, kind, name, table)
 
 Files.write = write
-with ParquetLabelStore(sys.argv[2]).open() as opened:
-    opened.write([tagged("old", "newer", version="2"), tagged("new", "x")], API)
+with ParquetLabelStore(sys.argv[2]).open(API) as opened:
+    opened.write([tagged("old", "newer", version="2"), tagged("new", "x")])
 """
 
 
-def test_a_writer_killed_between_the_two_files_leaves_nothing(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_writer_killed_between_the_two_files_leaves_nothing(folder: Folder):
     """Labels without their images are not read, and the batch can be written again."""
     write(folder, tagged("old", "labels", version="1"))
     done = subprocess.run(
@@ -492,22 +499,22 @@ def test_a_writer_killed_between_the_two_files_leaves_nothing(
     # Readers of the files as they are see the abandoned labels until a compaction, a day later.
     folder.store.compact()
     assert len(parts(folder, "labels/")) == 2
-    monkeypatch.setattr(parquet_dataset, "ABANDONED_SECONDS", -10)
-    folder.store.compact()
+    with open_dataset(folder.path, None, abandoned_seconds=-10) as dataset:
+        dataset.compact()
     assert rows(folder) == [("new", "x"), ("old", "labels")]
     assert gathered(iter([pd.read_parquet(folder.on_disk() / "labels")])) == rows(folder)
 
 
 def test_no_half_file_is_ever_seen(local: Folder):
-    """Whatever a reader finds under a finished name is a whole Parquet file."""
+    """A file under a finished name is a whole Parquet file."""
     labels = [f"label {number} " + "x" * 300 for number in range(200)]
     done = threading.Event()
     seen = set()
 
     def work() -> None:
-        with local.store.open() as opened:
+        with local.store.open(API) as opened:
             for number in range(12):
-                opened.write([tagged(f"{number}-{n}", *labels) for n in range(10)], API)
+                opened.write([tagged(f"{number}-{n}", *labels) for n in range(10)])
         done.set()
 
     with ThreadPoolExecutor(1) as threads:
@@ -522,7 +529,7 @@ def test_no_half_file_is_ever_seen(local: Folder):
 
 
 def test_an_unfinished_file_is_not_read(local: Folder):
-    """What a killed writer left of a file is in nobody's way."""
+    """The remains of a killed writer's file do not disturb readers."""
     write(local, tagged("a", "x"))
     [name] = parts(local, "images/")
     local.put(f"images/{Path(name).name}.unfinished", b"PAR1 half")
@@ -564,30 +571,28 @@ def test_a_foreign_file_among_the_labels_is_not_read(folder: Folder):
     assert rows(folder) == [("a", "x")]
 
 
-def test_a_storage_that_fails_is_a_store_error(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    """A batch is tried for a while; the message names the place and holds no labels."""
-    monkeypatch.setattr(parquet_dataset, "RETRY_SECONDS", 0.5)
-    with folder.store.open() as opened:
+def test_a_storage_that_fails_is_a_store_error(folder: Folder):
+    """A batch is retried for a while; the message names the place and holds no labels."""
+    with open_parquet_store(folder.path, None, API, retry_seconds=0.5) as opened:
         if folder.bucket is not None:
             folder.bucket.client.delete_bucket(Bucket=folder.bucket.name)
         else:
             assert folder.local is not None
             folder.local.write_text("a file where the folder should be")
         with pytest.raises(StoreError, match=r"1 images could not be written to .*lake") as caught:
-            opened.write([tagged("the key", "the label")], API)
+            opened.write([tagged("the key", "the label")])
     assert "the key" not in caught.value.message
 
 
-def test_a_storage_that_comes_back_gets_the_batch(local: Folder):
-    """What was paid for is tried again until it is written."""
+def test_a_storage_that_comes_back_gets_the_batch(local: Folder, caplog: pytest.LogCaptureFixture):
+    """A batch that was paid for is retried until it is written."""
     assert local.local is not None
-    with local.store.open() as opened, ThreadPoolExecutor(1) as threads:
+    with local.store.open(API) as opened, ThreadPoolExecutor(1) as threads:
         local.local.write_text("a file where the folder should be")
-        writing = threads.submit(opened.write, [tagged("a", "x")], API)
-        time.sleep(0.5)
-        assert not writing.done()
+        writing = threads.submit(opened.write, [tagged("a", "x")])
+        while "to write a batch failed" not in caplog.text:
+            assert not writing.done()
+            time.sleep(0.05)
         local.local.unlink()
         writing.result(60)
     assert rows(local) == [("a", "x")]
@@ -598,11 +603,11 @@ def test_two_writers_at_once(folder: Folder):
     barrier = threading.Barrier(2)
 
     def work(writer: int) -> None:
-        with folder.store.open() as opened:
+        with folder.store.open(API) as opened:
             for number in range(8):
                 barrier.wait()
                 names = [f"{writer}-{number}-{rank}" for rank in range(1 + writer)]
-                opened.write([tagged(f"key {n}", *names) for n in range(10)], API)
+                opened.write([tagged(f"key {n}", *names) for n in range(10)])
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(work, range(2)))
@@ -634,22 +639,28 @@ def test_remove_leaves_what_is_not_its_own(folder: Folder):
 )
 def test_a_place_that_cannot_be_used_is_named(path: str, named: str):
     """A connection or a storage that is unknown is the configuration's fault."""
-    with pytest.raises(ConfigurationError, match=named), ParquetLabelStore(path).open():
+    with pytest.raises(ConfigurationError, match=named), ParquetLabelStore(path).open(API):
         pass
 
 
 def test_a_missing_bucket_is_named(bucket: Bucket):
     """A run does not pay for labels that nothing can take."""
     path = "s3://aws_default@no-such-bucket-anywhere/labels"
-    with pytest.raises(ConfigurationError, match="no-such-bucket"), ParquetLabelStore(path).open():
+    with (
+        pytest.raises(ConfigurationError, match="no-such-bucket"),
+        ParquetLabelStore(path).open(API),
+    ):
         pass
 
 
 def test_a_part_names_its_time(local: Folder):
-    """The names of parts sort by the time of writing."""
-    start = datetime.now(UTC)
-    for number in range(3):
-        write(local, tagged(f"key {number}", "x"))
-    names = [Path(name).name for name in sorted(parts(local, "images/"))]
-    assert names == sorted(names)
-    assert all(name > f"part-{start:%Y%m%dT%H%M}" for name in names)
+    """The names of parts sort by the time of writing, also if the clock goes backwards."""
+    for number, now in enumerate([NOON, NOON + timedelta(minutes=1), NOON]):
+        with open_parquet_store(local.path, None, API, clock=lambda now=now: now) as opened:
+            opened.write([tagged(f"key {number}", "x")])
+    times = [Path(name).name.rpartition("-")[0] for name in sorted(parts(local, "images/"))]
+    assert times == [
+        "part-20260701T120000.123456Z",
+        "part-20260701T120100.123456Z",
+        "part-20260701T120100.123457Z",
+    ]

@@ -36,7 +36,7 @@ def row(
     return IndexRow(api, key, version, status, True, content, at, batch, part)
 
 
-def test_what_was_put_is_found(index: PartIndex):
+def test_a_row_is_found(index: PartIndex):
     """An image is found by its key and its interface."""
     index.put([row("a", version="1"), row("b", status="failed")])
     assert index.stored("api", "a") == StoredState("1", Status.TAGGED, True)
@@ -72,7 +72,7 @@ def test_at_the_same_moment_the_batch_decides(index: PartIndex, order: tuple[int
 def test_an_answer_outweighs_a_failure_for_now(
     index: PartIndex, settled: str, order: tuple[int, int], times: tuple[str, str]
 ):
-    """Whichever came first, and in whichever order they are read."""
+    """In any order of time, and in any order of reading."""
     rows = [row(status=settled, at=times[0]), row(status="unfinished", at=times[1], batch="b2")]
     for place in order:
         index.put([rows[place]])
