@@ -14,6 +14,7 @@ from airflow_imagetag.errors import Billing, Decision, ImageTagError
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels
+from airflow_imagetag.services.recognition import envelope
 from airflow_imagetag.services.recognition.picture_classify import PictureClassify
 
 READ = PictureClassify(Account("1250000001", "AKIDlogin", "key")).read
@@ -88,7 +89,7 @@ def error_of(body: Any, status: int = 200, **headers: str) -> ImageTagError:
 
 def test_the_lists_of_the_document_are_complete():
     """The package knows exactly the document's codes and statuses, and the gateway's."""
-    assert set(response_parsing.BUSINESS_CODES) == set(DOCUMENTED_CODES)
+    assert set(envelope.BUSINESS_CODES) == set(DOCUMENTED_CODES)
     assert set(response_parsing.HTTP_STATUSES) == set(DOCUMENTED_STATUSES) | set(GATEWAY_STATUSES)
 
 

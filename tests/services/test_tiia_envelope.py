@@ -25,7 +25,7 @@ from airflow_imagetag.errors import (
     UnknownCodeError,
 )
 from airflow_imagetag.services.messages import HttpResponse
-from airflow_imagetag.services.response_parsing import Meaning
+from airflow_imagetag.services.response_parsing import ErrorMeaning
 from airflow_imagetag.services.tiia.envelope import (
     CODES,
     FAMILIES,
@@ -235,7 +235,7 @@ def test_every_meaning_is_a_sentence_and_a_class():
     """The advice begins in the middle of a sentence, and the class is one of the package's."""
     meanings = [*CODES.values(), *FAMILIES.values(), meaning_of("Anew")]
     for meaning in meanings:
-        assert isinstance(meaning, Meaning)
+        assert isinstance(meaning, ErrorMeaning)
         assert issubclass(meaning.error, ImageTagError)
         assert meaning.advice[0].islower()
         assert not meaning.advice.endswith(".")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import inspect
 import select
 import socket
 import ssl
@@ -15,10 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import aiohttp.client_exceptions
 import pytest
-import requests
 import trustme
 
 from airflow_imagetag.errors import (
@@ -659,55 +655,6 @@ def test_a_proxy_that_is_not_there(send, endpoint_account):
     at = replace(endpoint_account, proxy=f"http://user:5ecre7@127.0.0.1:{closed_port()}")
     error = fails(send, at)
     assert type(error) is ConnectionFailedError
-
-
-# The map of foreign errors
-
-
-def public_errors(module: Any, base: type[Exception]) -> list[type[Exception]]:
-    """Return the exception classes of a module that are in its tree, warnings left out."""
-    return [
-        kind
-        for name, kind in vars(module).items()
-        if inspect.isclass(kind) and issubclass(kind, base) and not issubclass(kind, Warning)
-    ]
-
-
-REQUESTS = public_errors(requests.exceptions, requests.RequestException)
-AIOHTTP = public_errors(aiohttp.client_exceptions, aiohttp.ClientError)
-MORE = [OSError, TimeoutError, ConnectionResetError, BrokenPipeError, ssl.SSLError, ValueError]
-
-
-def made(kind: type[Exception]) -> Exception:
-    """Make an exception, whatever its constructor wants."""
-    error = kind.__new__(kind)
-    Exception.__init__(error, SIGNATURE)
-    for name, value in {"status": 500, "message": SIGNATURE, "reason": None}.items():
-        with contextlib.suppress(AttributeError):
-            setattr(error, name, value)
-    return error
-
-
-def test_there_are_foreign_errors_to_map():
-    """The lists that the next tests go through are the libraries' own."""
-    assert len(REQUESTS) > 20
-    assert len(AIOHTTP) > 25
-
-
-@pytest.mark.parametrize("kind", [*REQUESTS, *MORE], ids=lambda kind: kind.__name__)
-def test_every_error_of_requests_is_mapped(kind):
-    """Each class of requests becomes one of ours, whose text repeats nothing of the original."""
-    error = blocking._ours(made(kind), account("https://host"))
-    assert isinstance(error, (ConfigurationError, ConnectionFailedError, AnswerLostError))
-    assert SIGNATURE not in repr(error)
-
-
-@pytest.mark.parametrize("kind", [*AIOHTTP, *MORE], ids=lambda kind: kind.__name__)
-def test_every_error_of_aiohttp_is_mapped(kind):
-    """Each class of aiohttp becomes one of ours, whose text repeats nothing of the original."""
-    error = nonblocking._ours(made(kind), account("https://host"))
-    assert isinstance(error, (ConfigurationError, ConnectionFailedError, AnswerLostError))
-    assert SIGNATURE not in repr(error)
 
 
 def test_connections_leave_nothing_open(emulator):
