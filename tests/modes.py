@@ -90,15 +90,6 @@ class Clock:
         patch.setattr(base.timezone, "utcnow", self.now)
 
 
-# Under a name of its own, so that a test module that imports it may use the fixture's name.
-@pytest.fixture(name="clock")
-def clock_fixture(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Hold the clock."""
-    held = Clock()
-    held.install(monkeypatch)
-    return held
-
-
 class Outcome:
     """What became of a task.
 
