@@ -151,7 +151,7 @@ class Task:
             return Outcome(self._started(make))
         except TaskDeferred as deferred:
             return self._deferred(make, deferred)
-        except Exception as error:  # noqa: BLE001 (the outcome)
+        except Exception as error:
             return Outcome(error=error)
 
     def _sensor(self, make: Callable[..., NewImagesSensor]) -> NewImagesSensor:
@@ -185,7 +185,7 @@ class Task:
                 )
             except TaskDeferred as again:
                 deferred = again
-            except Exception as error:  # noqa: BLE001 (the outcome)
+            except Exception as error:
                 return Outcome(error=error)
 
 

@@ -41,10 +41,10 @@ class DirectFeed:
             self._close()
         try:
             entry = None if self.is_exhausted else next(self._entries, None)
-        except Exception as error:  # noqa: BLE001 (whoever waits in `read` raises it)
+        except Exception as error:
             self._end.set_exception(error)
             return None
-        except BaseException as error:  # noqa: BLE001 (likewise)
+        except BaseException as error:
             self._end.set_exception(as_exception("source", error))
             return None
         if entry is None:

@@ -233,7 +233,7 @@ class LabelEngine:
     async def _read(self) -> None:
         try:
             await self._feed.read()
-        except Exception as error:  # noqa: BLE001 (whatever a source raises ends the run)
+        except Exception as error:
             self._end_with(error)
 
     async def _work(self) -> None:
@@ -245,7 +245,8 @@ class LabelEngine:
             except asyncio.CancelledError:
                 self.counts.skipped += 1
                 raise
-            except Exception as error:  # noqa: BLE001 (a fault of ours must not hang the run)
+            # A fault of ours must not hang the run.
+            except Exception as error:
                 self.counts.skipped += 1
                 self._end_with(error)
             else:

@@ -239,5 +239,5 @@ def _storage_errors(uri: str) -> Iterator[None]:
         ) from None
     # Each storage's library has an error tree of its own; whatever it raises is retried, and then
     # recorded for this image with its name.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise storage_failure(error, f"{redact(uri)} cannot be read") from None

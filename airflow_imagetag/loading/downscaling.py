@@ -79,7 +79,7 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"The image is not decoded to be made smaller: {error}") from None
     # Pillow's decoders raise many kinds of error for bytes that they cannot read.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise ImageDecodeError(
             "The image is too large, and cannot be decoded to be made smaller: "
             f"{type(error).__name__}: {error}"
@@ -185,7 +185,7 @@ def _orientation(image: Image) -> Any:
     try:
         return image.getexif().get(_ORIENTATION_TAG)
     # What a camera wrote beside the picture may be broken in any way, and the picture be fine.
-    except Exception:  # noqa: BLE001
+    except Exception:
         return None
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
+import pyarrow as pa
 import tenacity
 
 from airflow_imagetag.errors import StoreError
@@ -222,7 +222,7 @@ class OpenParquetStore(OpenStore):
         try:
             retrying(work)
         # Each storage's library has an error tree of its own.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise StoreError(
                 f"{len(images)} images could not be written to {self._files.place}: "
                 f"{type(error).__name__}: {redact_text(str(error))[:300]}"

@@ -169,7 +169,7 @@ class NewImagesTrigger(BaseEventTrigger):
             question = self._question()
             deadline = parse_moment("deadline", self.deadline)
         # Whatever it is, the task raises it: no path may end without an event.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             return events.failed(error)
         min_images = question.min_images
         enough = max(min_images, events.MAX_EVENT_IMAGES + 1)

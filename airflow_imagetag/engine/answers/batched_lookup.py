@@ -45,7 +45,7 @@ class BatchedLookup:
             asked, self._waiting = self._waiting, {}
             try:
                 answers = await loop.run_in_executor(self._threads, self._paid, list(asked))
-            except Exception as error:  # noqa: BLE001 (handed to those who asked)
+            except Exception as error:
                 for future in asked.values():
                     future.set_exception(error)
             else:

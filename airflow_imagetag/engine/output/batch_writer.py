@@ -106,7 +106,7 @@ class BatchWriter:
         except ResultTooLargeError as error:
             # The sink has kept the batch, and takes no more.
             self._failed(error)
-        except Exception as error:  # noqa: BLE001 (whatever a sink raises ends the run)
+        except Exception as error:
             self._failed(error)
             return
         finally:
