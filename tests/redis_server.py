@@ -89,8 +89,8 @@ def running_redis(folder: Path) -> Iterator[RedisServer]:
         server.stop()
 
 
-@pytest.fixture(name="redis_server")
-def redis_server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
+@pytest.fixture
+def redis_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
     """Run a Redis and make it the connection ``quota``."""
     with running_redis(tmp_path) as server:
         monkeypatch.setenv("AIRFLOW_CONN_QUOTA", server.connection_json)

@@ -33,11 +33,6 @@ from typing import Any
 import airflow
 import pytest
 import toy_service
-from databases import (  # noqa: F401 (fixtures)
-    database_fixture,
-    postgres_fixture,
-    sqlite_fixture,
-)
 
 from airflow_imagetag import errors
 from airflow_imagetag.assets import announced_images

@@ -285,7 +285,7 @@ def _storage_errors(uri: str) -> Iterator[None]:
     except ImageTagError:
         raise
     # Each library has its own errors; those without a meaning here are retried.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise _storage_error(error, uri) from None
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
-from sqlalchemy import exc as sa_exc  # noqa: TID253
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import engine_of, reason_of
 from airflow_imagetag.errors import QuotaUnavailableError

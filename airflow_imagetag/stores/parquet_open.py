@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
+import pyarrow as pa
 import tenacity
 
 from airflow_imagetag.errors import StoreError
@@ -167,7 +167,7 @@ class OpenParquetStore(OpenStore):
         try:
             retrying(work)
         # Each storage's library has an error tree of its own.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise StoreError(
                 f"{count} images could not be written to {self._dataset.files.place}: "
                 f"{type(error).__name__}: {redact_text(str(error))[:300]}"

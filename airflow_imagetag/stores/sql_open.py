@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
+import sqlalchemy as sa
 import tenacity
-from sqlalchemy import exc as sa_exc  # noqa: TID253
+from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import is_transient, reason_of
 from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError

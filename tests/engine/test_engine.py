@@ -190,7 +190,7 @@ def go(run: LabelEngine) -> BaseException | None:
                 await run.run()
         except TimeoutError:
             raise AssertionError("the run hangs") from None
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             return error
         return None
 
@@ -1009,7 +1009,7 @@ def go_emulated(run: LabelEngine) -> BaseException | None:
 
     try:
         asyncio.run(asyncio.wait_for(main(), 30))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return error
     return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Bucket, bucket_fixture, s3_connection, s3_url_fixture  # noqa: F401
+from buckets import Bucket, s3_connection
 
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.models import Label

@@ -9,13 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import airflow.providers.common.compat.sdk
-import airflow.providers.redis.hooks.redis  # noqa: F401
 from airflow.providers.common.compat.sdk import BaseHook
-from forked import serve
+from forked import preload, serve
 
 from airflow_imagetag.engine.flow.rate_limiter import RateLimiter
-from airflow_imagetag.quota import redis, sql  # noqa: F401
+from airflow_imagetag.quota import sql
 from airflow_imagetag.quota.shared import SharedSchedule, open_schedule
 
 
@@ -79,4 +77,5 @@ def find_hooks() -> None:
 
 
 if __name__ == "__main__":
+    preload("airflow.providers.redis.hooks.redis", "airflow_imagetag.quota.redis")
     serve(work, find_hooks)

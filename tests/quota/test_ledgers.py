@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from databases import postgres_fixture, sqlite_fixture  # noqa: F401 (fixtures)
 from forked import Driver, Task
-from redis_server import redis_server_fixture  # noqa: F401 (fixture)
 from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.quota.shared import SharedSchedule, open_schedule

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import TaskInstance, postgres_fixture  # noqa: F401 (fixture)
+from databases import TaskInstance
 from forked import Driver
-from redis_server import RedisServer, redis_server_fixture  # noqa: F401 (fixture)
+from redis_server import RedisServer
 
 from airflow_imagetag.errors import (
     ConfigurationError,

@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from databases import sqlite_fixture  # noqa: F401 (fixture)
-from redis_server import RedisServer, redis_server_fixture  # noqa: F401 (fixture)
+from redis_server import RedisServer
 
 from airflow_imagetag.errors import (
     ConfigurationError,
