@@ -169,7 +169,7 @@ def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
     for name in ("none.csv", "folder.csv", "pipe.csv"):
-        assert "does not exist, or is no file" in refused(str(tmp_path / name))
+        assert "does not exist, or is not a file" in refused(str(tmp_path / name))
     assert "cannot be read" in refused(f"{tmp_path}/a\0.csv")
 
 
