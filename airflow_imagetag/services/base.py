@@ -49,7 +49,7 @@ class Limits:
 class Service(ABC):
     """One interface of a label service, for one account.
 
-    :param account: what the connection says.
+    :param account: the fields of the connection.
     :param clock: wall clock, in Unix seconds.
     """
 
@@ -125,7 +125,7 @@ class Service(ABC):
     def needs_io(self) -> bool:
         """Whether the next ``build`` waits for I/O, such as another server that gives keys.
 
-        It then runs in a thread, whatever the size of the image.
+        It then runs in a thread, for an image of any size.
         """
         return False
 
@@ -152,5 +152,5 @@ class Service(ABC):
     def check_probe(self, response: HttpResponse, /) -> None:
         """Check that the response to the probe proves endpoint and signature.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """

@@ -18,7 +18,7 @@ from airflow_imagetag.services.registry import BUILT_IN, find_service
 class RequestCodec:
     """Builds the requests of one account and turns their responses into results.
 
-    :param account: what the connection says.
+    :param account: the fields of the connection.
     :param clock: wall clock, in Unix seconds.
     """
 
@@ -99,7 +99,7 @@ class RequestCodec:
     def check_probe(self, response: HttpResponse) -> None:
         """Check that the response to the probe proves endpoint and signature.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """
         self._service.check_probe(response)
 

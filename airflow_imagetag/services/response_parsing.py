@@ -1,4 +1,4 @@
-"""Read responses: JSON, HTTP statuses, labels, and errors that hold what a response says.
+"""Read responses: JSON, HTTP statuses, labels, and errors with the details of a response.
 
 Source: the vendor's interface document of ``picture_classify``, section on HTTP codes. The statuses
 408, 421, 425, 429 and redirects are not in it; any HTTP server or gateway may answer with them.
@@ -54,7 +54,7 @@ class ErrorMeaning:
     """The meaning of a status or a code.
 
     :param error: the class of the error.
-    :param advice: a sentence that tells the reader what to do, without its capital and full stop.
+    :param advice: a sentence with the next step for the reader, without its capital and full stop.
     """
 
     error: type[ImageTagError]
@@ -142,19 +142,19 @@ def label_name(response: HttpResponse, value: Any) -> str:
     return text(response, value, "a label's name")
 
 
-def text(response: HttpResponse, value: Any, what: str) -> str:
+def text(response: HttpResponse, value: Any, name: str) -> str:
     """Return a text that is not blank.
 
-    :param what: names the text in the message.
+    :param name: names the text in the message.
     :raises MalformedAnswerError: the value is no text, or blank.
     """
     if not isinstance(value, str) or not value.strip():
-        raise malformed(response, f"{what} is missing")
+        raise malformed(response, f"{name} is missing")
     try:
         value.encode()
     except UnicodeEncodeError:
         # JSON may hold half of a character, which no table and no file can store.
-        raise malformed(response, f"{what} is not a text") from None
+        raise malformed(response, f"{name} is not a text") from None
     return value
 
 

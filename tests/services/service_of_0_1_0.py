@@ -41,7 +41,7 @@ class Acme(Service):
 
     @property
     def limits(self) -> Limits:
-        """What an image may be."""
+        """Limits of an image."""
         return Limits(max_content_bytes=10_000_000, formats=frozenset({"JPEG", "PNG"}))
 
     def is_quick(self, payload: Payload) -> bool:

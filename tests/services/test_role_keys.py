@@ -153,7 +153,7 @@ def test_a_machine_without_a_role(server, answer):
 
 
 def test_a_machine_without_a_metadata_server(server, monkeypatch):
-    """Nobody listens there: an error at once, not a traceback of the SDK."""
+    """A closed port is an error at once, not a traceback of the SDK."""
     with running_key_server() as (_, url):
         pass
     monkeypatch.setattr(credential.CVMRoleCredential, "_role_endpoint", f"{url}/")
@@ -180,7 +180,7 @@ def test_sts_refuses(server, code, expected):
 
 @pytest.mark.parametrize("answer", ["no JSON", {}, {"Response": {}}, {"Response": None}, []])
 def test_sts_answers_something_else(server, answer):
-    """What the SDK does not understand is an error of ours, and the next try may do better."""
+    """An answer that the SDK does not understand is an error of ours that is retried."""
     server.answer = lambda path, body: answer
     assert isinstance(give_up(RoleKeys(STS)), ConnectionFailedError)
 
@@ -285,7 +285,7 @@ def test_many_at_once_ask_once(server):
 
 
 def test_many_at_once_fail_once(server, caplog):
-    """They share the error too, and what has keys goes on."""
+    """They share the error, too."""
     keys = RoleKeys(dataclasses.replace(CVM, role="labeller", timeout_seconds=0.3))
     server.goes_on.clear()
     with ThreadPoolExecutor(8) as pool:
@@ -322,8 +322,8 @@ def test_the_event_loop_goes_on_while_keys_are_asked_for(server, photographs, mo
 
 
 @pytest.mark.parametrize("account", [CVM, STS], ids=["cvm", "sts"])
-def test_nobody_logs_what_is_asked_and_answered(server, account, caplog):
-    """The SDK logs requests and answers, keys included; not on our behalf."""
+def test_questions_and_answers_are_not_logged(server, account, caplog):
+    """The SDK logs requests and answers, keys included; the records of our thread are dropped."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="tencentcloud_sdk_common")
     server.answer = sts_answer if account is STS else metadata_answer
@@ -336,12 +336,12 @@ def test_nobody_logs_what_is_asked_and_answered(server, account, caplog):
     assert LONG_KEY not in caplog.text
     sdk = logging.getLogger("tencentcloud_sdk_common")
     assert not sdk.filters
-    sdk.debug("of somebody else")
-    assert "of somebody else" in caplog.text
+    sdk.debug("of another thread")
+    assert "of another thread" in caplog.text
 
 
 def test_no_repr_shows_a_key(server):
-    """Neither the keys nor who holds them."""
+    """Neither that of the keys nor that of the object which holds them."""
     keys = RoleKeys(CVM)
     shown = repr((keys.current(), keys, vars(keys)))
     assert TEMPORARY_KEY not in shown

@@ -1,4 +1,4 @@
-"""What each error code of TIIA means for a run."""
+"""The meaning of each error code of TIIA for a run."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def error_of(given: HttpResponse) -> ImageTagError:
 
 
 def test_the_tables_hold_every_code_of_the_sdk_and_no_other():
-    """A code that the vendor adds or drops is noticed, so that somebody decides about it."""
+    """A code that the vendor adds or drops fails this test until its meaning is decided."""
     listed = {*CODES, *OTHER_ACTIONS} - SHARED_CODES
     by_family = SDK_CODES - listed
     assert by_family == {"RequestLimitExceeded"}

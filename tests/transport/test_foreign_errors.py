@@ -236,7 +236,7 @@ def test_the_lists_are_complete():
 )
 def test_every_error_of_requests_and_urllib3(kind, expected):
     """It is caught and becomes ours, of the intended kind, without a word of the original."""
-    assert expected is not None, "say in the list what it means"
+    assert expected is not None, "not in the list"
     assert issubclass(kind, blocking._foreign_errors().kinds)
     check(blocking.map_error(made(kind), ACCOUNT), expected)
 
@@ -250,7 +250,7 @@ def test_every_error_of_requests_and_urllib3(kind, expected):
 )
 def test_every_error_of_aiohttp(kind, expected):
     """It is caught and becomes ours, of the intended kind, without a word of the original."""
-    assert expected is not None, "say in the list what it means"
+    assert expected is not None, "not in the list"
     assert issubclass(kind, nonblocking._foreign_errors().kinds)
     check(nonblocking.map_error(made(kind), ACCOUNT), expected)
 

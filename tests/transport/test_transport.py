@@ -1,4 +1,4 @@
-"""Sending requests with both HTTP clients: they behave alike, whatever the network does."""
+"""Sending requests with both HTTP clients: they behave alike at every fault of the network."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_a_connection_that_never_stands_times_out(send):
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
         server.listen(0)
-        # The queue of connections that nobody accepts fills up; then the system answers no more.
+        # The queue of connections that are not accepted fills up; the system then ignores more.
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
@@ -428,7 +428,7 @@ def test_cookies_are_not_kept(send):
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Make an authority that nobody trusts by itself."""
+    """Make an authority that no client trusts by itself."""
     return trustme.CA()
 
 
@@ -495,7 +495,7 @@ def test_the_connection_goes_before_the_environment(send, tls_emulator, ca_path,
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_verification_may_be_switched_off(send, tls_emulator, monkeypatch):
-    """With verify false, any certificate will do, whatever the environment says."""
+    """With verify false, any certificate is taken, in any environment."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", __file__)
     assert probe(send, at_emulator(tls_emulator, verify=False)).status == 200
 
@@ -625,7 +625,7 @@ def test_no_proxy_is_respected(send, endpoint_account, names, monkeypatch):
 
 
 def test_a_proxy_with_a_password(send, endpoint_account):
-    """User and password of the proxy's URL are given to the proxy, and to nobody else."""
+    """User and password of the proxy's URL are given to the proxy only."""
     with Proxy("user:5ecre7") as proxy:
         at = replace(endpoint_account, proxy=f"http://user:5ecre7@127.0.0.1:{proxy.port}")
         assert probe(send, at).status == 200

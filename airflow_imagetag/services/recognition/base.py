@@ -71,7 +71,7 @@ class Recognition(Service):
     def check_probe(self, response: HttpResponse) -> None:
         """Check that the service refused the probe for its image and nothing else.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """
         try:
             self.read(response)

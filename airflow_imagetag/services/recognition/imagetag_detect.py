@@ -19,7 +19,7 @@ CERTAIN = 100.0
 
 
 class ImagetagDetect(Recognition):
-    """Builds and reads requests of ``imagetag_detect``."""
+    """Builds requests of ``imagetag_detect`` and reads their responses."""
 
     api = "imagetag_detect"
     path = "/v1/detection/imagetag_detect"

@@ -31,7 +31,7 @@ MULTIPART_OVERHEAD_BYTES = 1024
 
 
 class PictureClassify(Recognition):
-    """Builds and reads requests of ``picture_classify``.
+    """Builds requests of ``picture_classify`` and reads their responses.
 
     A URL goes in JSON. Bytes go as the account's ``image_encoding`` says: multipart carries them as
     they are, base64 in JSON needs a third more of the same limit.
@@ -47,7 +47,7 @@ class PictureClassify(Recognition):
         self._form = Form(self._fields(), "image")
         self._is_base64 = account.image_encoding == "base64"
         if not self._is_base64:
-            # Multipart joins no bytes, whatever their size.
+            # Multipart neither encodes nor copies the image.
             self.max_inline_bytes = sys.maxsize
 
     @property

@@ -54,7 +54,7 @@ _LIMITS = Limits(
 
 
 class DetectLabelPro(Service):
-    """Builds and reads requests of ``DetectLabelPro``, which the vendor recommends.
+    """Builds requests of ``DetectLabelPro``, which the vendor recommends, and reads responses.
 
     Keys of a role come from the vendor's SDK (extra ``roles``).
     """
@@ -119,7 +119,7 @@ class DetectLabelPro(Service):
     def check_probe(self, response: HttpResponse) -> None:
         """Check that the service refused the probe for its image and nothing else.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """
         try:
             self.read(response)
@@ -154,7 +154,7 @@ class DetectLabelPro(Service):
 
 
 class DetectLabel(DetectLabelPro):
-    """Builds and reads requests of ``DetectLabel``, whose labels depend on the scene.
+    """Builds requests of ``DetectLabel``, whose labels depend on the scene, and reads responses.
 
     The vendor bills each scene as a call.
     """
