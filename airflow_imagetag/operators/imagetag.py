@@ -73,7 +73,7 @@ class ImageTagOperator(LabelMapField):
     :raises ConfigurationError: the connection or a parameter is wrong; nothing was sent.
     :raises RequestRefusedError: the account or the key is refused.
     :raises TransientError: the service is down.
-    :raises StoreError: the store failed; the labels that it did not take are in the XCom ``unsaved``.
+    :raises StoreError: the store failed; labels that it did not take are in the XCom ``unsaved``.
     :raises TooManyFailuresError: more images failed than ``max_failure_ratio`` allows.
     """
 
