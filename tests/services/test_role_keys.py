@@ -294,12 +294,12 @@ def test_many_at_once_fail_once(server, caplog):
     assert errors == {ConnectionFailedError}
 
 
-def test_the_event_loop_goes_on_while_keys_are_asked_for(server, photographs, monkeypatch):
-    """The first request is built in a thread, so that nothing else waits for its keys."""
+def test_the_event_loop_goes_on_while_keys_are_asked_for(server, small_jpegs, monkeypatch):
+    """The first request, of a small image too, is built in a thread while its keys come."""
     from airflow_imagetag.hooks.imagetag import ImageTagHook
 
     async def label() -> TagResult:
-        call = asyncio.create_task(ImageTagHook().atag(photographs[0].read_bytes()))
+        call = asyncio.create_task(ImageTagHook().atag(small_jpegs(1)[0]))
         await asyncio.to_thread(server.asked.wait, 20)
         for _ in range(50):
             await asyncio.sleep(0.01)
