@@ -1,4 +1,4 @@
-"""The labeller of one account: where its work runs, and what it sends."""
+"""The labeller of one account: its requests, and the threads of its work."""
 
 from __future__ import annotations
 
