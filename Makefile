@@ -13,7 +13,7 @@ AIRFLOW_ENV = AIRFLOW_HOME="$(CURDIR)/$(BUILD)/$(1)" AIRFLOW__CORE__LOAD_EXAMPLE
 
 # One resolution that holds for every Python and platform that is supported.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-	--extra s3 --extra parquet --extra redis --extra tiia --extra downscale --extra emulator --group test \
+	--extra s3 --extra parquet --extra redis --extra roles --extra downscale --extra emulator --group test \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 PYTEST_ARGS ?=

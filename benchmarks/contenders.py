@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -133,16 +134,20 @@ def ours(job: Job) -> ImagePipeline:
     if not job.requests_per_second:
         extra["max_in_flight"] = job.at_once
     os.environ["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = json.dumps({**job.connection, "extra": extra})
-    # What every task has loaded before its first image.
-    import aiohttp  # noqa: F401
-    import pandas  # noqa: F401
+    # Every task has loaded these before its first image.
+    for name in (
+        "aiohttp",
+        "pandas",
+        "airflow_imagetag.operators.run",
+        "airflow_imagetag.stores.parquet_dataset",
+    ):
+        importlib.import_module(name)
     from airflow.providers.common.compat.sdk import BaseHook
 
     from airflow_imagetag.models import Image
-    from airflow_imagetag.operators import run  # noqa: F401
     from airflow_imagetag.operators.imagetag import ImageTagOperator
     from airflow_imagetag.sources.base import ImageSource
-    from airflow_imagetag.stores import ParquetLabelStore, parquet_dataset  # noqa: F401
+    from airflow_imagetag.stores import ParquetLabelStore
 
     if "quota_conn_id" in extra:
         # To find out which provider has the hook takes seconds.

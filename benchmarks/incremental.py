@@ -8,6 +8,7 @@ memory the larger table takes in relation to the smaller one.
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import subprocess
@@ -109,13 +110,16 @@ def _run(table: str, environment: dict[str, str]) -> dict[str, Any]:
 
 
 def _task(table: str) -> dict[str, Any]:
-    # What every task of this kind has loaded before its first image, pandas included.
-    import pandas  # noqa: F401
-
-    from airflow_imagetag.operators import run  # noqa: F401
+    # Every task of this kind has loaded these before its first image.
+    for name in (
+        "pandas",
+        "airflow_imagetag.operators.run",
+        "airflow_imagetag.stores.sql_tables",
+    ):
+        importlib.import_module(name)
     from airflow_imagetag.operators.imagetag import ImageTagOperator
     from airflow_imagetag.sources import SqlImages
-    from airflow_imagetag.stores import SqlLabelStore, sql_tables  # noqa: F401
+    from airflow_imagetag.stores import SqlLabelStore
 
     operator = ImageTagOperator(
         task_id="label",

@@ -1,4 +1,4 @@
-"""What tests of all parts share: an Airflow home of their own, the emulator, photographs."""
+"""Fixtures of all tests: an Airflow home of their own, the emulator, photographs, a clock."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-# Airflow writes a configuration and a database where this points to, as soon as it is imported.
+# Importing Airflow writes a configuration and a database into this folder.
 if "AIRFLOW_HOME" not in os.environ:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="imagetag-airflow-")
     atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
 from airflow_imagetag.testing import Emulator
+
+if TYPE_CHECKING:
+    from modes import Clock
+
+pytest_plugins = ["buckets", "databases", "redis_server"]
+"""Modules of this folder whose fixtures every test may use."""
 
 PHOTOGRAPHS = ("rocket.jpg", "coffee.png", "chelsea.png", "astronaut.png")
 
@@ -44,7 +51,7 @@ def photographs() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def small_jpegs(photographs: list[Path]) -> Callable[[int], list[bytes]]:
-    """Make so many small JPEGs, all different, by cropping a photograph."""
+    """Make any number of small JPEGs, all different, by cropping a photograph."""
     from PIL import Image
 
     made: list[bytes] = []
@@ -63,3 +70,13 @@ def small_jpegs(photographs: list[Path]) -> Callable[[int], list[bytes]]:
         return made[:count]
 
     return make
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Hold the clock of sensor and trigger."""
+    from modes import Clock
+
+    held = Clock()
+    held.install(monkeypatch)
+    return held

@@ -1,4 +1,8 @@
-"""Real databases and a real S3 protocol server for tests, and outcomes to put into stores."""
+"""Real databases for tests, and outcomes to put into stores.
+
+``conftest.py`` registers this module as a plugin, so every test may use its fixtures. It loads
+SQLAlchemy and starts a server when a fixture needs them.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,26 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import sqlalchemy as sa
 
 from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.testing import Emulator
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 API = "picture_classify"
 NOON = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=UTC)
 WAREHOUSE = "warehouse"
 
 _numbers = itertools.count(1)
-
-
-# -- databases --------------------------------------------------------------------------------
 
 
 @dataclass
@@ -56,8 +59,10 @@ class Database:
 
     def run(self, sql: str, *rows: dict[str, Any]) -> None:
         """Execute a statement, once for each row of parameters."""
+        from sqlalchemy import text
+
         with self.engine.begin() as connection:
-            connection.execute(sa.text(sql), list(rows) or {})
+            connection.execute(text(sql), list(rows) or {})
 
     def script(self, sql: str) -> None:
         """Execute a statement as it is: its colons and percent signs are no parameters."""
@@ -65,18 +70,22 @@ class Database:
             connection.exec_driver_sql(sql.replace("%", "%%") if self.is_postgres else sql)
 
     def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Return what a query gives."""
+        """Return the rows of a query."""
+        from sqlalchemy import text
+
         with self.engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(sa.text(sql), values)]
+            return [tuple(row) for row in connection.execute(text(sql), values)]
 
     def value(self, sql: str, **values: Any) -> Any:
-        """Return the one value that a query gives."""
+        """Return the only value of a query."""
         [[value]] = self.rows(sql, **values)
         return value
 
     def tables(self, schema: str | None = None) -> set[str]:
         """Return the names of the tables."""
-        return set(sa.inspect(self.engine).get_table_names(schema=schema))
+        from sqlalchemy import inspect
+
+        return set(inspect(self.engine).get_table_names(schema=schema))
 
 
 @cache
@@ -105,11 +114,14 @@ def _admin(server: Any, database: str = "postgres") -> Iterator[Any]:
 
 
 def _postgres_engine(server: Any, database: str) -> sa.engine.Engine:
-    return sa.create_engine(
-        f"postgresql+psycopg2://postgres@/{database}?host={server.pgdata}",
-        poolclass=sa.pool.NullPool,
-        future=True,
-    )
+    return new_engine(f"postgresql+psycopg2://postgres@/{database}?host={server.pgdata}")
+
+
+def new_engine(url: str) -> sa.engine.Engine:
+    """Make an engine that keeps no connection open."""
+    from sqlalchemy import create_engine, pool
+
+    return create_engine(url, poolclass=pool.NullPool, future=True)
 
 
 def postgres_server(config: pytest.Config) -> Any:
@@ -157,7 +169,7 @@ def postgres_database(
 def sqlite_database(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Make an SQLite file and the connection ``warehouse`` to it."""
     path = folder / "warehouse.db"
-    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.pool.NullPool, future=True)
+    engine = new_engine(f"sqlite:///{path}")
     yield _database(engine, {"conn_type": "sqlite", "host": str(path)}, patch)
     engine.dispose()
 
@@ -170,34 +182,29 @@ def _database(
     return Database(WAREHOUSE, engine, connection_json)
 
 
-# Each under a name of its own, so that a test module that imports it may use the fixture's name.
-
-
-@pytest.fixture(name="postgres")
-def postgres_fixture(
-    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Database]:
+@pytest.fixture
+def postgres(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Give a fresh database in PostgreSQL."""
     with postgres_database(pytestconfig, monkeypatch) as database:
         yield database
 
 
-@pytest.fixture(name="sqlite")
-def sqlite_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Give a fresh SQLite file."""
     with sqlite_database(tmp_path, monkeypatch) as database:
         yield database
 
 
-@pytest.fixture(name="database", params=["postgres", "sqlite"])
-def database_fixture(request: pytest.FixtureRequest) -> Database:
+@pytest.fixture(params=["postgres", "sqlite"])
+def database(request: pytest.FixtureRequest) -> Database:
     """Give a fresh database of each kind."""
     found: Database = request.getfixturevalue(request.param)
     return found
 
 
-@pytest.fixture(name="products")
-def products_fixture(sqlite: Database) -> Database:
+@pytest.fixture
+def products(sqlite: Database) -> Database:
     """Give an SQLite file with an empty table of images."""
     sqlite.run("CREATE TABLE products (id text PRIMARY KEY, image_url text, version text)")
     return sqlite
@@ -207,121 +214,6 @@ def add(products: Database, *keys: str, version: str = "v1") -> None:
     """Add images to the table, or replace them."""
     rows = [{"id": key, "version": version} for key in keys]
     products.run("INSERT OR REPLACE INTO products VALUES (:id, 'https://x', :version)", *rows)
-
-
-# -- S3 ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class Bucket:
-    """A bucket in a real S3 protocol server behind the connection ``aws_default``.
-
-    :param name: of the bucket.
-    :param client: boto3's.
-    :param url: of the server.
-    :param connection_json: the connection, for other processes.
-    """
-
-    name: str
-    client: Any
-    url: str
-    connection_json: str
-
-    def put(self, key: str, body: bytes) -> str:
-        """Write an object and return its ETag."""
-        answer = self.client.put_object(Bucket=self.name, Key=key, Body=body)
-        return str(answer["ETag"]).strip('"')
-
-    def put_many(self, objects: Iterable[tuple[str, bytes]]) -> None:
-        """Write objects past the protocol, which takes ten milliseconds for each."""
-        from moto.core import DEFAULT_ACCOUNT_ID
-        from moto.s3.models import s3_backends
-
-        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-        for key, body in objects:
-            backend.put_object(self.name, key, body)
-
-    def grow_old(self) -> None:
-        """Let all objects have been written an hour ago."""
-        from moto.core import DEFAULT_ACCOUNT_ID
-        from moto.s3.models import s3_backends
-
-        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-        for key in self.all_keys():
-            stored = backend.get_object(self.name, key)
-            stored.last_modified -= timedelta(hours=1)
-
-    def all_keys(self) -> set[str]:
-        """Return the keys of all objects."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        return {item["Key"] for page in pages for item in page.get("Contents", ())}
-
-
-@cache
-def _moto(config: pytest.Config) -> str:
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    config.add_cleanup(server.stop)
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
-
-
-def s3_connection(url: str, **changes: Any) -> str:
-    """Return an Airflow connection to the S3 server as JSON."""
-    fields = {
-        "conn_type": "aws",
-        "login": "AKIATESTACCESSKEY000",
-        "password": "testSecretAccessKey",
-        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
-    }
-    return json.dumps(fields | changes)
-
-
-@pytest.fixture(name="s3_url")
-def s3_url_fixture(pytestconfig: pytest.Config) -> str:
-    """Give the URL of the S3 server that all tests share.
-
-    One server, since fsspec and Airflow remember a connection's file system for good.
-    """
-    return _moto(pytestconfig)
-
-
-@contextlib.contextmanager
-def s3_bucket(config: pytest.Config, patch: pytest.MonkeyPatch, name: str = "") -> Iterator[Bucket]:
-    """Make a bucket and the connection ``aws_default`` to it.
-
-    :param name: of the bucket; one of its own unless it is told.
-    """
-    import boto3
-    from botocore.config import Config
-
-    s3_url = _moto(config)
-    connection_json = s3_connection(s3_url)
-    patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection_json)
-    client = boto3.client(
-        "s3",
-        endpoint_url=s3_url,
-        region_name="us-east-1",
-        aws_access_key_id="AKIATESTACCESSKEY000",
-        aws_secret_access_key="testSecretAccessKey",
-        config=Config(retries={"max_attempts": 1}),
-    )
-    name = name or f"bucket-{os.getpid()}-{next(_numbers)}"
-    client.create_bucket(Bucket=name)
-    yield Bucket(name, client, s3_url, connection_json)
-    client.close()
-
-
-@pytest.fixture(name="bucket")
-def bucket_fixture(
-    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bucket]:
-    """Give a fresh bucket."""
-    with s3_bucket(pytestconfig, monkeypatch) as bucket:
-        yield bucket
 
 
 # -- outcomes and images ----------------------------------------------------------------------
@@ -368,8 +260,8 @@ def unlimited(emulator: Emulator, **extra: Any) -> str:
     return json.dumps(fields)
 
 
-@pytest.fixture(name="service")
-def service_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """Run an emulator without a quota and make it the connection ``imagetag_default``."""
     with Emulator() as running:
         monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", unlimited(running))

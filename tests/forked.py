@@ -8,6 +8,7 @@ give how a task ended (null: not yet).
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -128,7 +129,7 @@ def _start(do: Do, job: dict[str, Any], environment: dict[str, str], output: str
         os.dup2(log, 2)
         os.environ.update(environment)
         code = do(job, output)
-    except BaseException:  # noqa: BLE001 (the test shows it)
+    except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -140,6 +141,12 @@ def _ended(pid: int, options: int) -> int | None:
     """Return how a task ended: its exit code, or minus the signal."""
     found, status = os.waitpid(pid, options)
     return os.waitstatus_to_exitcode(status) if found else None
+
+
+def preload(*modules: str) -> None:
+    """Import the modules that each task would otherwise import by itself."""
+    for name in modules:
+        importlib.import_module(name)
 
 
 def serve(do: Do, prepare: Callable[[], object] = lambda: None) -> None:

@@ -90,15 +90,6 @@ class Clock:
         patch.setattr(base.timezone, "utcnow", self.now)
 
 
-# Under a name of its own, so that a test module that imports it may use the fixture's name.
-@pytest.fixture(name="clock")
-def clock_fixture(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Hold the clock."""
-    held = Clock()
-    held.install(monkeypatch)
-    return held
-
-
 class Outcome:
     """What became of a task.
 
@@ -160,7 +151,7 @@ class Task:
             return Outcome(self._started(make))
         except TaskDeferred as deferred:
             return self._deferred(make, deferred)
-        except Exception as error:  # noqa: BLE001 (the outcome)
+        except Exception as error:
             return Outcome(error=error)
 
     def _sensor(self, make: Callable[..., NewImagesSensor]) -> NewImagesSensor:
@@ -194,7 +185,7 @@ class Task:
                 )
             except TaskDeferred as again:
                 deferred = again
-            except Exception as error:  # noqa: BLE001 (the outcome)
+            except Exception as error:
                 return Outcome(error=error)
 
 

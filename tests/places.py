@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import API, Bucket, Database, tagged
+from buckets import Bucket
+from databases import API, Database, tagged
 
 from airflow_imagetag.backends.storages import storage_path
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages

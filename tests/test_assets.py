@@ -9,11 +9,7 @@ from urllib.parse import urlsplit
 import airflow
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset
-from databases import (  # noqa: F401 (fixtures)
-    Database,
-    service_fixture,
-    sqlite_fixture,
-)
+from databases import Database
 
 from airflow_imagetag.assets import announced_images, create_asset, sanitize_uri, watch_images
 from airflow_imagetag.errors import ConfigurationError

@@ -33,11 +33,6 @@ from typing import Any
 import airflow
 import pytest
 import toy_service
-from databases import (  # noqa: F401 (fixtures)
-    database_fixture,
-    postgres_fixture,
-    sqlite_fixture,
-)
 
 from airflow_imagetag import errors
 from airflow_imagetag.assets import announced_images
@@ -659,13 +654,14 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     from airflow_imagetag.loading import advice, content, download, downscaling, jpeg_guard
     from airflow_imagetag.operators import label_files, writers
     from airflow_imagetag.operators.pace import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
-    from airflow_imagetag.quota import redis, shared
+    from airflow_imagetag.quota import QuotaTiming
     from airflow_imagetag.selection import difference
     from airflow_imagetag.sources import sql_reader
     from airflow_imagetag.stores import sql_open
     from airflow_imagetag.watching import announcements, events, polling, query_thread
 
     policy = retry_policy.RetryPolicy()
+    timing = QuotaTiming()
     limiter = rate_limiter.RateLimiterConfig()
     pages = sql_reader.PageSizes()
     breaker = circuit_breaker.CircuitBreakerConfig()
@@ -676,9 +672,9 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         "connection.md": [f"{DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota"],
         "quota.md": [
             f"are {limiter.margin:.0%} further apart".replace("%", " %"),
-            f"for {shared.PATIENCE_SECONDS:.0f} seconds, then",
-            f"every {shared.ASK_AGAIN_SECONDS:.0f} seconds",
-            f"for {redis.SOCKET_SECONDS:.0f} seconds",
+            f"for {timing.max_outage_seconds:.0f} seconds, then",
+            f"every {timing.ask_again_seconds:.0f} seconds",
+            f"for {timing.redis_timeout_seconds:.0f} seconds",
             f"no answer for {limiter.lease_timeout_seconds:.0f} seconds",
             f"up to {retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
             f"After {breaker.max_failures} faults in a row",
@@ -693,7 +689,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             "up to {:g}, {:g}, {:g}, {:g} and {:g} seconds".format(*waits),
             f"such faults {breaker.max_failures} times in a row",
             f"after {breaker.max_outage_seconds:.0f} seconds without an answer",
-            f"after {shared.PATIENCE_SECONDS:.0f} seconds, or",
+            f"after {timing.max_outage_seconds:.0f} seconds, or",
             f"up to {settings.DRAIN_SECONDS:.0f} seconds",
             f"up to\n{retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
         ],

@@ -9,11 +9,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import BaseTrigger
-from databases import (  # noqa: F401 (fixtures)
-    database_fixture,
-    postgres_fixture,
-    sqlite_fixture,
-)
 
 from airflow_imagetag.assets import announced_images
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError

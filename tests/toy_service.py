@@ -9,7 +9,7 @@ import pytest
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "adding-a-service.md"
 CODE = PAGE.read_text().partition("```python\n")[2].partition("```\n")[0]
-"""The first block of the page; what follows it are tests of this one."""
+"""The first block of the page; the following ones are its tests."""
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch) -> None:

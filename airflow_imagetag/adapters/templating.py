@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,9 @@ class TemplatedFields(BaseOperator):
 
 def is_resolved_by_airflow(value: Any) -> bool:
     """Tell whether the value is known only when the task runs: an XCom, or a function."""
+    # A path has a method `resolve`, too.
+    if isinstance(value, os.PathLike):
+        return False
     if callable(value) or callable(getattr(value, "resolve", None)):
         return True
     return next(iter(XComArg.iter_xcom_references(value)), None) is not None

@@ -1,4 +1,4 @@
-"""The ends of a run: entries in, outcomes out, and what stands between them."""
+"""The ends of a run: entries in, outcomes out, and the labeller between them."""
 
 from __future__ import annotations
 

@@ -102,6 +102,8 @@ class Prefetcher:
                 return None
             # Not awaited itself: a worker that is cancelled must not cancel the reading.
             await asyncio.wait((self._start_reading(),))
+        if self._stopping.is_set():
+            return None
         taken = self._at_hand.popleft()
         if len(self._at_hand) <= self._refill_at and not self._has_ended:
             self._start_reading()

@@ -1,4 +1,4 @@
-"""One line in the log from time to time: how far, how fast, how much longer."""
+"""The progress of a run as one line of the log: images, rate, time left."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def line(
 ) -> str:
     """Return the progress as a sentence.
 
-    :param counts: what was done so far.
+    :param counts: the counts so far.
     :param elapsed_seconds: since the start of the run.
     :param total: entries of the source, None if unknown.
-    :param is_cut_off: the run has ended before its last image: what it skipped is not done.
+    :param is_cut_off: the run has ended before its last image, so skipped entries are not done.
     """
     done = counts.done + (0 if is_cut_off else counts.skipped)
     rate = done / elapsed_seconds if elapsed_seconds > 0 else 0.0

@@ -167,7 +167,7 @@ class _Run:
             except asyncio.CancelledError:
                 self._counts.skipped += 1
                 raise
-            except Exception as error:  # noqa: BLE001 (an unforeseen error must not hang the run)
+            except Exception as error:
                 self._counts.skipped += 1
                 self._end_with(error)
             else:

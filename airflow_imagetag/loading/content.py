@@ -181,9 +181,13 @@ class ContentLoader:
             # O_NONBLOCK: opening a named pipe must not wait for a writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
                     raise ImageUnreadableError(f"{redact(uri)} is not a regular file.")
-                return self._within_limit(file.read(self._max_bytes + 1), uri)
+                # ``read`` allocates as many bytes as it is asked for. A size of zero may be wrong,
+                # as in /proc.
+                size = min(found.st_size or self._max_bytes, self._max_bytes)
+                return self._within_limit(file.read(size + 1), uri)
         except OSError as error:
             raise ImageUnreadableError(
                 f"{redact(uri)} cannot be read: {error.strerror or type(error).__name__}."
@@ -285,7 +289,7 @@ def _storage_errors(uri: str) -> Iterator[None]:
     except ImageTagError:
         raise
     # Each library has its own errors; those without a meaning here are retried.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise _storage_error(error, uri) from None
 
 

@@ -81,7 +81,7 @@ def downscale(content: bytes, *, max_bytes: int) -> bytes:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"The image is not decoded to be made smaller: {error}") from None
     # Pillow's decoders raise errors of many classes for bytes that they cannot read.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise ImageDecodeError(
             "The image is too large, and cannot be decoded to be made smaller: "
             f"{type(error).__name__}: {error}"
@@ -191,7 +191,7 @@ def _orientation(image: Image) -> Any:
     try:
         return image.getexif().get(_ORIENTATION_TAG)
     # A camera's metadata may be broken in any way although the picture is fine.
-    except Exception:  # noqa: BLE001
+    except Exception:
         return None
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageTagOperator"]
 
 OUTLET_COUNTS = ("seen", "tagged", "reused", "failed", "skipped", "calls")
-"""What of the summary the event of the store's asset holds."""
+"""The counts of the summary that the event of the store's asset holds."""
 
 
 class ImageTagOperator(LabelMapField):
@@ -53,7 +53,7 @@ class ImageTagOperator(LabelMapField):
     :param max_failure_ratio: the task fails when a larger share of the images failed, from 0 to 1,
         after all outputs are written. (templated)
     :param max_in_flight: images handled at the same time; None takes the connection's
-        ``max_in_flight``, else 32. (templated)
+        ``max_in_flight``, else 256, or 64 without a quota. (templated)
     :param requests_per_second: pace of this task; None takes the connection's quota. (templated)
     :param store: where labels are kept: ``SqlLabelStore`` or ``ParquetLabelStore``. (templated)
     :param retag: with a store, when an image that it holds is labelled again: ``changed``, when its
@@ -65,7 +65,7 @@ class ImageTagOperator(LabelMapField):
     :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
     :param fetch: who downloads http(s) URLs: ``service``, or ``worker``, which refuses addresses
         of private networks. (templated)
-    :param oversize: what becomes of an image with more bytes than the service takes: ``error``, a
+    :param oversize: handling of an image with more bytes than the service takes: ``error``, a
         failure; ``downscale``, a smaller JPEG of it is sent. (templated)
     :param label_map: other names for labels: a dict of labels and names, or the path of such a
         ``.csv`` or ``.json`` file on any storage, such as ``s3://aws_default@bucket/labels.csv``.
@@ -73,7 +73,7 @@ class ImageTagOperator(LabelMapField):
     :raises ConfigurationError: the connection or a parameter is wrong; nothing was sent.
     :raises RequestRefusedError: the account or the key is refused.
     :raises TransientError: the service is down.
-    :raises StoreError: the store failed; what it was not given is in the XCom ``unsaved``.
+    :raises StoreError: the store failed; labels that it did not take are in the XCom ``unsaved``.
     :raises TooManyFailuresError: more images failed than ``max_failure_ratio`` allows.
     """
 
@@ -228,7 +228,7 @@ class ImageTagOperator(LabelMapField):
     def _push_each(
         self, context: Context, outputs: Mapping[str, Callable[[], Any]]
     ) -> list[Exception]:
-        """Make and push XComs, each whatever becomes of the others, and return what went wrong."""
+        """Make and push XComs, each independently of the others, and return their errors."""
         errors: list[Exception] = []
         for key, make in outputs.items():
             try:

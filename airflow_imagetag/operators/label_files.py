@@ -134,7 +134,7 @@ def _errors(path: str) -> Iterator[None]:
             f"{what} cannot be read: {type(error).__name__}: {redact_text(str(error))[:300]}"
         ) from None
     # Each storage's library has an error tree of its own.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise storage_failure(error, f"{what} cannot be read") from None
 
 

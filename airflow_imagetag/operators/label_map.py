@@ -71,7 +71,7 @@ class LabelMap(TemplatedValue):
         return {"count": len(entries), "sha256": digest, "first": first}
 
     def __repr__(self) -> str:
-        # On Airflow 2 this text is what the rendered field shows.
+        # On Airflow 2 the rendered field shows this text.
         shown = self.serialize()
         return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 

@@ -1,20 +1,17 @@
-"""A ledger of slots in Redis."""
+"""A schedule of slots in Redis."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import ConfigurationError, QuotaUnavailableError
-from airflow_imagetag.quota import REMEDY
+from airflow_imagetag.quota import DEFAULT_TIMING, REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SOCKET_SECONDS = 2.0
-"""A Redis that takes longer to connect or to answer counts as out of reach."""
-
 KEPT_MILLISECONDS = 3_600_000
-"""A ledger is forgotten so long after its last slot."""
+"""Time after its last slot for which a schedule is kept."""
 
 # The server's clock counts, so the clocks of the workers need not agree.
 _RESERVE = """
@@ -29,14 +26,21 @@ return string.format('%.0f', start - now)
 
 
 class RedisSchedule:
-    """Slots that all processes share which use the same Redis and name.
+    """Slots shared by all processes that use the same Redis and name.
 
     :param conn_id: an Airflow connection of type ``redis``.
-    :param name: names the quota.
+    :param name: name of the quota.
+    :param timeout_seconds: maximum time in which the server connects, and in which it answers.
     :raises ConfigurationError: the provider for Redis is not installed.
     """
 
-    def __init__(self, conn_id: str, name: str) -> None:
+    def __init__(
+        self,
+        conn_id: str,
+        name: str,
+        *,
+        timeout_seconds: float = DEFAULT_TIMING.redis_timeout_seconds,
+    ) -> None:
         try:
             from airflow.providers.redis.hooks.redis import RedisHook
         except ImportError:
@@ -51,16 +55,16 @@ class RedisSchedule:
         except ValueError as error:
             raise ConfigurationError(f"The quota's connection {conn_id!r}: {error}") from None
         except (RedisError, RedisClusterException) as error:
-            # A cluster is asked for its nodes at once.
+            # The client of a cluster asks for the nodes at once.
             raise _unavailable(conn_id, error) from None
-        _be_brief(client)
+        _limit_waits(client, timeout_seconds)
         self._conn_id = conn_id
         self._key = f"imagetag:quota:{name}"
         self._client = client
         self._script: Callable[..., Any] = client.register_script(_RESERVE)
 
     def reserve(self, count: int, interval_seconds: float) -> float:
-        """Return in how many seconds the first of some slots begins.
+        """Return the seconds until the first of some consecutive slots.
 
         :raises QuotaUnavailableError: the server does not answer, or refuses.
         """
@@ -77,21 +81,24 @@ class RedisSchedule:
         self._client.close()
 
 
-def _be_brief(client: Any) -> None:
-    """Let a server that hangs or is away be known soon: who asks decides whether to ask again."""
+def _limit_waits(client: Any, timeout_seconds: float) -> None:
+    """Let a server that hangs or is away fail soon: the caller decides whether to ask again."""
     from redis.backoff import NoBackoff
+    from redis.cluster import RedisCluster
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
-    # Once, at once: a connection that stood idle may be dead though the server is not.
+    # One immediate retry: an idle connection may be dead although the server is up.
     client.set_retry(Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)))
-    pool = getattr(client, "connection_pool", None)
-    # A cluster keeps the library's own times.
-    if pool is not None:
-        pool.connection_kwargs |= {
-            "socket_timeout": SOCKET_SECONDS,
-            "socket_connect_timeout": SOCKET_SECONDS,
-        }
+    clients = [client]
+    if isinstance(client, RedisCluster):
+        nodes = client.get_nodes()  # type: ignore[no-untyped-call]
+        clients += [node.redis_connection for node in nodes if node.redis_connection is not None]
+    # Airflow's hook passes no time limit on; these are the arguments of connections to come.
+    for each in clients:
+        each.get_connection_kwargs().update(
+            socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
+        )
 
 
 def _unavailable(conn_id: str, error: Exception) -> QuotaUnavailableError:

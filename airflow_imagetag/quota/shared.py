@@ -1,4 +1,4 @@
-"""Opens the ledger that a connection names, and says what happens while it is out of reach."""
+"""Opens the schedule that a connection names, and handles its outages."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ import tenacity
 
 from airflow_imagetag.engine.flow.schedule import LocalSchedule, Schedule
 from airflow_imagetag.errors import QuotaUnavailableError, UnknownConnectionError
+from airflow_imagetag.quota import DEFAULT_TIMING, QuotaTiming
+from airflow_imagetag.runtime.retries import BlockingRetrier
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 15.0
-"""How long a shared quota may be out of reach before the run ends."""
-
-ASK_AGAIN_SECONDS = 10.0
-
 
 class SharedSchedule(Schedule, Protocol):
-    """A ledger in a server."""
+    """A schedule in a server."""
 
     def close(self) -> None:
         """Close its connections."""
         ...
 
 
-def open_schedule(conn_id: str, name: str, *, fallback_share: float | None) -> SharedSchedule:
-    """Return the ledger behind a connection.
+def open_schedule(
+    conn_id: str,
+    name: str,
+    *,
+    fallback_share: float | None,
+    timing: QuotaTiming = DEFAULT_TIMING,
+) -> SharedSchedule:
+    """Return the schedule behind a connection.
 
     :param conn_id: a connection of type ``redis``, or one with a ``common.sql`` hook.
-    :param name: names the quota.
-    :param fallback_share: share of the quota that each run takes for itself while the ledger is
+    :param name: name of the quota.
+    :param fallback_share: share of the quota that each run takes for itself while the schedule is
         out of reach; None ends the run instead.
+    :param timing: time limits.
     :raises ConfigurationError: the connection cannot be used.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -44,85 +48,100 @@ def open_schedule(conn_id: str, name: str, *, fallback_share: float | None) -> S
         kind = BaseHook.get_connection(conn_id).conn_type
     except AirflowNotFoundException as error:
         raise UnknownConnectionError(f"{error}. Correct quota_conn_id.") from None
-    ledger: SharedSchedule
+    schedule: SharedSchedule
     if kind == "redis":
         from airflow_imagetag.quota.redis import RedisSchedule
 
-        ledger = RedisSchedule(conn_id, name)
+        schedule = RedisSchedule(conn_id, name, timeout_seconds=timing.redis_timeout_seconds)
     else:
         from airflow_imagetag.quota.sql import SqlSchedule
 
-        ledger = SqlSchedule(conn_id, name)
-    return (
-        RetryingSchedule(ledger)
-        if fallback_share is None
-        else FallbackSchedule(ledger, fallback_share)
-    )
+        schedule = SqlSchedule(conn_id, name)
+    if fallback_share is None:
+        return RetryingSchedule(schedule, timing)
+    return FallbackSchedule(schedule, fallback_share, timing)
 
 
 class RetryingSchedule:
-    """Asks again for a while before it gives up.
+    """Waits for a shared schedule that is out of reach, for a limited time.
 
-    :param ledger: the shared one.
+    :param schedule: the shared one.
+    :param timing: the limit.
+    :param clock: a clock that does not run backwards.
+    :param sleep: waits for some seconds; None waits until the schedule is closed at most.
     """
 
-    def __init__(self, ledger: SharedSchedule) -> None:
-        self._ledger = ledger
+    def __init__(
+        self,
+        schedule: SharedSchedule,
+        timing: QuotaTiming = DEFAULT_TIMING,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._schedule = schedule
         self._closed = threading.Event()
-        self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(QuotaUnavailableError),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_delay(PATIENCE_SECONDS),
-                tenacity.stop_when_event_set(self._closed),
-            ),
-            sleep=tenacity.sleep_using_event(self._closed),
-            reraise=True,
+        self._retrier = BlockingRetrier(
+            timing.max_outage_seconds,
+            first_wait_seconds=0.1,
+            max_wait_seconds=2.0,
+            is_stopped=self._closed.is_set,
+            clock=clock,
+            sleep=sleep or tenacity.sleep_using_event(self._closed),
         )
 
     def reserve(self, count: int, interval_seconds: float) -> float:
-        """Return in how many seconds the first of some slots begins.
+        """Return the seconds until the first of some consecutive slots.
 
-        :raises QuotaUnavailableError: the ledger was out of reach for too long.
+        :raises QuotaUnavailableError: the schedule was out of reach for too long.
         """
-        return self._retrying(self._ledger.reserve, count, interval_seconds)
+        return self._retrier.call(
+            lambda: self._schedule.reserve(count, interval_seconds),
+            is_transient=lambda error, _: isinstance(error, QuotaUnavailableError),
+        )
 
     def close(self) -> None:
-        """Close the connections, and wait no longer for the ledger."""
+        """Close the connections, and end the wait for the schedule."""
         self._closed.set()
-        self._ledger.close()
+        self._schedule.close()
 
 
 class FallbackSchedule:
-    """Takes a share of the quota for this process while the shared ledger is out of reach.
+    """Takes a share of the quota for this process while the shared schedule is out of reach.
 
-    :param ledger: the shared one.
+    :param schedule: the shared one.
     :param share: above 0, up to 1.
+    :param timing: when the shared one is asked again.
     :param clock: a clock that does not run backwards.
     """
 
     def __init__(
-        self, ledger: SharedSchedule, share: float, *, clock: Callable[[], float] = time.monotonic
+        self,
+        schedule: SharedSchedule,
+        share: float,
+        timing: QuotaTiming = DEFAULT_TIMING,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ledger = ledger
+        self._schedule = schedule
         self._share = share
+        self._timing = timing
         self._clock = clock
-        self._own = LocalSchedule(clock)
+        self._local = LocalSchedule(clock)
         self._ask_again_at = float("-inf")
 
     def reserve(self, count: int, interval_seconds: float) -> float:
-        """Return in how many seconds the first of some slots begins."""
+        """Return the seconds until the first of some consecutive slots."""
         if self._clock() >= self._ask_again_at:
             try:
-                delay = self._ledger.reserve(count, interval_seconds)
+                return self._schedule.reserve(count, interval_seconds)
             except QuotaUnavailableError as error:
                 log.warning("%s; going on with a share of %g of it", error.message, self._share)
-                self._ask_again_at = self._clock() + ASK_AGAIN_SECONDS
-            else:
-                return delay
-        # Fewer slots of the same width, so that the caller may use each of them.
-        return self._own.reserve(1, count * interval_seconds / self._share)
+                self._ask_again_at = self._clock() + self._timing.ask_again_seconds
+        # One slot as wide as all of them at this share: the caller sends them at their own spacing,
+        # and then waits for the rest of it.
+        return self._local.reserve(1, count * interval_seconds / self._share)
 
     def close(self) -> None:
         """Close the connections."""
-        self._ledger.close()
+        self._schedule.close()

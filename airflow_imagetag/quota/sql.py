@@ -1,12 +1,12 @@
-"""A ledger of slots in an SQL database."""
+"""A schedule of slots in an SQL database."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
-from sqlalchemy import exc as sa_exc  # noqa: TID253
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import engine_of, reason_of
 from airflow_imagetag.errors import QuotaUnavailableError
@@ -16,12 +16,12 @@ TABLE = "imagetag_quota"
 
 
 class SqlSchedule:
-    """Slots that all processes share which use the same database and name.
+    """Slots shared by all processes that use the same database and name.
 
-    They stand in the table ``imagetag_quota``, a row for each quota, which is made on first use.
+    The table ``imagetag_quota``, which is created on first use, has a row for each quota.
 
     :param conn_id: an Airflow connection whose hook is one of ``common.sql``.
-    :param name: names the quota, up to 200 characters.
+    :param name: name of the quota, up to 200 characters.
     :raises ConfigurationError: the connection cannot be used.
     """
 
@@ -35,10 +35,10 @@ class SqlSchedule:
             sa.Column("name", sa.String(200), primary_key=True),
             sa.Column("next_at", sa.BigInteger, nullable=False),
         )
-        self._is_there = False
+        self._is_prepared = False
 
     def reserve(self, count: int, interval_seconds: float) -> float:
-        """Return in how many seconds the first of some slots begins.
+        """Return the seconds until the first of some consecutive slots.
 
         :raises QuotaUnavailableError: the database does not answer, or refuses.
         """
@@ -48,18 +48,20 @@ class SqlSchedule:
             with self._engine.begin() as connection:
                 now = self._now()
                 slots = self._table.c
-                mine = slots.name == self._name
-                # The row stays locked until its new value is read.
+                own_row = slots.name == self._name
+                # The update locks the row until the transaction ends, so the value read is its own.
                 connection.execute(
                     self._table.update()
-                    .where(mine)
+                    .where(own_row)
                     .values(
                         next_at=sa.case((slots.next_at > now, slots.next_at), else_=now) + width
                     )
                 )
-                end, read_at = connection.execute(sa.select(slots.next_at, now).where(mine)).one()
+                end, read_at = connection.execute(
+                    sa.select(slots.next_at, now).where(own_row)
+                ).one()
         except sa_exc.SQLAlchemyError as error:
-            self._is_there = False
+            self._is_prepared = False
             raise QuotaUnavailableError(
                 f"The shared quota cannot be asked through connection {self._conn_id!r}: "
                 f"{reason_of(error)}. {REMEDY}"
@@ -67,16 +69,16 @@ class SqlSchedule:
         return float(end - width - read_at) / 1_000_000
 
     def _prepare(self) -> None:
-        if self._is_there:
+        if self._is_prepared:
             return
         try:
             self._table.create(self._engine, checkfirst=True)
         except sa_exc.DBAPIError:
-            # Two tasks that make it at once: one of them fails, and finds it now.
+            # Of two tasks that create it at once, one fails, and finds it now.
             self._table.create(self._engine, checkfirst=True)
         with self._engine.begin() as connection:
-            mine = self._table.c.name == self._name
-            found = connection.execute(sa.select(self._table.c.name).where(mine)).first()
+            own_row = self._table.c.name == self._name
+            found = connection.execute(sa.select(self._table.c.name).where(own_row)).first()
         if found is None:
             try:
                 with self._engine.begin() as connection:
@@ -84,17 +86,17 @@ class SqlSchedule:
             except sa_exc.IntegrityError:
                 # Another task was first.
                 pass
-        self._is_there = True
+        self._is_prepared = True
 
     def _now(self) -> Any:
-        """Return the server's clock in microseconds; a SQLite file has that of its machine."""
+        """Return the server's clock in microseconds; for a SQLite file, that of the machine."""
         dialect = self._engine.dialect.name
         if dialect == "postgresql":
-            # now() would be that of the transaction's beginning, before it waited for the row.
+            # now() is the beginning of the transaction, before it waited for the row.
             moment: Any = sa.func.extract("epoch", sa.func.clock_timestamp())
             return sa.cast(moment * 1_000_000, sa.BigInteger)
         if dialect in ("mysql", "mariadb"):
-            # SQLAlchemy's own function of this name takes no precision: it would tell seconds.
+            # SQLAlchemy's own function of this name takes no precision: it returns whole seconds.
             moment = sa.func.unix_timestamp(sa.literal_column("SYSDATE(6)"))
             return sa.cast(moment * 1_000_000, sa.Integer)
         return sa.literal(int(time.time() * 1_000_000), sa.BigInteger)

@@ -78,7 +78,7 @@ def run_in_thread(
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(main())
-        except BaseException as error:  # noqa: BLE001 (the waiting thread raises it)
+        except BaseException as error:
             errors.append(error)
         finally:
             end.set()
@@ -92,7 +92,7 @@ def run_in_thread(
     def start() -> None:
         try:
             thread.start()
-        except BaseException as error:  # noqa: BLE001 (the waiting thread raises it)
+        except BaseException as error:
             errors.append(error)
             end.set()
 

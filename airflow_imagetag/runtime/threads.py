@@ -40,7 +40,7 @@ def fulfil(future: Future[T], work: Callable[[], T]) -> None:
         return
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001 (stored in the future)
+    except BaseException as error:
         future.set_exception(error)
         # The error's traceback holds this frame: the reference would close a cycle, which keeps
         # the bytes of a failed image in memory until the next garbage collection.

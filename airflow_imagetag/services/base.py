@@ -1,4 +1,4 @@
-"""What a service is to the rest of the package: it builds requests and reads answers."""
+"""The contract of a service: it builds requests and reads responses, and does no I/O."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload, Request
 
 MAX_API_LENGTH = 64
-"""Stores keep the name of the interface with each result, in a column of this length."""
+"""Maximum length of an interface's name: stores keep it in a column with each result."""
 
 LABELS_OF_FIELDS: Mapping[str, str] = {
     "login": "login (the SecretId)",
@@ -23,17 +23,21 @@ LABELS_OF_FIELDS: Mapping[str, str] = {
 
 _DEFAULTS = {member.name: member.default for member in fields(Account)}
 
+_VALIDATION_NAMES = ("validation_errors", "complaints")
+"""Names of one method; the second is that of version 0.1.0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an interface says of the images it takes; known before anything is sent.
+    """Limits of an interface on its images, checked before anything is sent.
 
-    :param max_content_bytes: size of the image's bytes, before any encoding.
-    :param formats: formats that are taken, as Pillow names them, such as ``JPEG``; None for
-        whatever can be decoded.
-    :param advised_min_pixels: a side below this many pixels is labelled badly; 0 for no advice.
-    :param advised_max_aspect: a longer side of more than so many times the shorter one is labelled
-        badly; None for no advice.
+    :param max_content_bytes: maximum size of the image's bytes, before any encoding.
+    :param formats: formats that are taken, as Pillow names them, such as ``JPEG``; None for any
+        format that can be decoded.
+    :param advised_min_pixels: the vendor advises against sides below this many pixels; 0 for no
+        advice.
+    :param advised_max_aspect: the vendor advises against a longer side of more than this many times
+        the shorter one; None for no advice.
     """
 
     max_content_bytes: int
@@ -45,33 +49,44 @@ class Limits:
 class Service(ABC):
     """One interface of a label service, for one account.
 
-    :param account: what the connection says.
+    :param account: the fields of the connection.
     :param clock: wall clock, in Unix seconds.
     """
 
     api: ClassVar[str]
-    """Names the interface in the connection and in every result, up to 64 characters."""
+    """Name of the interface in the connection and in every result, up to 64 characters."""
 
     host: ClassVar[str]
-    """Where it is, unless the connection says otherwise."""
+    """Host of the endpoint where the connection names none."""
 
     required: ClassVar[tuple[str, ...]] = ("login", "password")
     """Fields of the connection without which it is refused."""
 
     max_inline_bytes: int = 128 * 1024
-    """Maximum size of an image's bytes for which ``build`` takes less time than a hand-over to a
-    thread. The default is that of base64; a service that sends bytes as they are can set
+    """Maximum size of the image's bytes for which ``build`` takes less time than a hand-over to a
+    thread. The default is right for base64; for bytes that are sent as they are, it is
     ``sys.maxsize``."""
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         self.account = account
         self.clock = clock
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give the method ``validation_errors`` both of its names, whichever a class defines."""
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__:
+            defined = [name for name in _VALIDATION_NAMES if name in vars(base)]
+            if len(defined) == 1:
+                for name in _VALIDATION_NAMES:
+                    setattr(cls, name, vars(base)[defined[0]])
+            if defined:
+                return
+
     @classmethod
     def validation_errors(cls, account: Account) -> Iterator[str]:
-        """Yield what is wrong with an account for this interface.
+        """Yield each reason to refuse an account for this interface.
 
-        Each is a text that goes on after ``Connection 'id':`` and has no full stop at its end. The
+        A reason is a text that follows ``Connection 'id':`` and has no full stop at its end. The
         first one stops the task, before anything is sent.
         """
         given = {
@@ -83,9 +98,12 @@ class Service(ABC):
             if not given[name]:
                 yield f"{LABELS_OF_FIELDS[name]} is missing. Set it in the connection"
 
+    # Services of other packages override and call it by the name of version 0.1.0, too.
+    complaints = validation_errors
+
     @classmethod
     def unused(cls, account: Account, *names: str) -> Iterator[str]:
-        """Yield a complaint for each of these fields of the extra that is set, and has no use."""
+        """Yield a reason for each of these fields of the extra that is set, and has no use."""
         for name in names:
             if getattr(account, name) != _DEFAULTS[name]:
                 yield (
@@ -96,33 +114,34 @@ class Service(ABC):
     @property
     @abstractmethod
     def limits(self) -> Limits:
-        """What of an image is checked before it is sent."""
+        """Limits that an image is checked against before it is sent."""
 
     @property
     def calls_per_image(self) -> int:
-        """How many calls the vendor bills for one request."""
+        """Number of calls that the vendor bills for one request."""
         return 1
 
     @property
     def needs_io(self) -> bool:
-        """Whether the next ``build`` waits for something, such as keys that another server gives.
+        """Whether the next ``build`` waits for I/O, such as another server that gives keys.
 
-        It then runs in a thread, whatever the image's size.
+        It then runs in a thread, for an image of any size.
         """
         return False
 
     @abstractmethod
-    def build(self, payload: Payload) -> Request:
+    def build(self, payload: Payload, /) -> Request:
         """Return the signed request for one image.
 
-        :raises ImageError: the image can not be sent, such as over the size limit.
+        :raises ImageError: the image cannot be sent, such as over the size limit.
         """
 
     @abstractmethod
-    def read(self, answer: HttpResponse) -> ParsedLabels:
-        """Return what the answer says.
+    def read(self, response: HttpResponse, /) -> ParsedLabels:
+        """Return the labels of a response.
 
-        :raises ImageTagError: the answer is an error, or not what the document describes.
+        :raises ImageTagError: the response is an error, or the vendor's document does not describe
+            it.
         """
 
     @abstractmethod
@@ -130,8 +149,8 @@ class Service(ABC):
         """Return a request that proves endpoint and signature and is not billed."""
 
     @abstractmethod
-    def check_probe(self, answer: HttpResponse) -> None:
-        """Return when the answer to the probe proves endpoint and signature.
+    def check_probe(self, response: HttpResponse, /) -> None:
+        """Check that the response to the probe proves endpoint and signature.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """

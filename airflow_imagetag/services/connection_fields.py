@@ -1,4 +1,4 @@
-"""Parse the fields of an ``imagetag`` connection, each into what an account holds."""
+"""Parse the fields of an ``imagetag`` connection into an account."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def parse_account(
     :param conn_id: id of the connection, for the messages.
     :param extra: the connection's extra, decoded.
     :param find_service: returns the service that an ``api`` names, or raises ValueError.
-    :raises ConfigurationError: names the connection, the field and what to change.
+    :raises ConfigurationError: names the connection, the field and the change to make.
     """
     fields = _Fields(conn_id, extra)
     service = fields.optional("api", find_service, find_service(DEFAULT_API))
@@ -106,7 +106,7 @@ def _near_misses(account: Account) -> str:
 
 
 class _Fields:
-    """Reads fields and turns a parser's error into one that names the connection and the field."""
+    """Reads fields; turns a parser's error into one that names the connection and the field."""
 
     def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
         self.conn_id = conn_id

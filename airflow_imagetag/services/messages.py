@@ -12,15 +12,15 @@ from airflow_imagetag.runtime.digests import Digest
 _PROBABILITY = attrgetter("probability")
 
 
-# One of each of the next four is made for every image; frozen, they would take five times as long.
+# Each image makes one of each of the next four; a frozen dataclass takes five times as long.
 @dataclass(slots=True)
 class Payload:
-    """What a service is given of one image: its URL, or its bytes.
+    """One image as a service gets it: its URL, or its bytes.
 
     :param url: an http(s) URL that the service fetches itself.
     :param content: the bytes.
-    :param digest: tells equal bytes from others: their SHA-256 in hex, or bytes that mean something
-        in this run only; None with a URL.
+    :param digest: tells equal bytes from others: their SHA-256 in hex, or a digest that is valid in
+        this run only; None with a URL.
     """
 
     url: str | None = field(default=None, repr=False)
@@ -37,9 +37,9 @@ class Payload:
 class Request:
     """A POST request, ready for any HTTP client.
 
-    Header values and bodies hold secrets and images, so they are not shown.
+    Header values and bodies hold secrets and images, so the repr leaves them out.
 
-    :param url: where it goes.
+    :param url: the address, with the path.
     :param headers: names and values.
     :param body: the bytes, or pieces that follow each other: a large image need not be copied.
     """
@@ -55,10 +55,10 @@ class Request:
 
 @dataclass(slots=True)
 class HttpResponse:
-    """An HTTP answer as it came.
+    """An HTTP response as it came.
 
     :param status: HTTP status.
-    :param headers: found by names in lower case.
+    :param headers: the headers, found by names in lower case.
     :param body: the undecoded body.
     """
 
@@ -69,12 +69,12 @@ class HttpResponse:
 
 @dataclass(slots=True)
 class ParsedLabels:
-    """What an answer says: labels, the most probable first, and the service's id of the call."""
+    """The labels of a response, the most probable first, and the service's id of the call."""
 
     labels: tuple[Label, ...]
     request_id: str | None = None
 
 
 def most_probable_first(labels: Iterable[Label]) -> tuple[Label, ...]:
-    """Return labels in the order in which a ``Reading`` has them; equal ones stay as they are."""
+    """Return labels in the order of ``ParsedLabels``; equally probable ones keep their order."""
     return tuple(sorted(labels, key=_PROBABILITY, reverse=True))

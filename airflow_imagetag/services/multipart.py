@@ -1,4 +1,4 @@
-"""Bodies of multipart/form-data (RFC 7578), made at once: clients make them piece by piece."""
+"""Build bodies of multipart/form-data (RFC 7578) at once: HTTP clients build them in pieces."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import secrets
 from collections.abc import Mapping
 
 BOUNDARY_BYTES = 16
+"""Number of random bytes of a boundary."""
 
-DRAWN = 256
-"""Boundaries that are drawn together: the system's chance costs as much for one."""
+BOUNDARIES_PER_DRAW = 256
+"""Number of boundaries of one system call for random bytes, which costs as much for one."""
 
 
 class Form:
-    """A form with one file, for any number of files.
+    """A form with one file; it can be filled any number of times.
 
     :param fields: names and values of the other fields, of plain characters.
     :param name: name of the file's field, and its file name.
@@ -27,13 +28,13 @@ class Form:
             f'\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
-        # What stands before, between and behind the boundaries.
+        # The text before, between and behind the boundaries.
         self._parts = ("--", *others, file)
         self._boundaries: list[str] = []
 
     def fill(self, content: bytes) -> tuple[str, tuple[bytes, ...]]:
         """Return content type and body, in pieces, with this file."""
-        # Drawn at random for each form, it does not occur in the file, whoever made that.
+        # A new random boundary for each body: no file can be made to hold it.
         boundary = self._boundary()
         head = boundary.join(self._parts).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
@@ -43,6 +44,7 @@ class Form:
         try:
             return self._boundaries.pop()
         except IndexError:
-            drawn = secrets.token_bytes(BOUNDARY_BYTES * DRAWN).hex(" ", BOUNDARY_BYTES).split()
+            random = secrets.token_bytes(BOUNDARY_BYTES * BOUNDARIES_PER_DRAW)
+            drawn = random.hex(" ", BOUNDARY_BYTES).split()
             self._boundaries = drawn[1:]
             return drawn[0]

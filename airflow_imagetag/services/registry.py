@@ -1,4 +1,4 @@
-"""The interfaces that the ``api`` of a connection can name: ours, and those of other packages."""
+"""Find the service that the ``api`` of a connection names: ours, or one of another package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_imagetag.services.recognition.picture_classify import PictureClassi
 from airflow_imagetag.services.tiia.detect_label import DetectLabel, DetectLabelPro
 
 ENTRY_POINTS = "airflow_imagetag.services"
-"""Group in which another package names a service: the name is its ``api``, the value its class."""
+"""Group of the entry points of other packages; the name is the ``api``, the value the class."""
 
 BUILT_IN: Mapping[str, type[Service]] = {
     service.api: service
@@ -22,9 +22,9 @@ BUILT_IN: Mapping[str, type[Service]] = {
 
 
 def find_service(api: object) -> type[Service]:
-    """Return the service of this name.
+    """Return the class of the service of this name.
 
-    :raises ValueError: there is none; the message ends the sentence "api in extra".
+    :raises ValueError: no service has the name; the message ends the sentence "api in extra ...".
     :raises ConfigurationError: another package names one that cannot be used.
     """
     # JSON may hold a list here, which no mapping can be asked for.
@@ -46,7 +46,7 @@ def _load(api: str, named: EntryPoints) -> type[Service]:
         )
     try:
         found = next(iter(named)).load()
-    # Whatever a module of others raises while it is imported.
+    # The module of another package may raise anything while it is imported.
     except Exception as error:
         raise ConfigurationError(
             f"The service {api!r} cannot be loaded from {values[0]!r}: "
@@ -59,9 +59,9 @@ def _load(api: str, named: EntryPoints) -> type[Service]:
 
 
 def _flaw(found: Any, api: str) -> str | None:
-    """Return what is wrong with what another package names as a service, None if nothing is."""
+    """Return the reason why an object of another package is no service; None if it is one."""
     if not isinstance(found, type) or not issubclass(found, Service):
-        return "must be a class derived from airflow_imagetag.services.base.Service"
+        return "must be a class derived from airflow_imagetag.services.Service"
     if missing := ", ".join(sorted(found.__abstractmethods__)):
         return f"lacks {missing}"
     if (named := getattr(found, "api", None)) != api:

@@ -1,4 +1,4 @@
-"""An account and its interface: all of a call except sending it."""
+"""Encode an image for an account's interface and decode the response; sends nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_imagetag.services.registry import BUILT_IN, find_service
 
 
 class RequestCodec:
-    """Builds the requests of one account and turns their answers into results.
+    """Builds the requests of one account and turns their responses into results.
 
-    :param account: what the connection says.
+    :param account: the fields of the connection.
     :param clock: wall clock, in Unix seconds.
     """
 
@@ -29,12 +29,12 @@ class RequestCodec:
 
     @property
     def limits(self) -> Limits:
-        """What of an image is checked before it is sent."""
+        """Limits that an image is checked against before it is sent."""
         return self._service.limits
 
     @property
     def calls_per_image(self) -> int:
-        """How many calls the vendor bills for one request."""
+        """Number of calls that the vendor bills for one request."""
         return self._service.calls_per_image
 
     @property
@@ -54,67 +54,68 @@ class RequestCodec:
         """
         return self._service.build(payload)
 
-    def result(self, image: Image, answer: HttpResponse, digest: str | None = None) -> TagResult:
-        """Return the labels that the answer holds for the image.
+    def result(self, image: Image, response: HttpResponse, digest: str | None = None) -> TagResult:
+        """Return the labels that the response holds for the image.
 
         :param digest: SHA-256 of the bytes that were sent; None for a URL.
-        :raises ImageTagError: the answer is an error, or not what the document describes.
+        :raises ImageTagError: the response is an error, or the vendor's document does not describe
+            it.
         """
-        reading = self._read(answer)
+        parsed = self._read(response)
         return TagResult(
             image_key=image.key,
             image_uri=image.display_uri,
-            labels=reading.labels,
+            labels=parsed.labels,
             api=self._service.api,
             tagged_at=datetime.fromtimestamp(self._clock(), UTC),
-            request_id=reading.request_id,
+            request_id=parsed.request_id,
             version=image.version,
             content_sha256=digest,
         )
 
-    def _read(self, answer: HttpResponse) -> ParsedLabels:
+    def _read(self, response: HttpResponse) -> ParsedLabels:
         try:
-            reading = self._service.read(answer)
+            parsed = self._service.read(response)
             if not self._is_built_in:
-                for label in reading.labels:
+                for label in parsed.labels:
                     _check_storable(label)
-            return reading
+            return parsed
         except MalformedAnswerError as error:
             if self._is_built_in:
                 raise
-            # In its answers, nothing is known to say that the call was a success.
-            raise _perhaps_billed(error, answer) from None
+            # The mark of success in a response of another vendor is not known here.
+            raise _perhaps_billed(error, response) from None
         except ImageTagError:
             raise
-        # A service of another package may have met an answer that its author did not think of.
+        # The author of a service of another package may not have foreseen the response.
         except Exception as error:
             why = f"{self._service.api} cannot read it ({type(error).__name__})"
-            raise _perhaps_billed(response_parsing.malformed(answer, why), answer) from error
+            raise _perhaps_billed(response_parsing.malformed(response, why), response) from error
 
     def probe(self) -> Request:
         """Return a signed request that is not billed."""
         return self._service.build_probe()
 
-    def check_probe(self, answer: HttpResponse) -> None:
-        """Return when the answer to the probe proves endpoint and signature.
+    def check_probe(self, response: HttpResponse) -> None:
+        """Check that the response to the probe proves endpoint and signature.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """
-        self._service.check_probe(answer)
+        self._service.check_probe(response)
 
 
-def _perhaps_billed(error: MalformedAnswerError, answer: HttpResponse) -> MalformedAnswerError:
+def _perhaps_billed(error: MalformedAnswerError, response: HttpResponse) -> MalformedAnswerError:
     """Return the error with the code of a success, where the service may have billed the call.
 
-    So it is not made again and again: the answer is hardly another one the next time.
+    The engine does not repeat such a call: the next response is most likely the same.
     """
-    if answer.status == 200:
+    if response.status == 200:
         error.code = response_parsing.SUCCESS
     return error
 
 
 def _check_storable(label: Label) -> None:
-    """Raise what it may where no table could hold the label: one would spoil a whole batch."""
+    """Raise ValueError for a label that no table can hold: it would spoil a whole batch."""
     for text in (label.name, label.category or "", label.subcategory or "", label.scene or ""):
         text.encode()
     if not 0 <= label.probability <= 1:

@@ -1,8 +1,7 @@
-"""Reading answers: JSON, HTTP statuses, and the business codes of the recognition service.
+"""Read responses: JSON, HTTP statuses, labels, and errors with the details of a response.
 
-Source: the vendor's interface document of ``picture_classify``, sections on HTTP codes and error
-codes. The statuses 408, 421, 425, 429 and redirects are not in it; they are what any HTTP server
-or gateway in front of it may say.
+Source: the vendor's interface document of ``picture_classify``, section on HTTP codes. The statuses
+408, 421, 425, 429 and redirects are not in it; any HTTP server or gateway may answer with them.
 """
 
 from __future__ import annotations
@@ -17,30 +16,33 @@ from airflow_imagetag.errors import (
     AuthenticationError,
     Billing,
     EndpointError,
-    ImageDecodeError,
-    ImageEmptyError,
     ImageTagError,
     ImageTooLargeError,
     InvalidRequestError,
     MalformedAnswerError,
-    ParameterTooLongError,
     RequestRefusedError,
     ServiceUnavailableError,
     ThrottledError,
-    UnknownCodeError,
 )
 from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.services.messages import HttpResponse
 
+__all__ = [
+    "ErrorMeaning",
+    "error",
+    "json_object",
+    "label_name",
+    "malformed",
+    "probability",
+    "status_error",
+    "text",
+]
+
 ROUNDING = 1e-6
+"""Maximum excess of a probability over certainty, as a sum of floats may have it."""
 
 SUCCESS = "0"
-"""Code of an error that stands for an answer of success."""
-
-IMAGE_DECODE_FAILED = -1102
-IMAGE_EMPTY = -1300
-PARAMETER_EMPTY = -1301
-PARAMETER_TOO_LONG = -1304
+"""Code of an error that stands for a response of success."""
 
 _MAX_QUOTED_CHARACTERS = 200
 
@@ -48,218 +50,187 @@ _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
-    """The class of an error and the sentence that tells a person what to do."""
+class ErrorMeaning:
+    """The meaning of a status or a code.
+
+    :param error: the class of the error.
+    :param advice: a sentence with the next step for the reader, without its capital and full stop.
+    """
 
     error: type[ImageTagError]
     advice: str
 
 
-BUSINESS_CODES: Mapping[int, Meaning] = {
-    IMAGE_DECODE_FAILED: Meaning(ImageDecodeError, "the service cannot decode the image"),
-    IMAGE_EMPTY: Meaning(ImageEmptyError, "the service found no image in the request"),
-    PARAMETER_EMPTY: Meaning(
-        InvalidRequestError, "a parameter is empty: check app_id in the connection's extra"
-    ),
-    PARAMETER_TOO_LONG: Meaning(
-        ParameterTooLongError, "a parameter is too long: shorten the image's URL"
-    ),
-}
-"""Every business code of the document except 0, success."""
-
-HTTP_STATUSES: Mapping[int, Meaning] = {
-    400: Meaning(InvalidRequestError, "the service does not accept the request's form"),
-    401: Meaning(
+HTTP_STATUSES: Mapping[int, ErrorMeaning] = {
+    400: ErrorMeaning(InvalidRequestError, "the service does not accept the request's form"),
+    401: ErrorMeaning(
         AuthenticationError,
         "the key has no permission: check login (SecretId), password (SecretKey) and app_id",
     ),
-    403: Meaning(
+    403: ErrorMeaning(
         AuthenticationError,
         "the signature is refused: check login (SecretId), password (SecretKey), app_id and "
         "bucket, and that the worker's clock is right",
     ),
-    404: Meaning(EndpointError, "no such interface: check host and api in the connection"),
-    407: Meaning(AuthenticationError, "the proxy wants credentials: check proxy"),
-    408: Meaning(ServiceUnavailableError, "the service waited too long for the request"),
-    411: Meaning(InvalidRequestError, "the request arrived without its length: check the proxy"),
-    413: Meaning(ImageTooLargeError, "the request is larger than the service takes (6 MB)"),
-    424: Meaning(EndpointError, "the service has no such method: check host and api"),
-    425: Meaning(ServiceUnavailableError, "the service is not ready for the request"),
-    429: Meaning(ThrottledError, "more requests than the quota allows"),
-    500: Meaning(ServiceUnavailableError, "the service failed"),
-    502: Meaning(ServiceUnavailableError, "the service's gateway has no working backend"),
-    503: Meaning(ServiceUnavailableError, "the service is not available"),
-    504: Meaning(ServiceUnavailableError, "the service's backend took too long"),
+    404: ErrorMeaning(EndpointError, "no such interface: check host and api in the connection"),
+    407: ErrorMeaning(AuthenticationError, "the proxy wants credentials: check proxy"),
+    408: ErrorMeaning(ServiceUnavailableError, "the service waited too long for the request"),
+    411: ErrorMeaning(
+        InvalidRequestError, "the request arrived without its length: check the proxy"
+    ),
+    413: ErrorMeaning(ImageTooLargeError, "the request is larger than the service takes (6 MB)"),
+    424: ErrorMeaning(EndpointError, "the service has no such method: check host and api"),
+    425: ErrorMeaning(ServiceUnavailableError, "the service is not ready for the request"),
+    429: ErrorMeaning(ThrottledError, "more requests than the quota allows"),
+    500: ErrorMeaning(ServiceUnavailableError, "the service failed"),
+    502: ErrorMeaning(ServiceUnavailableError, "the service's gateway has no working backend"),
+    503: ErrorMeaning(ServiceUnavailableError, "the service is not available"),
+    504: ErrorMeaning(ServiceUnavailableError, "the service's backend took too long"),
 }
 """Every HTTP status of the document, and those that a gateway may add."""
 
 
-def decode(answer: HttpResponse) -> Mapping[str, Any]:
-    """Return the JSON object of a successful answer.
-
-    A business code tells more than a status, except where the status is the gateway's own word on
-    the account, the quota or an outage.
-
-    :raises ImageTagError: the class that the status or the code stands for.
-    """
-    document = json_object(answer)
-    code = None if document is None else document.get("code")
-    if document is not None and answer.status == 200 and code == 0 and type(code) is int:
-        return document
-    if answer.status in (401, 403, 407, 429) or answer.status >= 500:
-        raise status_error(answer, document)
-    if isinstance(code, int) and not isinstance(code, bool) and code in BUSINESS_CODES:
-        raise _code_error(answer, code, document)
-    if answer.status != 200:
-        raise status_error(answer, document)
-    if document is None:
-        raise malformed(answer, "it is not a JSON object")
-    if isinstance(code, bool) or not isinstance(code, int):
-        raise malformed(answer, "it has no whole number 'code'")
-    raise _code_error(answer, code, document)
-
-
-def malformed(answer: HttpResponse, why: str) -> MalformedAnswerError:
-    """Return the error for an answer that came whole and means nothing.
+def malformed(response: HttpResponse, why: str) -> MalformedAnswerError:
+    """Return the error for a whole response that the vendor's document does not describe.
 
     Its code is 0 where the service says that it succeeded, else the HTTP status.
+
+    :param why: completes the sentence "The answer of the service cannot be understood: ...".
     """
-    document = json_object(answer) or {}
-    is_success = answer.status == 200 and _says_success(document)
+    document = json_object(response) or {}
+    is_success = response.status == 200 and _says_success(document)
     return MalformedAnswerError(
-        f"The answer of the service cannot be understood: {why}. It begins: {_quote(answer.body)}",
-        code=SUCCESS if is_success else str(answer.status),
-        status=answer.status,
-        request_id=request_id(document.get("Response")),
+        f"The answer of the service cannot be understood: {why}. It begins: "
+        f"{_quote(response.body)}",
+        code=SUCCESS if is_success else str(response.status),
+        status=response.status,
+        request_id=request_id_of(document.get("Response")),
         billing=Billing.UNKNOWN,
     )
 
 
-def request_id(response: Any) -> str | None:
+def request_id_of(envelope: Any) -> str | None:
     """Return the service's id of the call; None from a service that gives none.
 
-    :param response: what an answer of TIIA holds as ``Response``.
+    :param envelope: the value of ``Response`` in a response of TIIA.
     """
-    found = response.get("RequestId") if isinstance(response, dict) else None
+    found = envelope.get("RequestId") if isinstance(envelope, dict) else None
     return found if isinstance(found, str) else None
 
 
-def probability(answer: HttpResponse, value: Any, scale: float = 1.0) -> float:
-    """Return a probability from 0 to 1, or raise what ``malformed`` makes.
+def probability(response: HttpResponse, value: Any, scale: float = 1.0) -> float:
+    """Return a probability from 0 to 1.
 
-    :param scale: what the service writes for certainty.
+    :param scale: the number that means certainty.
+    :raises MalformedAnswerError: the value is no number, or out of range.
     """
     if type(value) is float and 0 <= value <= scale:
         return value / scale
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise malformed(answer, "a label's probability is not a number")
-    # What a sum of floats may be above certainty is no reason to throw a paid answer away.
+        raise malformed(response, "a label's probability is not a number")
+    # A rounding error is no reason to throw a paid response away.
     if not 0 <= value <= scale * (1 + ROUNDING):
-        raise malformed(answer, f"a label's probability is {value!r}, not from 0 to {scale:g}")
+        raise malformed(response, f"a label's probability is {value!r}, not from 0 to {scale:g}")
     return min(float(value) / scale, 1.0)
 
 
-def label_name(answer: HttpResponse, value: Any) -> str:
-    """Return a label's name, or raise what ``malformed`` makes."""
-    return text(answer, value, "a label's name")
+def label_name(response: HttpResponse, value: Any) -> str:
+    """Return a label's name.
+
+    :raises MalformedAnswerError: the value is no text, or blank.
+    """
+    return text(response, value, "a label's name")
 
 
-def text(answer: HttpResponse, value: Any, what: str) -> str:
-    """Return a text that says something, or raise what ``malformed`` makes.
+def text(response: HttpResponse, value: Any, name: str) -> str:
+    """Return a text that is not blank.
 
-    :param what: names it in the message.
+    :param name: names the text in the message.
+    :raises MalformedAnswerError: the value is no text, or blank.
     """
     if not isinstance(value, str) or not value.strip():
-        raise malformed(answer, f"{what} is missing")
+        raise malformed(response, f"{name} is missing")
     try:
         value.encode()
     except UnicodeEncodeError:
         # JSON may hold half of a character, which no table and no file can store.
-        raise malformed(answer, f"{what} is not a text") from None
+        raise malformed(response, f"{name} is not a text") from None
     return value
 
 
-def json_object(answer: HttpResponse) -> Mapping[str, Any] | None:
-    """Return the JSON object of an answer; None where it is something else."""
+def json_object(response: HttpResponse) -> Mapping[str, Any] | None:
+    """Return the JSON object of a response; None where the body is something else."""
     try:
-        document = _decoded(answer.body)
+        document = _decoded(response.body)
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
 
 def _decoded(body: bytes) -> Any:
-    """Do what ``json.loads`` does, in half the time for what nearly every answer is."""
+    """Return the same as ``json.loads``, in half the time for JSON in UTF-8 without margins."""
     try:
         text = body.decode()
         document, end = _DECODER.raw_decode(text)
     except ValueError:
-        # Not in UTF-8, or no JSON.
         return json.loads(body)
     return document if end == len(text) else json.loads(body)
 
 
-def _code_error(
-    answer: HttpResponse, code: int, document: Mapping[str, Any] | None
-) -> ImageTagError:
-    meaning = BUSINESS_CODES.get(
-        code, Meaning(UnknownCodeError, "the service answered with a code of no document")
-    )
-    return error(meaning, answer, str(code), _message(document))
-
-
-def status_error(answer: HttpResponse, document: Mapping[str, Any] | None) -> ImageTagError:
+def status_error(response: HttpResponse, document: Mapping[str, Any] | None) -> ImageTagError:
     """Return the error that an HTTP status stands for.
 
-    :param document: the answer's JSON object, where it has one.
+    :param document: the response's JSON object, where it has one.
     """
-    status = answer.status
+    status = response.status
     if status in HTTP_STATUSES:
         meaning = HTTP_STATUSES[status]
     elif status >= 500:
-        meaning = Meaning(ServiceUnavailableError, "the service failed")
+        meaning = ErrorMeaning(ServiceUnavailableError, "the service failed")
     elif 300 <= status < 400:
-        meaning = Meaning(EndpointError, "it answers with a redirect: check host and schema")
+        meaning = ErrorMeaning(EndpointError, "it answers with a redirect: check host and schema")
     elif 200 <= status < 300:
-        meaning = Meaning(MalformedAnswerError, "the status is a success the document lacks")
+        meaning = ErrorMeaning(MalformedAnswerError, "the status is a success the document lacks")
     else:
-        meaning = Meaning(RequestRefusedError, "the service refuses the request")
-    return error(meaning, answer, str(status), _message(document))
+        meaning = ErrorMeaning(RequestRefusedError, "the service refuses the request")
+    message = document.get("message") if document else None
+    return error(meaning, response, str(status), message)
 
 
 def error(
-    meaning: Meaning, answer: HttpResponse, code: str, said: Any, call: str | None = None
+    meaning: ErrorMeaning,
+    response: HttpResponse,
+    code: str,
+    message: Any,
+    request_id: str | None = None,
 ) -> ImageTagError:
-    """Return an error with what the answer tells beside its code.
+    """Return an error of the class that a code means, with the details that the response holds.
 
+    :param meaning: class of the error, and advice.
     :param code: the service's own code, or the HTTP status.
-    :param said: the service's own words, where it has any.
-    :param call: the service's id of the call, where it gives one.
+    :param message: the service's own message; anything but a text is left out.
+    :param request_id: the service's id of the call, where it gives one.
     """
-    words = f" It says: {_quote(said)}" if isinstance(said, str) and said else ""
-    where = f"HTTP {answer.status}" if code == str(answer.status) else f"code {code}"
+    quoted = f" It says: {_quote(message)}" if isinstance(message, str) and message else ""
+    where = f"HTTP {response.status}" if code == str(response.status) else f"code {code}"
     # A backend that took too long, or a success that is not understood, may have done the work.
-    unclear = answer.status == 504 or meaning.error is MalformedAnswerError
+    is_unclear = response.status == 504 or meaning.error is MalformedAnswerError
     return meaning.error(
-        f"{meaning.advice[0].upper()}{meaning.advice[1:]} ({where}).{words}",
+        f"{meaning.advice[0].upper()}{meaning.advice[1:]} ({where}).{quoted}",
         code=code,
-        status=answer.status,
-        request_id=call,
-        billing=Billing.UNKNOWN if unclear else Billing.REFUSED,
-        retry_after_seconds=_retry_after_seconds(answer.headers),
+        status=response.status,
+        request_id=request_id,
+        billing=Billing.UNKNOWN if is_unclear else Billing.REFUSED,
+        retry_after_seconds=_retry_after_seconds(response.headers),
     )
 
 
 def _says_success(document: Mapping[str, Any]) -> bool:
-    """Tell whether an answer of either kind of service says that the image is labelled."""
-    response = document.get("Response")
+    """Tell whether the document, of either product, says that the image is labelled."""
+    envelope = document.get("Response")
     return document.get("code") == 0 or (
-        isinstance(response, dict) and response.get("Error") is None
+        isinstance(envelope, dict) and envelope.get("Error") is None
     )
-
-
-def _message(document: Mapping[str, Any] | None) -> Any:
-    return document.get("message") if document else None
 
 
 def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:

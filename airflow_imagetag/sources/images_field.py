@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from airflow_imagetag.adapters.descriptions import Description
@@ -39,8 +38,7 @@ def wrap_images(images: Any, *, literal: bool = True) -> Any:
         return images
     if isinstance(images, Description):
         raise ConfigurationError("images is a store; give it as store=.")
-    # A path has a method `resolve`, too.
-    if not isinstance(images, os.PathLike) and is_resolved_by_airflow(images):
+    if is_resolved_by_airflow(images):
         return images
     return ValueImages(images, literal=literal)
 

@@ -139,7 +139,7 @@ def _objects(root: Any, base: str, scheme: str, path: str) -> Iterator[_Object]:
             f"{redact(path)} may not be listed: {redact_text(str(error))}"
         ) from None
     # Each storage's library has an error tree of its own.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise storage_failure(error, f"{redact(path)} cannot be listed") from None
 
 

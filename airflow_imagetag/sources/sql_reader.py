@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
-from sqlalchemy import exc as sa_exc  # noqa: TID253
-from sqlalchemy.dialects import mysql  # noqa: TID253
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.backends.databases import (
     engine_of,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
-from sqlalchemy.dialects import mysql  # noqa: TID253
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.selection.rules import Window
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
-import pyarrow.parquet as pq  # noqa: TID253
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from airflow_imagetag.backends.storages import storage_failure, storage_path
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
@@ -63,7 +63,7 @@ class Files:
             self._fs.pipe_file(path, b"probe")
             self._fs.rm_file(path)
         # Each storage's library has an error tree of its own.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise ConfigurationError(
                 f"{self.place} cannot be written to: {type(error).__name__}: "
                 f"{redact_text(str(error))[:300]}"
@@ -169,5 +169,5 @@ def _foreign(path: str) -> Iterator[None]:
             "give the dataset a folder of its own."
         ) from None
     # Each storage's library has an error tree of its own.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise storage_failure(error, f"{redact(path)} cannot be read") from None

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
+import pyarrow as pa
 
 from airflow_imagetag.errors import StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa  # noqa: TID253 (this module is loaded by a running task only)
-import tenacity
+import pyarrow as pa
 
 from airflow_imagetag.errors import StoreError
 from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores.base import OpenStore
@@ -77,7 +77,7 @@ class OpenParquetStore(OpenStore):
     ) -> None:
         self._dataset = dataset
         self._api = api
-        self._retry_seconds = retry_seconds
+        self._retrier = BlockingRetrier(retry_seconds)
         self._clock = clock
 
     def refresh(self) -> None:
@@ -157,17 +157,10 @@ class OpenParquetStore(OpenStore):
 
         :raises StoreError: the storage failed for too long, or refuses the files.
         """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_not_exception_type((FileNotFoundError, PermissionError)),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
-            stop=tenacity.stop_after_delay(self._retry_seconds),
-            before_sleep=_log_failure,
-            reraise=True,
-        )
         try:
-            retrying(work)
+            self._retrier.call(work, is_transient=_is_worth_retrying, on_retry=_log_failure)
         # Each storage's library has an error tree of its own.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise StoreError(
                 f"{count} images could not be written to {self._dataset.files.place}: "
                 f"{type(error).__name__}: {redact_text(str(error))[:300]}"
@@ -200,10 +193,14 @@ def _part_writer(
     return work
 
 
-def _log_failure(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    reason = redact_text(str(error))[:300]
-    log.warning("Attempt %d to write a batch failed: %s", state.attempt_number, reason)
+def _is_worth_retrying(error: Exception, attempt: int) -> bool:
+    """Tell whether the storage may take the file later."""
+    del attempt
+    return not isinstance(error, (FileNotFoundError, PermissionError))
+
+
+def _log_failure(error: Exception, attempt: int) -> None:
+    log.warning("Attempt %d to write a batch failed: %s", attempt, redact_text(str(error))[:300])
 
 
 def _is_settled(row: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
+import sqlalchemy as sa
 
 from airflow_imagetag.selection.rules import Status
 

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
-import tenacity
-from sqlalchemy import exc as sa_exc  # noqa: TID253
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import is_transient, reason_of
 from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
 from airflow_imagetag.stores.base import OpenStore, StoreMode
 from airflow_imagetag.stores.rows import key_digest, outcome_of, rows_of, without_originals
@@ -73,7 +73,7 @@ class OpenSqlStore(OpenStore):
         self._tables = tables
         self._api = api
         is_writing = tables.mode is StoreMode.WRITE
-        self._retry_seconds = retry_seconds if is_writing else 0.0
+        self._retrier = BlockingRetrier(retry_seconds if is_writing else 0.0)
 
     def refresh(self) -> None:
         """Check again for tables that were missing; rows are read anew by each question."""
@@ -223,15 +223,10 @@ class OpenSqlStore(OpenStore):
         :raises StoreError: the database failed for too long, or refuses the statement.
         :raises StorageError: in read mode, the database cannot be reached at the moment.
         """
-        retrying = tenacity.Retrying(
-            retry=_is_worth_retrying,
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=20),
-            stop=tenacity.stop_after_delay(self._retry_seconds),
-            before_sleep=partial(_log_failure, what),
-            reraise=True,
-        )
         try:
-            return retrying(work)
+            return self._retrier.call(
+                work, is_transient=_is_worth_retrying, on_retry=partial(_log_failure, what)
+            )
         except sa_exc.DBAPIError as error:
             is_reading = self._tables.mode is StoreMode.READ
             kind: type[ImageTagError] = StoreError
@@ -250,17 +245,15 @@ def _probe_rows(labels_table: sa.Table) -> tuple[dict[str, Any], dict[str, Any]]
     return image, {column.name: None for column in labels_table.columns} | shared | own
 
 
-def _log_failure(what: str, state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
+def _log_failure(what: str, error: Exception, attempt: int) -> None:
     reason = reason_of(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
-    log.warning("Attempt %d: %s: %s", state.attempt_number, what, reason)
+    log.warning("Attempt %d: %s: %s", attempt, what, reason)
 
 
-def _is_worth_retrying(state: tenacity.RetryCallState) -> bool:
+def _is_worth_retrying(error: Exception, attempt: int) -> bool:
     """Tell whether the statement may succeed later: a lost connection, a deadlock, a race."""
-    error = state.outcome.exception() if state.outcome else None
     if isinstance(error, sa_exc.IntegrityError):
         # One of two concurrent writers is refused; a row that breaks a rule is refused each time.
-        return state.attempt_number < RACE_ATTEMPTS
+        return attempt < RACE_ATTEMPTS
     lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
     return lost or isinstance(error, (sa_exc.OperationalError, sa_exc.InterfaceError))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
-from sqlalchemy import types as sa_types  # noqa: TID253
-from sqlalchemy.dialects import mysql  # noqa: TID253
+import sqlalchemy as sa
+from sqlalchemy import types as sa_types
+from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import ORIGINAL_LABEL

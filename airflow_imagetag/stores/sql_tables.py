@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa  # noqa: TID253 (this module is loaded by a running task only)
+import sqlalchemy as sa
 import tenacity
-from sqlalchemy import exc as sa_exc  # noqa: TID253
+from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of, split_name
 from airflow_imagetag.errors import ConfigurationError, StorageError

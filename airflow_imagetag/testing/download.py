@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import aiohttp  # noqa: TID253 - only a started emulator loads this
+import aiohttp
 
 from airflow_imagetag.testing.api import ImageError, Problem
 

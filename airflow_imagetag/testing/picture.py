@@ -6,7 +6,7 @@ import io
 import math
 from typing import Final
 
-from PIL import Image, ImageOps  # noqa: TID253 - only a started emulator loads this
+from PIL import Image, ImageOps
 
 THUMBNAIL_PIXELS: Final = 128
 """Longest side of the picture that is measured: small is fast, and enough for colour and light."""

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from typing import Final
 
-from PIL import Image, ImageFilter, ImageStat  # noqa: TID253 - only a started emulator loads this
+from PIL import Image, ImageFilter, ImageStat
 
 from airflow_imagetag.testing.picture import decode
 

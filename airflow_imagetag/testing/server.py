@@ -6,8 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-import aiohttp  # noqa: TID253 - only a started emulator loads this
-from aiohttp import web  # noqa: TID253 - only a started emulator loads this
+import aiohttp
+from aiohttp import web
 
 from airflow_imagetag.testing.service import Service
 

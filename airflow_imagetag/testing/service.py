@@ -6,8 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-import aiohttp  # noqa: TID253 - only a started emulator loads this
-from aiohttp import web  # noqa: TID253 - only a started emulator loads this
+import aiohttp
+from aiohttp import web
 
 from airflow_imagetag.testing import tiia, v1_v2
 from airflow_imagetag.testing.api import AnswerForm, Api, Head, ImageError, ImageRequest, Problem

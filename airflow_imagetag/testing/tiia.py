@@ -77,7 +77,7 @@ class TiiaApi:
         """Check the TC3-HMAC-SHA256 signature."""
         tc3.verify(head, body, account, service="tiia", now=now)
 
-    def read(self, head: Head, body: bytes, account: Account) -> ImageRequest:  # noqa: ARG002
+    def read(self, head: Head, body: bytes, account: Account) -> ImageRequest:
         """Return what the request asks for; the signature has already named the account."""
         if not self.name:
             raise tiia_refusal("InvalidAction", f"no such action: {head.headers['X-TC-Action']}")
@@ -118,7 +118,7 @@ class TiiaApi:
         self,
         labels: Labels,
         wanted: ImageRequest,
-        form: AnswerForm,  # noqa: ARG002 - the vendor shows only one
+        form: AnswerForm,
     ) -> dict[str, Any]:
         """Return the answer's JSON object."""
         answer: dict[str, Any] = {"Labels": items(labels)}
@@ -133,7 +133,7 @@ class TiiaApi:
         """Return the refusal of an image."""
         return tiia_refusal(_PROBLEM_CODES[error.problem], error.message)
 
-    def throttle(self, status: int) -> RefusalError:  # noqa: ARG002 - it has status 200 too
+    def throttle(self, status: int) -> RefusalError:
         """Return the refusal of a request over the quota."""
         return tiia_refusal("RequestLimitExceeded", "over the quota of requests")
 

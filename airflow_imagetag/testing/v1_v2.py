@@ -67,7 +67,7 @@ class RecognitionApi:
         if head.content_length > MAX_BODY_BYTES:
             raise http_refusal(413, f"the body is over {MAX_BODY_BYTES} bytes")
 
-    def authenticate(self, head: Head, body: bytes, account: Account, now: float) -> None:  # noqa: ARG002
+    def authenticate(self, head: Head, body: bytes, account: Account, now: float) -> None:
         """Check the Authorization header, which does not sign the body."""
         verify(head.headers.get("Authorization"), account, now=now)
 
@@ -102,7 +102,7 @@ class RecognitionApi:
     def success(
         self,
         labels: Labels,
-        wanted: ImageRequest,  # noqa: ARG002 - every answer has the same form
+        wanted: ImageRequest,
         form: AnswerForm,
     ) -> dict[str, Any]:
         """Return the answer's JSON object."""

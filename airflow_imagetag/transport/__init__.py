@@ -1,1 +1,1 @@
-"""Sends a request of ``service`` over HTTP and gives its answer back: requests, and aiohttp."""
+"""Private: send a request over HTTP and return the response, with requests and with aiohttp."""

@@ -1,17 +1,22 @@
-"""Sends requests with the ``requests`` library."""
+"""Send requests with the ``requests`` library."""
 
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 import time
 from collections.abc import Iterator
+from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
-from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, Request
 from airflow_imagetag.transport.errors import (
+    ErrorRow,
+    ErrorTable,
     answer_lost,
     no_tunnel,
     not_connected,
@@ -25,7 +30,8 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 64 * 1024
 
-# http.client gives the status of a proxy's refusal in this text and nowhere else.
+# http.client raises an OSError with this text and no other attribute, and urllib3 and requests pass
+# it on: neither has the proxy's response.
 _NO_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
 
 
@@ -35,20 +41,17 @@ def new_session() -> requests.Session:
 
     session = requests.Session()
     session.trust_env = False
-    # A cookie of one answer has no meaning for the next image.
+    # A cookie of one response has no meaning for the next image.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     return session
 
 
 def send(session: requests.Session, account: Account, request: Request) -> HttpResponse:
-    """Send one request and return its answer, whatever its status.
+    """Send one request and return its response, of any status.
 
-    :raises TransientError: no connection, or no whole answer.
+    :raises TransientError: no connection, or no whole response.
     :raises ConfigurationError: the endpoint, proxy or certificates make sending impossible.
     """
-    import requests
-    import urllib3
-
     proxy = proxy_url(account)
     deadline = time.monotonic() + account.timeout_seconds
     try:
@@ -65,13 +68,17 @@ def send(session: requests.Session, account: Account, request: Request) -> HttpR
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             return HttpResponse(response.status_code, headers, _body(response, deadline))
-    # A host that no name can be comes as an error of urllib3 that requests lets through.
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _ours(error, account) from None
+    except _foreign_errors().kinds as error:
+        raise map_error(error, account) from None
+
+
+def map_error(error: Exception, account: Account) -> ImageTagError:
+    """Return our error for one that ``requests`` or urllib3 raised."""
+    return _foreign_errors().map_error(_causes(error), account)
 
 
 def _body(response: requests.Response, deadline: float) -> bytes:
-    """Read the body in pieces: requests' own timeout is for each of them, ours for all."""
+    """Read the body in pieces: the timeout of requests is for each piece, ours for all."""
     chunks = []
     while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
         chunks.append(chunk)
@@ -80,54 +87,69 @@ def _body(response: requests.Response, deadline: float) -> bytes:
     return b"".join(chunks)
 
 
-def _ours(error: Exception, account: Account) -> ImageTagError:
-    """Return our error for one of requests' own; their texts may hold headers, ours do not."""
-    import ssl
-
+@cache
+def _foreign_errors() -> ErrorTable:
+    """Return the table of requests and urllib3; the first error imports them."""
     import requests
     import urllib3
 
-    causes = list(_causes(error))
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return untrusted(account)
-    network = (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError)
-    # Outside the libraries' own trees: a file of certificates that is not there.
-    if not isinstance(error, network) or any(_is_unusable(cause) for cause in causes):
-        return unusable(account)
-    for cause in causes:
-        if isinstance(cause, OSError) and (refusal := _NO_TUNNEL.match(str(cause))):
-            return no_tunnel(account, int(refusal[1]))
-    before_sending = (
-        requests.ConnectTimeout,
-        requests.exceptions.SSLError,
-        requests.exceptions.ProxyError,
-        urllib3.exceptions.NewConnectionError,
+    return ErrorTable(
+        (
+            ErrorRow((ssl.SSLCertVerificationError,), untrusted),
+            ErrorRow(
+                (
+                    requests.exceptions.InvalidSchema,
+                    requests.exceptions.InvalidURL,
+                    requests.exceptions.MissingSchema,
+                    requests.exceptions.URLRequired,
+                    # Some of urllib3's pass through requests as they are.
+                    urllib3.exceptions.LocationValueError,
+                    urllib3.exceptions.ProxySchemeUnsupported,
+                ),
+                unusable,
+            ),
+            ErrorRow((ssl.SSLError,), _no_authorities),
+            ErrorRow((OSError,), _refused_tunnel),
+            ErrorRow(
+                (
+                    requests.exceptions.ConnectTimeout,
+                    requests.exceptions.ProxyError,
+                    requests.exceptions.SSLError,
+                    urllib3.exceptions.ConnectTimeoutError,
+                    urllib3.exceptions.ProxyError,
+                    ConnectionRefusedError,
+                    socket.gaierror,
+                ),
+                not_connected,
+            ),
+            ErrorRow(
+                (
+                    requests.exceptions.RequestException,
+                    urllib3.exceptions.HTTPError,
+                    ConnectionError,
+                    TimeoutError,
+                    ssl.SSLError,
+                ),
+                answer_lost,
+            ),
+            # requests raises a plain one for a file of authorities that is missing.
+            ErrorRow((OSError,), unusable),
+        )
     )
-    if any(isinstance(cause, before_sending) for cause in causes):
-        return not_connected(account, type(error).__name__)
-    return answer_lost(account, type(error).__name__)
 
 
-def _is_unusable(cause: BaseException) -> bool:
-    """Tell whether no request can be sent at all: the URL, or the file of authorities."""
-    import ssl
+def _no_authorities(account: Account, error: BaseException) -> ConfigurationError | None:
+    """Return the error for a file of authorities that holds none: OpenSSL's part X509 reads it."""
+    return unusable(account, error) if getattr(error, "library", None) == "X509" else None
 
-    import requests
-    import urllib3
 
-    invalid = (
-        requests.exceptions.InvalidURL,
-        requests.exceptions.InvalidSchema,
-        urllib3.exceptions.LocationValueError,
-    )
-    # X509 is OpenSSL's part for certificates: the file of authorities holds none.
-    return isinstance(cause, invalid) or (
-        isinstance(cause, ssl.SSLError) and cause.library == "X509"
-    )
+def _refused_tunnel(account: Account, error: BaseException) -> ImageTagError | None:
+    refusal = _NO_TUNNEL.match(str(error))
+    return no_tunnel(account, int(refusal[1])) if refusal else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was made from; urllib3 hides the first cause in ``reason``."""
+    """Yield an error and those that led to it; urllib3 hides the first cause in ``reason``."""
     waiting, seen = [error], set()
     while waiting:
         current = waiting.pop()

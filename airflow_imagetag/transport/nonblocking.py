@@ -1,7 +1,9 @@
-"""Sends requests with aiohttp."""
+"""Send requests with aiohttp."""
 
 from __future__ import annotations
 
+import socket
+import ssl
 from functools import cache
 from typing import Any, Self
 
@@ -9,6 +11,8 @@ from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, Request
 from airflow_imagetag.transport.errors import (
+    ErrorRow,
+    ErrorTable,
     answer_lost,
     no_tunnel,
     not_connected,
@@ -18,14 +22,15 @@ from airflow_imagetag.transport.errors import (
 from airflow_imagetag.transport.proxy_and_tls import proxy_url, ssl_context
 from airflow_imagetag.transport.time_limit import TimeLimit
 
-SMALL_BODY_BYTES = 64 * 1024
+MAX_JOINED_BODY_BYTES = 64 * 1024
+"""Maximum size of a body whose pieces are copied into one: a system call costs more."""
 
 
 class Connections:
     """A pool of connections to one endpoint; open it inside the event loop that will use it.
 
     :param account: where to connect, and how.
-    :param max_connections: bound of connections kept open.
+    :param max_connections: maximum number of connections.
     """
 
     def __init__(self, account: Account, *, max_connections: int) -> None:
@@ -36,7 +41,7 @@ class Connections:
         import aiohttp
 
         self._proxy = proxy_url(self._account)
-        # Reading the authorities takes as long as sending some hundred images.
+        # Reading the file of authorities takes as long as sending some hundred images.
         needs_tls = any(
             url is not None and not url.startswith("http:")
             for url in (self._account.endpoint, self._proxy)
@@ -46,12 +51,11 @@ class Connections:
                 limit=self._max_connections, ssl=ssl_context(self._account) if needs_tls else True
             ),
             timeout=aiohttp.ClientTimeout(total=None),
-            # A cookie of one answer has no meaning for the next image.
+            # A cookie of one response has no meaning for the next image.
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._time_limit = TimeLimit(self._account.timeout_seconds)
         self._body = _body_class()
-        self._faults = (aiohttp.ClientError, OSError, ValueError)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -59,9 +63,9 @@ class Connections:
         await self._session.close()
 
     async def send(self, request: Request) -> HttpResponse:
-        """Send one request and return its answer, whatever its status.
+        """Send one request and return its response, of any status.
 
-        :raises TransientError: no connection, or no whole answer.
+        :raises TransientError: no connection, or no whole response.
         :raises ConfigurationError: the endpoint, proxy or certificates make sending impossible.
         """
         content = self._body(request.body)
@@ -75,26 +79,31 @@ class Connections:
                     # A redirect would carry the signature to another host.
                     allow_redirects=False,
                 )
-                # It gives the connection back at the end and closes it on an error, so the context
-                # manager, a twentieth of a request's cost, is not needed.
+                # ``read`` gives the connection back at the end and closes it on an error. The
+                # context manager would do the same, for a twentieth of a request's cost.
                 body = await response.read()
             return HttpResponse(response.status, response.headers, body)
-        except self._faults as error:
-            # The one timeout runs from connecting on, so it alone does not tell what was sent.
+        except _foreign_errors().kinds as error:
+            # The timeout includes connecting, so by itself it does not tell whether it was sent.
             if isinstance(error, TimeoutError) and not content.is_sent:
-                raise not_connected(self._account, type(error).__name__) from None
-            raise _ours(error, self._account) from None
+                raise not_connected(self._account, error) from None
+            raise map_error(error, self._account) from None
+
+
+def map_error(error: Exception, account: Account) -> ImageTagError:
+    """Return our error for one that aiohttp raised."""
+    return _foreign_errors().map_error([error], account)
 
 
 @cache
 def _body_class() -> Any:
-    """Return the class of request bodies; aiohttp is imported when it is needed first."""
+    """Return the class of request bodies; importing aiohttp waits for the first request."""
     from aiohttp import payload
 
     class Body(payload.Payload):
-        """A body that knows whether it was sent.
+        """A body that records whether it was sent.
 
-        aiohttp's own for bytes warns of large ones, and copies them: an image is sent as it is.
+        aiohttp's own class for bytes warns of large ones, and copies them.
 
         :param value: the bytes, or pieces of them.
         """
@@ -103,8 +112,8 @@ def _body_class() -> Any:
             super().__init__(value, content_type="application/octet-stream")
             pieces = (value,) if isinstance(value, bytes) else value
             self._size = sum(map(len, pieces))
-            # One system call costs more than copying a small image.
-            self._pieces = pieces if self._size > SMALL_BODY_BYTES else (b"".join(pieces),)
+            is_small = self._size <= MAX_JOINED_BODY_BYTES
+            self._pieces = (b"".join(pieces),) if is_small else pieces
             self.is_sent = False
 
         def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -112,30 +121,45 @@ def _body_class() -> Any:
             return b"".join(self._pieces).decode(encoding, errors)
 
         async def write(self, writer: Any) -> None:
-            """Send it; by now there is a connection."""
+            """Send it; aiohttp calls this once there is a connection."""
             self.is_sent = True
             for piece in self._pieces:
                 await writer.write(piece)
 
         async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-            """Do the same; aiohttp calls this one from version 3.12 on, with the length it has."""
+            """Send it; aiohttp calls this one from version 3.12 on, with the length it has."""
             del content_length
             await self.write(writer)
 
     return Body
 
 
-def _ours(error: Exception, account: Account) -> ImageTagError:
-    """Return our error for one of aiohttp's own; theirs may hold the request's headers."""
+@cache
+def _foreign_errors() -> ErrorTable:
+    """Return the table of aiohttp; the first error imports it."""
     import aiohttp
 
-    what = type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return untrusted(account)
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return no_tunnel(account, error.status)
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-        return not_connected(account, what)
-    if isinstance(error, (aiohttp.InvalidURL, ValueError)):
-        return unusable(account)
-    return answer_lost(account, what)
+    return ErrorTable(
+        (
+            ErrorRow(
+                (ssl.SSLCertVerificationError, aiohttp.ClientConnectorCertificateError), untrusted
+            ),
+            ErrorRow((aiohttp.ClientHttpProxyError,), _refused_tunnel),
+            ErrorRow(
+                (
+                    aiohttp.ClientConnectorError,
+                    aiohttp.ConnectionTimeoutError,
+                    ConnectionRefusedError,
+                    socket.gaierror,
+                ),
+                not_connected,
+            ),
+            ErrorRow((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError), unusable),
+            ErrorRow((aiohttp.ClientError, OSError), answer_lost),
+        )
+    )
+
+
+def _refused_tunnel(account: Account, error: BaseException) -> ImageTagError:
+    status: int = getattr(error, "status", 0)
+    return no_tunnel(account, status)

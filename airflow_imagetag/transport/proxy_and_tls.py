@@ -1,7 +1,7 @@
-"""Proxy and certificates: decided here for both HTTP clients, so that they behave alike.
+"""Choose proxy and certificates for both HTTP clients, so that they behave alike.
 
-The libraries' own reading of the environment is switched off: each has its own precedence, and
-both would let an entry in a ``.netrc`` file replace the signature.
+Both clients ignore the environment otherwise: each has its own precedence, and both would let an
+entry in a ``.netrc`` file replace the signature.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def proxy_url(account: Account) -> str | None:
 
 
 def ca_file(account: Account) -> str | bool:
-    """Return what to check certificates with, in the form that requests takes.
+    """Return the authorities to check certificates with, in the form that requests takes.
 
     The connection's ``verify`` goes first, then the environment variables that requests and curl
     know, so that both clients trust the same authorities; without either, those of certifi.
@@ -48,7 +48,7 @@ def ca_file(account: Account) -> str | bool:
 
 
 def ssl_context(account: Account) -> ssl.SSLContext | bool:
-    """Return what to check certificates with, in the form that aiohttp takes.
+    """Return the authorities to check certificates with, in the form that aiohttp takes.
 
     :raises ConfigurationError: the file of certificate authorities cannot be read.
     """

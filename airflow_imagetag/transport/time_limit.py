@@ -1,4 +1,4 @@
-"""One time limit for many requests, with one timer for all of them."""
+"""Limit the time of many requests with one timer for all of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 class TimeLimit:
     """Bounds how long a task is inside, for any number of tasks at a time.
 
-    What ``asyncio.timeout`` does, for requests that all have the same limit: so the first to begin
-    is the first to be overdue, and one timer will do. A timer for each, aiohttp's or asyncio's,
-    costs a tenth of a small request.
+    It does the same as ``asyncio.timeout``, for tasks that all have the same limit: the first to
+    begin is the first to be overdue, so one timer is enough. A timer for each, aiohttp's or
+    asyncio's, costs a tenth of a small request.
 
     :param seconds: the limit.
     """
@@ -40,12 +40,12 @@ class TimeLimit:
         is_overdue = self._due.pop(task, None) is None
         if not is_overdue or task is None:
             return
-        # Where somebody else has cancelled it as well, that goes first.
+        # A cancellation from elsewhere has precedence.
         if task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error
 
     def close(self) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

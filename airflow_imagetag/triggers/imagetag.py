@@ -158,7 +158,7 @@ class NewImagesTrigger(BaseEventTrigger):
             condition = self._condition()
             deadline = parse_moment("deadline", self.deadline)
         # The task raises every error: the trigger must not end without an event.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             return events.failed(error)
         return await Waiter(
             condition,

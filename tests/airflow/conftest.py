@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buckets import s3_connection, s3_server
 from clusters import (
     AIRFLOW_2,
     HERE,
@@ -27,16 +28,7 @@ from clusters import (
     free_port,
     running,
 )
-from databases import (  # noqa: F401 (fixtures among them)
-    Database,
-    _moto,
-    bucket_fixture,
-    postgres_database,
-    postgres_fixture,
-    postgres_server,
-    s3_connection,
-    s3_url_fixture,
-)
+from databases import Database, postgres_database, postgres_server
 from web_servers import Handler, serving
 
 from airflow_imagetag.testing import Emulator, Faults
@@ -345,7 +337,7 @@ def running_cluster(
             "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": f"{image_folder},{data}",
             "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator, max_in_flight=8),
             "AIRFLOW_CONN_WAREHOUSE": warehouse_json(pytestconfig),
-            "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(_moto(pytestconfig)),
+            "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(s3_server(pytestconfig)),
             "AIRFLOW_CONN_WRONG_KEY": connection(emulator, password=WRONG_KEY, max_in_flight=8),
             "PHOTOGRAPHS": str(data / "photographs"),
         }
@@ -403,7 +395,7 @@ def cluster_in_postgres(
             settings = cluster_environment(port) | {
                 "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator, **(account or {})),
                 "AIRFLOW_CONN_WAREHOUSE": warehouse_json(pytestconfig),
-                "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(_moto(pytestconfig)),
+                "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(s3_server(pytestconfig)),
             }
             own = environment_of(folder, dags) | metadata_in(database) | settings | environment
             with running(AirflowHome(folder, own), emulator, port, **processes) as cluster:

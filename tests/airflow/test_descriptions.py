@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
+from buckets import Bucket
 from clusters import AIRFLOW_2
 from conftest import AirflowHost, Run, connection
-from databases import Bucket, Database
+from databases import Database
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages

@@ -14,9 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
+from buckets import Bucket
 from clusters import AIRFLOW_2, HERE, ROOT, AirflowHome
 from conftest import connection
-from databases import Bucket, Database
+from databases import Database
 
 from airflow_imagetag.testing import Emulator
 

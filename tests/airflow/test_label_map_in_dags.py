@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
+from buckets import Bucket
 from clusters import AIRFLOW_2
 from conftest import AirflowHost, Run, connection, templates_rendered_of
-from databases import Bucket
 
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.operators.imagetag import ImageTagOperator

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
+from buckets import Bucket
 from clusters import Cluster, wait_until
 from conftest import AirflowHost, Run, connection
-from databases import Bucket
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.testing import Emulator, Faults

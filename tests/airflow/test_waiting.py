@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from buckets import Bucket, s3_bucket
 from clusters import AIRFLOW_2, HERE, ROOT, Cluster, wait_until
-from databases import Bucket, postgres_server, s3_bucket
+from databases import postgres_server
 
 EXAMPLE = ROOT / "dags_examples" / "sensor_to_load.py"
 TIMEOUT = 25

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buckets import Bucket, s3_bucket
 from clusters import AIRFLOW_2, ROOT, Cluster, wait_until
-from databases import Bucket, s3_bucket
 
 from airflow_imagetag.testing import Emulator
 from airflow_imagetag.watching.announcements import FIRST_REMINDER, AnnouncementState

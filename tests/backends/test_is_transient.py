@@ -9,11 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from databases import (  # noqa: F401 (fixtures)
-    Database,
-    postgres_fixture,
-    sqlite_fixture,
-)
+from databases import Database
 from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends import databases as doors

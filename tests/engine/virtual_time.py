@@ -45,7 +45,7 @@ class AtOnce(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 (stored in the future)
+        except Exception as error:
             future.set_exception(error)
         return future
 

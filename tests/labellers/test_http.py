@@ -1,4 +1,4 @@
-"""The labeller of one account: where its work runs, and what it sends."""
+"""The labeller of one account: its requests, and the threads of its work."""
 
 from __future__ import annotations
 
@@ -413,7 +413,7 @@ def test_the_number_of_loading_threads_is_bounded(emulator, tmp_path, max_connec
     run(parts, scene)
 
 
-def test_a_storage_that_hangs_holds_up_no_other_image(emulator, photographs):
+def test_a_storage_that_hangs_holds_up_no_other_image(emulator):
     """URLs, bytes, decoding and large requests go on while all loading threads hang."""
     hold = threading.Event()
     parts = Parts(
@@ -423,13 +423,15 @@ def test_a_storage_that_hangs_holds_up_no_other_image(emulator, photographs):
         oversize=Oversize.DOWNSCALE,
         max_connections=2,
     )
-    large = photographs[0].read_bytes() + bytes(4_000_000)
+    large = picture(1200, "PNG")
 
     async def scene(labeller: HttpLabeller) -> None:
         hanging = [asyncio.create_task(labeller.prepare(Image("slow", "/a.jpg"))) for _ in range(5)]
         await until(lambda: len(parts.loader.threads) == 2)
         prepared = Prepared(Image("a"), Payload(content=large, digest="d"))
         assert (await labeller.call(await labeller.fit(prepared))).labels
+        sent_as_it_is = Payload(content=large[:1_000_000], digest="e")
+        assert (await labeller.call(Prepared(Image("b"), sent_as_it_is))).labels
         assert not any(task.done() for task in hanging)
         for task in hanging:
             task.cancel()

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -335,6 +336,22 @@ def test_a_file_that_is_too_large(loader, tree):
         file.truncate(10 * 1024**4)
     with pytest.raises(ImageTooLargeError):
         read(loader, str(path))
+
+
+def test_a_small_file_takes_little_memory(loader, tree):
+    """The memory depends on the file's size, and not on the limit."""
+    tracemalloc.start()
+    try:
+        assert read(loader, f"{tree}/data/a.jpg") == PHOTO
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < content.MAX_IMAGE_BYTES // 20
+
+
+def test_a_file_with_a_wrong_size_of_zero():
+    """It is read to its end, as files of /proc."""
+    assert read(ContentLoader(["/proc"]), "/proc/version") == Path("/proc/version").read_bytes()
 
 
 @pytest.mark.parametrize("folder", ["data", "./data", "~/data", "", "file:///data"])

@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wait()
 
     def respond(self) -> None:
-        """Send what the path stands for."""
+        """Send the image or the status of the path."""
         status = int(self.path[1:]) if self.path[1:].isdigit() else 200
         content = {"/large": b"x" * 5000, "/empty": b""}.get(self.path, b"an image")
         if status in (204, 304):

@@ -8,13 +8,10 @@ import resource
 from pathlib import Path
 from typing import Any
 
-import airflow  # noqa: F401 (sets up logging before the first task)
-import pandas as pd  # noqa: F401 (what every task would import)
 from databases import TaskInstance
-from forked import serve
+from forked import preload, serve
 from PIL import Image
 
-from airflow_imagetag.operators import run  # noqa: F401
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 
 
@@ -52,4 +49,5 @@ def peak_bytes() -> int:
 
 
 if __name__ == "__main__":
+    preload("airflow", "pandas", "airflow_imagetag.operators.run")
     serve(label, Image.init)

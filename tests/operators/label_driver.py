@@ -7,14 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import airflow  # noqa: F401 (sets up logging before the first task)
-import pandas as pd  # noqa: F401 (what every task would import)
-from forked import serve
+from forked import preload, serve
 
 from airflow_imagetag.errors import RunInterruptedError
-from airflow_imagetag.operators import run  # noqa: F401
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.sources import ObjectStorageImages, SqlImages, sql_reader  # noqa: F401
+from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 
 CLASSES = {
@@ -51,4 +48,7 @@ def label(job: dict[str, Any], output: str) -> int:
 
 
 if __name__ == "__main__":
+    preload(
+        "airflow", "pandas", "airflow_imagetag.operators.run", "airflow_imagetag.sources.sql_reader"
+    )
     serve(label)

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Bucket,
-    TaskInstance,
-    bucket_fixture,
-    s3_url_fixture,
-    service_fixture,
-)
+from buckets import Bucket
+from databases import API, TaskInstance
 
 from airflow_imagetag.errors import (
     AuthenticationError,

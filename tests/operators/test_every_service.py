@@ -12,16 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import toy_service
-from databases import (  # noqa: F401 (fixtures)
-    Bucket,
-    Database,
-    TaskInstance,
-    bucket_fixture,
-    database_fixture,
-    postgres_fixture,
-    s3_url_fixture,
-    sqlite_fixture,
-)
+from buckets import Bucket
+from databases import Database, TaskInstance
 from web_servers import Handler, serving
 
 from airflow_imagetag.errors import TooManyFailuresError

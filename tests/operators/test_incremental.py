@@ -15,18 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    Bucket,
-    Database,
-    TaskInstance,
-    bucket_fixture,
-    gathered,
-    postgres_fixture,
-    s3_url_fixture,
-    service_fixture,
-    sqlite_fixture,
-    unlimited,
-)
+from buckets import Bucket
+from databases import Database, TaskInstance, gathered, unlimited
 from forked import Driver, Task
 from web_servers import Handler, serving
 

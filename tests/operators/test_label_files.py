@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Bucket, bucket_fixture, s3_connection, s3_url_fixture  # noqa: F401
+from buckets import Bucket, s3_connection
 
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.models import Label
@@ -169,7 +169,7 @@ def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
     for name in ("none.csv", "folder.csv", "pipe.csv"):
-        assert "does not exist, or is no file" in refused(str(tmp_path / name))
+        assert "does not exist, or is not a file" in refused(str(tmp_path / name))
     assert "cannot be read" in refused(f"{tmp_path}/a\0.csv")
 
 

@@ -11,17 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    Bucket,
-    Database,
-    TaskInstance,
-    bucket_fixture,
-    database_fixture,
-    postgres_fixture,
-    s3_url_fixture,
-    service_fixture,
-    sqlite_fixture,
-)
+from buckets import Bucket
+from databases import Database, TaskInstance
 
 from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS

@@ -15,15 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    TaskInstance,
-    service_fixture,
-    sqlite_fixture,
-    tagged,
-    unlimited,
-)
+from databases import API, Database, TaskInstance, tagged, unlimited
 
 from airflow_imagetag.engine.output.label_rows import LabelRows
 from airflow_imagetag.errors import (

@@ -9,36 +9,33 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import airflow.providers.common.compat.sdk
-import airflow.providers.redis.hooks.redis  # noqa: F401
 from airflow.providers.common.compat.sdk import BaseHook
-from forked import serve
+from forked import preload, serve
 
 from airflow_imagetag.engine.flow.rate_limiter import RateLimiter
-from airflow_imagetag.quota import redis, sql  # noqa: F401
+from airflow_imagetag.quota import sql
 from airflow_imagetag.quota.shared import SharedSchedule, open_schedule
 
 
-def reserve(ledger: SharedSchedule, job: dict[str, Any], output: Path) -> None:
-    """Reserve slots as fast as it goes, and write when each begins."""
-    moments = []
-    for _ in range(job["reserve"]):
-        delay = ledger.reserve(1, job["interval_seconds"])
-        moments.append(time.time() + delay)
-    output.write_text("".join(f"{moment!r}\n" for moment in moments))
+def reserve(schedule: SharedSchedule, job: dict[str, Any], output: Path) -> None:
+    """Reserve slots without a pause, and write the time at which each begins."""
+    with output.open("w", buffering=1) as file:
+        for _ in range(job["reserve"]):
+            delay = schedule.reserve(1, job["interval_seconds"])
+            file.write(f"{time.time() + delay!r}\n")
 
 
-def pace(ledger: SharedSchedule, job: dict[str, Any], output: Path) -> None:
-    """Take slots as a run does, and write when each was granted."""
+def pace(schedule: SharedSchedule, job: dict[str, Any], output: Path) -> None:
+    """Take slots as a run does, and write the time at which each was granted."""
     file = output.open("w", buffering=1)
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as threads:
-            pacer = RateLimiter(job["requests_per_second"], ledger, threads=threads)
+            limiter = RateLimiter(job["requests_per_second"], schedule, threads=threads)
 
             async def work() -> None:
                 while True:
-                    await pacer.acquire()
+                    await limiter.acquire()
                     if time.time() >= job["until"]:
                         return
                     file.write(f"{time.time()!r}\n")
@@ -49,34 +46,35 @@ def pace(ledger: SharedSchedule, job: dict[str, Any], output: Path) -> None:
 
 
 def hold(job: dict[str, Any], output: Path) -> None:
-    """Lock the row of the quota and do nothing, as a process that hangs in the midst does."""
-    ledger = sql.SqlSchedule(job["conn_id"], job["name"])
-    ledger.reserve(1, 0.01)
-    with ledger._engine.begin() as connection:
-        connection.execute(ledger._table.update().values(next_at=2**62))
+    """Lock the row of the quota, and hang within the transaction."""
+    schedule = sql.SqlSchedule(job["conn_id"], job["name"])
+    schedule.reserve(1, 0.01)
+    with schedule._engine.begin() as connection:
+        connection.execute(schedule._table.update().values(next_at=2**62))
         output.write_text("locked")
         time.sleep(60)
 
 
 def work(job: dict[str, Any], output: str) -> int:
-    """Do what the job says, from the moment that it says."""
+    """Do the job, from the time that it names."""
     # Beside the log.
     found = Path(output).with_suffix(".found")
     if "hold" in job:
         hold(job, found)
         return 1
-    ledger = open_schedule(job["conn_id"], job["name"], fallback_share=None)
+    schedule = open_schedule(job["conn_id"], job["name"], fallback_share=None)
     time.sleep(max(job["from"] - time.time(), 0))
-    (pace if "requests_per_second" in job else reserve)(ledger, job, found)
-    ledger.close()
+    (pace if "requests_per_second" in job else reserve)(schedule, job, found)
+    schedule.close()
     return 0
 
 
 def find_hooks() -> None:
-    """Let Airflow find out what hooks there are, which takes seconds."""
+    """Let Airflow discover its hooks, which takes seconds."""
     os.environ["AIRFLOW_CONN_FIRST"] = '{"conn_type": "sqlite", "host": "/none.db"}'
     BaseHook.get_connection("first").get_hook()
 
 
 if __name__ == "__main__":
+    preload("airflow.providers.redis.hooks.redis", "airflow_imagetag.quota.redis")
     serve(work, find_hooks)

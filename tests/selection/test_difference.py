@@ -6,14 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    database_fixture,
-    postgres_fixture,
-    sqlite_fixture,
-    tagged,
-)
+from databases import API, Database, tagged
 
 from airflow_imagetag.errors import InvalidImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage

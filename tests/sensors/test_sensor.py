@@ -9,23 +9,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    add,
-    products_fixture,
-    sqlite_fixture,
-    tagged,
-)
-from modes import (  # noqa: F401 (fixtures)
-    AIRFLOW_2,
-    MODES,
-    Clock,
-    Task,
-    clock_fixture,
-    rebuilt,
-    run_to_end,
-)
+from databases import API, Database, add, tagged
+from modes import AIRFLOW_2, MODES, Clock, Task, rebuilt, run_to_end
 
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.models import Image

@@ -11,12 +11,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from databases import (  # noqa: F401 (fixtures)
-    bucket_fixture,
-    postgres_fixture,
-    s3_url_fixture,
-    sqlite_fixture,
-)
 from modes import MODES, Clock, Task
 from places import PAIRS, BucketPlace, Place, SqlPlace, label, make_pair
 

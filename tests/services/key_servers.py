@@ -16,7 +16,7 @@ TOKEN = "7emporaryToken"
 
 
 class KeyServer:
-    """Answers each request with what ``answer`` returns; hangs while ``goes_on`` is not set."""
+    """Answers each request by the function ``answer``; hangs while ``goes_on`` is not set."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
@@ -77,6 +77,6 @@ def sts_answer(path: str, body: Any) -> Any:
 
 
 def sts_error(code: str) -> Callable[[str, Any], Any]:
-    """Return what answers as STS does to a request that it refuses."""
+    """Return a function that answers as STS does to a request that it refuses."""
     error = {"Code": code, "Message": f"no, {TOKEN}"}
     return lambda path, body: {"Response": {"Error": error, "RequestId": "r-1"}}

@@ -214,7 +214,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "value"), WRONG, ids=lambda item: repr(item)[:40])
 def test_a_wrong_extra_is_named(name, value):
-    """Whatever JSON holds for a field, a wrong value is our error and repeats no password."""
+    """A wrong value of any type of JSON is our error and repeats no password."""
     with pytest.raises(ConfigurationError) as caught:
         parse({name: value})
     assert "'my_labels'" in caught.value.message
@@ -249,7 +249,7 @@ def test_a_missing_app_id_is_named():
 
 
 def test_an_unknown_api_lists_the_known_ones():
-    """The message says what would be right."""
+    """The message lists the right ones."""
     with pytest.raises(ConfigurationError, match="imagetag_detect, picture_classify, not 'x'"):
         parse({"api": "x"})
 
@@ -367,7 +367,7 @@ def test_a_role_of_the_machine_needs_no_keys(credentials, role):
     ],
 )
 def test_what_tiia_cannot_use_is_named(extra, fields, words):
-    """A field that is missing, or would be ignored, is an error that says what to change."""
+    """A field that is missing, or would be ignored, is an error that names the change to make."""
     with pytest.raises(ConfigurationError) as caught:
         parse_tiia(extra, **fields)
     assert caught.value.message.startswith("Connection 'my_labels': ")
@@ -382,20 +382,20 @@ def test_what_tiia_cannot_use_is_named(extra, fields, words):
     [("token", SECRET), ("credentials", "cvm_role"), ("role", "labeller")],
 )
 def test_what_the_older_service_cannot_use_is_named(api, name, value):
-    """It knows neither temporary keys nor roles, and none is ignored in silence."""
+    """It knows neither temporary keys nor roles, and does not ignore them in silence."""
     with pytest.raises(ConfigurationError, match=f"{name} in extra has no use") as caught:
         parse({"api": api, name: value})
     assert SECRET not in caught.value.message
 
 
 def test_the_older_service_is_not_at_the_newer_ones_host():
-    """And the message says what to do."""
+    """The message names the change to make."""
     with pytest.raises(ConfigurationError, match="host is not that of picture_classify"):
         parse(host="tiia.tencentcloudapi.com")
 
 
 def test_repr_shows_no_token():
-    """Nor what else the extra holds."""
+    """Other values of the extra are not in it either."""
     shown = repr(parse_tiia({"token": f"{SECRET}token", "of_others": f"{SECRET}2"}))
     assert SECRET not in shown
 

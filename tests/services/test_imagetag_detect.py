@@ -33,7 +33,7 @@ def build(payload: Payload, account: Account = ACCOUNT):
 
 
 def read(document: Any, status: int = 200) -> ParsedLabels:
-    """Return what an answer says."""
+    """Return the labels of a response."""
     return ImagetagDetect(ACCOUNT).read(HttpResponse(status, {}, json.dumps(document).encode()))
 
 
@@ -61,7 +61,7 @@ def test_requests(account, fields):
 
 
 def test_multipart_is_never_used():
-    """The interface takes none, whatever the connection says for the other one."""
+    """The interface takes none, although the connection may say multipart for the other one."""
     account = dataclasses.replace(ACCOUNT, image_encoding="multipart")
     assert build(Payload(content=b"x"), account).headers["Content-Type"] == "application/json"
 

@@ -43,7 +43,7 @@ def is_signed(request: Request) -> bool:
 
 @BOTH
 def test_a_url_goes_as_json(account):
-    """Whatever the encoding of bytes, a URL is sent as it is, in a JSON body."""
+    """With either encoding of bytes, a URL is sent as it is, in a JSON body."""
     url = 'https://host/été "1".jpg?X-Amz-Signature=a&b=\u20ac'
     request = build(Payload(url=url, content=b"ignored"), account)
     assert request.url == "http://gateway:8080/imagetag/picture_classify"
@@ -93,7 +93,7 @@ def test_bytes_go_as_multipart(content):
 
 
 def test_no_two_bodies_have_the_same_boundary():
-    """So nobody who knows one request can make an image that ends the next one early."""
+    """An image cannot be made to end the next request early, even with knowledge of this one."""
     service = PictureClassify(MULTIPART)
     built = [service.build(Payload(content=b"x")) for _ in range(600)]
     assert len({request.headers["Content-Type"] for request in built}) == 600
@@ -115,7 +115,7 @@ def test_nothing_is_not_sent():
 
 @BOTH
 def test_the_limit_of_six_megabytes(account):
-    """What fits is sent within the limit, one byte more is an error that says 6 MB."""
+    """The largest image is sent within the limit; one byte more is an error that says 6 MB."""
     assert MAX_BODY_BYTES == 6 * 1024 * 1024
     largest = PictureClassify(account).limits.max_content_bytes
     assert largest == (MAX_BODY_BYTES - 1024) * (1 if account is MULTIPART else 0.75)

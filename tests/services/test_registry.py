@@ -28,7 +28,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Return what puts a package with entry points where Python finds it."""
+    """Return a function that puts a package with entry points where Python finds it."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def put(entry: str, code: str = "", name: str = "toy") -> None:

@@ -14,6 +14,7 @@ from airflow_imagetag.errors import Billing, Decision, ImageTagError
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels
+from airflow_imagetag.services.recognition import envelope
 from airflow_imagetag.services.recognition.picture_classify import PictureClassify
 
 READ = PictureClassify(Account("1250000001", "AKIDlogin", "key")).read
@@ -39,7 +40,7 @@ GATEWAY_STATUSES = {
     425: ("ServiceUnavailableError", "RETRY"),
     429: ("ThrottledError", "RETRY"),
 }
-"""What the document lacks and servers say all the same."""
+"""Statuses that the document lacks, and servers send."""
 
 OTHER_STATUSES = {
     201: ("MalformedAnswerError", "RETRY"),
@@ -88,7 +89,7 @@ def error_of(body: Any, status: int = 200, **headers: str) -> ImageTagError:
 
 def test_the_lists_of_the_document_are_complete():
     """The package knows exactly the document's codes and statuses, and the gateway's."""
-    assert set(response_parsing.BUSINESS_CODES) == set(DOCUMENTED_CODES)
+    assert set(envelope.BUSINESS_CODES) == set(DOCUMENTED_CODES)
     assert set(response_parsing.HTTP_STATUSES) == set(DOCUMENTED_STATUSES) | set(GATEWAY_STATUSES)
 
 
@@ -100,7 +101,7 @@ def test_the_lists_of_the_document_are_complete():
     "body", [PAGE, b"", {"code": -5, "message": "no"}, {"message": "no"}, [], GOOD]
 )
 def test_every_status_has_its_class(status, expected, body):
-    """An answer with a status other than 200 is an error, whatever its body, labels included."""
+    """A response with a status other than 200 is an error for any body, labels included."""
     error = error_of(body, status)
     assert (type(error).__name__, error.decision) == (expected[0], Decision[expected[1]])
     assert error.code == str(status)
@@ -285,12 +286,12 @@ def test_a_success_the_document_lacks_may_have_been_billed():
 )
 @pytest.mark.parametrize("status", [429, 503, 500])
 def test_how_long_the_service_asks_to_be_left_alone(status, headers, seconds):
-    """Seconds or a date by the server's own clock; what cannot be read is as if not there."""
+    """Seconds or a date by the server's own clock; a value that cannot be read is ignored."""
     assert error_of(PAGE, status, **headers).retry_after_seconds == seconds
 
 
 def test_random_headers_never_crash():
-    """Whatever is in Retry-After and Date, the answer is an error of ours."""
+    """Any value of Retry-After and Date leaves the response an error of ours."""
     chance = random.Random(5)
     words = ["Wed,", "21", "Oct", "2015", "07:28:30", "GMT", "-1", "9" * 30, "+0000", "é", ":", ""]
     for _ in range(3000):
@@ -361,7 +362,7 @@ def mutated(chance: random.Random, body: bytes) -> bytes:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_spoiled_answer_is_a_reading_or_an_error(seed):
-    """However a body is spoiled, it is read or it is our error; what is read is always sound."""
+    """A spoiled body is read or is our error; labels that are read are always sound."""
     chance = random.Random(seed)
     forms = [
         GOOD,

@@ -153,7 +153,7 @@ def test_a_machine_without_a_role(server, answer):
 
 
 def test_a_machine_without_a_metadata_server(server, monkeypatch):
-    """Nobody listens there: an error at once, not a traceback of the SDK."""
+    """A closed port is an error at once, not a traceback of the SDK."""
     with running_key_server() as (_, url):
         pass
     monkeypatch.setattr(credential.CVMRoleCredential, "_role_endpoint", f"{url}/")
@@ -180,7 +180,7 @@ def test_sts_refuses(server, code, expected):
 
 @pytest.mark.parametrize("answer", ["no JSON", {}, {"Response": {}}, {"Response": None}, []])
 def test_sts_answers_something_else(server, answer):
-    """What the SDK does not understand is an error of ours, and the next try may do better."""
+    """An answer that the SDK does not understand is an error of ours that is retried."""
     server.answer = lambda path, body: answer
     assert isinstance(give_up(RoleKeys(STS)), ConnectionFailedError)
 
@@ -227,11 +227,10 @@ def test_a_server_that_hangs_is_not_waited_for_longer_than_for_a_request(server)
     """The SDK would wait for ever; the next try asks anew, and finds the server back."""
     keys = RoleKeys(dataclasses.replace(CVM, timeout_seconds=0.3))
     server.goes_on.clear()
-    started = time.monotonic()
     error = give_up(keys)
     assert isinstance(error, ConnectionFailedError)
     assert "0.3 seconds" in error.message
-    assert time.monotonic() - started < 5
+    assert not server.goes_on.is_set(), "the server still hangs"
     server.goes_on.set()
     assert RoleKeys(CVM).current() == TEMPORARY
     keys._account = CVM
@@ -267,9 +266,10 @@ def test_the_last_keys_stay_in_use_while_the_server_hangs(server, clock):
     server.goes_on.clear()
     clock.now += RENEWAL_SECONDS
     assert keys.current() == TEMPORARY
-    started = time.monotonic()
+    asked = len(server.requests)
+    assert keys.at_hand
     assert keys.current() == TEMPORARY
-    assert time.monotonic() - started < 0.5
+    assert len(server.requests) == asked
 
 
 def test_many_at_once_ask_once(server):
@@ -285,7 +285,7 @@ def test_many_at_once_ask_once(server):
 
 
 def test_many_at_once_fail_once(server, caplog):
-    """They share the error too, and what has keys goes on."""
+    """They share the error, too."""
     keys = RoleKeys(dataclasses.replace(CVM, role="labeller", timeout_seconds=0.3))
     server.goes_on.clear()
     with ThreadPoolExecutor(8) as pool:
@@ -294,21 +294,18 @@ def test_many_at_once_fail_once(server, caplog):
     assert errors == {ConnectionFailedError}
 
 
-def test_the_event_loop_goes_on_while_keys_are_asked_for(server, photographs, monkeypatch):
-    """The first request is built in a thread, so that nothing else waits for its keys."""
+def test_the_event_loop_goes_on_while_keys_are_asked_for(server, small_jpegs, monkeypatch):
+    """The first request, of a small image too, is built in a thread while its keys come."""
     from airflow_imagetag.hooks.imagetag import ImageTagHook
 
-    async def label() -> tuple[float, TagResult]:
-        call = asyncio.create_task(ImageTagHook().atag(photographs[0].read_bytes()))
+    async def label() -> TagResult:
+        call = asyncio.create_task(ImageTagHook().atag(small_jpegs(1)[0]))
         await asyncio.to_thread(server.asked.wait, 20)
-        longest = 0.0
         for _ in range(50):
-            before = time.monotonic()
             await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - before)
-        assert not call.done()
+        assert not call.done(), "a loop that waits for the keys goes on when their time is over"
         server.goes_on.set()
-        return longest, await call
+        return await call
 
     with Emulator(secret_id="AKIDtemporary", secret_key=TEMPORARY_KEY, token=TOKEN) as emulator:
         fields = json.loads(emulator.connection_json_for("DetectLabelPro"))
@@ -316,14 +313,12 @@ def test_the_event_loop_goes_on_while_keys_are_asked_for(server, photographs, mo
         changed = fields | {"login": "", "password": "", "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(changed))
         server.goes_on.clear()
-        longest, result = asyncio.run(label())
-    assert longest < 5, "the server would have hung for longer"
-    assert result.labels
+        assert asyncio.run(label()).labels
 
 
 @pytest.mark.parametrize("account", [CVM, STS], ids=["cvm", "sts"])
-def test_nobody_logs_what_is_asked_and_answered(server, account, caplog):
-    """The SDK logs requests and answers, keys included; not on our behalf."""
+def test_questions_and_answers_are_not_logged(server, account, caplog):
+    """The SDK logs requests and answers, keys included; the records of our thread are dropped."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="tencentcloud_sdk_common")
     server.answer = sts_answer if account is STS else metadata_answer
@@ -336,12 +331,12 @@ def test_nobody_logs_what_is_asked_and_answered(server, account, caplog):
     assert LONG_KEY not in caplog.text
     sdk = logging.getLogger("tencentcloud_sdk_common")
     assert not sdk.filters
-    sdk.debug("of somebody else")
-    assert "of somebody else" in caplog.text
+    sdk.debug("of another thread")
+    assert "of another thread" in caplog.text
 
 
 def test_no_repr_shows_a_key(server):
-    """Neither the keys nor who holds them."""
+    """Neither that of the keys nor that of the object which holds them."""
     keys = RoleKeys(CVM)
     shown = repr((keys.current(), keys, vars(keys)))
     assert TEMPORARY_KEY not in shown

@@ -24,7 +24,7 @@ KEY = "bLcPnl88WU30VY57ipRhSePfPdOfSruK"
 
 
 def fields(signature: str) -> dict[str, str]:
-    """Return what a signature says in clear."""
+    """Return the fields that a signature has in clear."""
     original = base64.b64decode(signature)[20:].decode()
     return dict(part.split("=", 1) for part in original.split("&"))
 

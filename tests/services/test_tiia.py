@@ -52,7 +52,7 @@ def item(name: Any = "cat", confidence: Any = 90, **more: Any) -> dict[str, Any]
 def read(
     answer: HttpResponse, service: Any = DetectLabelPro, account: Account = ACCOUNT
 ) -> ParsedLabels:
-    """Return what an answer says."""
+    """Return the labels of a response."""
     return service(account).read(answer)
 
 
@@ -118,7 +118,7 @@ def test_the_scenes_of_a_label():
 
 
 def test_only_the_scenes_that_were_asked_for_are_read():
-    """A list that nobody asked for is not taken for an answer."""
+    """A list of a scene that was not asked for is ignored."""
     answer = success(Labels=[item("web", 10)], NewsLabels=[item("news", 30)])
     assert read(answer, DetectLabel).labels == (Label("web", 0.1, None, None, "WEB"),)
 
@@ -167,7 +167,7 @@ def test_labels_that_cannot_be_understood(service, labels, word):
 
 @BOTH
 def test_a_url_goes_as_it_is(service):
-    """Whatever characters it has; bytes beside it are not sent."""
+    """Any character is kept; bytes beside it are not sent."""
     url = 'https://host/été "1".jpg?X-Amz-Signature=a&b=\u20ac'
     request = service(ACCOUNT).build(Payload(url=url, content=b"ignored"))
     assert request.url == "http://gateway:8080/"
@@ -195,7 +195,7 @@ def sent(service: Any, content: bytes) -> Any:
 
 
 def without_nulls(model: Any) -> dict[str, Any]:
-    """Return a model of the SDK as JSON, without what was not set."""
+    """Return a model of the SDK as JSON, without the fields that were not set."""
     return {k: v for k, v in json.loads(model.to_json_string()).items() if v is not None}
 
 

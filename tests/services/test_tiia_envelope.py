@@ -1,4 +1,4 @@
-"""What each error code of TIIA means for a run."""
+"""The meaning of each error code of TIIA for a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_imagetag.errors import (
     UnknownCodeError,
 )
 from airflow_imagetag.services.messages import HttpResponse
-from airflow_imagetag.services.response_parsing import Meaning
+from airflow_imagetag.services.response_parsing import ErrorMeaning
 from airflow_imagetag.services.tiia.envelope import (
     CODES,
     FAMILIES,
@@ -85,7 +85,7 @@ def error_of(given: HttpResponse) -> ImageTagError:
 
 
 def test_the_tables_hold_every_code_of_the_sdk_and_no_other():
-    """A code that the vendor adds or drops is noticed, so that somebody decides about it."""
+    """A code that the vendor adds or drops fails this test until its meaning is decided."""
     listed = {*CODES, *OTHER_ACTIONS} - SHARED_CODES
     by_family = SDK_CODES - listed
     assert by_family == {"RequestLimitExceeded"}
@@ -235,7 +235,7 @@ def test_every_meaning_is_a_sentence_and_a_class():
     """The advice begins in the middle of a sentence, and the class is one of the package's."""
     meanings = [*CODES.values(), *FAMILIES.values(), meaning_of("Anew")]
     for meaning in meanings:
-        assert isinstance(meaning, Meaning)
+        assert isinstance(meaning, ErrorMeaning)
         assert issubclass(meaning.error, ImageTagError)
         assert meaning.advice[0].islower()
         assert not meaning.advice.endswith(".")

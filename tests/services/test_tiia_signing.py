@@ -1,4 +1,4 @@
-"""Signed requests of TIIA, against what the vendor's own client would send."""
+"""Signed requests of TIIA, against those of the vendor's own client."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_each_request_has_its_own_second():
 
 
 def test_signing_logs_nothing_secret(caplog):
-    """With every logger at its most talkative, nobody writes key, signature or image."""
+    """With every logger at level DEBUG, no record has key, signature or image."""
     caplog.set_level(logging.DEBUG)
     for name in ("", "tencentcloud_sdk_common", "urllib3"):
         caplog.set_level(logging.DEBUG, logger=name)

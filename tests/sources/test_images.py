@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    Bucket,
-    Database,
-    bucket_fixture,
-    database_fixture,
-    postgres_fixture,
-    s3_url_fixture,
-    sqlite_fixture,
-)
+from buckets import Bucket
+from databases import Database
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_imagetag.errors import ConfigurationError, StorageError

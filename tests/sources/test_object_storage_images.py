@@ -13,16 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    Bucket,
-    Database,
-    TaskInstance,
-    bucket_fixture,
-    s3_connection,
-    s3_url_fixture,
-    service_fixture,
-    sqlite_fixture,
-)
+from buckets import Bucket, s3_connection
+from databases import Database, TaskInstance
 from web_servers import Handler, serving
 
 from airflow_imagetag.errors import (

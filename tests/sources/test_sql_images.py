@@ -12,17 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    TaskInstance,
-    database_fixture,
-    postgres_fixture,
-    postgres_server,
-    service_fixture,
-    sqlite_fixture,
-    tagged,
-)
+from databases import API, Database, TaskInstance, postgres_server, tagged
 
 from airflow_imagetag.errors import (
     ConfigurationError,

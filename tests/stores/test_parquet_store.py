@@ -19,7 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from databases import API, NOON, Bucket, failed, gathered, labels_named, tagged
+from buckets import Bucket
+from databases import API, NOON, failed, gathered, labels_named, tagged
 
 from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS

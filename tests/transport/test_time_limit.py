@@ -11,7 +11,7 @@ from airflow_imagetag.transport.time_limit import TimeLimit
 
 
 async def inside(limit: TimeLimit, seconds: float) -> str:
-    """Return what came of so long a stay."""
+    """Stay for this long and return the outcome."""
     try:
         with limit:
             await asyncio.sleep(seconds)
@@ -21,7 +21,7 @@ async def inside(limit: TimeLimit, seconds: float) -> str:
 
 
 def test_each_task_has_the_whole_time():
-    """Who stays for too long is ended, whenever it began; the others are not."""
+    """Each task over the limit ends, in any order of beginning; the others go on."""
 
     async def main() -> list[str]:
         limit = TimeLimit(0.2)
@@ -77,7 +77,7 @@ def test_a_cancellation_beside_the_limit_goes_first():
 
 
 def test_errors_pass():
-    """What is raised inside comes out as it is."""
+    """An error that is raised inside comes out as it is."""
 
     async def main() -> None:
         with TimeLimit(5):

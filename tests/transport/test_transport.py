@@ -1,11 +1,10 @@
-"""Sending requests with both HTTP clients: they behave alike, whatever the network does."""
+"""Sending requests with both HTTP clients: they behave alike at every fault of the network."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
-import inspect
 import select
 import socket
 import ssl
@@ -15,10 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import aiohttp.client_exceptions
 import pytest
-import requests
 import trustme
 
 from airflow_imagetag.errors import (
@@ -156,11 +152,12 @@ def read_request(connection: socket.socket) -> bytes:
             return data
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
-    while len(body) < int(headers_of(head).get("content-length", 0)):
-        if not (more := connection.recv(65536)):
-            break
-        body += more
-    return head + b"\r\n\r\n" + body
+    missing = int(headers_of(head).get("content-length", 0)) - len(body)
+    pieces = [head, b"\r\n\r\n", body]
+    while missing > 0 and (more := connection.recv(65536)):
+        pieces.append(more)
+        missing -= len(more)
+    return b"".join(pieces)
 
 
 def headers_of(request: bytes) -> dict[str, str]:
@@ -240,7 +237,8 @@ def test_a_refusal_before_the_body_is_read():
         to.hang(connection)
 
     with Server(refuse_the_first, read=False) as to:
-        at = account(to.endpoint, timeout_seconds=5)
+        # A busy machine takes seconds to send the large body.
+        at = account(to.endpoint, timeout_seconds=60)
 
         async def main() -> list[int]:
             large = request_to(to.endpoint, (b"head", bytes(20_000_000), b"tail"))
@@ -283,7 +281,7 @@ def test_a_connection_that_never_stands_times_out(send):
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
         server.listen(0)
-        # The queue of connections that nobody accepts fills up; then the system answers no more.
+        # The queue of connections that are not accepted fills up; the system then ignores more.
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
@@ -432,7 +430,7 @@ def test_cookies_are_not_kept(send):
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Make an authority that nobody trusts by itself."""
+    """Make an authority that no client trusts by itself."""
     return trustme.CA()
 
 
@@ -499,7 +497,7 @@ def test_the_connection_goes_before_the_environment(send, tls_emulator, ca_path,
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_verification_may_be_switched_off(send, tls_emulator, monkeypatch):
-    """With verify false, any certificate will do, whatever the environment says."""
+    """With verify false, any certificate is taken, in any environment."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", __file__)
     assert probe(send, at_emulator(tls_emulator, verify=False)).status == 200
 
@@ -629,7 +627,7 @@ def test_no_proxy_is_respected(send, endpoint_account, names, monkeypatch):
 
 
 def test_a_proxy_with_a_password(send, endpoint_account):
-    """User and password of the proxy's URL are given to the proxy, and to nobody else."""
+    """User and password of the proxy's URL are given to the proxy only."""
     with Proxy("user:5ecre7") as proxy:
         at = replace(endpoint_account, proxy=f"http://user:5ecre7@127.0.0.1:{proxy.port}")
         assert probe(send, at).status == 200
@@ -659,55 +657,6 @@ def test_a_proxy_that_is_not_there(send, endpoint_account):
     at = replace(endpoint_account, proxy=f"http://user:5ecre7@127.0.0.1:{closed_port()}")
     error = fails(send, at)
     assert type(error) is ConnectionFailedError
-
-
-# The map of foreign errors
-
-
-def public_errors(module: Any, base: type[Exception]) -> list[type[Exception]]:
-    """Return the exception classes of a module that are in its tree, warnings left out."""
-    return [
-        kind
-        for name, kind in vars(module).items()
-        if inspect.isclass(kind) and issubclass(kind, base) and not issubclass(kind, Warning)
-    ]
-
-
-REQUESTS = public_errors(requests.exceptions, requests.RequestException)
-AIOHTTP = public_errors(aiohttp.client_exceptions, aiohttp.ClientError)
-MORE = [OSError, TimeoutError, ConnectionResetError, BrokenPipeError, ssl.SSLError, ValueError]
-
-
-def made(kind: type[Exception]) -> Exception:
-    """Make an exception, whatever its constructor wants."""
-    error = kind.__new__(kind)
-    Exception.__init__(error, SIGNATURE)
-    for name, value in {"status": 500, "message": SIGNATURE, "reason": None}.items():
-        with contextlib.suppress(AttributeError):
-            setattr(error, name, value)
-    return error
-
-
-def test_there_are_foreign_errors_to_map():
-    """The lists that the next tests go through are the libraries' own."""
-    assert len(REQUESTS) > 20
-    assert len(AIOHTTP) > 25
-
-
-@pytest.mark.parametrize("kind", [*REQUESTS, *MORE], ids=lambda kind: kind.__name__)
-def test_every_error_of_requests_is_mapped(kind):
-    """Each class of requests becomes one of ours, whose text repeats nothing of the original."""
-    error = blocking._ours(made(kind), account("https://host"))
-    assert isinstance(error, (ConfigurationError, ConnectionFailedError, AnswerLostError))
-    assert SIGNATURE not in repr(error)
-
-
-@pytest.mark.parametrize("kind", [*AIOHTTP, *MORE], ids=lambda kind: kind.__name__)
-def test_every_error_of_aiohttp_is_mapped(kind):
-    """Each class of aiohttp becomes one of ours, whose text repeats nothing of the original."""
-    error = nonblocking._ours(made(kind), account("https://host"))
-    assert isinstance(error, (ConfigurationError, ConnectionFailedError, AnswerLostError))
-    assert SIGNATURE not in repr(error)
 
 
 def test_connections_leave_nothing_open(emulator):

@@ -15,15 +15,8 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    add,
-    products_fixture,
-    sqlite_fixture,
-    tagged,
-)
-from modes import AIRFLOW_2, Clock, clock_fixture, rebuilt, run_to_end  # noqa: F401 (fixtures)
+from databases import Database, add
+from modes import AIRFLOW_2, Clock, rebuilt, run_to_end
 
 from airflow_imagetag.errors import ConfigurationError, ImageUnreadableError, StorageError
 from airflow_imagetag.models import Entry, Image

@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    add,
-    products_fixture,
-    sqlite_fixture,
-    tagged,
-)
-from modes import AIRFLOW_2, Clock, clock_fixture, rebuilt  # noqa: F401 (fixtures)
+from databases import API, Database, add, tagged
+from modes import AIRFLOW_2, Clock, rebuilt
 
 from airflow_imagetag.assets import announced_images
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages

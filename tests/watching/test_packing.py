@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
+from airflow_imagetag.watching.packing import as_list, needs_more, pack, unpack_source, unpack_store
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
@@ -17,7 +18,6 @@ from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.watching.packing import as_list, needs_more, pack, unpack_source, unpack_store
 
 
 @dataclass(repr=False)

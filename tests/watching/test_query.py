@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    sqlite_fixture,
-    tagged,
-)
+from databases import API, Database, tagged
 
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.models import Image

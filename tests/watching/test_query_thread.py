@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from databases import Database, add, products_fixture, sqlite_fixture  # noqa: F401 (fixtures)
+from databases import Database, add
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages

@@ -38,7 +38,7 @@ class BatchedLookup:
             asked, self._waiting = self._waiting, {}
             try:
                 answers = await self._lookup(list(asked))
-            except Exception as error:  # noqa: BLE001 (raised where it is awaited)
+            except Exception as error:
                 for future in asked.values():
                     future.set_exception(error)
             else:

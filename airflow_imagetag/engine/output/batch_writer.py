@@ -91,7 +91,7 @@ class BatchWriter:
         except ResultTooLargeError as error:
             # The writer has kept the batch, and takes no further one.
             self._on_error(error)
-        except Exception as error:  # noqa: BLE001 (every error of a writer ends the run)
+        except Exception as error:
             self._on_error(error)
             return
         finally:

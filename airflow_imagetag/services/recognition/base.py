@@ -1,4 +1,4 @@
-"""What the two versions of the older recognition service share: signature, limit, probe."""
+"""The common parts of both versions of the recognition service: signature, limit, probe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from airflow_imagetag.services.messages import HttpResponse, Payload, Request
 from airflow_imagetag.services.recognition.signature import ReusableSignature
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
-"""The document limits the whole body of a request to 6 MB."""
+"""Maximum size of the whole body of a request; the vendor's document says 6 MB."""
 
 BASE64_OVERHEAD_BYTES = 1024
-"""Room for what JSON puts around the image."""
+"""Maximum size of the JSON around the image."""
 
 
 class Recognition(Service):
@@ -31,7 +31,7 @@ class Recognition(Service):
     path: ClassVar[str]
     app_id_name: ClassVar[str]
     in_base64: ClassVar[str] = " in base64"
-    """How an image is sent that is too large in this form, for the message."""
+    """Encoding of the image, for the message about one that is too large."""
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(account, clock=clock)
@@ -42,7 +42,7 @@ class Recognition(Service):
 
     @classmethod
     def validation_errors(cls, account: Account) -> Iterator[str]:
-        """Yield what this service lacks, or has no use for."""
+        """Yield a reason for each field that is missing, or has no use here."""
         yield from super().validation_errors(account)
         if (urlsplit(account.endpoint).hostname or "").endswith("tencentcloudapi.com"):
             yield f"host is not that of {cls.api}. Leave it empty"
@@ -68,19 +68,19 @@ class Recognition(Service):
         """Return a request with an empty image, which the service refuses after the signature."""
         return self._json({**self._fields(), "image": ""})
 
-    def check_probe(self, answer: HttpResponse) -> None:
-        """Return when the service refused the probe for its image and nothing else.
+    def check_probe(self, response: HttpResponse) -> None:
+        """Check that the service refused the probe for its image and nothing else.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """
         try:
-            self.read(answer)
+            self.read(response)
         except (ImageEmptyError, ImageDecodeError):
             return
-        raise response_parsing.malformed(answer, "an empty image was labelled")
+        raise response_parsing.malformed(response, "an empty image was labelled")
 
     def _fields(self) -> dict[str, str]:
-        """Return what each request holds beside its image."""
+        """Return the fields that each request has beside its image."""
         return {self.app_id_name: self.account.app_id}
 
     def _content(self, content: bytes) -> Request:
@@ -96,14 +96,15 @@ class Recognition(Service):
         return Request(self._url, headers, body)
 
 
-def check_size(body_bytes: int, how: str = "") -> None:
-    """Return where a request may have so many bytes.
+def check_size(body_bytes: int, encoding: str = "") -> None:
+    """Check the size of a request against the limit of 6 MB.
 
-    :param how: how the image is sent, for the message.
-    :raises ImageTooLargeError: it would be over 6 MB.
+    :param body_bytes: size of the body.
+    :param encoding: the encoding of the image, for the message.
+    :raises ImageTooLargeError: the body is over the limit.
     """
     if body_bytes > MAX_BODY_BYTES:
         raise ImageTooLargeError(
-            f"The image makes a request of {body_bytes / 1024 / 1024:.1f} MB{how}, and the service "
-            "takes 6 MB. Make the image smaller, or use oversize='downscale'."
+            f"The image makes a request of {body_bytes / 1024 / 1024:.1f} MB{encoding}, and the "
+            "service takes 6 MB. Make the image smaller, or use oversize='downscale'."
         )

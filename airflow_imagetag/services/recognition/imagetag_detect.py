@@ -11,38 +11,40 @@ from typing import Any
 from airflow_imagetag.models import Label
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, most_probable_first
+from airflow_imagetag.services.recognition import envelope
 from airflow_imagetag.services.recognition.base import Recognition
 
 CERTAIN = 100.0
+"""Confidence that means certainty."""
 
 
 class ImagetagDetect(Recognition):
-    """Builds and reads requests of ``imagetag_detect``."""
+    """Builds requests of ``imagetag_detect`` and reads their responses."""
 
     api = "imagetag_detect"
     path = "/v1/detection/imagetag_detect"
     app_id_name = "appid"
 
-    def read(self, answer: HttpResponse) -> ParsedLabels:
-        """Return the labels of an answer, their confidence as a probability.
+    def read(self, response: HttpResponse) -> ParsedLabels:
+        """Return the labels of a response, their confidence as a probability.
 
         :raises ImageTagError: the class that the code or the status stands for;
-            ``MalformedAnswerError`` for what the vendor's client does not expect.
+            ``MalformedAnswerError`` for a form that the vendor's client does not expect.
         """
-        tags = response_parsing.decode(answer).get("tags")
+        tags = envelope.decode(response).get("tags")
         if not isinstance(tags, list):
-            raise response_parsing.malformed(answer, "it has no list 'tags'")
-        return ParsedLabels(most_probable_first([_label(answer, tag) for tag in tags]))
+            raise response_parsing.malformed(response, "it has no list 'tags'")
+        return ParsedLabels(most_probable_first([_label(response, tag) for tag in tags]))
 
     def _fields(self) -> dict[str, str]:
         bucket = self.account.bucket
         return super()._fields() | ({"bucket": bucket} if bucket else {})
 
 
-def _label(answer: HttpResponse, tag: Any) -> Label:
+def _label(response: HttpResponse, tag: Any) -> Label:
     if not isinstance(tag, dict):
-        raise response_parsing.malformed(answer, "a label is not an object")
+        raise response_parsing.malformed(response, "a label is not an object")
     return Label(
-        response_parsing.label_name(answer, tag.get("tag_name")),
-        response_parsing.probability(answer, tag.get("tag_confidence"), CERTAIN),
+        response_parsing.label_name(response, tag.get("tag_name")),
+        response_parsing.probability(response, tag.get("tag_confidence"), CERTAIN),
     )

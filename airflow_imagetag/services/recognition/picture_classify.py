@@ -23,14 +23,15 @@ from airflow_imagetag.services.messages import (
     most_probable_first,
 )
 from airflow_imagetag.services.multipart import Form
+from airflow_imagetag.services.recognition import envelope
 from airflow_imagetag.services.recognition.base import MAX_BODY_BYTES, Recognition, check_size
 
 MULTIPART_OVERHEAD_BYTES = 1024
-"""Room for what multipart/form-data puts around the image: boundaries, part headers, app_id."""
+"""Maximum size of the boundaries, part headers and app_id that multipart/form-data adds."""
 
 
 class PictureClassify(Recognition):
-    """Builds and reads requests of ``picture_classify``.
+    """Builds requests of ``picture_classify`` and reads their responses.
 
     A URL goes in JSON. Bytes go as the account's ``image_encoding`` says: multipart carries them as
     they are, base64 in JSON needs a third more of the same limit.
@@ -46,7 +47,7 @@ class PictureClassify(Recognition):
         self._form = Form(self._fields(), "image")
         self._is_base64 = account.image_encoding == "base64"
         if not self._is_base64:
-            # Multipart joins no bytes, whatever their size.
+            # Multipart neither encodes nor copies the image.
             self.max_inline_bytes = sys.maxsize
 
     @property
@@ -56,14 +57,14 @@ class PictureClassify(Recognition):
             return super().limits
         return Limits(MAX_BODY_BYTES - MULTIPART_OVERHEAD_BYTES)
 
-    def read(self, answer: HttpResponse) -> ParsedLabels:
-        """Return the labels of an answer in either form of the document.
+    def read(self, response: HttpResponse) -> ParsedLabels:
+        """Return the labels of a response in either form of the document.
 
         :raises ImageTagError: the class that the code or the status stands for;
-            ``MalformedAnswerError`` for what the document does not describe.
+            ``MalformedAnswerError`` for a form that the document does not describe.
         """
-        document = response_parsing.decode(answer)
-        labels = [_label(answer, item) for item in _items(answer, document.get("data"))]
+        document = envelope.decode(response)
+        labels = [_label(response, item) for item in _items(response, document.get("data"))]
         return ParsedLabels(most_probable_first(labels))
 
     def _content(self, content: bytes) -> Request:
@@ -73,26 +74,26 @@ class PictureClassify(Recognition):
         return self._request(*self._form.fill(content))
 
 
-def _items(answer: HttpResponse, data: Any) -> list[Any]:
+def _items(response: HttpResponse, data: Any) -> list[Any]:
     if not isinstance(data, list):
-        return _group_items(answer, data)
+        return _group_items(response, data)
     if not data:
-        raise response_parsing.malformed(answer, "'data' is empty")
-    return [item for group in data for item in _group_items(answer, group)]
+        raise response_parsing.malformed(response, "'data' is empty")
+    return [item for group in data for item in _group_items(response, group)]
 
 
-def _group_items(answer: HttpResponse, group: Any) -> list[Any]:
+def _group_items(response: HttpResponse, group: Any) -> list[Any]:
     items = group.get("items") if isinstance(group, dict) else None
     if not isinstance(items, list):
-        raise response_parsing.malformed(answer, "'data' has no list 'items'")
+        raise response_parsing.malformed(response, "'data' has no list 'items'")
     return items
 
 
-def _label(answer: HttpResponse, item: Any) -> Label:
+def _label(response: HttpResponse, item: Any) -> Label:
     if not isinstance(item, dict):
-        raise response_parsing.malformed(answer, "a label is not an object")
+        raise response_parsing.malformed(response, "a label is not an object")
     name = item["label_name"] if "label_name" in item else item.get("level_name")
     return Label(
-        response_parsing.label_name(answer, name),
-        response_parsing.probability(answer, item.get("probability")),
+        response_parsing.label_name(response, name),
+        response_parsing.probability(response, item.get("probability")),
     )

@@ -58,8 +58,8 @@ class ReusableSignature:
     """Signs once and reuses the signature until shortly before it expires.
 
     :param lifetime_seconds: how long each signature is valid.
-    :param renew_before_seconds: how long before the end a new one is made, so that a request on
-        its way, or a clock that is a little off, never meets an expired one.
+    :param renew_before_seconds: how long before the end a new one is made, so that neither a
+        request on its way nor a clock that is a little off meets an expired one.
     :param clock: wall clock, in Unix seconds.
     :param nonce: source of the random number in the signature.
     """
@@ -81,7 +81,7 @@ class ReusableSignature:
         if (found := self._fresh(now)) is not None:
             return found
         with self._lock:
-            # Another thread may have made it meanwhile.
+            # Another thread may have signed meanwhile.
             if (found := self._fresh(now)) is not None:
                 return found
             expires = now + self.lifetime_seconds
@@ -98,7 +98,7 @@ class ReusableSignature:
             return signature
 
     def _fresh(self, now: int) -> str | None:
-        """Return the signature that there is, if it is good for a request now."""
+        """Return the last signature where it is still good for a request; else None."""
         if self._current is None:
             return None
         signature, signed_at, expires = self._current

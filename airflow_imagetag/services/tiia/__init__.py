@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: the vendor's product TIIA, ``DetectLabelPro`` and ``DetectLabel``."""

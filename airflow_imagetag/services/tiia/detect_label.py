@@ -1,6 +1,6 @@
-"""The interfaces that are alive, of the vendor's product TIIA: ``DetectLabelPro``, ``DetectLabel``.
+"""The interfaces of the vendor's current product, TIIA: ``DetectLabelPro`` and ``DetectLabel``.
 
-Source: the request and answer models of the vendor's SDK, ``tencentcloud-sdk-python-tiia``, and
+Source: the request and response models of the vendor's SDK, ``tencentcloud-sdk-python-tiia``, and
 their descriptions. Both take one image a call, as a URL or as base64 of at most 4 MB.
 """
 
@@ -30,10 +30,10 @@ from airflow_imagetag.services.tiia.role_keys import NEEDS_SDK, is_sdk_installed
 from airflow_imagetag.services.tiia.signing import Signer
 
 MAX_BASE64_BYTES = 4 * 1024 * 1024
-"""The image may have so many bytes in base64."""
+"""Maximum size of the image in base64."""
 
 CERTAIN = 100.0
-"""Confidence is a whole number from 0 to 100."""
+"""Confidence that means certainty; it is a whole number."""
 
 SCENES: Mapping[str, str] = {
     "WEB": "Labels",
@@ -41,7 +41,7 @@ SCENES: Mapping[str, str] = {
     "ALBUM": "AlbumLabels",
     "NEWS": "NewsLabels",
 }
-"""Scenes of ``DetectLabel``, and where the answer has their labels."""
+"""Scenes of ``DetectLabel``, each with the field of the response that has its labels."""
 
 DEFAULT_SCENE = "WEB"
 
@@ -54,7 +54,7 @@ _LIMITS = Limits(
 
 
 class DetectLabelPro(Service):
-    """Builds and reads requests of ``DetectLabelPro``, which the vendor recommends.
+    """Builds requests of ``DetectLabelPro``, which the vendor recommends, and reads responses.
 
     Keys of a role come from the vendor's SDK (extra ``roles``).
     """
@@ -70,17 +70,17 @@ class DetectLabelPro(Service):
 
     @classmethod
     def validation_errors(cls, account: Account) -> Iterator[str]:
-        """Yield what this service lacks, or has no use for."""
-        yield from _endpoint_complaints(cls.api, account)
+        """Yield a reason for each field that is missing, wrong, or has no use here."""
+        yield from _endpoint_errors(cls.api, account)
         if account.credentials in ("keys", "assume_role"):
             yield from super().validation_errors(account)
-        yield from _role_complaints(account)
+        yield from _role_errors(account)
         if account.credentials != "keys" and not is_sdk_installed():
             yield NEEDS_SDK.format(account.credentials)
 
     @property
     def limits(self) -> Limits:
-        """What the vendor says of the images that it takes."""
+        """The vendor's limits on images, and its advice."""
         return _LIMITS
 
     @property
@@ -102,43 +102,43 @@ class DetectLabelPro(Service):
             return self._json({"ImageUrl": payload.url})
         return self._content(content_of(payload))
 
-    def read(self, answer: HttpResponse) -> ParsedLabels:
-        """Return the labels of an answer.
+    def read(self, response: HttpResponse) -> ParsedLabels:
+        """Return the labels of a response.
 
         :raises ImageTagError: the class that the code or the status stands for;
-            ``MalformedAnswerError`` for what the vendor's models do not describe.
+            ``MalformedAnswerError`` for a form that the vendor's models do not describe.
         """
-        response = envelope.decode(answer)
-        labels = most_probable_first(self._labels(answer, response))
-        return ParsedLabels(labels, response_parsing.request_id(response))
+        document = envelope.decode(response)
+        labels = most_probable_first(self._labels(response, document))
+        return ParsedLabels(labels, response_parsing.request_id_of(document))
 
     def build_probe(self) -> Request:
         """Return a request with an empty image, which the service refuses after the signature."""
         return self._json({"ImageBase64": ""})
 
-    def check_probe(self, answer: HttpResponse) -> None:
-        """Return when the service refused the probe for its image and nothing else.
+    def check_probe(self, response: HttpResponse) -> None:
+        """Check that the service refused the probe for its image and nothing else.
 
-        :raises ImageTagError: what is wrong with the connection.
+        :raises ImageTagError: its class and message name the fault of the connection.
         """
         try:
-            self.read(answer)
+            self.read(response)
         except ImageTagError as error:
-            # A code that nobody knows may as well be about the account.
+            # An unknown code may as well be about the account.
             about_image = isinstance(error, ImageError) and not isinstance(error, UnknownCodeError)
             if about_image or error.code in envelope.NO_IMAGE_CODES:
                 return
             raise
-        raise response_parsing.malformed(answer, "an empty image was labelled")
+        raise response_parsing.malformed(response, "an empty image was labelled")
 
     def _fields(self) -> dict[str, Any]:
-        """Return what each request holds beside its image."""
+        """Return the fields that each request has beside its image."""
         return {}
 
-    def _labels(self, answer: HttpResponse, response: Mapping[str, Any]) -> Iterator[Label]:
-        if "Labels" not in response:
-            raise response_parsing.malformed(answer, "it has no labels")
-        yield from _labels(answer, response["Labels"])
+    def _labels(self, response: HttpResponse, document: Mapping[str, Any]) -> Iterator[Label]:
+        if "Labels" not in document:
+            raise response_parsing.malformed(response, "it has no labels")
+        yield from _labels(response, document["Labels"])
 
     def _content(self, content: bytes) -> Request:
         # Checked before encoding, so that a huge image costs no memory.
@@ -154,7 +154,7 @@ class DetectLabelPro(Service):
 
 
 class DetectLabel(DetectLabelPro):
-    """Builds and reads requests of ``DetectLabel``, whose labels depend on the scene.
+    """Builds requests of ``DetectLabel``, whose labels depend on the scene, and reads responses.
 
     The vendor bills each scene as a call.
     """
@@ -163,7 +163,7 @@ class DetectLabel(DetectLabelPro):
 
     @classmethod
     def validation_errors(cls, account: Account) -> Iterator[str]:
-        """Yield what this service lacks, or has no use for."""
+        """Yield a reason for each field that is missing, wrong, or has no use here."""
         yield from super().validation_errors(account)
         unknown = [scene for scene in account.scenes if scene not in SCENES]
         if unknown:
@@ -181,14 +181,14 @@ class DetectLabel(DetectLabelPro):
     def _fields(self) -> dict[str, Any]:
         return {"Scenes": list(self._scenes)}
 
-    def _labels(self, answer: HttpResponse, response: Mapping[str, Any]) -> Iterator[Label]:
-        if not any(SCENES[scene] in response for scene in self._scenes):
-            raise response_parsing.malformed(answer, "it has no labels")
+    def _labels(self, response: HttpResponse, document: Mapping[str, Any]) -> Iterator[Label]:
+        if not any(SCENES[scene] in document for scene in self._scenes):
+            raise response_parsing.malformed(response, "it has no labels")
         for scene in self._scenes:
-            yield from _labels(answer, response.get(SCENES[scene]), scene)
+            yield from _labels(response, document.get(SCENES[scene]), scene)
 
 
-def _endpoint_complaints(api: str, account: Account) -> Iterator[str]:
+def _endpoint_errors(api: str, account: Account) -> Iterator[str]:
     host = urlsplit(account.endpoint).hostname or ""
     if host.endswith("myqcloud.com"):
         yield f"host is not that of {api}. Leave it empty"
@@ -196,7 +196,7 @@ def _endpoint_complaints(api: str, account: Account) -> Iterator[str]:
         yield f"schema must be 'https': {api} takes no other"
 
 
-def _role_complaints(account: Account) -> Iterator[str]:
+def _role_errors(account: Account) -> Iterator[str]:
     credentials = account.credentials
     if credentials == "assume_role" and not account.role:
         yield "role in extra is missing. Set it to the ARN of the role to assume"
@@ -208,24 +208,24 @@ def _role_complaints(account: Account) -> Iterator[str]:
         yield "app_id in extra is missing. Without keys, it names the quota that workers share"
 
 
-def _labels(answer: HttpResponse, items: Any, scene: str | None = None) -> Iterable[Label]:
-    """Yield the labels of one list of an answer; a list without any comes as null."""
+def _labels(response: HttpResponse, items: Any, scene: str | None = None) -> Iterable[Label]:
+    """Yield the labels of one list of a response; null stands for an empty list."""
     if items is None:
         return
     if not isinstance(items, list):
-        raise response_parsing.malformed(answer, "the labels are not a list")
+        raise response_parsing.malformed(response, "the labels are not a list")
     for item in items:
         if not isinstance(item, dict):
-            raise response_parsing.malformed(answer, "a label is not an object")
+            raise response_parsing.malformed(response, "a label is not an object")
         yield Label(
-            response_parsing.label_name(answer, item.get("Name")),
-            response_parsing.probability(answer, item.get("Confidence"), CERTAIN),
-            _category(answer, item.get("FirstCategory")),
-            _category(answer, item.get("SecondCategory")),
+            response_parsing.label_name(response, item.get("Name")),
+            response_parsing.probability(response, item.get("Confidence"), CERTAIN),
+            _category(response, item.get("FirstCategory")),
+            _category(response, item.get("SecondCategory")),
             scene,
         )
 
 
-def _category(answer: HttpResponse, value: Any) -> str | None:
+def _category(response: HttpResponse, value: Any) -> str | None:
     is_blank = not value or (isinstance(value, str) and not value.strip())
-    return None if is_blank else response_parsing.text(answer, value, "a label's category")
+    return None if is_blank else response_parsing.text(response, value, "a label's category")

@@ -1,4 +1,4 @@
-"""Reading the answers of TIIA: the envelope, and what every error code means.
+"""Read responses of TIIA: the envelope, and the meaning of every error code.
 
 Source: ``tencentcloud.tiia.v20190529.errorcodes`` of the vendor's SDK, which lists the codes of all
 actions of TIIA, and the vendor's page on the codes that all its interfaces share.
@@ -28,31 +28,31 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.messages import HttpResponse
-from airflow_imagetag.services.response_parsing import Meaning
+from airflow_imagetag.services.response_parsing import ErrorMeaning
 
-_SIGNATURE = Meaning(
+_SIGNATURE = ErrorMeaning(
     AuthenticationError,
     "the signature is refused: check login (SecretId), password (SecretKey), token and region, and "
     "that the worker's clock is right",
 )
-_PERMISSION = Meaning(
+_PERMISSION = ErrorMeaning(
     AuthenticationError, "the key has no permission for this interface: check its policies"
 )
-_ACCOUNT = Meaning(
+_ACCOUNT = ErrorMeaning(
     AuthenticationError,
     "the account cannot be billed or has not opened the service: check it in the console",
 )
-_FAILED = Meaning(ServiceUnavailableError, "the service failed")
-_REQUEST = Meaning(InvalidRequestError, "the service does not accept the request's form")
-_VALUE = Meaning(ImageRefusedError, "the service does not accept the image or its URL")
-_OTHER_ACTION = Meaning(UnknownCodeError, "the service answered with a code of another action")
-_DECODE = Meaning(ImageDecodeError, "the service cannot decode the image")
-_EMPTY = Meaning(ImageEmptyError, "the service found no image in the request")
-_FORMAT = Meaning(ImageFormatError, "the service does not take images of this format")
-_TOO_LARGE = Meaning(ImageTooLargeError, "the image is larger than the service takes")
-_DOWNLOAD = Meaning(ImageDownloadError, "the service cannot download the image from its URL")
-_URL = Meaning(ImageRefusedError, "the service does not accept the image's URL")
-_CONTENT = Meaning(ImageRefusedError, "the service cannot label what the image shows")
+_FAILED = ErrorMeaning(ServiceUnavailableError, "the service failed")
+_REQUEST = ErrorMeaning(InvalidRequestError, "the service does not accept the request's form")
+_VALUE = ErrorMeaning(ImageRefusedError, "the service does not accept the image or its URL")
+_OTHER_ACTION = ErrorMeaning(UnknownCodeError, "the service answered with a code of another action")
+_DECODE = ErrorMeaning(ImageDecodeError, "the service cannot decode the image")
+_EMPTY = ErrorMeaning(ImageEmptyError, "the service found no image in the request")
+_FORMAT = ErrorMeaning(ImageFormatError, "the service does not take images of this format")
+_TOO_LARGE = ErrorMeaning(ImageTooLargeError, "the image is larger than the service takes")
+_DOWNLOAD = ErrorMeaning(ImageDownloadError, "the service cannot download the image from its URL")
+_URL = ErrorMeaning(ImageRefusedError, "the service does not accept the image's URL")
+_CONTENT = ErrorMeaning(ImageRefusedError, "the service cannot label what the image shows")
 
 NO_IMAGE_CODES = frozenset(
     {
@@ -64,7 +64,7 @@ NO_IMAGE_CODES = frozenset(
 )
 """Codes of a request that has all but an image."""
 
-CODES: Mapping[str, Meaning] = {
+CODES: Mapping[str, ErrorMeaning] = {
     "AuthFailure.InvalidAuthorization": _SIGNATURE,
     "AuthFailure.UnauthorizedOperation": _PERMISSION,
     "FailedOperation.BalanceInsufficient": _ACCOUNT,
@@ -74,10 +74,10 @@ CODES: Mapping[str, Meaning] = {
     "FailedOperation.ImageDownloadError": _DOWNLOAD,
     "FailedOperation.ImageGroupChargeStatusClose": _ACCOUNT,
     "FailedOperation.ImageNotSupported": _FORMAT,
-    "FailedOperation.ImageResolutionExceed": Meaning(
+    "FailedOperation.ImageResolutionExceed": ErrorMeaning(
         ImageTooLargeError, "the image has more pixels than the service takes"
     ),
-    "FailedOperation.ImageResolutionInsufficient": Meaning(
+    "FailedOperation.ImageResolutionInsufficient": ErrorMeaning(
         ImageRefusedError, "the image has fewer pixels than the service takes"
     ),
     "FailedOperation.ImageSizeExceed": _TOO_LARGE,
@@ -107,20 +107,20 @@ CODES: Mapping[str, Meaning] = {
     "MissingParameter.ErrorParameterEmpty": _REQUEST,
     "RequestSizeLimitExceeded": _TOO_LARGE,
     "ResourceUnavailable.InArrears": _ACCOUNT,
-    "ResourceUnavailable.IsOpening": Meaning(
+    "ResourceUnavailable.IsOpening": ErrorMeaning(
         ServiceUnavailableError, "the service is being opened for the account, which takes a while"
     ),
     "ResourceUnavailable.NotExist": _ACCOUNT,
     "ResourceUnavailable.StopUsing": _ACCOUNT,
     "ResourcesSoldOut.ChargeStatusException": _ACCOUNT,
-    "UnsupportedRegion": Meaning(
+    "UnsupportedRegion": ErrorMeaning(
         EndpointError, "the service is not in this region: check region in the connection"
     ),
-    "URLTooLong": Meaning(ParameterTooLongError, "the image's URL is too long: shorten it"),
+    "URLTooLong": ErrorMeaning(ParameterTooLongError, "the image's URL is too long: shorten it"),
 }
-"""The codes that the vendor lists for TIIA, and some that all its interfaces share.
+"""Codes that the vendor lists for TIIA, and some that all its interfaces share.
 
-What is said of a value is said of the image: it is all that differs between two requests of a run.
+A code about a value is about the image: only the image differs between two requests of a run.
 """
 
 OTHER_ACTIONS: frozenset[str] = frozenset(
@@ -154,23 +154,23 @@ OTHER_ACTIONS: frozenset[str] = frozenset(
         "InvalidParameterValue.TagsValueSizeExceed",
     }
 )
-"""Codes that the vendor lists for TIIA, and that say nothing of labels.
+"""Codes that the vendor lists for TIIA, of its actions that give no labels.
 
-None is expected. The image is recorded and the run goes on, so that no single image can end each
-try of a task.
+They are not expected. The image is recorded and the run goes on, so that no single image can end
+each try of a task.
 """
 
-FAMILIES: Mapping[str, Meaning] = {
+FAMILIES: Mapping[str, ErrorMeaning] = {
     "AuthFailure": _SIGNATURE,
     "UnauthorizedOperation": _PERMISSION,
     "OperationDenied": _PERMISSION,
     "InternalError": _FAILED,
     "ServiceUnavailable": _FAILED,
-    "RequestLimitExceeded": Meaning(ThrottledError, "more requests than the quota allows"),
-    "ActionOffline": Meaning(EndpointError, "the vendor has ended this interface: change api"),
-    "InvalidAction": Meaning(EndpointError, "no such interface: check host and api"),
-    "NoSuchProduct": Meaning(EndpointError, "this host has no label service: check host"),
-    "NoSuchVersion": Meaning(EndpointError, "no such interface: check host and api"),
+    "RequestLimitExceeded": ErrorMeaning(ThrottledError, "more requests than the quota allows"),
+    "ActionOffline": ErrorMeaning(EndpointError, "the vendor has ended this interface: change api"),
+    "InvalidAction": ErrorMeaning(EndpointError, "no such interface: check host and api"),
+    "NoSuchProduct": ErrorMeaning(EndpointError, "this host has no label service: check host"),
+    "NoSuchVersion": ErrorMeaning(EndpointError, "no such interface: check host and api"),
     "ResourceUnavailable": _ACCOUNT,
     "ResourcesSoldOut": _ACCOUNT,
     "ResourceInsufficient": _ACCOUNT,
@@ -184,40 +184,42 @@ FAMILIES: Mapping[str, Meaning] = {
     "UnsupportedOperation": _REQUEST,
     "UnsupportedProtocol": _REQUEST,
 }
-"""What a code means by its first part, for those that the table above does not have."""
+"""Meaning of a code by its first part, for codes that are in neither table above."""
 
-_UNKNOWN = Meaning(UnknownCodeError, "the service answered with a code of no document")
+_UNKNOWN = ErrorMeaning(UnknownCodeError, "the service answered with a code of no document")
 
 _CODE = re.compile(r"[A-Za-z0-9_.]{1,128}")
 
 
-def meaning_of(code: str) -> Meaning:
-    """Return what an error code means."""
+def meaning_of(code: str) -> ErrorMeaning:
+    """Return the meaning of an error code."""
     if code in OTHER_ACTIONS:
         return _OTHER_ACTION
     return CODES.get(code) or FAMILIES.get(code.partition(".")[0], _UNKNOWN)
 
 
-def decode(answer: HttpResponse) -> Mapping[str, Any]:
-    """Return the object ``Response`` of a successful answer.
+def decode(response: HttpResponse) -> Mapping[str, Any]:
+    """Return the object ``Response`` of a successful response.
 
     :raises ImageTagError: the class that the code or the status stands for.
     """
-    document = response_parsing.json_object(answer)
-    response = document.get("Response") if document else None
-    if isinstance(response, dict) and response.get("Error") is not None:
-        raise _error(answer, response)
-    if answer.status != 200:
-        raise response_parsing.status_error(answer, document)
-    if not isinstance(response, dict):
-        raise response_parsing.malformed(answer, "it has no object 'Response'")
-    return response
+    document = response_parsing.json_object(response)
+    envelope = document.get("Response") if document else None
+    if isinstance(envelope, dict) and envelope.get("Error") is not None:
+        raise _error(response, envelope)
+    if response.status != 200:
+        raise response_parsing.status_error(response, document)
+    if not isinstance(envelope, dict):
+        raise response_parsing.malformed(response, "it has no object 'Response'")
+    return envelope
 
 
-def _error(answer: HttpResponse, response: Mapping[str, Any]) -> ImageTagError:
-    said = response["Error"]
-    code = said.get("Code") if isinstance(said, dict) else None
+def _error(response: HttpResponse, envelope: Mapping[str, Any]) -> ImageTagError:
+    found = envelope["Error"]
+    code = found.get("Code") if isinstance(found, dict) else None
     if not isinstance(code, str) or not _CODE.fullmatch(code):
-        return response_parsing.malformed(answer, "its error has no code")
-    call = response_parsing.request_id(response)
-    return response_parsing.error(meaning_of(code), answer, code, said.get("Message"), call)
+        return response_parsing.malformed(response, "its error has no code")
+    request_id = response_parsing.request_id_of(envelope)
+    return response_parsing.error(
+        meaning_of(code), response, code, found.get("Message"), request_id
+    )

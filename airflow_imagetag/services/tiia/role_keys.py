@@ -74,7 +74,7 @@ class Keys:
 class RoleKeys:
     """Keys of the role that an account's ``credentials`` and ``role`` name; safe in threads.
 
-    :param account: what the connection says.
+    :param account: the fields of the connection.
     :param clock: wall clock, in Unix seconds.
     """
 

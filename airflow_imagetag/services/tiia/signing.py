@@ -27,7 +27,7 @@ CONTENT_TYPE = "application/json"
 class Signer:
     """Makes signed requests of one action of TIIA.
 
-    :param account: what the connection says.
+    :param account: the fields of the connection.
     :param action: such as ``DetectLabelPro``.
     :param is_payload_signed: sign the body; False leaves it out of the signature.
     :param clock: wall clock, in Unix seconds.
