@@ -167,15 +167,14 @@ class BucketPlace(Place):
 def label(place: Place, store: LabelStore, *names: str) -> None:
     """Label images as they are now."""
     images = [place.image(name) for name in names]
-    with store.open() as opened:
+    with store.open(API) as opened:
         opened.write(
             [
                 tagged(
                     str(image["image_key"]), "x", uri=image["image_uri"], version=image["version"]
                 )
                 for image in images
-            ],
-            API,
+            ]
         )
 
 
