@@ -15,10 +15,9 @@ import pytest
 from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
-from airflow_imagetag.sensors import imagetag as sensors
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
-from airflow_imagetag.triggers import imagetag as triggers
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+from airflow_imagetag.watching.polling import PollTuning
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -59,33 +58,16 @@ class Clock:
         while self._changes and self._changes[0][0] <= self.passed:
             self._changes.pop(0)[1]()
 
+    async def _sleep_async(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        self.sleep(seconds)
+
     def _monotonic(self) -> float:
         return self.passed
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Make it the clock of sensor and trigger."""
-        clock = self
-
-        class AnyTime(type):
-            def __instancecheck__(cls, instance: Any) -> bool:
-                return isinstance(instance, datetime)
-
-        class Now(datetime, metaclass=AnyTime):
-            @classmethod
-            def now(cls, tz: Any = None) -> datetime:
-                return clock.now()
-
-        class Loop:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(asyncio, name)
-
-            async def sleep(self, seconds: float) -> None:
-                await asyncio.sleep(0)
-                clock.sleep(seconds)
-
-        patch.setattr(sensors, "datetime", Now)
-        patch.setattr(triggers, "datetime", Now)
-        patch.setattr(triggers, "asyncio", Loop())
+        """Make it the clock of Airflow's sensors and of the trigger."""
+        patch.setattr(NewImagesTrigger, "tuning", PollTuning(now=self.now, sleep=self._sleep_async))
         patch.setattr(base, "time", SimpleNamespace(sleep=self.sleep, monotonic=self._monotonic))
         patch.setattr(base.timezone, "utcnow", self.now)
 

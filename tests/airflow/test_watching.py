@@ -292,7 +292,9 @@ def test_an_announcement_that_was_lost_is_made_again(watched):
     time.sleep(12)
     assert watched.events() == events, "it may have arrived, so it is not repeated at once"
     watched.cluster.kill("triggerer")
-    long_ago = (replace(sent, sent_at=sent.sent_at - FIRST_REMINDER) for sent in lost.sent)
+    long_ago = (
+        replace(batch, announced_at=batch.announced_at - FIRST_REMINDER) for batch in lost.batches
+    )
     watched.remember(AnnouncementState(tuple(long_ago)))
     watched.cluster.start("triggerer")
     wait_until(lambda: watched.run_ids() != before, END_SECONDS, watched.cluster.logs)
