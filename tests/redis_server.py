@@ -14,7 +14,7 @@ import pytest
 
 
 class RedisServer:
-    """A server on a port that was free, which keeps nothing.
+    """A server on a free port, without persistence.
 
     :param folder: its working folder.
     """
@@ -26,11 +26,11 @@ class RedisServer:
 
     @property
     def connection_json(self) -> str:
-        """The Airflow connection; it can name host and port, and no socket file."""
+        """Airflow connection; it can name a host and a port, and no socket file."""
         return json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": self.port})
 
     def start(self) -> None:
-        """Start it, on the port that it had before where it had one."""
+        """Start it; a restart uses the same port."""
         for _ in range(5):
             self._start_at(self.port or _free_port())
             if self.port:
@@ -57,12 +57,12 @@ class RedisServer:
             else:
                 self.port, self._process = port, process
                 return
-        # Somebody else has taken the port meanwhile.
+        # Another process has taken the port meanwhile.
         process.kill()
         process.wait()
 
     def stop(self) -> None:
-        """End it, as a machine that fails does."""
+        """Kill it, as the failure of its machine would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
