@@ -26,6 +26,9 @@ from airflow_imagetag.testing import Emulator
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
+DEADLINE_SECONDS = 180
+"""Far more than any wait takes, also on a busy machine."""
+
 AIRFLOW_2 = metadata.version("apache-airflow").startswith("2.")
 
 
@@ -146,15 +149,17 @@ def end_group(process: subprocess.Popen[str]) -> None:
     process.wait(30)
 
 
-def wait_until(condition: Callable[[], Any], seconds: float, what: Callable[[], str]) -> Any:
+def wait_until(
+    condition: Callable[[], Any], explain: Callable[[], str], seconds: float = DEADLINE_SECONDS
+) -> Any:
     """Wait until the condition is true, and return its value.
 
+    :param explain: returns the text of the failure at the deadline.
     :param seconds: the deadline.
-    :param what: returns the text of the failure at the deadline.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, what()
+        assert time.monotonic() < deadline, explain()
         time.sleep(0.1)
     return found
 
@@ -256,13 +261,13 @@ class Cluster:
         )
         assert answer.status_code == 200, answer.text
 
-    def wait(self, run_id: str, seconds: float = 90) -> str:
+    def wait(self, run_id: str, seconds: float = DEADLINE_SECONDS) -> str:
         """Return the state of a run that has ended."""
         return str(
             wait_until(
                 lambda: (state := self.state(run_id)) in ("success", "failed") and state,
-                seconds,
                 self.logs,
+                seconds,
             )
         )
 
@@ -333,7 +338,7 @@ def running(
             "select count(distinct dag.fileloc) from dag"
             " join serialized_dag on serialized_dag.dag_id = dag.dag_id"
         )
-        wait_until(lambda: home.query(parsed)[0][0] == len(files), 90, cluster.logs)
+        wait_until(lambda: home.query(parsed)[0][0] == len(files), cluster.logs)
         yield cluster
     finally:
         for process in cluster.processes.values():

@@ -166,7 +166,7 @@ def assert_complete(
     """Find every image in the result of a run that ended well, and nothing of the checkpoint."""
     import pandas as pd
 
-    assert cluster.wait(run_id, 120) == "success"
+    assert cluster.wait(run_id) == "success"
     xcoms = cluster.home.xcoms("label_checkpointed", run_id)
     data = bytes.fromhex(xcoms["label", "return_value"]["__data__"])
     labels = pd.read_parquet(io.BytesIO(data))
@@ -185,12 +185,12 @@ def test_a_task_that_is_killed_goes_on_from_its_checkpoint(cluster, many_urls, c
     cluster.emulator.faults = Faults(latency_seconds=(0.2, 0.4))
     urls = many_urls(IMAGES)
     run_id = start(cluster, checkpoints, urls)
-    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, 90, cluster.logs)
+    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, cluster.logs)
     [[pid]] = cluster.home.query(
         "select pid from task_instance where run_id = ? and task_id = 'label'", run_id
     )
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not psutil.pid_exists(pid), 30, cluster.logs)
+    wait_until(lambda: not psutil.pid_exists(pid), cluster.logs)
     assert checkpoints.files()
     assert_complete(cluster, run_id, urls, checkpoints)
     stats = cluster.emulator.stats
@@ -204,10 +204,10 @@ def test_a_task_that_meets_an_outage_goes_on_from_its_checkpoint(cluster, many_u
     cluster.emulator.faults = Faults(latency_seconds=(0.1, 0.2))
     urls = many_urls(IMAGES)
     run_id = start(cluster, checkpoints, urls)
-    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, 90, cluster.logs)
+    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, cluster.logs)
     cluster.emulator.faults = OUTAGE
     # The tries of every image are used up, and the run ends.
-    wait_until(lambda: tries(cluster, run_id) > 1, 120, cluster.logs)
+    wait_until(lambda: tries(cluster, run_id) > 1, cluster.logs)
     cluster.emulator.faults = Faults()
     assert_complete(cluster, run_id, urls, checkpoints)
     stats = cluster.emulator.stats

@@ -77,7 +77,6 @@ def test_a_signal_ends_a_test_run(number, new_home, slow_emulator, image_folder)
     try:
         wait_until(
             lambda: slow_emulator.stats.requests > 3 * MAX_IN_FLIGHT,
-            60,
             (home.path / "command.log").read_text,
         )
         process.send_signal(number)
@@ -108,7 +107,7 @@ def running_task(cluster: Cluster, folder: Path) -> tuple[str, psutil.Process]:
     """Start a run under the scheduler; return its id and its task's process once it labels."""
     cluster.emulator.faults = SLOW
     run_id = cluster.trigger("label_folder", {"folder": str(folder)})
-    wait_until(lambda: cluster.emulator.stats.requests > 3 * MAX_IN_FLIGHT, 60, cluster.logs)
+    wait_until(lambda: cluster.emulator.stats.requests > 3 * MAX_IN_FLIGHT, cluster.logs)
     [[pid]] = cluster.home.query(
         "select pid from task_instance where run_id = ? and task_id = 'label'", run_id
     )
@@ -119,8 +118,8 @@ def wait_for_the_end(cluster: Cluster, process: psutil.Process) -> None:
     """Wait for the task's process to end."""
     wait_until(
         lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
-        STOP_SECONDS,
         cluster.logs,
+        STOP_SECONDS,
     )
 
 

@@ -118,7 +118,7 @@ def labelling_process(cluster: Cluster, run_id: str, billed: int) -> psutil.Proc
         except psutil.NoSuchProcess:
             return None
 
-    process = wait_until(running, RUN_SECONDS, cluster.logs)
+    process = wait_until(running, cluster.logs, RUN_SECONDS)
     assert isinstance(process, psutil.Process)
     return process
 
@@ -127,7 +127,6 @@ def wait_for_the_end_of(process: psutil.Process, cluster: Cluster) -> None:
     """Wait until a process has ended."""
     wait_until(
         lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
-        60,
         cluster.logs,
     )
 
@@ -147,7 +146,7 @@ def kill_again_and_again(cluster: Cluster, run_id: str, number: signal.Signals) 
         before = cluster.emulator.stats.requests
         process = labelling_process(cluster, run_id, moment)
         # Not while it starts: a try that has sent nothing has nothing to lose.
-        wait_until(partial(has_sent_more, cluster, before), 60, cluster.logs)
+        wait_until(partial(has_sent_more, cluster, before), cluster.logs)
         os.kill(process.pid, number)
         wait_for_the_end_of(process, cluster)
         met.append(cluster.emulator.stats.billed)
@@ -215,7 +214,7 @@ def test_a_run_marked_failed_and_done_again_pays_each_image_once(again, cluster,
     cluster.emulator.faults = SLOW
     if again == "cleared":
         cluster.clear("label_table", run_id)
-        wait_until(lambda: cluster.state(run_id) != "failed", 30, cluster.logs)
+        wait_until(lambda: cluster.state(run_id) != "failed", cluster.logs)
     else:
         run_id = start(cluster, table)
     assert cluster.wait(run_id, RUN_SECONDS) == "success"

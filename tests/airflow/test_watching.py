@@ -30,8 +30,6 @@ from airflow_imagetag.watching.announcements import FIRST_REMINDER, Announcement
 
 IMAGES = int(os.environ.get("IMAGETAG_WATCH_IMAGES", "8"))
 SECONDS = float(os.environ.get("IMAGETAG_WATCH_SECONDS", "20"))
-END_SECONDS = 60
-"""Far more than the last image takes: a look each 5 s, three tasks, a restart before."""
 
 POKE_SECONDS = 5
 """Between two looks of the example's watcher."""
@@ -148,23 +146,22 @@ class Watched:
             "update asset_state_store set value = ?", json.dumps(memory.dump())
         )
 
-    def wait_for_rest(self, seconds: float = END_SECONDS) -> None:
+    def wait_for_rest(self) -> None:
         """Wait until every run has ended."""
         unfinished = "select run_id from dag_run where state not in ('success', 'failed')"
         queued = "select target_dag_id from asset_dag_run_queue"
         wait_until(
             lambda: not self.cluster.home.query(unfinished) and not self.cluster.home.query(queued),
-            seconds,
             self.cluster.logs,
         )
 
-    def wait_for(self, names: Counter[str], prefix: str, seconds: float = END_SECONDS) -> None:
+    def wait_for(self, names: Counter[str], prefix: str) -> None:
         """Wait until the store has these images and every run has ended."""
 
         def has_all() -> bool:
             return self.stored(prefix).total() >= names.total()
 
-        wait_until(has_all, seconds, lambda: f"{self.table()}\n{self.cluster.logs()}")
+        wait_until(has_all, lambda: f"{self.table()}\n{self.cluster.logs()}")
         self.wait_for_rest()
         assert self.stored(prefix) == names
 
@@ -216,7 +213,7 @@ def drop(watched: Watched, names: list[str]) -> None:
 def kill_triggerer(watched: Watched) -> None:
     """Kill the triggerer as soon as an announcement has arrived."""
     before = watched.events()
-    wait_until(lambda: watched.events() > before, END_SECONDS, watched.cluster.logs)
+    wait_until(lambda: watched.events() > before, watched.cluster.logs)
     watched.cluster.kill("triggerer")
     time.sleep(2)
     watched.cluster.start("triggerer")
@@ -307,7 +304,7 @@ def test_an_announcement_that_was_lost_is_made_again(watched):
     long_ago = (replace(sent, sent_at=sent.sent_at - FIRST_REMINDER) for sent in lost.sent)
     watched.remember(AnnouncementState(tuple(long_ago)))
     watched.cluster.start("triggerer")
-    wait_until(lambda: watched.run_ids() != before, END_SECONDS, watched.cluster.logs)
+    wait_until(lambda: watched.run_ids() != before, watched.cluster.logs)
     watched.wait_for_rest()
     [run] = [run for run in watched.runs() if run.run_id not in before]
     assert run.announced == run.summary["tagged"] == 1
@@ -324,7 +321,7 @@ def lose_an_announcement(watched: Watched) -> AnnouncementState:
     for attempt in range(10):
         known, events = watched.memory().digests, watched.events()
         watched.put(f"lost-{attempt}")
-        wait_until(partial(has_more_than, watched, known), 30, watched.cluster.logs)
+        wait_until(partial(has_more_than, watched, known), watched.cluster.logs)
         watched.cluster.kill("triggerer")
         if watched.events() == events:
             return watched.memory()
