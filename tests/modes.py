@@ -1,4 +1,4 @@
-"""Runs a sensor to its end in each mode, as Airflow does, by a clock that the test holds."""
+"""A sensor run to its end in each mode, as Airflow does it, by a clock that the test holds."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ base = importlib.import_module("airflow.sensors.base" if AIRFLOW_2 else "airflow
 
 
 class Clock:
-    """The time of a test: passes when something waits, and then the world may change.
+    """The time of a test: it passes when the code sleeps, and then the world may change.
 
-    It begins now, since storages note the true time of what is written.
+    It begins now, since storages note the true time of each object.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Clock:
         self._changes: list[tuple[float, Callable[[], Any]]] = []
 
     def at(self, second: float, change: Callable[[], Any]) -> None:
-        """Let the world change when so many seconds have passed."""
+        """Change the world when this number of seconds has passed."""
         self._changes.append((second, change))
         self._changes.sort(key=lambda entry: entry[0])
 
@@ -53,7 +53,7 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         assert self.passed < 1e6, "It waits without end."
-        # A time may have been rounded on its way through a text.
+        # A time is rounded on its way through a text.
         self.passed = round(self.passed + seconds, 3)
         while self._changes and self._changes[0][0] <= self.passed:
             self._changes.pop(0)[1]()
@@ -73,10 +73,10 @@ class Clock:
 
 
 class Outcome:
-    """What became of a task.
+    """The end of a task.
 
-    :param xcom: what it returned.
-    :param error: what it raised.
+    :param xcom: its return value.
+    :param error: the exception that it raised.
     """
 
     def __init__(self, xcom: Any = None, error: BaseException | None = None) -> None:
@@ -93,7 +93,7 @@ class Outcome:
 
 
 class _TaskInstance:
-    """What a sensor asks of its task instance."""
+    """The task instance, as far as a sensor uses it."""
 
     dag_id, task_id, run_id, map_index, max_tries = "watch", "wait", "manual", -1, 0
 
@@ -102,7 +102,7 @@ class _TaskInstance:
         self.first_rescheduled: datetime | None = None
 
     def get_first_reschedule_date(self, context: Any) -> datetime | None:
-        """Return when the first try that was rescheduled began."""
+        """Return the start of the first try that was rescheduled."""
         return self.first_rescheduled
 
 
@@ -127,7 +127,7 @@ class Task:
     def run(self, make: Callable[..., NewImagesSensor]) -> Outcome:
         """Run it to its end.
 
-        :param make: makes the task, as the DAG file does for each process anew; takes its mode.
+        :param make: makes the task in a mode, as each process does of the DAG file.
         """
         try:
             return Outcome(self._started(make))
@@ -172,7 +172,7 @@ class Task:
 
 
 def rebuilt(trigger: Any) -> NewImagesTrigger:
-    """Return the trigger as the triggerer makes it of what Airflow's database holds."""
+    """Return the trigger as the triggerer makes it from a row of Airflow's database."""
     row = Trigger.from_object(trigger)
     assert row.classpath == "airflow_imagetag.triggers.imagetag.NewImagesTrigger"
     made = NewImagesTrigger(**row.kwargs)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
-from airflow_imagetag.watching.packing import unpack_source, unpack_store
 
 from airflow_imagetag.adapters.descriptions import Description, Packed, unpack
 from airflow_imagetag.errors import ConfigurationError

@@ -13,12 +13,7 @@ from pathlib import Path
 
 import pytest
 from conditions import condition
-from databases import (  # noqa: F401 (fixtures)
-    API,
-    Database,
-    sqlite_fixture,
-    tagged,
-)
+from databases import API, Database, tagged
 
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.models import Image

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from conditions import condition
-from databases import Database, add, products_fixture, sqlite_fixture  # noqa: F401 (fixtures)
+from databases import Database, add
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
