@@ -14,8 +14,8 @@ from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.backends.databases import (
     engine_of,
-    is_of_types,
     is_transient,
+    is_type_mismatch,
     reason_of,
     split_name,
 )
@@ -123,7 +123,7 @@ class SqlReader:
         except sa_exc.NoSuchTableError:
             raise self._wrong("there is no such table.") from None
         except sa_exc.DBAPIError as error:
-            wrong = self._wrong(f"{reason_of(error)}{hint if is_of_types(error) else ''}")
+            wrong = self._wrong(f"{reason_of(error)}{hint if is_type_mismatch(error) else ''}")
             raise (StorageError(wrong.message) if is_transient(error) else wrong) from None
         finally:
             self._engine.dispose()
