@@ -1,0 +1,119 @@
+"""The rule in Python and the rule in SQL select the same images, on PostgreSQL and SQLite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from databases import API, Database, failed, tagged
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from properties import property_test
+
+from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.selection.rules import Retag, Rule, Status, StoredState
+from airflow_imagetag.sources import SqlImages
+from airflow_imagetag.stores import OpenStore, SqlLabelStore
+
+URI = "https://shop/a.jpg"
+SOURCE = SqlImages("warehouse", table="products", version="version")
+STORE = SqlLabelStore("warehouse", "product_labels")
+
+# PostgreSQL keeps no zero byte.
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
+# Close to each other, since two texts of any characters are rarely equal.
+versions = st.sampled_from(["", "v1", "V1", "v1 ", "v2", "\u00e4", "a\u0308"]) | texts
+states = st.builds(StoredState, versions, st.sampled_from(Status), st.booleans())
+rules = st.builds(Rule, st.sampled_from(Retag), st.booleans())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image, in the store and in the source.
+
+    :param key: names it in both.
+    :param stored: its state in the store; None if the store does not hold it.
+    :param version: its version in the source; None for NULL.
+    :param uri: its URI in the source; None and blanks are no URI.
+    """
+
+    key: str
+    stored: StoredState | None
+    version: str | None
+    uri: str | None
+
+    @property
+    def has_uri(self) -> bool:
+        """Whether the source has a URI of it."""
+        return bool((self.uri or "").strip())
+
+    def outcome(self, stored: StoredState) -> TagResult | Failure:
+        """Return an outcome that leaves the image in a state."""
+        uri = URI if stored.has_uri else None
+        if stored.status is Status.TAGGED:
+            return tagged(self.key, "label", uri=uri, version=stored.version)
+        is_final = stored.status is Status.FAILED
+        return failed(self.key, final=is_final, uri=uri, version=stored.version)
+
+
+cases = st.lists(
+    st.builds(
+        Case,
+        texts.filter(bool),
+        st.none() | states,
+        st.none() | versions,
+        st.sampled_from([None, "", "  ", URI]),
+    ),
+    max_size=40,
+    unique_by=lambda case: case.key,
+)
+
+
+@pytest.fixture
+def tables(database: Database) -> Database:
+    """Give a database with an empty source and an empty store."""
+    database.run(
+        "CREATE TABLE products (id varchar(99) PRIMARY KEY, image_url text, version text)"
+    )
+    with STORE.open(API):
+        return database
+
+
+def refill(database: Database, opened: OpenStore, found: list[Case]) -> None:
+    """Replace the rows of source and store."""
+    for table in ("products", "product_labels", "product_labels_images"):
+        database.run(f"DELETE FROM {table}")
+    opened.write([case.outcome(case.stored) for case in found if case.stored is not None])
+    rows = [{"id": case.key, "uri": case.uri, "version": case.version} for case in found]
+    if rows:
+        database.run("INSERT INTO products VALUES (:id, :uri, :version)", *rows)
+
+
+# Each example replaces all rows of the database.
+@settings(
+    property_test,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(found=cases, rule=rules)
+def test_the_condition_selects_the_images_that_the_rule_selects(
+    tables: Database, found: list[Case], rule: Rule
+):
+    """Entries and images of a push-down are those for which ``is_pending`` is true."""
+    with STORE.open(API) as opened:
+        refill(tables, opened, found)
+        assert dict(opened.known([case.key for case in found])) == {
+            case.key: case.stored for case in found if case.stored is not None
+        }
+        condition = opened.condition(rule)
+        assert condition is not None
+        push_down = SOURCE.push_down
+        entries = {entry.key for entry in push_down.entries(condition, shard=None, limit=None)}
+        images = {image.key for image in push_down.images(condition, window=None, limit=None)}
+    new = {
+        case.key
+        for case in found
+        if rule.is_pending(case.stored, version=case.version, has_uri=case.has_uri)
+    }
+    assert entries == new
+    assert images == {case.key for case in found if case.key in new and case.has_uri}
