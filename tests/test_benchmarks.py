@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def run(name: str, *arguments: str) -> str:
-    """Run a benchmark and return what it prints."""
+    """Run a benchmark and return its output."""
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / name), *arguments],
         capture_output=True,

@@ -132,7 +132,7 @@ def test_every_part_of_the_package_is_listed(part):
 
 
 def test_asset_uris_are_declared_under_both_names():
-    """Airflow 2.11 calls datasets what Airflow 3 calls assets."""
+    """Assets of Airflow 3 are datasets in Airflow 2.11."""
     info = get_provider_info()
     assert info["asset-uris"] == info["dataset-uris"]
     assert info["asset-uris"][0]["schemes"] == ["imagetag"]

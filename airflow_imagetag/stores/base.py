@@ -24,7 +24,7 @@ DEFAULT_FRAME_ROWS = 50_000
 
 
 class StoreMode(enum.Enum):
-    """What a store is opened for."""
+    """The purpose for which a store is opened."""
 
     READ = "read"
     """Nothing is created, a store that does not exist holds nothing, and a store that cannot be

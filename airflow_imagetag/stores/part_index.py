@@ -1,6 +1,6 @@
 """Which part of a dataset holds the latest word on an image: a temporary index on disk.
 
-A dataset may hold more images than memory, so what a run asks of it is kept in an SQLite file that
+A dataset may hold more images than memory, so the index of a run is kept in an SQLite file that
 goes with the run.
 """
 
@@ -96,7 +96,7 @@ class PartIndex:
             self._database.execute("COMMIT")
 
     def stored(self, api: str, key_sha256: str) -> StoredState | None:
-        """Return what is held of an image."""
+        """Return the state of an image; None if it is not held."""
         with self._lock:
             row = self._database.execute(
                 "SELECT version, status, has_uri FROM image WHERE api = ? AND key_sha256 = ?",

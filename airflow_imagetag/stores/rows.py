@@ -1,4 +1,4 @@
-"""What a batch of outcomes becomes in a store: rows of images and rows of labels."""
+"""The rows of a batch of outcomes: rows of images and rows of labels."""
 
 from __future__ import annotations
 

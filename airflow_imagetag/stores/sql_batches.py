@@ -38,7 +38,7 @@ class Batch:
         settled = [row for row in self.image_rows if row["status"] != Status.UNFINISHED.value]
         unfinished = [row for row in self.image_rows if row["status"] == Status.UNFINISHED.value]
         self._put(connection, settled, replace=True)
-        # What failed for now says nothing of the image, so an earlier answer stays.
+        # A temporary failure says nothing about the image, so an earlier answer stays.
         self._put(connection, unfinished, replace=False)
         ours = self.labels.c
         for digests in chunks([row["key_sha256"] for row in settled]):
@@ -67,7 +67,7 @@ class Batch:
 
 
 def chunks(items: list[str]) -> Iterator[list[str]]:
-    """Yield items by so many as one statement names."""
+    """Yield items in lists of the length that one statement can name."""
     for start in range(0, len(items), LOOKUP_KEYS):
         yield items[start : start + LOOKUP_KEYS]
 

@@ -15,7 +15,7 @@ from airflow_imagetag.frames import ORIGINAL_LABEL
 
 KEY_DIGEST_LENGTH = 64
 MYSQL_INDEXED_CHARACTERS = 191
-"""MySQL indexes a beginning of a text; so many characters fit its older row formats."""
+"""Maximum length of the beginning of a text that MySQL indexes in its older row formats."""
 
 
 class UtcDateTime(sa_types.TypeDecorator[datetime]):
@@ -145,7 +145,7 @@ def gather_statistics(engine: sa.Engine, table: sa.Table) -> None:
 
 
 def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
-    """Yield what of an existing table does not fit, each as a sentence's part."""
+    """Yield each difference between an existing table and its definition, as a part of a sentence."""
     inspector = sa.inspect(engine)
     found = {
         column["name"]: column for column in inspector.get_columns(table.name, schema=table.schema)

@@ -1,4 +1,4 @@
-"""A local stand-in for the label service, for the tests of whoever uses this package.
+"""A local stand-in for the label service, for tests of DAGs that use this package.
 
 :class:`Emulator` is a real HTTP server that speaks the service's V2 and V1 protocols;
 :class:`Faults` tells it how to misbehave; :class:`Stats` is what it counted. The server needs

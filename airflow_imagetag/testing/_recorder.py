@@ -92,7 +92,7 @@ class Recorder:
                 self._by_code[code] += 1
 
     def billed(self, image_id: str, api: str, calls: int) -> None:
-        """Count a labelled image as so many calls of an API."""
+        """Count a labelled image as a number of calls of an API."""
         with self._lock:
             self._billed_images[image_id] += calls
             self._billed_by_api[api] += calls

@@ -251,7 +251,7 @@ async def _receive(request: web.BaseRequest) -> bytes:
     try:
         return await request.content.read()
     except ConnectionResetError:
-        # The client died while it sent: nobody is left to answer.
+        # The client died while it sent: no client is left to answer.
         raise ConnectionDroppedError from None
 
 

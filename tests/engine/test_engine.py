@@ -1,4 +1,4 @@
-"""The engine: bounded, patient where that helps, and never losing what it has paid for."""
+"""The engine: bounded, patient if that helps, and without losing an answer that is paid for."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class FakeWriter:
 
 
 def urls(count: int) -> Iterator[Image]:
-    """Give so many images that are URLs."""
+    """Return images that are URLs."""
     return (Image(str(number), f"https://h/{number}.jpg") for number in range(count))
 
 
@@ -295,7 +295,7 @@ def test_a_crew_that_would_grow_keeps_its_bound(bound):
 @pytest.mark.parametrize("reads_inline", [True, False])
 @pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError, SystemExit, KeyboardInterrupt])
 def test_whatever_a_source_raises_ends_the_run(kind, reads_inline):
-    """Nothing of it passes for a run that saw every image, and what was sent is kept."""
+    """The run does not pass for a complete one, and labels of sent images are kept."""
 
     def source() -> Iterator[Image]:
         yield from urls(50)
@@ -322,7 +322,7 @@ def test_an_entry_that_is_no_image_ends_the_run(reads_inline):
 
 
 def test_a_stop_leaves_a_source_in_memory_alone():
-    """What is left of it is neither read nor counted."""
+    """The rest of it is neither read nor counted."""
     stop = StopSignal()
     labeller = FakeLabeller(lambda key, attempt: stop.request())  # type: ignore[func-returns-value]
     run = make(urls(100_000), labeller, FakeWriter(), stop, reads_inline=True)
@@ -353,7 +353,7 @@ def test_large_images_are_digested_beside_the_loop(is_large):
 
 @pytest.mark.parametrize("size", [0, 20])
 def test_bytes_that_cannot_be_sent(size):
-    """What is wrong with one image is its own failure, also when the reader meets it."""
+    """A fault of one image is its own failure, also if the reading thread meets it."""
 
     class Slow(FakeLabeller):
         def load(self, image: Image) -> Payload:
@@ -424,7 +424,7 @@ def test_a_crew_that_shrinks_leaves_somebody_for_the_rest():
 
 
 def test_images_with_equal_bytes_rest_together():
-    """Those that wait for what comes of the first do not keep it from its next attempt."""
+    """Images that wait for the first one's answer do not keep it from its next attempt."""
     labeller = FakeLabeller(
         lambda key, attempt: errors.ServiceUnavailableError("x") if attempt < 3 else None
     )
@@ -436,7 +436,7 @@ def test_images_with_equal_bytes_rest_together():
 
 
 def test_a_slow_sink_holds_the_run_back():
-    """Results do not pile up: reading and calling wait until the writer has taken what is there."""
+    """Results do not pile up: reading and calling wait until the writer has taken the batch."""
     taken = 0
 
     def source() -> Iterator[Image]:
@@ -459,7 +459,7 @@ def test_a_slow_sink_holds_the_run_back():
 
 
 def test_results_are_written_before_the_batch_is_full():
-    """A finished image waits for its batch so long at most."""
+    """A finished image waits for its batch at most ``flush_seconds``."""
     go_on = threading.Event()
 
     def source() -> Iterator[Image]:
@@ -486,7 +486,7 @@ def test_results_are_written_before_the_batch_is_full():
     ],
 )
 def test_a_transient_fault_is_tried_again(error: type[errors.TransientError], calls, retries):
-    """The counts tell calls from images, and from what was not sent; the image is tagged."""
+    """The counts tell calls from images, and omit requests that were not sent."""
     labeller = FakeLabeller(lambda key, attempt: error("x") if attempt < 3 else None)
     writer = FakeWriter()
     run = make(urls(50), labeller, writer)
@@ -525,7 +525,7 @@ def test_an_images_own_fault_is_recorded(error):
 
 
 def test_retry_after_holds_everyone():
-    """One throttled answer that names a time lets nobody through until then."""
+    """One throttled answer that names a time holds every request until then."""
     moments: list[float] = []
 
     def fail(key: str, attempt: int) -> ImageTagError | None:
@@ -653,7 +653,7 @@ def test_now_and_then_is_no_outage(between):
 
 
 def test_a_source_that_raises():
-    """What it gave is labelled and written as far as it was sent; its error is raised."""
+    """Entries that were sent are labelled and written; the error is raised."""
 
     def source() -> Iterator[Image]:
         yield from urls(CHUNK * 3)
@@ -773,7 +773,7 @@ def test_equal_bytes_are_called_once(seconds):
 
 
 def test_equal_bytes_share_a_fault_of_theirs():
-    """What the service cannot decode once, it cannot decode under another key."""
+    """Bytes that the service cannot decode once, it cannot decode under another key."""
     labeller = FakeLabeller(lambda key, attempt: errors.ImageDecodeError("x", code="-1102"))
     writer = FakeWriter()
     assert go(make(equal(30), labeller, writer)) is None
@@ -796,7 +796,7 @@ def test_equal_bytes_do_not_share_a_fault_of_the_service():
 
 
 def test_equal_urls_are_called_each():
-    """What is behind a URL is not known here."""
+    """The bytes behind a URL are unknown here."""
     labeller = FakeLabeller()
     go(make([Image(str(n), "https://h/a") for n in range(5)], labeller, FakeWriter()))
     assert labeller.calls.total() == 5
@@ -878,7 +878,7 @@ def test_stopping_while_a_call_hangs():
 
 
 def test_what_a_stopped_run_leaves_is_counted():
-    """Every entry that was seen is somewhere in the counts, also if nobody came to take it."""
+    """Every entry that was seen is in the counts, also if no worker took it."""
     tuning = EngineTuning(drain_seconds=0.1)
     stop, labeller = StopSignal(), FakeLabeller(call_seconds=10)
     run = make(urls(50), labeller, FakeWriter(), stop, max_in_flight=2, tuning=tuning)
@@ -888,7 +888,7 @@ def test_what_a_stopped_run_leaves_is_counted():
 
 
 def test_stopping_while_the_sink_is_slow():
-    """What is finished and waits for the writer is written, however long the writer takes."""
+    """Finished images that wait for the writer are written, however long it takes."""
     tuning = EngineTuning(drain_seconds=0.1)
     stop, writer, labeller = StopSignal(), FakeWriter(seconds=0.15), FakeLabeller()
     run = make(urls(1000), labeller, writer, stop, batch_size=2, max_in_flight=4, tuning=tuning)
@@ -1100,7 +1100,7 @@ def test_every_first_attempt_fails_at_the_emulator(small_jpegs):
 
 
 def test_an_emulator_that_is_stopped_is_an_outage(small_jpegs):
-    """The run ends with few calls and says so; what was labelled before is in the writer."""
+    """The run ends with few calls and says so; earlier labels are with the writer."""
     with Emulator(faults=Faults(latency_seconds=0.05)) as emulator:
         breaker = CircuitBreakerConfig(
             first_pause_seconds=0.05, max_pause_seconds=0.2, max_outage_seconds=1

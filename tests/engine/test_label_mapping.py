@@ -67,7 +67,7 @@ def test_labels_of_one_name_become_the_most_probable_one():
 
 
 def test_labels_are_merged_within_a_scene_only():
-    """What two scenes say of an image stays two labels."""
+    """The labels of two scenes stay two labels."""
     labels = [
         Label(name, probability, scene=scene)
         for name, probability, scene in (
@@ -108,7 +108,7 @@ def test_ranks_count_what_is_left():
     ("options", "expected"),
     [
         ({}, ["sky", "grass", "person"]),
-        # Counts what is kept, not what the service said.
+        # Counts the kept labels, not those of the service.
         ({"top_k": 2}, ["sky", "grass"]),
         ({"min_probability": 0.5}, ["sky"]),
         # A label that is not probable enough is not merged into another.

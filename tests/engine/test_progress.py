@@ -49,7 +49,7 @@ from airflow_imagetag.engine.progress import duration, line
     ],
 )
 def test_the_line(counts, elapsed, total, text):
-    """Count, rate, time left, failures and calls; what is not known, or none, is left out."""
+    """Count, rate, time left, failures and calls; unknown and empty values are left out."""
     assert line(counts, elapsed_seconds=elapsed, total=total) == text
 
 
@@ -73,7 +73,7 @@ def test_a_duration_for_a_person(seconds, text):
 
 
 def test_what_a_stop_left_is_not_done():
-    """The line of a run that ended early counts what it finished, and promises nothing."""
+    """The line of a run that ended early counts the finished images, and promises nothing."""
     counts = Counts(tagged=2, skipped=8, calls=2)
     text = "2 of 10 images (20%), 1.0 images/s, 0 failed, 2 calls (0 retries)"
     assert line(counts, elapsed_seconds=2, total=10, is_cut_off=True) == text

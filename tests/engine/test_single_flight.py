@@ -1,4 +1,4 @@
-"""What is known of equal bytes."""
+"""The cache of answers for equal bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_what_is_not_known():
 
 @pytest.mark.parametrize("said", [RESULT, ImageDecodeError("x")], ids=["labels", "failure"])
 def test_equal_images_wait_for_the_first(said):
-    """One at a time holds a digest; the others are told what the first remembered."""
+    """One at a time holds a digest; the others get the answer that the first remembered."""
 
     async def main() -> None:
         known = SingleFlightCache()

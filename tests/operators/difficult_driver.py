@@ -16,7 +16,7 @@ from airflow_imagetag.operators.imagetag import ImageTagOperator
 
 
 def label(job: dict[str, Any], output: str) -> int:
-    """Label the images of a folder; write what became of each, and how much memory it took."""
+    """Label the images of a folder; write the outcome of each, and the memory that it took."""
     logging.basicConfig(filename=f"{output}.warnings", level=logging.WARNING, force=True)
     before = peak_bytes()
     task_instance = TaskInstance()

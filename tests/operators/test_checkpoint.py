@@ -52,7 +52,7 @@ def operator(images: list[Image], **fields: Any) -> ImageTagOperator:
 
 
 def stop_after(task: ImageTagOperator, service: Emulator, count: int) -> threading.Thread:
-    """Ask a task to end after so many images were billed."""
+    """Ask a task to end after a number of billed images."""
 
     def wait() -> None:
         while service.stats.billed < count:
@@ -87,7 +87,7 @@ def test_tries_go_on_where_the_last_one_stopped(
         waiter.join()
         assert not is_empty(folder, instance)
         summaries.append(instance.xcoms["summary"])
-        # What was paid so far is in the outputs of every try.
+        # Images that are paid for are in the outputs of every try.
         assert len(set(instance.xcoms["return_value"]["image_key"])) >= stop - 1
     service.faults = Faults()
     instance = TaskInstance(3)
@@ -102,7 +102,7 @@ def test_tries_go_on_where_the_last_one_stopped(
 
 
 def test_a_try_after_a_refusal(folder: str, images: list[Image], service: Emulator):
-    """Whatever ended a try, what it paid for is kept."""
+    """After any end of a try, the images that it paid for are kept."""
     service.faults = Faults(latency_seconds=0.01)
     task = operator(images)
 
@@ -148,7 +148,7 @@ def test_a_result_that_is_too_large_keeps_everything(
 
 
 def test_tasks_do_not_share_a_checkpoint(folder: str):
-    """Each run, task and mapped task has one of its own, whatever their names hold."""
+    """Each run, task and mapped task has one of its own, with any characters in their names."""
     instances = []
     for field, value in (
         ("dag_id", "other/dag"),

@@ -175,7 +175,7 @@ def web(folder: Path) -> Iterator[str]:
 
 
 def test_what_the_worker_downloads_is_checked_and_made_smaller(web, service, monkeypatch):
-    """As any bytes are; what the service downloads is its own affair."""
+    """As any bytes are; downloads by the service are its own affair."""
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connection(service, "DetectLabelPro"))
     monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_PRIVATE_HOSTS", "127.0.0.1")
     task_instance = TaskInstance()

@@ -50,7 +50,7 @@ def calls_of(api: str) -> int:
 
 @contextmanager
 def served(answer: Callable[[Handler, bytes], bytes]) -> Iterator[str]:
-    """Run a web server that answers with what a function makes of a request and its body."""
+    """Run a web server that answers with the result of a function of a request and its body."""
 
     class Answering(Handler):
         def answer(self) -> None:
@@ -167,7 +167,7 @@ def test_the_statements_of_the_page_on_migration(
     monkeypatch: pytest.MonkeyPatch,
     small_jpegs: Callable[[int], list[bytes]],
 ):
-    """Views, comparison and deletion do what the page says of them, with labels of two services."""
+    """Views, comparison and deletion work as the page describes, with labels of two services."""
     statements = re.findall(r"```sql\n(.*?)```", (DOCS / "migrating.md").read_text(), re.DOTALL)
     current, best, compared, deleted = statements
     images = [Image(str(number), content=data) for number, data in enumerate(small_jpegs(4))]
@@ -182,7 +182,7 @@ def test_the_statements_of_the_page_on_migration(
         *((str(number), "DetectLabelPro") for number in range(3)),
         ("3", "picture_classify"),
     }
-    # The emulator recognises the same whatever the interface.
+    # The emulator recognises the same through every interface.
     agreed = {key: (old, new) for key, old, new in database.rows(compared)}
     assert all(old == new > 0 for old, new in (agreed[str(number)] for number in range(3)))
     assert agreed["3"][1] == 0
@@ -314,7 +314,7 @@ def test_a_service_of_another_package(
 def test_a_service_of_another_package_may_have_fields_of_its_own(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """It finds them in the account, and nobody is warned of them."""
+    """It finds them in the account, and no warning is logged."""
     use_toy(monkeypatch, "http://127.0.0.1:1", acme_model="v2")
     assert ImageTagHook().account.extra["acme_model"] == "v2"
     assert "acme_model" not in caplog.text
@@ -325,7 +325,7 @@ def test_a_service_of_another_package_may_have_fields_of_its_own(
 def test_an_answer_that_a_service_of_another_package_cannot_read(
     monkeypatch: pytest.MonkeyPatch, small_jpegs: Callable[[int], list[bytes]], is_foreseen: bool
 ):
-    """Whatever it raises is the failure of one image, and no end of the run."""
+    """Its error is the failure of one image, and does not end the run."""
     bad = small_jpegs(3)[1]
 
     def answer(_request: Handler, body: bytes) -> bytes:
@@ -378,7 +378,7 @@ def test_a_label_that_no_table_can_hold(
     spoiled: Label,
     stores: bool,
 ):
-    """What a service of another package makes of one image keeps no other one's labels back."""
+    """A faulty answer of another package's service for one image holds back no other image."""
     good, bad = small_jpegs(2)
 
     def read(_: Any, found: HttpResponse) -> ParsedLabels:

@@ -137,7 +137,7 @@ def test_one_row_for_each_label():
     ],
 )
 def test_the_labels_that_are_kept(options, rows):
-    """From the least probability on, and so many at most; the rank counts what is kept."""
+    """A smallest probability and a largest number; the rank counts the kept labels."""
     image = result("a", Label("x", 0.9), Label("y", 0.5), Label("z", 0.1))
     frame = collected(LabelFilter(**options)(image)).labels.frame()
     assert list(zip(frame["label"], frame["rank"], strict=True)) == rows

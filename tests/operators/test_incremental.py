@@ -126,7 +126,7 @@ def reordered(source: tuple[Any, Any], store: Any) -> tuple[Any, Any, Any]:
 def test_each_run_pays_for_what_is_new(
     crossing: Setup, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
 ):
-    """All, nothing, what changed, what came: each is paid once, in every crossing."""
+    """All, none, changed and new images: each is paid once, in every crossing."""
     images = small_jpegs(60)
     crossing.put({f"k{n:02}": images[n] for n in range(40)})
 
@@ -373,7 +373,7 @@ def test_sigkill_while_the_store_is_slow(
 def test_sigterm_loses_nothing(
     killed_place: Setup, driver: Driver, service: Emulator, capsys: pytest.CaptureFixture[str]
 ):
-    """What is finished or under way is written, so each image is paid for once."""
+    """Finished images and those on their way are written, so each is paid for once."""
     service.faults = Faults(latency_seconds=(0.002, 0.02))
     chance = random.Random()
     # On a busy machine a signal comes late, and the last try must find images left.
@@ -403,7 +403,7 @@ class Inside:
 
 @pytest.fixture
 def inside() -> Iterator[Inside]:
-    """Run the server; what is below ``/to/`` is a redirect to the rest of the path."""
+    """Run the server; a path below ``/to/`` redirects to its rest."""
     with listening() as found:
         yield found
 

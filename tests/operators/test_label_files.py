@@ -20,7 +20,7 @@ CSV = 'label,name\n天空,sky\n云,"cloud, white"\n水印,\n'
 
 
 def renamed(given: Any, allowed: tuple[str, ...] = (), *, literal: bool = True) -> dict[str, Any]:
-    """Return what a map makes of each of three labels."""
+    """Return the names that a map gives to three labels."""
     value = given if isinstance(given, LabelMap) else LabelMap(given, literal=literal)
     taxonomy = read_label_map(value, allowed)
     assert taxonomy is not None
@@ -42,7 +42,7 @@ def written(folder: Path, content: str | bytes, name: str = "labels.csv") -> str
     return str(folder / name)
 
 
-# -- what a file may be -----------------------------------------------------------------------
+# -- files that are allowed -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,19 @@ def test_csv_files(content, tmp_path):
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("escaped", [True, False])
 def test_json_files(indent, mark, escaped, tmp_path):
-    """One object, null or an empty text for what is dropped."""
+    """One object, with null or an empty text for a dropped label."""
     text = mark + json.dumps(NAMES, indent=indent, ensure_ascii=escaped)
     assert renamed(written(tmp_path, text, "labels.JSON")) == NAMES
 
 
 def test_a_dict_and_the_text_of_one():
-    """Both say the same, as does what a task has returned."""
+    """Both mean the same, as does the result of a task."""
     assert renamed(NAMES) == renamed(json.dumps(NAMES)) == renamed(NAMES, literal=False) == NAMES
 
 
 @pytest.mark.parametrize("given", [None, "", "None"])
 def test_no_map(given):
-    """None, and what a template of a missing parameter renders to."""
+    """None, and the texts that a template of a missing parameter renders to."""
     assert read_label_map(LabelMap(given), ()) is None
     assert read_label_map(given, ()) is None
 
@@ -93,7 +93,7 @@ def test_an_empty_map_renames_nothing(content, tmp_path):
     assert renamed(written(tmp_path, content, name)) == {name: name for name in NAMES}
 
 
-# -- what is wrong with a file ----------------------------------------------------------------
+# -- faulty files ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_an_empty_map_renames_nothing(content, tmp_path):
     ],
 )
 def test_a_wrong_csv_file(content, message, tmp_path):
-    """The error names the file and the line, and says what to change."""
+    """The error names the file, the line and the remedy."""
     path = written(tmp_path, content)
     found = refused(path)
     assert found.startswith(f"label_map {path}")
@@ -140,7 +140,7 @@ def test_a_wrong_csv_file(content, message, tmp_path):
     ],
 )
 def test_a_wrong_json_file(content, message, tmp_path):
-    """The error names the file and what is wrong in it."""
+    """The error names the file and its fault."""
     path = written(tmp_path, content, "labels.json")
     found = refused(path)
     assert found.startswith(f"label_map {path}")
@@ -149,18 +149,18 @@ def test_a_wrong_json_file(content, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["labels.txt", "labels", "labels.csv.gz", "labels.xlsx"])
 def test_another_kind_of_file(name, tmp_path):
-    """Only what ends in .csv or .json is read."""
+    """Only a file that ends in .csv or .json is read."""
     assert "ends in .csv or .json" in refused(written(tmp_path, CSV, name))
 
 
 def test_the_text_of_a_python_dict_is_told_apart():
-    """It is what a template makes of a dict; the error says how to do better."""
+    """A template renders a dict to it; the error names the remedy."""
     assert "'| tojson'" in refused(str(NAMES))
 
 
 @pytest.mark.parametrize("value", [7, ["天空"], {"天空"}, b"labels.csv"])
 def test_no_map_at_all(value):
-    """What an upstream task returned may be anything."""
+    """The result of an upstream task may be of any type."""
     assert "must be a dict or the path of a file" in refused(value, literal=False)
 
 
@@ -190,7 +190,7 @@ def test_a_local_path_of_the_author_is_read_and_one_from_data_only_where_it_may(
     for path in (outside, f"file://{outside}", f"{allowed}/link.csv", f"{allowed}/../other/x.csv"):
         found = refused(path, folders, literal=False)
         assert "[imagetag] allowed_local_paths" in found
-    # The text with the template stood in the DAG file; what it became did not.
+    # The text with the template stood in the DAG file; the rendered text did not.
     assert not LabelMap("{{ params.path }}", literal=True).is_literal
 
 

@@ -45,7 +45,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def label(images: list[Image], **fields: Any) -> Any:
-    """Label images and return what the task returns."""
+    """Label images and return the task's result."""
     return ImageTagOperator(task_id="label", images=images, **fields).execute({})
 
 
@@ -56,7 +56,7 @@ def kept(store: Any) -> pd.DataFrame:
 
 
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame's rows in one order, without what differs between two runs."""
+    """Return a frame's rows in one order, without values that differ between two runs."""
     without = frame.drop(columns=["tagged_at"])
     return without.sort_values(["image_key", "rank"], ignore_index=True)
 
@@ -70,7 +70,7 @@ def plain(images: list[Image], service: Emulator) -> pd.DataFrame:
 
 
 def as_mapped(plain: pd.DataFrame, names: dict[str, str | None]) -> pd.DataFrame:
-    """Return what a map makes of a labels frame, by pandas' own means."""
+    """Return a labels frame with a map applied by pandas."""
     frame = plain.sort_values(["image_key", "rank"]).reset_index(drop=True)
     new = [names.get(name, name) for name in frame["label"]]
     changed = pd.Series(
@@ -155,13 +155,13 @@ def test_a_wrong_map_costs_nothing(label_map, images, service):
 
 @pytest.mark.parametrize("label_map", [7, ["天空"], Path("labels.csv"), SqlLabelStore("x")])
 def test_what_no_map_can_be_is_refused_in_the_dag_file(label_map):
-    """The error says what it may be."""
+    """The error names the allowed values."""
     with pytest.raises(ConfigurationError, match="label_map must be a dict of labels"):
         ImageTagOperator(task_id="x", images=[], label_map=label_map)
 
 
 def test_labels_of_several_types_are_shown_and_refused(images, service):
-    """The DAG can be serialized, and the run says what is wrong before anything is paid."""
+    """The DAG can be serialized, and the run names the fault before anything is paid."""
     task = ImageTagOperator(task_id="x", images=images, label_map={1: None, "1": "x"})
     assert repr(task.label_map)
     with pytest.raises(ConfigurationError, match="label_map"):
@@ -210,7 +210,7 @@ def test_another_map_acts_on_answers_that_are_reused(store, images, plain, names
     frame = kept(store)
     first = as_mapped(plain, names)
     again = in_order(frame[frame["image_key"].str.startswith("again")])
-    # What the first map had dropped or merged is not in the store, so it is not here either.
+    # Labels that the first map dropped or merged are not in the store, so not here either.
     expected = first["original_label"].fillna(first["label"])
     assert again["label"].tolist() == [
         f"{name} 2" if name in names else name for name in expected.tolist()
@@ -222,7 +222,7 @@ def test_another_map_acts_on_answers_that_are_reused(store, images, plain, names
 
 
 def test_a_changed_map_is_for_images_that_are_labelled_again(store, images, plain, names, service):
-    """What is stored stays as it is until ``retag`` pays for it anew."""
+    """Stored labels stay as they are until ``retag`` pays for them again."""
     label(images, store=store)
     assert label(images, store=store, label_map=names)["tagged"] == 0
     assert kept(store)["original_label"].isna().all()
@@ -312,7 +312,7 @@ def test_an_older_dataset_is_read_and_goes_on(images, plain, names, tmp_path):
 
 
 def stop_after(task: ImageTagOperator, service: Emulator, count: int) -> threading.Thread:
-    """Ask a task to end after so many images were billed."""
+    """Ask a task to end after a number of billed images."""
 
     def wait() -> None:
         while service.stats.billed < count:

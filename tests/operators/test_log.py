@@ -1,4 +1,4 @@
-"""What a run says in the log."""
+"""The log lines of a run."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Source(ImageSource):
 def test_only_a_source_in_memory_is_read_in_the_loop(
     is_in_memory, is_stored, emulator: Emulator, small_jpegs, tmp_path
 ):
-    """What reads or waits would hold every call up; so would a store that is asked on the way."""
+    """A source that reads or waits would hold up every call; so would a store."""
     source = Source(small_jpegs(5), is_in_memory=is_in_memory)
     store = ParquetLabelStore(str(tmp_path)) if is_stored else None
     ImageTagOperator(task_id="a", images=source, store=store).execute({})

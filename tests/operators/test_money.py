@@ -55,7 +55,7 @@ def label(images: Any, **fields: Any) -> tuple[Any, TaskInstance]:
 def test_a_faulty_entry_does_not_touch_the_image_of_its_key(
     sqlite: Database, service: Emulator, small_jpegs: SmallJpegs
 ):
-    """As a join gives it: the labels stay, whatever the order, and are paid once."""
+    """As a join gives it: the labels stay in any order, and are paid for once."""
     good = rows(small_jpegs(3), version="v1")
     faulty = [{"image_key": "k1", "image_uri": None, "version": "v1"}]
     store = SqlLabelStore("warehouse")
@@ -75,7 +75,7 @@ def test_a_storage_that_hangs_does_not_keep_labels_from_the_store(
     small_jpegs: SmallJpegs,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """However many images hang in it, what is finished is written, and a kill ends the run."""
+    """However many images hang in it, finished images are written, and a kill ends the run."""
     released = threading.Event()
     load = ContentLoader.load
 
@@ -141,7 +141,7 @@ def with_a_bad_image(small_jpegs: SmallJpegs, **settings: Any) -> ImageTagOperat
 
 
 class Refusing(TaskInstance):
-    """Keeps what a task pushes, but for some keys, as a backend of XComs may."""
+    """Keeps the XComs of a task except for some keys, as a backend of XComs may."""
 
     refused = ("failures",)
 

@@ -73,7 +73,7 @@ print(json.dumps({"by": by, "loaded": loaded, "error": error, "rows": rows}))
 
 
 def run(folder: Path, images: list[bytes], pandas: str) -> dict[str, Any]:
-    """Run the task and return what it prints last."""
+    """Run the task and return its last output."""
     for number, data in enumerate(images):
         (folder / f"{number}.jpg").write_bytes(data)
     done = subprocess.run(

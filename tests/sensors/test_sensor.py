@@ -271,7 +271,7 @@ def test_a_folder_that_a_template_has_named_in_the_triggerer(
 def test_what_is_left_for_the_next_run_is_said(
     products: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
-    """A limit that nobody hears of is a loss."""
+    """A limit is logged when it leaves images out."""
     add(products, *"abcde")
     told: list[str] = []
     task = sensor(max_images=2)

@@ -119,7 +119,7 @@ def one_comes_later(scene: Scene) -> Expected:
 
 @world("postgres-sql", "sqlite-sql", "bucket-sql")
 def settling(scene: Scene) -> Expected:
-    """Images that were just written are waited for until nobody writes them any more."""
+    """Images that were just written are left out until they are no longer written."""
     scene.place.put("a", "b")
     return Expected(["a", "b"], passed=(60, 60), fields={"settle_seconds": 45})
 
@@ -539,7 +539,7 @@ def test_the_same_world_gives_the_same_result_in_every_mode(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """How a task waits is nobody's business but Airflow's: result, error and time are the same."""
+    """A task may wait in any mode: result, error and time are the same."""
     clock = Clock()
     place, store = make_pair(pair, request, tmp_path)
     clock.install(monkeypatch)

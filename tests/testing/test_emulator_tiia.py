@@ -264,7 +264,7 @@ def test_a_first_attempt_fails_and_the_second_works(tiia, small_images):
 
 
 def test_dropped_connections(tiia, photograph):
-    """Before the work nothing is billed; after it every scene is, though nobody knows."""
+    """Before the work nothing is billed; after it every scene is, though no answer arrives."""
     for field, billed in (("drop_rate", 0), ("drop_after_work_rate", 2)):
         tiia.emulator.faults = Faults(**{field: 1.0})
         with pytest.raises(requests.ConnectionError):
