@@ -72,9 +72,7 @@ cases = st.lists(
 @pytest.fixture
 def tables(database: Database) -> Database:
     """Give a database with an empty source and an empty store."""
-    database.run(
-        "CREATE TABLE products (id varchar(99) PRIMARY KEY, image_url text, version text)"
-    )
+    database.run("CREATE TABLE products (id varchar(99) PRIMARY KEY, image_url text, version text)")
     with STORE.open(API):
         return database
 
