@@ -42,7 +42,7 @@ class Bucket:
         return str(answer["ETag"]).strip('"')
 
     def put_many(self, objects: Iterable[tuple[str, bytes]]) -> None:
-        """Write objects past the protocol, which takes ten milliseconds for each."""
+        """Write objects into the server itself; the protocol takes ten milliseconds for each."""
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.s3.models import s3_backends
 
@@ -51,13 +51,14 @@ class Bucket:
             backend.put_object(self.name, key, body)
 
     def grow_old(self) -> None:
-        """Let all objects have been written an hour ago."""
+        """Set the time of all objects back by an hour."""
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.s3.models import s3_backends
 
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         for key in self.all_keys():
             stored = backend.get_object(self.name, key)
+            assert stored is not None
             stored.last_modified -= timedelta(hours=1)
 
     def all_keys(self) -> set[str]:
@@ -94,7 +95,7 @@ def s3_connection(url: str, **changes: Any) -> str:
 def s3_url(pytestconfig: pytest.Config) -> str:
     """Give the URL of the S3 server that all tests share.
 
-    One server, since fsspec and Airflow remember a connection's file system for good.
+    One server, since fsspec and Airflow keep a connection's file system for good.
     """
     return s3_server(pytestconfig)
 
@@ -103,7 +104,7 @@ def s3_url(pytestconfig: pytest.Config) -> str:
 def s3_bucket(config: pytest.Config, patch: pytest.MonkeyPatch, name: str = "") -> Iterator[Bucket]:
     """Make a bucket and the connection ``aws_default`` to it.
 
-    :param name: of the bucket; one of its own unless it is told.
+    :param name: of the bucket; a new one by default.
     """
     import boto3
     from botocore.config import Config

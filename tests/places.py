@@ -1,4 +1,4 @@
-"""Sources and stores of the same images, so that one world can be told of each of them."""
+"""Sources and stores of the same images, so that one test can run on each of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 class Place(ABC):
-    """Where images are."""
+    """A place that holds images."""
 
     @abstractmethod
     def source(self, **fields: Any) -> ImageSource:
@@ -36,7 +36,7 @@ class Place(ABC):
         """Write images, or replace them.
 
         :param content: another number is another version.
-        :param age: seconds since they were written, as far as the place can tell lies.
+        :param age: seconds since they were written; a bucket takes 0 only.
         """
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Place(ABC):
 
     @abstractmethod
     def away(self, patch: pytest.MonkeyPatch) -> Any:
-        """Return a context in which it cannot be reached."""
+        """Return a context in which the place is unreachable."""
 
 
 class SqlPlace(Place):
@@ -100,7 +100,7 @@ class SqlPlace(Place):
 
     @contextlib.contextmanager
     def away(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Let the connection lead to a server that does not run."""
+        """Point the connection to a server that does not run."""
         fields = json.loads(self.database.connection_json)
         patch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields | {"host": "/nowhere"}))
         yield
@@ -151,9 +151,9 @@ class BucketPlace(Place):
 
     @contextlib.contextmanager
     def away(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Let the connection lead to a server that does not run."""
-        # Airflow remembers the first file system of a connection for good: that of a server that
-        # runs, or all later tests of this process would look for theirs in vain.
+        """Point the connection to a server that does not run."""
+        # Airflow keeps the first file system of a connection for good. It must be that of a server
+        # that runs, or all later tests of this process would look for theirs in vain.
         storage_path(f"s3://aws_default@{self.bucket.name}/")
         fields = json.loads(self.bucket.connection_json)
         fields["extra"] |= {
@@ -166,7 +166,7 @@ class BucketPlace(Place):
 
 
 def label(place: Place, store: LabelStore, *names: str) -> None:
-    """Label images as they are now."""
+    """Write labels for the present versions of images."""
     images = [place.image(name) for name in names]
     with store.open(API) as opened:
         opened.write(

@@ -1,4 +1,4 @@
-"""The distributions: what they hold, what they declare, and that one builds from the other."""
+"""The distributions: their files, their metadata, and the build of one from the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import airflow_imagetag
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = airflow_imagetag.__version__
 FOLDERS_OF_SDIST = {"airflow_imagetag", "dags_examples", "docs", "tests"}
-# The backend adds .gitignore always, so that a build from the sdist ignores what a checkout's does.
+# The backend always adds .gitignore, so that a build from the sdist ignores the same files.
 FILES_OF_SDIST = {
     ".gitignore",
     "CHANGELOG.md",
@@ -108,8 +108,8 @@ def test_wheel_holds_the_package_and_its_licence_and_nothing_else(wheel):
     assert "airflow_imagetag/py.typed" in wheel.namelist()
 
 
-def test_wheel_declares_what_installers_read(wheel_metadata):
-    """Name, version, licence and Python floor are those of this checkout."""
+def test_wheel_declares_name_version_and_extras(wheel_metadata):
+    """Name, version, licence, Python floor and extras are those of this checkout."""
     assert wheel_metadata["Name"] == "airflow-provider-imagetag"
     assert wheel_metadata["Version"] == VERSION
     assert wheel_metadata["License-Expression"] == "Apache-2.0"
@@ -134,7 +134,7 @@ def test_every_dependency_has_a_floor(wheel_metadata):
 
 
 def test_entry_points_are_declared(wheel):
-    """Airflow, pytest and the shell each find their door."""
+    """Airflow, pytest and the shell each find their entry point."""
     text = wheel.read(f"{dist_info()}/entry_points.txt").decode()
     sections = {
         section.group(1): section.group(2).strip()
@@ -157,7 +157,7 @@ def test_the_changelogs_top_entry_is_the_version():
         del entries[0]
     version, released = entries[0]
     assert version == VERSION
-    assert date.fromisoformat(released)
+    assert str(date.fromisoformat(released)) == released
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-airflow2.txt"])

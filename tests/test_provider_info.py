@@ -1,4 +1,4 @@
-"""What Airflow learns about the package: its own schema, its own commands and its own form."""
+"""The provider information: Airflow's own schema, its own commands and its own form."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def modules(info: dict) -> list[str]:
 
 
 def test_provider_info_passes_airflows_own_schema():
-    """The description is what the installed Airflow validates at start-up."""
+    """The provider information passes the check that Airflow makes at start-up."""
     jsonschema.validate(get_provider_info(), airflows_schema("provider_info.schema.json"))
 
 
@@ -104,7 +104,7 @@ def test_field_behaviour_passes_airflows_own_schema():
 
 
 def test_provider_info_is_json_and_new_at_each_call():
-    """Airflow adds to the dictionary it gets, which must not change the next reader's."""
+    """Airflow adds to the dictionary that it gets, so each reader gets a new one."""
     first = get_provider_info()
     first["connection-types"][0]["conn-fields"].clear()
     assert set(get_provider_info()["connection-types"][0]["conn-fields"]) == FIELDS
@@ -120,7 +120,7 @@ def test_every_class_that_is_named_exists(name):
 
 @pytest.mark.parametrize("name", modules(get_provider_info()))
 def test_every_module_that_is_listed_exists(name):
-    """Each module that Airflow lists can be imported and says what it is for."""
+    """Each module that Airflow lists can be imported and has a docstring."""
     assert importlib.import_module(name).__doc__
 
 
@@ -160,7 +160,7 @@ def test_airflow_finds_the_handler_of_our_asset_uris():
 
 
 def test_an_asset_named_by_its_uri_is_the_stores_own():
-    """However it is written down, it is the same asset."""
+    """A URI, with or without a slash at its end, names the same asset as the store."""
     from airflow.providers.common.compat.sdk import Asset
 
     from airflow_imagetag.assets import create_asset
@@ -174,7 +174,7 @@ def test_an_asset_named_by_its_uri_is_the_stores_own():
 
 @pytest.mark.parametrize("uri", ["imagetag://warehouse", "imagetag://warehouse/a/b/c"])
 def test_a_uri_that_names_no_label_table_is_refused(uri):
-    """Airflow 3 refuses it, Airflow 2.11 warns; both say how it is written."""
+    """Airflow 3 refuses the URI, Airflow 2.11 warns; both say how to write it."""
     from airflow.providers.common.compat.sdk import Asset
 
     refused = (
@@ -212,7 +212,7 @@ def test_each_default_satisfies_the_schema_of_its_field(connection_type):
 
 
 def test_the_defaults_of_the_form_are_those_of_the_parser(connection_type):
-    """What the form shows as the default is what an empty field means."""
+    """The form shows the value that the parser takes for an empty field."""
     from airflow_imagetag.services.account import Account
 
     account = Account(app_id="1", secret_id="i", secret_key="k")
@@ -244,7 +244,7 @@ def test_the_form_proposes_every_interface_and_forbids_none(connection_type):
     jsonschema.validate("of-another-package", field["schema"])
 
 
-def test_the_form_offers_what_the_parser_takes(connection_type):
+def test_the_form_offers_the_values_that_the_parser_takes(connection_type):
     """Where a field has a closed list, it is the parser's, and the help names every scene."""
     from airflow_imagetag.services.account import CREDENTIALS, IMAGE_ENCODINGS
     from airflow_imagetag.services.tiia.detect_label import SCENES
@@ -256,14 +256,14 @@ def test_the_form_offers_what_the_parser_takes(connection_type):
 
 
 def test_the_form_has_each_name_that_the_extra_may_hold(connection_type):
-    """So what it stores is never told as a name that nothing reads."""
+    """The parser reads each field that the form stores, and warns of none."""
     from airflow_imagetag.services.account import EXTRA_NAMES
 
     assert set(connection_type["conn-fields"]) == EXTRA_NAMES
 
 
 def test_secrets_of_the_extra_are_typed_like_passwords(connection_type):
-    """A token, and a proxy's URL, are not shown while they are typed nor when they are edited."""
+    """The form hides a token, and a proxy's URL, as it hides a password."""
     fields = connection_type["conn-fields"]
     secret = {name for name, field in fields.items() if "format" in field["schema"]}
     assert secret == {"proxy", "token"}
@@ -290,7 +290,9 @@ def test_airflow_2_takes_every_widget():
 
     manager = ProvidersManager()
     # Widgets are gathered when the hooks are imported, and reading the hook imports it.
-    assert manager.hooks["imagetag"].hook_name == "Image labels (ImageTag)"
+    hook = manager.hooks["imagetag"]
+    assert hook is not None
+    assert hook.hook_name == "Image labels (ImageTag)"
     ours = {key for key in manager.connection_form_widgets if key.startswith("extra__imagetag__")}
     assert ours == {f"extra__imagetag__{name}" for name in FIELDS}
     assert manager.field_behaviours["imagetag"]["relabeling"]["password"] == "SecretKey"
@@ -316,7 +318,7 @@ def test_airflow_2_takes_every_widget():
         ("verify", "/etc/ssl/ca.pem", True),
     ],
 )
-def test_the_form_of_airflow_2_refuses_what_the_schema_refuses(name, text, valid):
+def test_the_form_of_airflow_2_has_the_limits_of_the_schema(name, text, valid):
     """The 2.11 form holds the limits of the JSON schema, and takes an empty field as unset."""
     from werkzeug.datastructures import MultiDict
     from wtforms import Form

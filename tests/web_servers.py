@@ -10,14 +10,14 @@ from typing import Any
 
 
 class Silent:
-    """What makes a handler log nothing; stands before its other bases."""
+    """Mixin of a handler that logs nothing; stands before the other bases."""
 
     def log_message(self, *args: Any) -> None:
         """Say nothing."""
 
 
 class Handler(Silent, BaseHTTPRequestHandler):
-    """What a test derives its own from, which says how it answers."""
+    """Base of a test's own handler, which implements ``answer``."""
 
     def answer(self) -> None:
         """Answer a request of either method."""
@@ -32,7 +32,7 @@ class Handler(Silent, BaseHTTPRequestHandler):
         self.answer()
 
     def body(self) -> bytes:
-        """Read what was sent."""
+        """Read the body of the request."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def respond(

@@ -1,1 +1,1 @@
-"""Private."""
+"""Private: SQL databases, object storages and the configuration, through Airflow."""

@@ -7,15 +7,17 @@ import re
 from airflow.providers.common.compat.sdk import conf
 
 DEFAULT_CONN_ID = "imagetag_default"
+"""Connection of hook, operator, sensor and trigger, unless they name another."""
 
 SECTION = "imagetag"
+"""Section of Airflow's configuration."""
 
 DEFAULT_MAX_RESULT_ROWS = 500_000
-"""About 15 MB in the metadata database, as Airflow keeps a DataFrame."""
+"""Default maximum of labels in an XCom: about 15 MB in the metadata database."""
 
 
 def allowed_local_folders() -> list[str]:
-    """Return the folders under which local images named by data may be read."""
+    """Return the folders under which local images that data names may be read."""
     text = conf.get(SECTION, "allowed_local_paths", fallback="") or ""
     return [folder.strip() for folder in re.split(r"[,:]", text) if folder.strip()]
 
@@ -27,10 +29,10 @@ def allowed_private_hosts() -> list[str]:
 
 
 def checkpoint_path() -> str | None:
-    """Return the folder of checkpoints; None where runs without a store keep none."""
+    """Return the folder of checkpoints; None if runs without a store keep no checkpoint."""
     return conf.get(SECTION, "checkpoint_path", fallback="") or None
 
 
 def max_result_rows() -> int:
-    """Return how many labels a run without a store may return."""
+    """Return the maximum number of labels that a run without a store may return."""
     return int(conf.getint(SECTION, "max_result_rows", fallback=DEFAULT_MAX_RESULT_ROWS))

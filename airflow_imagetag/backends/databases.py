@@ -1,10 +1,9 @@
-"""The door to SQL databases: SQLAlchemy engines through Airflow's connections."""
+"""SQL databases: SQLAlchemy engines through Airflow's connections."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +14,51 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.exc import DBAPIError
 
-_PART = re.compile(r'"((?:[^"]|"")+)"|([^\s".;\'`\\\x00-\x1f]+)')
 SQLITE_BUSY_SECONDS = 60.0
-"""How long a writer waits for another one's transaction on a SQLite file."""
+"""Maximum wait of a writer for another transaction on a SQLite file."""
+
+_PART = re.compile(r'"((?:[^"]|"")+)"|([^\s".;\'`\\\x00-\x1f]+)')
+"""One part of a table's name, in double quotes or plain."""
+
+# Versions are compared as text, and the text of a point in time depends on the session's time zone,
+# and in PostgreSQL on its style of dates.
+_SESSION_STATEMENTS = {
+    "postgresql": "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'",
+    "mysql": "SET time_zone = '+00:00'",
+    "mariadb": "SET time_zone = '+00:00'",
+}
+"""Statements that prepare a new session, by dialect."""
+
+_TRANSIENT_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
+
+_TRANSIENT_SQLSTATE = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
+"""Classes of SQLSTATE: connection, rollback, resources, locks, operator, system, internal."""
+
+_UNDEFINED_FUNCTION = "42883"
+"""SQLSTATE of PostgreSQL, also for an operator that two types do not have."""
+
+_TRANSIENT_MYSQL = frozenset({1040, 1053, 1203, 1205, 1213, 1226})
+"""Too many connections, shutdown, limits of a user, lock timeout, deadlock."""
+
+_MYSQL_CLIENT_ERRORS = range(2000, 3000)
+"""Errors of the client: no connection, or a lost one."""
+
+_POSTGRES_REFUSALS = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "permission denied for database",
+)
+"""Messages of libpq about a refused login, for which it passes no SQLSTATE to the driver."""
 
 
-def engine_of(conn_id: str) -> Engine:
+def engine_of(conn_id: str, *, sqlite_busy_seconds: float | None = None) -> Engine:
     """Return an SQLAlchemy engine for a connection, with a session in UTC.
 
     :param conn_id: a connection whose hook is one of ``common.sql``.
+    :param sqlite_busy_seconds: maximum wait for another transaction on a SQLite file; None for
+        ``SQLITE_BUSY_SECONDS``.
     :raises ConfigurationError: it has no such hook, or the driver is not installed.
     """
     from sqlalchemy import event
@@ -38,25 +73,23 @@ def engine_of(conn_id: str) -> Engine:
             f"Connection {conn_id!r} cannot be used through SQLAlchemy: {type(error).__name__}. "
             "Install the SQLAlchemy dialect of its database."
         ) from None
-    prepare = _PREPARE_SESSION.get(engine.dialect.name)
-    if prepare is not None:
-        event.listen(engine, "connect", prepare)
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name in _SESSION_STATEMENTS:
+        statement = _SESSION_STATEMENTS[engine.dialect.name]
+        event.listen(engine, "connect", partial(_execute, statement))
+    elif engine.dialect.name == "sqlite":
+        seconds = SQLITE_BUSY_SECONDS if sqlite_busy_seconds is None else sqlite_busy_seconds
+        event.listen(engine, "connect", partial(_prepare_sqlite, round(seconds * 1000)))
         event.listen(engine, "begin", _begin_immediately)
     return engine
 
 
-def _begin_immediately(connection: Any) -> None:
-    # Without it, a transaction that reads before it writes fails where it could have waited.
-    if connection.get_execution_options().get("writes"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
 def split_name(name: str, what: str) -> tuple[str | None, str]:
-    """Return schema and name of ``name``, ``schema.name`` or either part in double quotes.
+    """Return the schema and the name of a table: ``name`` or ``schema.name``.
 
-    :param what: the parameter, for the message.
-    :raises ConfigurationError: it is not one name of a table.
+    Each part may stand in double quotes.
+
+    :param what: names the parameter in the error message.
+    :raises ConfigurationError: it is not the name of one table.
     """
     parts: list[str] = []
     position = 0
@@ -64,7 +97,7 @@ def split_name(name: str, what: str) -> tuple[str | None, str]:
         quoted, plain = match.groups()
         parts.append(quoted.replace('""', '"') if quoted is not None else plain)
         position = match.end()
-        # A dot must have a part behind it.
+        # Another part must follow a dot.
         if name[position : position + 1] != "." or position + 1 == len(name):
             break
         position += 1
@@ -77,60 +110,50 @@ def split_name(name: str, what: str) -> tuple[str | None, str]:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Tell whether the database may answer later: it is away or busy, and does not refuse.
+    """Tell whether the database is away or busy, so that it may answer later.
 
-    Decided by the codes of the drivers for PostgreSQL, MySQL and SQLite.
+    The codes of the drivers for PostgreSQL, MySQL and SQLite decide.
     """
     from sqlalchemy.exc import InterfaceError, OperationalError
 
     if error.connection_invalidated:
         return True
-    origin: Any = error.orig
-    sqlite_code = getattr(origin, "sqlite_errorcode", None)
-    if sqlite_code is not None:
-        return sqlite_code & 0xFF in _SQLITE_PASSING
-    state = getattr(origin, "pgcode", None) or getattr(origin, "sqlstate", None)
-    if state is not None:
-        return str(state)[:2] in _POSTGRES_PASSING
-    number = next(iter(getattr(origin, "args", ())), None)
-    if isinstance(number, int):
-        # From 2000 on it is the client that speaks: no connection, or a lost one.
-        return 2000 <= number < 3000 or number in _MYSQL_PASSING
-    if any(text in str(origin) for text in _POSTGRES_REFUSALS):
+    if (is_transient_code := _is_transient_code(error.orig)) is not None:
+        return is_transient_code
+    if any(text in str(error.orig) for text in _POSTGRES_REFUSALS):
         return False
     return isinstance(error, (OperationalError, InterfaceError))
 
 
-def is_of_types(error: DBAPIError) -> bool:
+def is_type_mismatch(error: DBAPIError) -> bool:
     """Tell whether PostgreSQL refuses to compare values of two types."""
-    origin: Any = error.orig
-    state = getattr(origin, "pgcode", None) or getattr(origin, "sqlstate", None)
-    return state == _POSTGRES_NO_OPERATOR
+    return _sqlstate_of(error.orig) == _UNDEFINED_FUNCTION
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what the database said, without the statement and its parameters."""
+    """Return the database's message, without the statement and its parameters."""
     origin = getattr(error, "orig", None)
     return " ".join(str(error if origin is None else origin).split())[:300]
 
 
-_SQLITE_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
-_POSTGRES_PASSING = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
-"""Classes of SQLSTATE: connection, rollback, resources, locks, operator, system, internal."""
+def _is_transient_code(origin: Any) -> bool | None:
+    """Tell whether the code of a driver's error is one that may pass; None without a code."""
+    sqlite_code = getattr(origin, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in _TRANSIENT_SQLITE
+    sqlstate = _sqlstate_of(origin)
+    if sqlstate is not None:
+        return sqlstate[:2] in _TRANSIENT_SQLSTATE
+    number = next(iter(getattr(origin, "args", ())), None)
+    if isinstance(number, int):
+        return number in _MYSQL_CLIENT_ERRORS or number in _TRANSIENT_MYSQL
+    return None
 
-_POSTGRES_NO_OPERATOR = "42883"
 
-_MYSQL_PASSING = frozenset({1040, 1053, 1203, 1205, 1213, 1226})
-"""Too many connections, shutdown, limits of a user, lock timeout, deadlock."""
-
-_POSTGRES_REFUSALS = (
-    "password authentication failed",
-    "no password supplied",
-    "no pg_hba.conf entry",
-    "does not exist",
-    "permission denied for database",
-)
-"""What libpq says of a login that is refused: at this time it hands no code to the driver."""
+def _sqlstate_of(origin: Any) -> str | None:
+    # psycopg2 calls it pgcode, psycopg sqlstate.
+    state = getattr(origin, "pgcode", None) or getattr(origin, "sqlstate", None)
+    return None if state is None else str(state)
 
 
 def _hook_of(conn_id: str) -> Any:
@@ -147,17 +170,17 @@ def _hook_of(conn_id: str) -> Any:
             f"There is no connection {conn_id!r}. Correct conn_id, or create it with 'airflow "
             f"connections add {conn_id} --conn-type ...'."
         ) from None
-    # Airflow meets a type that no installed provider has with errors of several kinds.
+    # For a type that no installed provider has, Airflow raises errors of several kinds.
     except (AirflowException, AttributeError, ImportError) as error:
         raise ConfigurationError(
             f"Connection {conn_id!r} has no usable hook. Install the provider of its database, "
-            "such as apache-airflow-providers-postgres, and see that the connection has its type. "
+            "such as apache-airflow-providers-postgres, and give the connection its type. "
             f"Airflow says: {error}"
         ) from None
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise ConfigurationError(
-            f"Connection {conn_id!r} is no SQL database: {type(hook).__name__} is not a hook of "
-            "common.sql."
+            f"Connection {conn_id!r} is not an SQL database: {type(hook).__name__} is not a hook "
+            "of common.sql. Name another connection."
         )
     return hook
 
@@ -171,20 +194,16 @@ def _execute(statement: str, dbapi_connection: Any, _record: Any) -> None:
     dbapi_connection.commit()
 
 
-def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    # The driver must leave transactions to SQLAlchemy, or it begins them too late to wait.
+def _prepare_sqlite(busy_milliseconds: int, dbapi_connection: Any, _record: Any) -> None:
+    # SQLAlchemy begins the transactions: the driver would begin them too late to wait.
     dbapi_connection.isolation_level = None
-    dbapi_connection.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY_SECONDS * 1000)}")
+    dbapi_connection.execute(f"PRAGMA busy_timeout = {busy_milliseconds}")
     dbapi_connection.create_function(
         "imagetag_hash", 1, lambda text: key_hash(str(text)), deterministic=True
     )
 
 
-# Versions are compared as text, and the text of a point in time depends on the session's zone, and
-# in PostgreSQL on its style of dates.
-_PREPARE_SESSION: dict[str, Callable[..., None]] = {
-    "postgresql": partial(_execute, "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'"),
-    "mysql": partial(_execute, "SET time_zone = '+00:00'"),
-    "mariadb": partial(_execute, "SET time_zone = '+00:00'"),
-    "sqlite": _prepare_sqlite,
-}
+def _begin_immediately(connection: Any) -> None:
+    # Otherwise a transaction that reads before it writes fails where it could have waited.
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,8 +1,8 @@
-"""Values that are equal for equal bytes, and for no others.
+"""Digests that tell equal bytes from different ones.
 
-SHA-256 is what a store keeps, and what runs and machines agree upon. Where nothing is kept, as in a
-run that returns a DataFrame, a value that means something in this process only is made in a tenth
-of the time.
+Stores keep SHA-256, on which all runs and machines agree. A run that keeps nothing, such as one
+that returns a DataFrame, uses a keyed hash that has a meaning in its own process only, and takes a
+fraction of the time.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Callable
 Digest = str | bytes
 
 NONCE_BYTES = 12
+"""Length of the nonce for which AES-GCM is specified."""
 
 MAX_TAGGED_BYTES = 2**31 - 1
-"""OpenSSL's interface takes no more at once."""
+"""Maximum number of bytes that OpenSSL's interface takes in one call."""
 
 
 def sha256(content: bytes) -> str:
@@ -24,24 +25,26 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def keyed_hasher() -> Callable[[bytes], bytes]:
-    """Return a function that makes a few bytes of any bytes, under a random key of its own.
+def keyed_hasher(*, max_tagged_bytes: int = MAX_TAGGED_BYTES) -> Callable[[bytes], bytes]:
+    """Return a function that hashes bytes under a new random key.
 
-    They are the tag of AES-GCM for data that is not encrypted (GMAC, NIST SP 800-38D), for which
+    The hash is the tag of AES-GCM for data that is not encrypted (GMAC, NIST SP 800-38D), for which
     processors have instructions. It is a universal hash: two different images of n bytes have the
-    same tag with a chance of some n / 2**132, whoever made them, as long as nobody knows the key.
-    So neither it nor a tag may leave the process.
+    same tag with a probability of about n / 2**132, also if they were made to collide, as long as
+    the key is secret. So neither the key nor a tag may leave the process.
+
+    :param max_tagged_bytes: size above which the SHA-256 is returned instead.
     """
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    # One nonce for all: a tag under a new one would not be equal for equal bytes. Who saw tags
-    # could then compute the key, and nobody does.
+    # The nonce is the same for all, or equal bytes would have different tags. With one nonce, the
+    # key could be computed from the tags; but they stay in this process.
     nonce = secrets.token_bytes(NONCE_BYTES)
     tag = AESGCM(AESGCM.generate_key(128)).encrypt
 
-    def fingerprint(content: bytes) -> bytes:
-        if len(content) > MAX_TAGGED_BYTES:
+    def keyed_hash(content: bytes) -> bytes:
+        if len(content) > max_tagged_bytes:
             return hashlib.sha256(content).digest()
         return tag(nonce, b"", content)
 
-    return fingerprint
+    return keyed_hash

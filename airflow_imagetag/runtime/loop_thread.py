@@ -1,9 +1,9 @@
-"""Runs the event loop so that a signal ends the run, and not what the run has finished.
+"""Runs the event loop in a thread of its own, so that a signal ends the run in order.
 
-Airflow 2 raises an exception out of its SIGTERM handler, Airflow 3 calls ``on_kill`` from it and
-raises KeyboardInterrupt on SIGINT, and ``execution_timeout`` raises from SIGALRM: all of it in the
-main thread, at whatever line that is. So the loop lives in a thread of its own, where no such
-exception can strike, and the main thread does nothing but wait for it.
+Airflow 2 raises an exception in its SIGTERM handler, Airflow 3 calls ``on_kill`` there and raises
+KeyboardInterrupt on SIGINT, and ``execution_timeout`` raises in a SIGALRM handler: all of them in
+the main thread, at any line. No such exception can strike in another thread, so the main thread
+only waits, and the run can still write its finished images.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+SIGNAL_CHECK_SECONDS = 0.5
+"""Maximum delay of a signal handler. A signal that arrives just before the main thread waits for a
+lock does not interrupt the wait: Python runs its handler only when the wait returns."""
+
 
 class StopSignal:
-    """Asks a run to end early; may be given from a signal handler or any thread."""
+    """Asks a run to end early, from a signal handler or any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -33,15 +37,15 @@ class StopSignal:
         return self._requested
 
     def request(self) -> None:
-        """Ask the run to end: nothing more is sent, what is finished is written."""
-        # Re-entrant, because a signal may arrive while the main thread is in here already.
+        """Ask the run to end: it sends no more requests and writes its finished images."""
+        # The lock is re-entrant: a signal may arrive while the main thread holds it.
         with self._lock:
             self._requested = True
             if self._loop is not None and self._event is not None:
                 self._loop.call_soon_threadsafe(self._event.set)
 
     def attach(self) -> asyncio.Event:
-        """Return the running loop's event for this signal."""
+        """Return an event of the running loop that is set with this signal."""
         with self._lock:
             self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
             if self._requested:
@@ -61,18 +65,18 @@ def run_in_thread(
     grace_seconds: float,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
-    """Run a coroutine in an event loop of its own thread and wait for it.
+    """Run a coroutine in an event loop in a thread of its own, and wait for it.
 
-    An exception that a signal raises here is passed on after the run was asked to end and has
-    ended, or after ``grace_seconds``.
+    An exception that a signal raises here makes the run end, and is raised after that, or after
+    ``grace_seconds``.
 
-    :param main: makes the coroutine.
+    :param main: returns the coroutine.
     :param stop: the signal that the coroutine obeys.
-    :param grace_seconds: how long to wait for a run that was asked to end.
-    :param loop_factory: makes the event loop; None for asyncio's own.
+    :param grace_seconds: maximum wait for a run that was asked to end.
+    :param loop_factory: returns the event loop; None for asyncio's own.
     """
     errors: list[BaseException] = []
-    end = _End()
+    end = _Completion()
 
     def target() -> None:
         try:
@@ -84,7 +88,7 @@ def run_in_thread(
             end.set()
 
     context = contextvars.copy_context()
-    # A daemon: past the grace, a stuck request must not keep the process alive.
+    # A daemon: after the grace, a stuck request must not keep the process alive.
     thread = threading.Thread(
         target=context.run, args=(target,), name="imagetag-engine", daemon=True
     )
@@ -97,23 +101,24 @@ def run_in_thread(
             end.set()
 
     try:
-        # Not thread.start() itself: an exception that strikes while it waits for the new thread can
-        # leave that thread stuck for ever. This call is one step for a signal handler.
+        # Not thread.start() itself, which waits for the new thread: an exception during that wait
+        # can leave the thread stuck for ever. No handler runs within this call.
         _thread.start_new_thread(start, ())
-        end.wait()
+        while not end.wait(SIGNAL_CHECK_SECONDS):
+            pass
     except BaseException:
         stop.request()
-        _wait_stubbornly(end, grace_seconds)
+        _wait_despite_signals(end, grace_seconds)
         raise
     if errors:
         raise errors[0]
 
 
 def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes loops that handle more requests a second; None where it is not installed.
+    """Return the factory of uvloop, which handles more requests per second; None without uvloop.
 
-    Airflow 3 brings uvloop along. Its clock goes by milliseconds, which is too coarse to pace
-    requests by.
+    Airflow 3 depends on it. Its clock has a resolution of a millisecond, which is too coarse to
+    space requests by.
     """
     try:
         import uvloop
@@ -122,12 +127,12 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-class _End:
-    """Tells that something has ended, to a thread in which a signal may raise at any line.
+class _Completion:
+    """Tells that a thread has ended, to a thread in which a signal may raise at any line.
 
-    An exception inside ``threading.Event.wait`` can leave the lock of its condition taken, and then
-    neither side ever goes on. Here the waiter's exception can at worst keep a lock that nobody
-    needs any more, because the flag is set before.
+    An exception inside ``threading.Event.wait`` can leave the lock of its condition taken, which
+    blocks both sides for ever. Here such an exception can at worst leave a lock taken that is no
+    longer needed, since the flag is set before.
     """
 
     def __init__(self) -> None:
@@ -136,20 +141,20 @@ class _End:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Let the waiter go on; to be called once."""
+        """Wake the waiting thread; to be called once."""
         self._is_set = True
         self._lock.release()
 
-    def wait(self, timeout_seconds: float = -1) -> bool:
-        """Wait for the end, for ever if the time is negative, and return whether it came."""
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait for the end, and return whether it has come."""
         return self._is_set or self._lock.acquire(timeout=timeout_seconds)
 
 
-def _wait_stubbornly(end: _End, seconds: float) -> None:
-    """Wait although further signals raise: the first one already decided that the task ends."""
+def _wait_despite_signals(end: _Completion, seconds: float) -> None:
+    """Wait although further signals raise: the first one has decided already that the task ends."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        # The first exception is on its way already, so a further one adds nothing.
+        # The first exception is raised in any case, so a further one adds nothing.
         with contextlib.suppress(BaseException):
             if end.wait(left):
                 return

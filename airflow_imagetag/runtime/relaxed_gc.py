@@ -1,4 +1,4 @@
-"""Keeps Python's garbage collector from looking through all of Airflow during a run."""
+"""Keeps Python's garbage collector from scanning all of Airflow again and again."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 NEW_OBJECTS = 10_000
-"""So many make a collection worth its while; 64 requests in flight are some 3,000 by themselves."""
+"""Number of new objects that start a collection; 64 requests in flight have some 3,000 of them."""
 
 
 @contextmanager
-def relaxed_gc() -> Iterator[None]:
-    """Have the garbage collector look seldom, and only at what is made from here on.
+def relaxed_gc(*, freezes: bool = True) -> Iterator[None]:
+    """Make the garbage collector run seldom, and restore the state that was found.
 
-    A run makes no cycles to speak of. But the answers that it remembers make Python look through
-    all that there is again and again, and of Airflow and pandas that is some 200,000 objects:
-    without a quota, it took a sixth of the run's CPU time.
+    A run makes hardly any reference cycles. But its answers stay in memory, and their number makes
+    Python scan all objects again and again, some 200,000 of Airflow and pandas: without a quota,
+    that took a sixth of the run's CPU time.
+
+    :param freezes: exclude all present objects from the scans as well. Only for a process of one
+        task: present garbage then survives until a later scan of all objects.
     """
     threshold = gc.get_threshold()
-    # Else somebody collects seldom already, such as a run beside this one, or not at all.
-    is_often = 0 < threshold[0] < NEW_OBJECTS
-    is_frozen = gc.get_freeze_count() > 0
-    if is_often:
+    # Otherwise the process has its own settings, or those of a run beside this one.
+    is_default = 0 < threshold[0] < NEW_OBJECTS
+    # Objects that were frozen before cannot be told from these, so nothing is added to them.
+    has_frozen = is_default and freezes and gc.get_freeze_count() == 0
+    if has_frozen:
         gc.freeze()
+    if is_default:
         gc.set_threshold(NEW_OBJECTS, *threshold[1:])
     try:
         yield
     finally:
-        if is_often:
+        if is_default:
             gc.set_threshold(*threshold)
-            if not is_frozen:
-                gc.unfreeze()
+        if has_frozen:
+            gc.unfreeze()

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import (
+from airflow.providers.common.compat.sdk import (  # type: ignore[attr-defined]
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
+    timezone,
 )
 
 from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
-from airflow_imagetag.errors import ConfigurationError, StorageError, error_named
+from airflow_imagetag.errors import ConfigurationError, error_named
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_images
 from airflow_imagetag.stores.base import LabelStore, as_store
@@ -25,7 +26,6 @@ from airflow_imagetag.stores.base import LabelStore, as_store
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_imagetag.models import Image
     from airflow_imagetag.watching.condition import Moment, Number, WaitCondition
     from airflow_imagetag.watching.query import NewImagesQuery
 
@@ -104,53 +104,43 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         self.imagetag_conn_id = imagetag_conn_id
         self.retag = retag
         self.deferrable = deferrable
-        self._queries: list[NewImagesQuery] = []
+        # At most one, and none between two executions: its locks cannot be copied with the task.
+        self._open_queries: list[NewImagesQuery] = []
         if deferrable and start_from_trigger:
             self._start_from_trigger()
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the new images."""
-        from airflow_imagetag.watching.query import NewImagesQuery
-
-        started = datetime.now(UTC)
-        query = NewImagesQuery(self._condition())
-        self._queries.append(query)
-        try:
+        started = timezone.utcnow()
+        with self._open_query():
             if not self.deferrable:
                 return super().execute(context)
             found = self._poke_once(context)
-        finally:
-            # It holds locks, which an operator that is copied must not.
-            self._queries.clear()
-            query.close()
         return found.xcom_value if found else self._defer(started + timedelta(seconds=self.timeout))
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Query source and store once."""
         del context
+        from airflow_imagetag.watching.poke import poke
+
+        with self._open_query() as query:
+            images = poke(query, timezone.utcnow(), self.log)
+        return PokeReturnValue(images is not None, xcom_value=images)
+
+    @contextmanager
+    def _open_query(self) -> Iterator[NewImagesQuery]:
+        """Yield a query that stays open between the pokes of an execution."""
         from airflow_imagetag.watching.query import NewImagesQuery
 
-        if self._queries:
-            return self._poke(self._queries[0])
+        if self._open_queries:
+            yield self._open_queries[0]
+            return
         with closing(NewImagesQuery(self._condition())) as query:
-            return self._poke(query)
-
-    def _poke(self, query: NewImagesQuery) -> PokeReturnValue:
-        from airflow_imagetag.watching.decisions import PollDecision, decide
-
-        now = datetime.now(UTC)
-        min_images, max_images = query.condition.min_images, query.condition.max_images
-        try:
-            result = query.run(now, enough=max(min_images, max_images + 1))
-        except StorageError as error:
-            self.log.warning("Cannot look for new images now, trying again later: %s", error)
-            return PokeReturnValue(False)
-        found = len(result.images)
-        decision = decide(found, min_images=min_images, now=now, deadline=None)
-        if decision is PollDecision.READY:
-            return PokeReturnValue(True, xcom_value=self._result(result.images, max_images))
-        self.log.info("%d of at least %d new images", found, min_images)
-        return PokeReturnValue(False)
+            self._open_queries.append(query)
+            try:
+                yield query
+            finally:
+                self._open_queries.clear()
 
     def execute_complete(
         self, context: Context, event: Any = None, deadline: str | None = None
@@ -162,20 +152,22 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         """
         from airflow_imagetag.watching import events
 
-        told = events.parse_event(event)
-        if told.status == events.TIMED_OUT:
-            raise self._timed_out(told.count)
-        if told.status == events.FAILED:
-            self._fail(error_named(told.error)(told.message))
-        if told.is_complete and told.count <= self._condition().max_images:
-            self.log.info("New images: %d", told.count)
-            return list(told.images)
+        parsed = events.parse_event(event)
+        # First, as `execute` does: the error of a parameter is the same in every mode.
+        condition = self._condition()
+        if parsed.status == events.TIMED_OUT:
+            raise self._timed_out(parsed.count)
+        if parsed.status == events.FAILED:
+            self._fail(error_named(parsed.error)(parsed.message))
+        if parsed.is_complete and parsed.count <= condition.max_images:
+            self.log.info("New images: %d", parsed.count)
+            return list(parsed.images)
         # There are more than an event holds. Some may have been labelled since, so query again.
         found = self._poke_once(context)
         if found:
             return found.xcom_value
         ends_at = self._deadline(context, deadline)
-        if datetime.now(UTC) >= ends_at:
+        if timezone.utcnow() >= ends_at:
             raise self._timed_out(0)
         return self._defer(ends_at)
 
@@ -209,29 +201,6 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         source.check_trusted([*allowed_local_folders(), *source.trust().folders])
         return parse_wait_condition(source, self.store, self)
 
-    def _result(self, images: Sequence[Image], max_images: int) -> list[dict[str, str | None]]:
-        from airflow_imagetag.watching.image_lists import as_list
-
-        taken = images[:max_images]
-        if len(images) > max_images:
-            self.log.info(
-                "More than %d images are new; the first %d are returned, the others are left for "
-                "the next run",
-                max_images,
-                max_images,
-            )
-        else:
-            self.log.info("New images: %d", len(taken))
-        listed = as_list(taken)
-        if len(listed) < len(taken):
-            self.log.warning(
-                "%d images are left out of the list: reading them takes a signature, a password or "
-                "bytes, which an XCom must not hold. Give the operator the source itself: "
-                "images=..., store=...",
-                len(taken) - len(listed),
-            )
-        return listed
-
     def _deadline(self, context: Context, deadline: str | None) -> datetime:
         if deadline is not None:
             return datetime.fromisoformat(deadline)
@@ -242,7 +211,7 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
     def _defer(self, deadline: datetime) -> None:
         from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 
-        left = max(deadline - datetime.now(UTC), timedelta(0))
+        left = max(deadline - timezone.utcnow(), timedelta(0))
         trigger = NewImagesTrigger(
             **self._trigger_kwargs(), deadline=deadline.isoformat(), is_rendered=True
         )
@@ -258,7 +227,8 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
             **{name: getattr(self, name) for name in NewImagesSensor.template_fields},
             "poke_interval": self.poke_interval,
             "exponential_backoff": self.exponential_backoff,
-            "max_wait": self.max_wait,
+            # Airflow's sensor applies it only to a wait that grows.
+            "max_wait": self.max_wait if self.exponential_backoff else None,
             "silent_fail": self.silent_fail,
         }
 

@@ -14,8 +14,8 @@ from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.backends.databases import (
     engine_of,
-    is_of_types,
     is_transient,
+    is_type_mismatch,
     reason_of,
     split_name,
 )
@@ -109,6 +109,11 @@ class SqlReader:
                 "modified_after and settle_seconds need the time of a row's last change: name a "
                 "column of timestamps with SqlImages(version=...), such as 'updated_at'."
             )
+        if window is not None and self._source.version is None:
+            raise ConfigurationError(
+                "modified_after and settle_seconds need to know when a row changed: give "
+                "SqlImages(version=...) a column of timestamps, such as 'updated_at'."
+            )
         hint = "" if window is None else f" {self._needs_times()}"
         return self._reading(lambda rows: self._images(rows, window), hint)
 
@@ -118,7 +123,7 @@ class SqlReader:
         except sa_exc.NoSuchTableError:
             raise self._wrong("there is no such table.") from None
         except sa_exc.DBAPIError as error:
-            wrong = self._wrong(f"{reason_of(error)}{hint if is_of_types(error) else ''}")
+            wrong = self._wrong(f"{reason_of(error)}{hint if is_type_mismatch(error) else ''}")
             raise (StorageError(wrong.message) if is_transient(error) else wrong) from None
         finally:
             self._engine.dispose()

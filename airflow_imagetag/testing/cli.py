@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_imagetag.testing.api import API_NAMES
+from airflow_imagetag.testing._api import API_NAMES
 from airflow_imagetag.testing.emulator import CONNECTION_VARIABLE, Emulator
 from airflow_imagetag.testing.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

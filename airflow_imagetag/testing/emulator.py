@@ -9,11 +9,10 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_imagetag.testing.account import Account
-from airflow_imagetag.testing.api import API_NAMES, TIIA_NAMES
-from airflow_imagetag.testing.chance import Chance
+from airflow_imagetag.testing._api import API_NAMES, TIIA_NAMES, EmulatorAccount
+from airflow_imagetag.testing._fault_injector import FaultInjector
+from airflow_imagetag.testing._recorder import Recorder
 from airflow_imagetag.testing.faults import Faults
-from airflow_imagetag.testing.stats import Recorder, Stats
 
 if TYPE_CHECKING:
     import ssl
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_imagetag.testing.api import ApiName
+    from airflow_imagetag.testing._api import ApiName
+    from airflow_imagetag.testing.stats import Stats
+
+__all__ = ["Emulator"]
 
 CONNECTION_ID: Final = "imagetag_default"
 CONNECTION_VARIABLE: Final = "AIRFLOW_CONN_IMAGETAG_DEFAULT"
@@ -79,7 +81,7 @@ class Emulator:
             raise ValueError("fetch_timeout_seconds must be more than 0")
         if answer_form not in ("example", "table"):
             raise ValueError('answer_form must be "example" or "table"')
-        self._account = Account(app_id, secret_id, secret_key, bucket, token)
+        self._account = EmulatorAccount(app_id, secret_id, secret_key, bucket, token)
         self._listen_host = host
         self._listen_port = port
         self._ssl_context = ssl_context
@@ -87,7 +89,7 @@ class Emulator:
         self._seed = seed
         self._fetch_timeout_seconds = fetch_timeout_seconds
         self._answer_form: Literal["example", "table"] = answer_form
-        self._chance = Chance(faults or Faults(), seed)
+        self._fault_injector = FaultInjector(faults or Faults(), seed)
         self._recorder = Recorder()
         self._port: int | None = None
         self._thread: threading.Thread | None = None
@@ -122,7 +124,7 @@ class Emulator:
             raise RuntimeError("the emulator runs already")
         # Loaded here so that importing this module needs neither aiohttp nor Pillow.
         try:
-            from airflow_imagetag.testing.server import serve
+            from airflow_imagetag.testing._server import serve
         except ModuleNotFoundError as error:
             raise _without_extra(error) from error
         ready: Future[tuple[int, Callable[[], object]]] = Future()
@@ -149,7 +151,7 @@ class Emulator:
         try:
             async with serve(
                 account=self._account,
-                chance=lambda: self._chance,
+                fault_injector=lambda: self._fault_injector,
                 recorder=self._recorder,
                 clock=self._clock,
                 answer_form=self._answer_form,
@@ -255,15 +257,15 @@ class Emulator:
         The next request meets it. Chance starts again from the seed, the quota is fresh, and no
         image counts as attempted.
         """
-        return self._chance.faults
+        return self._fault_injector.faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
         # One assignment swaps faults and chance together, so no request meets a mixture.
-        self._chance = Chance(faults, self._seed)
+        self._fault_injector = FaultInjector(faults, self._seed)
 
 
-def _connection_extra(account: Account, api: ApiName) -> dict[str, str]:
+def _connection_extra(account: EmulatorAccount, api: ApiName) -> dict[str, str]:
     """Return what a connection needs beside address and keys; what is empty is left out."""
     if api not in API_NAMES:
         raise ValueError(f"api must be one of {', '.join(API_NAMES)}, not {api!r}")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["GARBAGE_KINDS", "Faults", "Garbage"]
+
 Garbage = Literal["html", "truncated", "empty", "not_json", "missing_data", "bad_probability"]
 """The kinds of answer with HTTP status 200 that no client can use."""
 

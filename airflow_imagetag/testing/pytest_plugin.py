@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_imagetag.testing.api import ApiName
+    from airflow_imagetag.testing._api import ApiName
+
+__all__ = ["imagetag_api", "imagetag_connection", "imagetag_emulator"]
 
 
 @pytest.fixture

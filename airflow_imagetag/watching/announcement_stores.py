@@ -11,7 +11,8 @@ from airflow_imagetag.watching.announcements import AnnouncementState
 
 log = logging.getLogger(__name__)
 
-_kept: dict[str, AnnouncementState] = {}
+PROCESS_STATES: dict[str, AnnouncementState] = {}
+"""The states of this process's watchers, by key; a trigger object does not outlive an event."""
 
 
 class AnnouncementStore(Protocol):
@@ -39,11 +40,11 @@ class ProcessAnnouncementStore:
 
     async def load(self) -> AnnouncementState:
         """Return the state that was saved last."""
-        return _kept.get(self._key, AnnouncementState())
+        return PROCESS_STATES.get(self._key, AnnouncementState())
 
     async def save(self, state: AnnouncementState) -> None:
         """Keep the state."""
-        _kept[self._key] = state
+        PROCESS_STATES[self._key] = state
 
 
 class AssetAnnouncementStore:
@@ -56,7 +57,8 @@ class AssetAnnouncementStore:
     def __init__(self, accessor: Any, key: str) -> None:
         self._accessor = accessor
         self._key = f"imagetag_announced_{key}"
-        self._instead: ProcessAnnouncementStore | None = None
+        self._process_store = ProcessAnnouncementStore(self._key)
+        self._serves_several = False
 
     async def load(self) -> AnnouncementState:
         """Return the state that was saved last."""
@@ -65,12 +67,12 @@ class AssetAnnouncementStore:
         except ValueError:
             # Airflow's answer if the watcher serves more than one asset.
             log.warning(
-                "This watcher serves several assets, and Airflow keeps no state for such a one: "
-                "after a restart of the triggerer, images that still wait are announced again. "
-                "Give each asset a watcher of its own."
+                "This watcher serves several assets, for which Airflow keeps no state: after a "
+                "restart of the triggerer, images that still wait are announced again. Give each "
+                "asset a watcher of its own."
             )
-            self._instead = ProcessAnnouncementStore(self._key)
-            return await self._instead.load()
+            self._serves_several = True
+            return await self._process_store.load()
         try:
             return AnnouncementState() if value is None else AnnouncementState.load(value)
         except ValueError as error:
@@ -81,8 +83,8 @@ class AssetAnnouncementStore:
 
     async def save(self, state: AnnouncementState) -> None:
         """Keep the state."""
-        if self._instead is not None:
-            await self._instead.save(state)
+        if self._serves_several:
+            await self._process_store.save(state)
         else:
             await self._call("set", self._key, state.dump())
 
@@ -94,7 +96,7 @@ class AssetAnnouncementStore:
 
 
 def announcement_store_of(trigger: Any, key: str) -> AnnouncementStore | None:
-    """Return the state store of a trigger that watches an asset; None if a task waits for it.
+    """Return the state store of a trigger that watches an asset; None for the trigger of a task.
 
     :param trigger: the trigger as the triggerer has prepared it.
     :param key: names the watcher.

@@ -47,13 +47,13 @@ class AnnouncedBatch:
     """An announcement of images that wait for their labels.
 
     :param digests: digests of the images that still wait.
-    :param sent_at: when it was sent.
-    :param times: how often the images have been announced.
+    :param announced_at: when they were announced last.
+    :param times: how often they have been announced.
     :param is_picked_up: whether some of its images wait no more.
     """
 
     digests: frozenset[str]
-    sent_at: datetime
+    announced_at: datetime
     times: int = 1
     is_picked_up: bool = False
 
@@ -65,13 +65,13 @@ class AnnouncedBatch:
 
     def is_awaited(self, now: datetime) -> bool:
         """Tell whether the run that it started may still be about to begin."""
-        return not self.is_picked_up and timedelta() <= now - self.sent_at < BEGINS_WITHIN
+        return not self.is_picked_up and timedelta() <= now - self.announced_at < BEGINS_WITHIN
 
     def is_due(self, now: datetime) -> bool:
         """Tell whether its images are to be announced again."""
         pause = min(FIRST_REMINDER * (1 << min(self.times - 1, 16)), LONGEST_REMINDER)
         # A time in the future comes from a clock that has been corrected since.
-        return not timedelta() <= now - self.sent_at < pause
+        return not timedelta() <= now - self.announced_at < pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ class AnnouncementState:
         return [
             {
                 "digests": "".join(sorted(batch.digests)),
-                "sent_at": batch.sent_at.isoformat(),
+                # The key of version 0.1.0.
+                "sent_at": batch.announced_at.isoformat(),
                 "times": batch.times,
                 "is_picked_up": batch.is_picked_up,
             }

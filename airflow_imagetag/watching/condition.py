@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Protocol
 
 from airflow_imagetag.adapters.numbers import NumberRule
 from airflow_imagetag.errors import ConfigurationError
@@ -17,6 +17,40 @@ Number = int | float | str
 
 SECONDS = NumberRule("a number of seconds from 0", minimum=0)
 COUNT = NumberRule("a whole number from 1", minimum=1, is_whole=True)
+
+
+class WaitParameters(Protocol):
+    """The parameters of a sensor or trigger; a template may have made a text of each."""
+
+    @property
+    def imagetag_conn_id(self) -> str:
+        """Connection of the account that labels the images."""
+        ...
+
+    @property
+    def retag(self) -> str:
+        """When an image that the store holds is new: ``changed`` or ``never``."""
+        ...
+
+    @property
+    def modified_after(self) -> Moment:
+        """Only images that changed then or later."""
+        ...
+
+    @property
+    def settle_seconds(self) -> Number:
+        """Images that changed less than this time ago are left out."""
+        ...
+
+    @property
+    def min_images(self) -> int | str:
+        """Number of images that ends the wait."""
+        ...
+
+    @property
+    def max_images(self) -> int | str:
+        """Maximum number of images that are handed on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +85,17 @@ class WaitCondition:
 
 
 def parse_wait_condition(
-    source: ImageSource, store: LabelStore | None, parameters: Any
+    source: ImageSource, store: LabelStore | None, parameters: WaitParameters
 ) -> WaitCondition:
     """Check the parameters of a sensor or trigger, which may come from templates.
 
     :param source: where images are.
     :param store: where labels are kept.
-    :param parameters: an object with the other parameters as attributes.
+    :param parameters: the sensor or trigger.
     :raises ConfigurationError: names the parameter and the values that it allows.
     """
-    given = parameters
-    after = parse_moment("modified_after", given.modified_after)
-    rule = parse_rule(given.retag, retry_failed=False)
+    after = parse_moment("modified_after", parameters.modified_after)
+    rule = parse_rule(parameters.retag, retry_failed=False)
     if rule.retag is Retag.ALWAYS:
         raise ConfigurationError(
             "retag='always' makes every image new at any time, so there is nothing to wait for. "
@@ -70,18 +103,18 @@ def parse_wait_condition(
         )
     if store is None and after is None:
         raise ConfigurationError(
-            "New compared with what? Give store=, the store that the labels go to, or "
-            "modified_after=, such as '{{ data_interval_start }}'."
+            "Without store= and modified_after= every image is new at any time. Give store=, the "
+            "store that the labels go to, or modified_after=, such as '{{ data_interval_start }}'."
         )
     return WaitCondition(
         source,
         store,
-        given.imagetag_conn_id,
+        parameters.imagetag_conn_id,
         rule,
         after,
-        SECONDS.require("settle_seconds", given.settle_seconds),
-        COUNT.require_whole("min_images", given.min_images),
-        COUNT.require_whole("max_images", given.max_images),
+        SECONDS.require("settle_seconds", parameters.settle_seconds),
+        COUNT.require_whole("min_images", parameters.min_images),
+        COUNT.require_whole("max_images", parameters.max_images),
     )
 
 

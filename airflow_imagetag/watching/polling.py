@@ -1,27 +1,37 @@
-"""The pauses and time limits of a trigger's queries."""
+"""The pauses, time limits and clock of a trigger's queries."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from airflow_imagetag.watching.decisions import wait_seconds
 from airflow_imagetag.watching.query_thread import QUERY_SECONDS
 
 
+def utc_now() -> datetime:
+    """Return the time of the system's clock."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class PollTuning:
-    """Time limits that are the same for every trigger.
+    """Time limits and clock, which are the same for every trigger.
 
     :param query_seconds: maximum time of a query.
     :param last_query_seconds: maximum time of the query at the deadline.
     :param max_pause_seconds: maximum pause of a watcher after an error that waiting does not cure.
+    :param now: returns the time, with a zone.
+    :param sleep: suspends a coroutine for a number of seconds.
     """
 
     query_seconds: float = QUERY_SECONDS
     last_query_seconds: float = 30.0
     max_pause_seconds: float = 600.0
+    now: Callable[[], datetime] = utc_now
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +41,17 @@ class Polling:
     :param poke_interval: seconds between two queries.
     :param is_exponential: each pause is twice as long as the one before.
     :param max_wait: maximum seconds of a pause; None for no bound of its own.
-    :param tuning: time limits.
+    :param tuning: time limits and clock.
     """
 
     poke_interval: float
     is_exponential: bool = False
     max_wait: float | None = None
     tuning: PollTuning = field(default_factory=PollTuning)
+
+    def now(self) -> datetime:
+        """Return the time, with a zone."""
+        return self.tuning.now()
 
     async def pause(self, queries: int, now: datetime, deadline: datetime | None) -> None:
         """Sleep until the next query, which is not later than the deadline.
@@ -54,7 +68,18 @@ class Polling:
             now=now,
             deadline=deadline,
         )
-        await asyncio.sleep(seconds)
+        await self.sleep(seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for a number of seconds."""
+        await self.tuning.sleep(seconds)
+
+    def seconds_after_error(self, errors: int) -> float:
+        """Return the pause of a watcher after its last error.
+
+        :param errors: number of errors so far.
+        """
+        return min(self.poke_interval * 2.0 ** min(errors, 40), self.tuning.max_pause_seconds)
 
     def query_seconds(self, now: datetime, deadline: datetime | None) -> float:
         """Return the maximum time of a query: a database that hangs must not outlast the deadline.
@@ -66,7 +91,3 @@ class Polling:
             return self.tuning.query_seconds
         left = max((deadline - now).total_seconds(), 0.0)
         return min(self.tuning.query_seconds, left + self.tuning.last_query_seconds)
-
-    def pause_seconds_after_errors(self, errors: int) -> float:
-        """Return the pause of a watcher after a number of errors in a row."""
-        return min(self.poke_interval * 2.0 ** min(errors, 40), self.tuning.max_pause_seconds)

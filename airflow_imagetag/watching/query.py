@@ -46,8 +46,9 @@ class NewImagesQuery:
 
     def __init__(self, condition: WaitCondition) -> None:
         self.condition = condition
-        self._kept = ExitStack()
-        self._opened: list[OpenStore] = []
+        # At most one store, which closes with the stack.
+        self._open_stores: list[OpenStore] = []
+        self._stack = ExitStack()
         # A query that is given up may be closed while its thread is still running it.
         self._lock = threading.Lock()
         self._is_closed = False
@@ -72,15 +73,31 @@ class NewImagesQuery:
         :param now: the time, with a zone.
         :param limit: maximum number of images that it takes.
         """
-        with self._lock:
+        try:
+            with self._lock:
+                return self._read(take, now, limit)
+        finally:
+            # Only now: `close` may have found the lock taken a moment before.
+            if self._is_closed:
+                self.close()
+
+    def close(self) -> None:
+        """Close the store; a query that hangs closes it when it ends."""
+        self._is_closed = True
+        if self._lock.acquire(blocking=False):
             try:
-                return take(self._images(now, limit))
+                self._open_stores.clear()
+                self._stack.close()
             finally:
-                # A hundred waiting triggers must not keep a hundred connections.
-                for opened in self._opened:
-                    opened.release_connections()
-                if self._is_closed:
-                    self._release()
+                self._lock.release()
+
+    def _read(self, take: Callable[[Iterator[Image]], T], now: datetime, limit: int | None) -> T:
+        try:
+            return take(self._images(now, limit))
+        finally:
+            # A hundred waiting triggers must not keep a hundred connections.
+            for store in self._open_stores:
+                store.release_connections()
 
     def _images(self, now: datetime, limit: int | None) -> Iterator[Image]:
         condition = self.condition
@@ -100,25 +117,12 @@ class NewImagesQuery:
         return api_of(self.condition.imagetag_conn_id)
 
     def _open(self, store: LabelStore) -> OpenStore:
-        if self._opened:
-            self._opened[0].refresh()
+        if self._open_stores:
+            self._open_stores[0].refresh()
         else:
-            opened = self._kept.enter_context(store.open(self._api, StoreMode.READ))
-            self._opened.append(opened)
-        return self._opened[0]
-
-    def close(self) -> None:
-        """Close the store; a query that hangs closes it when it ends."""
-        self._is_closed = True
-        if self._lock.acquire(blocking=False):
-            try:
-                self._release()
-            finally:
-                self._lock.release()
-
-    def _release(self) -> None:
-        self._opened.clear()
-        self._kept.close()
+            opened = self._stack.enter_context(store.open(self._api, StoreMode.READ))
+            self._open_stores.append(opened)
+        return self._open_stores[0]
 
 
 def api_of(imagetag_conn_id: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
-from typing import Any
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.watching import events
 from airflow_imagetag.watching.condition import WaitCondition
 from airflow_imagetag.watching.decisions import PollDecision, decide
+from airflow_imagetag.watching.logs import Log
 from airflow_imagetag.watching.polling import Polling
 from airflow_imagetag.watching.query import NewImagesQuery, QueryResult
 from airflow_imagetag.watching.query_thread import QueryThread
@@ -22,8 +22,8 @@ class Waiter:
 
     :param condition: the images that are waited for.
     :param deadline: when waiting ends; None for never.
-    :param polling: pauses and time limits.
-    :param about: names source and store in the log, which all triggers share.
+    :param polling: pauses, time limits and clock.
+    :param about: names the source in the log, which all triggers share.
     :param silent_fail: log an error that waiting does not cure, and wait on.
     :param log: the trigger's logger.
     """
@@ -36,7 +36,7 @@ class Waiter:
         *,
         about: str,
         silent_fail: bool,
-        log: Any,
+        log: Log,
     ) -> None:
         self._condition = condition
         self._deadline = deadline
@@ -47,36 +47,41 @@ class Waiter:
 
     async def run(self) -> events.Event:
         """Return the event for the task: images, a timeout, or an error."""
-        queries = 0
         thread = QueryThread(self._condition)
         try:
-            while True:
-                queries += 1
-                try:
-                    result = await self._query(thread)
-                except Exception as error:
-                    if not self._silent_fail:
-                        return events.failed(error)
-                    self._log.exception("Looking for new images failed; going on")
-                    result = NOTHING
-                now = datetime.now(UTC)
-                event = self._event(result, now)
-                if event is not None:
-                    return event
-                await self._polling.pause(queries, now, self._deadline)
+            return await self._run(thread)
+        # The task raises it: the trigger must not end without an event.
+        except Exception as error:
+            return events.failed(error)
         finally:
             thread.close()
 
+    async def _run(self, thread: QueryThread) -> events.Event:
+        queries = 0
+        while True:
+            queries += 1
+            result = await self._query(thread)
+            now = self._polling.now()
+            event = self._event(result, now)
+            if event is not None:
+                return event
+            await self._polling.pause(queries, now, self._deadline)
+
     async def _query(self, thread: QueryThread) -> QueryResult:
-        now = datetime.now(UTC)
+        """Return the result of a query; an empty one if it failed and waiting goes on."""
+        now = self._polling.now()
         enough = max(self._condition.min_images, events.MAX_EVENT_IMAGES + 1)
         query = partial(NewImagesQuery.run, now=now, enough=enough)
         try:
             return await thread.ask(query, seconds=self._polling.query_seconds(now, self._deadline))
         except StorageError as error:
             self._log.warning(
-                "Cannot look for new images in %s now, trying again later: %s", self._about, error
+                "Cannot query %s for new images now, trying again later: %s", self._about, error
             )
+        except Exception:
+            if not self._silent_fail:
+                raise
+            self._log.exception("The query for new images failed; waiting goes on")
         return NOTHING
 
     def _event(self, result: QueryResult, now: datetime) -> events.Event | None:

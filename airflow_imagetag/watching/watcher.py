@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
-from typing import Any
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.models import Image
@@ -20,6 +18,7 @@ from airflow_imagetag.watching.announcements import (
 )
 from airflow_imagetag.watching.condition import WaitCondition
 from airflow_imagetag.watching.image_lists import needs_more
+from airflow_imagetag.watching.logs import Log
 from airflow_imagetag.watching.polling import Polling
 from airflow_imagetag.watching.query import NewImagesQuery
 from airflow_imagetag.watching.query_thread import QueryThread
@@ -29,9 +28,9 @@ class Watcher:
     """Queries until there is something to announce.
 
     :param store: keeps the announcement state.
-    :param condition: returns the images that are watched for; raises what is wrong with them.
-    :param polling: pauses and time limits.
-    :param about: names source and store in the log, which all triggers share.
+    :param condition: returns the images that are watched for, or raises the error of a parameter.
+    :param polling: pauses, time limits and clock.
+    :param about: names the source in the log, which all triggers share.
     :param log: the trigger's logger.
     :param max_announced: maximum number of announced images that wait for labels.
     """
@@ -43,7 +42,7 @@ class Watcher:
         polling: Polling,
         *,
         about: str,
-        log: Any,
+        log: Log,
         max_announced: int = MAX_ANNOUNCED,
     ) -> None:
         self._store = store
@@ -64,30 +63,33 @@ class Watcher:
                 return await self._run_until_error()
             except Exception:
                 errors += 1
-                seconds = self._polling.pause_seconds_after_errors(errors)
+                seconds = self._polling.seconds_after_error(errors)
                 self._log.exception(
                     "Watching for new images in %s failed; again in %.0f s", self._about, seconds
                 )
-                await asyncio.sleep(seconds)
+                await self._polling.sleep(seconds)
 
     async def _run_until_error(self) -> events.Event:
         thread = QueryThread(self._condition())
-        queries = 0
         try:
-            state = await self._store.load()
-            while True:
-                queries += 1
-                now = datetime.now(UTC)
-                announcement = await self._query(thread, state, now)
-                if announcement.state != state:
-                    # Before the event: a process that is killed between the two knows of it.
-                    await self._store.save(announcement.state)
-                    state = announcement.state
-                if announcement.images:
-                    return self._event(announcement.images)
-                await self._polling.pause(queries, now, None)
+            return await self._run(thread)
         finally:
             thread.close()
+
+    async def _run(self, thread: QueryThread) -> events.Event:
+        state = await self._store.load()
+        queries = 0
+        while True:
+            queries += 1
+            now = self._polling.now()
+            announcement = await self._query(thread, state, now)
+            if announcement.state != state:
+                # Before the event: if the process is killed between the two, it is not sent twice.
+                await self._store.save(announcement.state)
+                state = announcement.state
+            if announcement.images:
+                return self._event(announcement.images)
+            await self._polling.pause(queries, now, None)
 
     async def _query(
         self, thread: QueryThread, state: AnnouncementState, now: datetime
@@ -95,11 +97,11 @@ class Watcher:
         try:
             return await thread.ask(
                 partial(self._announce, state=state, now=now),
-                seconds=self._polling.tuning.query_seconds,
+                seconds=self._polling.query_seconds(now, None),
             )
         except StorageError as error:
             self._log.warning(
-                "Cannot look for new images in %s now, trying again: %s", self._about, error
+                "Cannot query %s for new images now, trying again later: %s", self._about, error
             )
         return Announcement((), state)
 
@@ -107,11 +109,12 @@ class Watcher:
         self, query: NewImagesQuery, state: AnnouncementState, now: datetime
     ) -> Announcement:
         """Select the images to announce; runs in a thread."""
+        condition = query.condition
         choose = partial(
             announce,
             state=state,
-            min_images=query.condition.min_images,
-            max_images=min(query.condition.max_images, events.MAX_EVENT_IMAGES),
+            min_images=condition.min_images,
+            max_images=min(condition.max_images, events.MAX_EVENT_IMAGES),
             now=now,
             max_announced=self._max_announced,
         )
@@ -119,7 +122,7 @@ class Watcher:
         if announcement.is_held_back:
             self._log.warning(
                 "%d announced images wait for their labels; further ones are announced when runs "
-                "have labelled some. If no run is going on, look for one that failed.",
+                "have labelled some. If no run is going on, check for one that failed.",
                 self._max_announced,
             )
         return announcement

@@ -1,4 +1,4 @@
-"""A process with one Airflow in it, which does for the tests what they ask over a pipe.
+"""A process with one Airflow in it, which answers the requests of the tests over a pipe.
 
 Airflow reads its settings once, when it is imported, and keeps state in its modules; the tests'
 own process holds another Airflow home, or none. Started by the fixture ``airflow_host``.
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Test modules import what the tests of all folders share.
+# Test modules import the helpers that the tests of all folders share.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 modules: dict[str, ModuleType] = {}
@@ -43,7 +43,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 
 def run(build: Callable[..., Any], args: tuple[Any, ...], conf: dict[str, Any]) -> dict[str, Any]:
-    """Run the DAG that a function builds, and gather what the run left in the database."""
+    """Run the DAG that a function builds; return the records of the run in the database."""
     import airflow
     from airflow.utils.session import create_session
 
@@ -81,7 +81,7 @@ def run(build: Callable[..., Any], args: tuple[Any, ...], conf: dict[str, Any]) 
 
 
 def keep(dag: Any) -> None:
-    """Write the DAG to the database, which Airflow 3 wants of a DAG that it runs."""
+    """Write the DAG to the database, where Airflow 3 looks for a DAG that it runs."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 
@@ -89,6 +89,9 @@ def keep(dag: Any) -> None:
     bag = DagBag(collect_dags=False)
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
+
+
+TODO: dict[str, Callable[..., Any]] = {"call": call, "run": run}
 
 
 def main() -> None:
@@ -105,11 +108,10 @@ def main() -> None:
             os.environ.update(request["environment"])
             try:
                 function = getattr(load(request["path"]), request["function"])
-                todo = {"call": call, "run": run}[request["todo"]]
-                answer = (True, todo(function, *request["arguments"]))
+                answer = (True, TODO[request["todo"]](function, *request["arguments"]))
             except BaseException:
                 answer = (False, traceback.format_exc())
-            # Also what a task has set: the next request meets the home's own settings.
+            # The next request meets the home's own settings, without those that a task has set.
             os.environ.clear()
             os.environ.update(before)
             sys.stdout.flush()

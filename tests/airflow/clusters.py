@@ -26,6 +26,9 @@ from airflow_imagetag.testing import Emulator
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
+DEADLINE_SECONDS = 180
+"""Far more than any wait takes, also on a busy machine."""
+
 AIRFLOW_2 = metadata.version("apache-airflow").startswith("2.")
 
 
@@ -105,8 +108,8 @@ class AirflowHome:
 
 
 def _plain(value: Any) -> Any:
-    # SQLite turns a JSON number into one of its own, and PostgreSQL reads JSON by itself. It is
-    # Airflow that keeps JSON inside of JSON.
+    # SQLite converts a JSON number, and PostgreSQL decodes JSON. What is left as text is Airflow's
+    # JSON inside of JSON.
     if isinstance(value, memoryview):
         value = value.tobytes()
     return json.loads(value) if isinstance(value, (str, bytes)) else value
@@ -146,27 +149,30 @@ def end_group(process: subprocess.Popen[str]) -> None:
     process.wait(30)
 
 
-def wait_until(condition: Callable[[], Any], seconds: float, what: Callable[[], str]) -> Any:
-    """Return what the condition gives once it is true.
+def wait_until(
+    condition: Callable[[], Any], explain: Callable[[], str], seconds: float = DEADLINE_SECONDS
+) -> Any:
+    """Wait until the condition is true, and return its value.
 
-    :param what: says what went wrong when it never was.
+    :param explain: returns the text of the failure at the deadline.
+    :param seconds: the deadline.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, what()
+        assert time.monotonic() < deadline, explain()
         time.sleep(0.1)
     return found
 
 
 def token(url: str) -> str:
-    """Log in, as everybody may."""
+    """Log in, which needs no password here, and return the token."""
     answer = requests.get(f"{url}/auth/token", timeout=20)
     assert answer.ok, answer.text
     return str(answer.json()["access_token"])
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -180,7 +186,7 @@ class Cluster:
     :param url: of the API server; None on Airflow 2.
     :param emulator: the service behind ``imagetag_default``, and behind ``wrong_key``, whose
         SecretKey is not the account's.
-    :param commands: what its processes are started with, by their names.
+    :param commands: the arguments of ``airflow`` for each of its processes, by name.
     :param processes: those that run.
     """
 
@@ -198,7 +204,7 @@ class Cluster:
         self.processes[name] = self.home.start(*command, log=self.home.path / f"{name}.log")
 
     def kill(self, name: str) -> None:
-        """Kill one of its processes, and what it started, in the middle of what they do."""
+        """Kill one of its processes, and those that it started, in the middle of their work."""
         end_group(self.processes[name])
 
     def end(self, name: str) -> None:
@@ -223,18 +229,50 @@ class Cluster:
             self.home.query("select task_id, state from task_instance where run_id = ?", run_id)
         )
 
-    def wait(self, run_id: str, seconds: float = 90) -> str:
+    def mark_failed(self, dag_id: str, run_id: str) -> None:
+        """Mark a run failed, as the web interface does."""
+        if self.url is None:
+            # The web interface of Airflow 2 does this, and these tests do not start it.
+            sql = "update task_instance set state = 'failed' where run_id = ? and state = 'running'"
+            self.home.execute(sql, run_id)
+            return
+        self.ask("patch", f"dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
+
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Have a run done again, as the web interface does."""
+        if self.url is None:
+            # The command knows no run ids, and without dates it clears the runs of all tests.
+            sql = "select execution_date from dag_run where run_id = ?"
+            [[date]] = self.home.query(sql, run_id)
+            done = self.home.command("tasks", "clear", "-y", "-s", date, "-e", date, dag_id)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return
+        self.ask("post", f"dags/{dag_id}/dagRuns/{run_id}/clear", {"dry_run": False})
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+        """Send a request to the API server of Airflow 3."""
+        assert self.url
+        answer = requests.request(
+            method,
+            f"{self.url}/api/v2/{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {token(self.url)}"},
+            timeout=20,
+        )
+        assert answer.status_code == 200, answer.text
+
+    def wait(self, run_id: str, seconds: float = DEADLINE_SECONDS) -> str:
         """Return the state of a run that has ended."""
         return str(
             wait_until(
                 lambda: (state := self.state(run_id)) in ("success", "failed") and state,
-                seconds,
                 self.logs,
+                seconds,
             )
         )
 
     def task_log(self, run_id: str) -> str:
-        """Return what the tasks of a run logged."""
+        """Return the log of all tasks of a run."""
         files = (self.home.path / "logs").rglob("*.log*")
         return "".join(path.read_text() for path in files if run_id in str(path))
 
@@ -273,7 +311,7 @@ def running(
     triggerer: bool = False,
     workers: Iterable[str] = (),
 ) -> Iterator[Cluster]:
-    """Run Airflow's own processes for a ``with`` block, and kill them and all that they started.
+    """Run Airflow's own processes for a ``with`` block, then kill them and their children.
 
     :param home: its environment holds ``cluster_environment``.
     :param emulator: the service that it labels with.
@@ -300,7 +338,7 @@ def running(
             "select count(distinct dag.fileloc) from dag"
             " join serialized_dag on serialized_dag.dag_id = dag.dag_id"
         )
-        wait_until(lambda: home.query(parsed)[0][0] == len(files), 90, cluster.logs)
+        wait_until(lambda: home.query(parsed)[0][0] == len(files), cluster.logs)
         yield cluster
     finally:
         for process in cluster.processes.values():

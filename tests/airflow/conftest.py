@@ -6,12 +6,8 @@ import contextlib
 import importlib.util
 import io
 import json
-import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,63 +25,10 @@ from clusters import (
     running,
 )
 from databases import Database, postgres_database, postgres_server
+from hosts import WRONG_KEY, AirflowHost, Run, connection
 from web_servers import Handler, serving
 
 from airflow_imagetag.testing import Emulator, Faults
-
-HOST_SECONDS = 120
-WRONG_KEY = "aWrongSecretKeyThatOpensNothing0"
-
-
-def connection(emulator: Emulator, **changes: Any) -> str:
-    """Return the emulator's connection without a quota, changed as told.
-
-    :param changes: fields of the connection, and names in its extra for all others.
-    """
-    fields = json.loads(emulator.connection_json)
-    fields["extra"]["requests_per_second"] = 0
-    for name, value in changes.items():
-        (fields if name in ("login", "password", "host", "port") else fields["extra"])[name] = value
-    return json.dumps(fields)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a DAG run left behind.
-
-    :param state: of the run.
-    :param states: of each task, by (task id, map index).
-    :param xcoms: by (task id, map index, key).
-    :param rendered: rendered fields by (task id, map index).
-    :param log: what all tasks logged.
-    """
-
-    state: str
-    states: Mapping[tuple[str, int], str]
-    xcoms: Mapping[tuple[str, int, str], Any]
-    rendered: Mapping[tuple[str, int], Mapping[str, Any]]
-    log: str
-
-    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """Return one XCom."""
-        assert (task_id, map_index, key) in self.xcoms, self.log
-        return self.xcoms[task_id, map_index, key]
-
-
-def templates_rendered_of(task: Any) -> int:
-    """Render the fields of a task; return how often Jinja was asked for a template."""
-    import jinja2
-
-    class Counting(jinja2.Environment):
-        count = 0
-
-        def from_string(self, *args: Any, **kwargs: Any) -> Any:
-            self.count += 1
-            return super().from_string(*args, **kwargs)
-
-    environment = Counting()
-    task.render_template_fields({"ds": "2026-01-02"}, environment)
-    return environment.count
 
 
 @pytest.fixture(scope="session")
@@ -113,98 +56,6 @@ def new_home(
     return make
 
 
-class AirflowHost:
-    """A process in which DAGs that test modules build are run, one after another.
-
-    :param home: its Airflow home.
-    """
-
-    def __init__(self, home: AirflowHome) -> None:
-        self.home = home
-        self._log = home.path / "host.log"
-        self._pipe, theirs = multiprocessing.Pipe()
-        with self._log.open("wb") as output, theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, str(HERE / "airflow_host.py"), str(theirs.fileno())],
-                env=home.environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function of a test module inside Airflow's process."""
-        return self._ask("call", function, {}, args)
-
-    def run(
-        self,
-        build: Callable[..., Any],
-        *args: Any,
-        conf: dict[str, Any] | None = None,
-        **environment: str,
-    ) -> Run:
-        """Run the DAG that a function of a test module builds.
-
-        :param conf: the run's configuration, which holds its params.
-        :param environment: variables to set for it.
-        """
-        start = self._log.stat().st_size
-        found = self._ask("run", build, environment, args, conf or {})
-        return Run(**found, log=self._log.read_bytes()[start:].decode())
-
-    def _ask(
-        self, todo: str, function: Callable[..., Any], environment: dict[str, str], *arguments: Any
-    ) -> Any:
-        self._pipe.send(
-            {
-                "todo": todo,
-                "path": function.__code__.co_filename,
-                "function": function.__name__,
-                "arguments": arguments,
-                "environment": environment,
-            }
-        )
-        assert self._pipe.poll(HOST_SECONDS), self._log.read_text()[-4000:]
-        good, answer = self._pipe.recv()
-        assert good, f"{answer}\n{self._log.read_text()[-4000:]}"
-        return answer
-
-    def serialized(self, module: str) -> str:
-        """Return what ``serialized_dags`` of a test module gives, the same under two hash seeds.
-
-        :param module: its file.
-        """
-        code = (
-            "import sys; sys.path.insert(0, sys.argv[1]); import airflow_host;"
-            "print('serialized', airflow_host.load(sys.argv[2]).serialized_dags())"
-        )
-        texts = []
-        for seed in ("1", "2"):
-            done = subprocess.run(
-                [sys.executable, "-c", code, str(HERE), module],
-                env=self.home.environment | {"PYTHONHASHSEED": seed},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-            texts += [line for line in done.stdout.splitlines() if line.startswith("serialized ")]
-        [first, second] = texts
-        assert first == second
-        return first
-
-    def stop(self) -> None:
-        """End the process."""
-        self._pipe.close()
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
 @pytest.fixture(scope="session")
 def airflow_host(new_home: Callable[..., AirflowHome], image_folder: Path) -> Iterator[AirflowHost]:
     """Start the process that runs DAGs."""
@@ -219,7 +70,7 @@ def airflow_host(new_home: Callable[..., AirflowHome], image_folder: Path) -> It
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    """Run the label service for one test."""
+    """Run an emulator for one test."""
     with Emulator() as running:
         yield running
 
@@ -237,7 +88,7 @@ def run_dag(airflow_host: AirflowHost, emulator: Emulator) -> Callable[..., Run]
 
 @pytest.fixture(scope="session")
 def photographs() -> list[bytes]:
-    """Cut a thousand different small photographs out of scikit-image's large ones."""
+    """Cut a thousand small photographs, all different, out of scikit-image's large ones."""
     from PIL import Image
 
     spec = importlib.util.find_spec("skimage")
@@ -291,7 +142,7 @@ def image_urls(photographs: list[bytes]) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def many_urls(photographs: list[bytes]) -> Iterator[Callable[[int], list[str]]]:
-    """Serve any number of photographs, all different, over HTTP and give the URLs of so many."""
+    """Serve photographs, all different, over HTTP; give a function that returns their URLs."""
 
     class Pages(Handler):
         protocol_version = "HTTP/1.1"
@@ -299,7 +150,7 @@ def many_urls(photographs: list[bytes]) -> Iterator[Callable[[int], list[str]]]:
         def answer(self) -> None:
             number = int(self.path[1:].removesuffix(".jpg"))
             content = photographs[number % len(photographs)]
-            # A comment in the file makes it one of its own.
+            # A comment in the file makes its bytes differ from those of all others.
             comment = b"%08d" % number
             self.respond(content[:2] + b"\xff\xfe\x00\x0a" + comment + content[2:])
 
@@ -379,7 +230,7 @@ def cluster_in_postgres(
     @contextlib.contextmanager
     def start(
         files: Iterable[Path],
-        environment: Mapping[str, str],
+        environment: dict[str, str],
         account: Mapping[str, Any] | None = None,
         **processes: Any,
     ) -> Iterator[Cluster]:
@@ -416,7 +267,7 @@ def triggering_cluster(
         settings = {
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-            # After so long, the next triggerer takes over what a killed one has left.
+            # The next triggerer takes over the triggers of a killed one after these seconds.
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
         }
         return cluster_in_postgres(files, settings | environment, triggerer=True)

@@ -1,17 +1,16 @@
-"""What a data team relies on: no image is lost, and a wrong key costs nothing and tells nothing."""
+"""No image is lost; a wrong key costs nothing and leaves no secret in a log."""
 
 from __future__ import annotations
 
 import base64
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 from clusters import HERE, AirflowHome
-from conftest import WRONG_KEY, connection
+from hosts import WRONG_KEY, connection
 from web_servers import Handler, serving
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -63,7 +62,7 @@ def test_a_thousand_images_of_which_some_are_broken(ratio, state, run_dag, emula
 
 
 def signatures_of(emulator: Emulator) -> set[str]:
-    """Return every Authorization header that the emulator got; its public counts tell how many."""
+    """Return every Authorization header that the emulator got, as many as its counts say."""
     signatures = {str(signature) for signature in emulator._recorder._signatures}
     assert len(signatures) == emulator.stats.signatures_seen
     return signatures
@@ -85,8 +84,8 @@ def stored_texts(home: AirflowHome) -> str:
     return str(home.query("select * from xcom, rendered_task_instance_fields"))
 
 
-def test_a_wrong_key_ends_a_test_run_soon_and_leaves_no_secret(new_home, image_folder):
-    """With a wrong SecretKey hardly anything is sent, and the log at DEBUG level has no secret."""
+def test_a_wrong_key_ends_a_test_run_and_leaves_no_secret(new_home, image_folder):
+    """With a wrong SecretKey only the first requests are sent; a DEBUG log has no secret."""
     with Emulator(faults=Faults(latency_seconds=0.3)) as emulator:
         uri = connection(emulator, password=WRONG_KEY, max_in_flight=MAX_IN_FLIGHT)
         home = new_home(
@@ -95,10 +94,8 @@ def test_a_wrong_key_ends_a_test_run_soon_and_leaves_no_secret(new_home, image_f
             AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS=str(image_folder),
             AIRFLOW_CONN_IMAGETAG_DEFAULT=uri,
         )
-        started = time.monotonic()
         conf = json.dumps({"folder": str(image_folder)})
         done = home.command("dags", "test", "label_folder", "-c", conf)
-        seconds = time.monotonic() - started
     log = done.stdout + done.stderr
     assert "AuthenticationError" in log, log[-4000:]
     assert "debug" in log.lower()
@@ -106,20 +103,16 @@ def test_a_wrong_key_ends_a_test_run_soon_and_leaves_no_secret(new_home, image_f
     stats = emulator.stats
     assert 1 <= stats.requests <= MAX_IN_FLIGHT
     assert stats.rejected_signatures == stats.requests
-    summary = home.xcoms("label_folder")["label", "summary"]
-    assert summary["elapsed_seconds"] < 5
-    print(
-        f"{stats.requests} requests, {summary['elapsed_seconds']} s, {seconds:.1f} s with Airflow"
-    )
+    assert home.xcoms("label_folder")["label", "summary"]["calls"] == stats.requests
 
-    # Airflow 3's stand-in for a supervisor, which only 'dags test' has, writes at DEBUG level which
-    # secrets it is told to mask, of any connection. The real supervisor does not: see below.
+    # Airflow 3's stand-in for a supervisor, which only 'dags test' has, writes the secrets of every
+    # connection that it is told to mask at DEBUG level. The real supervisor does not: see below.
     ours = [line for line in log.splitlines() if "MaskSecret(value=" not in line]
     assert len(ours) > 100
     assert_no_secret("\n".join(ours) + stored_texts(home), emulator)
 
 
-def test_a_wrong_key_ends_a_scheduled_task_soon_and_leaves_no_secret(cluster, image_folder):
+def test_a_wrong_key_ends_a_scheduled_task_and_leaves_no_secret(cluster, image_folder):
     """The same holds for a task that a scheduler runs, in every log of every process."""
     cluster.emulator.faults = Faults(latency_seconds=0.3)
     run_id = cluster.trigger("label_folder", {"folder": str(image_folder), "conn_id": "wrong_key"})
@@ -130,14 +123,13 @@ def test_a_wrong_key_ends_a_scheduled_task_soon_and_leaves_no_secret(cluster, im
     stats = cluster.emulator.stats
     assert 1 <= stats.requests <= MAX_IN_FLIGHT
     summary = cluster.home.xcoms("label_folder", run_id)["label", "summary"]
-    assert summary["elapsed_seconds"] < 5
-    print(f"{stats.requests} requests, {summary['elapsed_seconds']} s")
+    assert summary["calls"] == stats.requests
     processes = "".join(path.read_text() for path in cluster.home.path.glob("*.log"))
     assert_no_secret(log + processes + stored_texts(cluster.home), cluster.emulator)
 
 
-class NothingSeen(Handler):
-    """A service that sees nothing in any image."""
+class NoLabels(Handler):
+    """A service that finds no label for any image."""
 
     protocol_version = "HTTP/1.1"
 
@@ -151,7 +143,7 @@ def test_an_image_without_labels_is_tagged(airflow_host, emulator, image_folder,
     """An answer without labels is an answer: the image is tagged, and did not fail."""
     for name in ("0000.jpg", "0001.jpg", "0002.jpg"):
         (tmp_path / name).symlink_to(image_folder / name)
-    with serving(NothingSeen) as url:
+    with serving(NoLabels) as url:
         host, _, port = url.removeprefix("http://").partition(":")
         uri = connection(emulator, host=host, port=int(port))
         run = airflow_host.run(label_folder, str(tmp_path), 0.0, AIRFLOW_CONN_IMAGETAG_DEFAULT=uri)

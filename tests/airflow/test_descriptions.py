@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +11,12 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from buckets import Bucket
 from clusters import AIRFLOW_2
-from conftest import AirflowHost, Run, connection
 from databases import Database
+from hosts import AirflowHost, Run, connection, serialized
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
-
-HERE = Path(__file__).resolve().parent
 
 
 def new_dag(**params: Any) -> DAG:
@@ -29,7 +26,7 @@ def new_dag(**params: Any) -> DAG:
 
 
 def label_table(path: str) -> DAG:
-    """Label what a table and a query give, with every field a template that may be one."""
+    """Label the images of a table and of a query, with a template in every field."""
     with new_dag(
         conn="warehouse", table="products", labels="labels_of", schema="public", top=3
     ) as dag:
@@ -57,7 +54,7 @@ def label_table(path: str) -> DAG:
 
 
 def label_bucket() -> DAG:
-    """Label what a bucket holds, with every field a template that may be one."""
+    """Label the images of a bucket, with a template in every field."""
     with new_dag(bucket="", conn="aws_default", pattern="*") as dag:
         ImageTagOperator(
             task_id="label",
@@ -141,7 +138,7 @@ def products(postgres: Database, image_urls: list[str]) -> Database:
 
 
 def shown(kind: str, **fields: str) -> Any:
-    """Return what Airflow shows of a source or store: its fields, on Airflow 2 as text."""
+    """Return a source or store as Airflow shows it: its fields, on Airflow 2 as text."""
     if AIRFLOW_2:
         return f"{kind}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
     return {"type": kind} | fields
@@ -167,7 +164,7 @@ def test_templates_of_sql_sources_and_stores_are_rendered(run_warehouse, product
 
 
 def test_rendered_fields_show_rendered_names(run_warehouse, products, tmp_path):
-    """What the web interface shows of a source and a store is what the run used."""
+    """The web interface shows the source and the store that the run used."""
     run = run_warehouse(label_table, str(tmp_path), place=products, table="others", labels="mine")
     columns = {"key": "sku", "uri": "photo_url"}
     table, query = run.rendered["table", -1], run.rendered["query", -1]
@@ -252,13 +249,6 @@ def test_mapped_folders_are_each_a_task(run_warehouse, bucket, photographs, tmp_
 
 def serialized_dags() -> str:
     """Return the serializations of all DAGs of this module."""
-    import airflow
-
-    if airflow.__version__.startswith("2."):
-        from airflow.serialization.serialized_objects import SerializedDAG as Serialization
-    else:
-        from airflow.serialization.serialized_objects import DagSerialization as Serialization
-
     dags = [label_table("/lake"), label_bucket(), label_shards("/lake"), label_into_stores("/lake")]
     dags.append(label_folders("/lake"))
     with new_dag() as last:
@@ -267,8 +257,7 @@ def serialized_dags() -> str:
             images=ObjectStorageImages("s3://key:HushHush@bucket/photos/"),
             store=ParquetLabelStore("s3://bucket/labels?X-Amz-Signature=HushHush"),
         )
-    # Sorted, as Airflow does before it compares two versions of a DAG.
-    return json.dumps([Serialization.to_dict(dag) for dag in (*dags, last)], sort_keys=True)
+    return serialized(*dags, last)
 
 
 def test_two_parses_in_two_processes_serialize_alike(airflow_host):

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from buckets import Bucket
 from clusters import AIRFLOW_2, HERE, ROOT, AirflowHome
-from conftest import connection
 from databases import Database
+from hosts import connection
 
 from airflow_imagetag.testing import Emulator
 
@@ -34,7 +34,7 @@ class Setting:
     :param environment: variables, such as further connections.
     :param check: looks at what the run left, and raises if it is not right.
     :param change: changes one image after the first run; the second run must find nothing new, and
-        the third, after the change, one image. None for an example that remembers nothing.
+        the third, after the change, one image. None for an example without a store.
     :param waits: whether the example waits for new images, so that there is no such second run.
     """
 
@@ -42,7 +42,7 @@ class Setting:
     conf: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     check: Callable[[AirflowHome, Emulator], None] = lambda home, emulator: None
-    change: Callable[[], None] | None = None
+    change: Callable[[], object] | None = None
     waits: bool = False
 
 
@@ -146,7 +146,7 @@ def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
         },
         environment={"AIRFLOW_CONN_AWS_DEFAULT": bucket.connection_json},
         check=check,
-        change=lambda: bucket.put("photos/2026/1/3.jpg", photographs[7]) and None,
+        change=lambda: bucket.put("photos/2026/1/3.jpg", photographs[7]),
     )
 
 
@@ -169,7 +169,7 @@ def load_downstream(folder: Path, request: pytest.FixtureRequest) -> Setting:
 
 
 def sensor_to_load(folder: Path, request: pytest.FixtureRequest) -> Setting:
-    """Photographs in a bucket that nobody writes any more, and the labels in a warehouse."""
+    """Photographs in a bucket that have been there for an hour, and the labels in a warehouse."""
     bucket: Bucket = request.getfixturevalue("bucket")
     warehouse: Database = request.getfixturevalue("postgres")
     photographs = request.getfixturevalue("photographs")
@@ -274,8 +274,8 @@ def watched_bucket(folder: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
-# One function for each file of dags_examples. It gets an empty folder and the request of the test,
-# through which it may use any fixture (a PostgreSQL, an S3), and returns the setting of the run.
+# One function for each file of dags_examples. Its parameters are an empty folder and the request of
+# the test, for any fixture (a PostgreSQL, an S3); it returns the setting of the run.
 SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "bucket_to_parquet.py": bucket_to_parquet,
     "label_images.py": label_images,
@@ -287,14 +287,14 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "watched_bucket.py": watched_bucket,
 }
 
-# Examples that do more than a command can show: the module runs them with a scheduler and a
-# triggerer, or with Celery's workers, as well.
+# Examples that need more than a command: the module runs them with a scheduler and a triggerer, or
+# with Celery's workers, as well.
 RUN_ELSEWHERE = {"sharded_warehouse.py": "test_celery.py", "watched_bucket.py": "test_watching.py"}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_example_runs(name, tmp_path, request, new_home, emulator):
-    """``airflow dags test`` of the example ends green and leaves what its setting says."""
+    """``airflow dags test`` of the example ends green, and its check passes."""
     assert name in SETTINGS, f"tell in SETTINGS what {name} needs"
     setting = SETTINGS[name](tmp_path, request)
     home = new_home(
@@ -326,7 +326,7 @@ def run_example(home: AirflowHome, setting: Setting) -> None:
 
 
 def test_no_setting_is_left_over():
-    """No setting is of an example that there is not, and modules run what is said of them."""
+    """Each setting is that of an example, and each module named above runs its example."""
     assert set(SETTINGS) == {path.name for path in EXAMPLES.glob("*.py")}
     assert set(RUN_ELSEWHERE) <= set(SETTINGS)
     for name, module in RUN_ELSEWHERE.items():
@@ -334,7 +334,7 @@ def test_no_setting_is_left_over():
 
 
 def test_examples_have_no_import_errors(new_home):
-    """Airflow's own parser finds no fault in any example; on 2.11 assets say that they need 3."""
+    """Airflow's own parser finds no fault; on 2.11 a watched asset says that it needs 3."""
     home = new_home(EXAMPLES)
     where = [] if AIRFLOW_2 else ["--local"]
     done = home.command("dags", "list-import-errors", *where, "--output", "json")
@@ -356,7 +356,7 @@ def test_examples_have_no_import_errors(new_home):
 
 
 def test_demo_prints_every_photograph_and_leaves_no_process():
-    """The demo ends with 0, shows a table, a summary and the files, and nothing runs on."""
+    """The demo ends with 0, shows a table, a summary and the files, and leaves no process."""
     environment = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name}
     mark = f"demo-of-{os.getpid()}"
     done = subprocess.run(

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 from buckets import Bucket
 from clusters import AIRFLOW_2
-from conftest import AirflowHost, Run, connection, templates_rendered_of
+from hosts import AirflowHost, Run, connection, serialized, templates_rendered_of
 
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 
-HERE = Path(__file__).resolve().parent
 EVERY = {"*": "thing"}
 MANY = {f"label {number}": f"name {number}" for number in range(5_000)}
 TYPES = {**LABEL_COLUMNS, "original_label": "string"}
@@ -29,7 +27,7 @@ def new_dag(**params: Any) -> DAG:
 
 
 def label_by(images: list[str], label_map: Any, native: bool = False, **params: Any) -> DAG:
-    """Label with a map that stands in the DAG file; a task behind looks at the frame."""
+    """Label with a map of the DAG file; a downstream task looks at the frame."""
 
     @task
     def look(labels: Any) -> Any:
@@ -64,7 +62,7 @@ def label_by_upstream(images: list[str], label_map: Any) -> DAG:
 
 
 def label_by_literals(images: list[str], label_maps: list[Any]) -> DAG:
-    """Label once with each map that stands in the DAG file."""
+    """Label once with each map of the DAG file."""
     with new_dag(name="rendered") as dag:
         ImageTagOperator.partial(task_id="label", images=images).expand(label_map=label_maps)
     return dag
@@ -90,7 +88,7 @@ def label_parts(images: list[list[str]], label_map: Any) -> DAG:
 
 
 def decorated_by(images: list[str], label_map: Any) -> DAG:
-    """Label what a decorated function returns."""
+    """Label the result of a decorated function."""
     with new_dag() as dag:
 
         @task.image_tag(label_map=label_map)
@@ -107,7 +105,7 @@ def names_in(frame: Any) -> set[str]:
 
 
 def test_a_frame_with_the_column_arrives_downstream(run_dag, image_urls):
-    """With its types, through Airflow's own XComs."""
+    """The frame keeps its types on its way through Airflow's own XComs."""
     run = run_dag(label_by, image_urls[:3], EVERY)
     assert run.state == "success", run.log
     assert run.xcom("look") == TYPES
@@ -118,8 +116,9 @@ def test_a_frame_with_the_column_arrives_downstream(run_dag, image_urls):
 
 
 def test_an_empty_frame_with_the_column_arrives_downstream(run_dag, image_urls):
-    """Where every label is dropped, and where there is no image."""
-    for images in (image_urls[:2], []):
+    """The frame is empty where the map drops every label, and where there is no image."""
+    for count in (2, 0):
+        images = image_urls[:count]
         run = run_dag(label_by, images, {"*": None})
         assert run.xcom("look") == TYPES, run.log
         assert run.xcom("label", "summary")["tagged"] == len(images)
@@ -136,7 +135,7 @@ def test_names_in_a_dict_are_not_rendered(run_dag, image_urls):
 
 
 def count_templates(label_map: Any) -> int:
-    """Render an operator's fields; return how often Jinja was asked for a template."""
+    """Render an operator's fields; return how many templates Jinja was given."""
     with new_dag():
         label = ImageTagOperator(task_id="label", images=[], label_map=label_map)
     return templates_rendered_of(label)
@@ -179,7 +178,7 @@ def run_in_bucket(airflow_host: AirflowHost, emulator: Any, bucket: Bucket) -> C
 
 
 def test_a_path_is_a_template(run_in_bucket, bucket, image_urls):
-    """It is rendered and shown rendered."""
+    """The path of a map is rendered, and shown rendered."""
     path = f"s3://aws_default@{bucket.name}/{{{{ params.name }}}}.csv"
     run = run_in_bucket(label_by_params, image_urls[:1], path, {"name": "rendered"})
     assert run.state == "success", run.log
@@ -189,7 +188,7 @@ def test_a_path_is_a_template(run_in_bucket, bucket, image_urls):
 
 
 def test_a_template_may_be_the_map_itself(run_dag, image_urls):
-    """As JSON text, as a dict with native rendering, and as nothing."""
+    """A template may give JSON text, a dict with native rendering, or None."""
     params = {"names": EVERY, "none": None}
     run = run_dag(label_by_params, image_urls[:1], "{{ params.names | tojson }}", params)
     assert names_in(run.xcom("label")) == {"thing"}, run.log
@@ -200,7 +199,7 @@ def test_a_template_may_be_the_map_itself(run_dag, image_urls):
 
 
 def test_a_map_from_an_upstream_task(run_in_bucket, bucket, image_urls):
-    """A dict, a path, or nothing."""
+    """A task may return a dict, a path, or None."""
     for given, expected in (
         (EVERY, {"thing"}),
         (f"s3://aws_default@{bucket.name}/other.json", {"from another"}),
@@ -215,7 +214,7 @@ def test_a_map_from_an_upstream_task(run_in_bucket, bucket, image_urls):
 
 
 def test_maps_over_literal_maps(run_in_bucket, bucket, image_urls, tmp_path):
-    """Dicts, a local path of the DAG's author and one with a template: each is a task."""
+    """Dicts, a local path of the DAG's author and a path with a template are a task each."""
     (tmp_path / "own.csv").write_text("label,name\n*,from a file\n")
     template = f"s3://aws_default@{bucket.name}/{{{{ params.name }}}}.csv"
     maps = [EVERY, str(tmp_path / "own.csv"), template, {"*": "{{ 7 * 7 }}"}]
@@ -226,7 +225,7 @@ def test_maps_over_literal_maps(run_in_bucket, bucket, image_urls, tmp_path):
 
 
 def test_maps_over_maps_of_an_upstream_task(run_dag, image_urls, image_folder, tmp_path):
-    """They are data: no template in them is run, and no local path is read unless it may be."""
+    """The maps are data: no template in them is run, and only an allowed local path is read."""
     (tmp_path / "labels.csv").write_text("label,name\n*,read\n")
     (image_folder / "labels.csv").write_text("label,name\n*,allowed\n")
     maps = [
@@ -246,7 +245,7 @@ def test_maps_over_maps_of_an_upstream_task(run_dag, image_urls, image_folder, t
 
 @pytest.mark.parametrize("given", [EVERY, "file"])
 def test_one_map_for_all_mapped_tasks(given, run_dag, image_urls, tmp_path):
-    """In ``partial`` it counts as the author's own word, too."""
+    """A map in ``partial`` counts as the author's own, too."""
     (tmp_path / "own.csv").write_text("label,name\n*,thing\n")
     label_map = str(tmp_path / "own.csv") if given == "file" else given
     run = run_dag(label_parts, [image_urls[:2], image_urls[2:3]], label_map)
@@ -256,7 +255,7 @@ def test_one_map_for_all_mapped_tasks(given, run_dag, image_urls, tmp_path):
 
 
 def test_a_local_path_that_a_template_made_is_data(run_dag, image_urls, emulator, tmp_path):
-    """The folder must be allowed; nothing is sent before."""
+    """The path of a rendered map must be in an allowed folder; no request is sent before."""
     (tmp_path / "own.csv").write_text("label,name\n*,thing\n")
     params = {"path": f"{tmp_path}/own.csv"}
     run = run_dag(label_by_params, image_urls[:1], "{{ params.path }}", params)
@@ -267,20 +266,13 @@ def test_a_local_path_that_a_template_made_is_data(run_dag, image_urls, emulator
 
 
 def test_a_decorated_function_takes_a_map(run_dag, image_urls):
-    """As the operator does."""
+    """``@task.image_tag`` takes a map as the operator does."""
     run = run_dag(decorated_by, image_urls[:1], EVERY)
     assert names_in(run.xcom("label")) == {"thing"}, run.log
 
 
 def serialized_dags() -> str:
     """Return the serializations of DAGs with maps of every kind."""
-    import airflow
-
-    if airflow.__version__.startswith("2."):
-        from airflow.serialization.serialized_objects import SerializedDAG as Serialization
-    else:
-        from airflow.serialization.serialized_objects import DagSerialization as Serialization
-
     of_a_set = dict.fromkeys({f"label {number}" for number in range(50)}, "x")
     path = "s3://bucket/{{ ds }}.csv?X-Amz-Signature=HushHush"
     dags = [label_by([], label_map) for label_map in (EVERY, MANY, of_a_set, path, {1: object()})]
@@ -289,8 +281,7 @@ def serialized_dags() -> str:
         label_by_literals([], [EVERY, path]),
         decorated_by([], MANY),
     ]
-    # Sorted, as Airflow does before it compares two versions of a DAG.
-    return json.dumps([Serialization.to_dict(dag) for dag in dags], sort_keys=True)
+    return serialized(*dags)
 
 
 def test_two_parses_in_two_processes_serialize_alike(airflow_host):

@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 from buckets import Bucket
 from clusters import Cluster, wait_until
-from conftest import AirflowHost, Run, connection
+from hosts import AirflowHost, Run, connection
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.testing import Emulator, Faults
@@ -30,14 +30,14 @@ def new_dag() -> DAG:
 
 
 def label_literals(images: list[str], parameters: dict[str, Any]) -> DAG:
-    """Label what stands in the DAG file."""
+    """Label images of the DAG file."""
     with new_dag() as dag:
         ImageTagOperator(task_id="label", images=images, **parameters)
     return dag
 
 
 def label_upstream(images: list[str], parameters: dict[str, Any]) -> DAG:
-    """Label what a task returns."""
+    """Label the images that a task returns."""
 
     @task
     def give() -> Any:
@@ -57,13 +57,12 @@ RunLimited = Callable[..., Run]
 def run_limited(airflow_host: AirflowHost, emulator: Emulator) -> RunLimited:
     """Run a DAG in an Airflow whose XComs should hold thirty labels."""
 
-    def run(build: Callable[..., Any], *args: Any, **environment: str) -> Run:
+    def run(build: Callable[..., Any], *args: Any) -> Run:
         return airflow_host.run(
             build,
             *args,
             AIRFLOW_CONN_IMAGETAG_DEFAULT=connection(emulator, max_in_flight=4),
             AIRFLOW__IMAGETAG__MAX_RESULT_ROWS=str(MAX_ROWS),
-            **environment,
         )
 
     return run
@@ -83,7 +82,7 @@ def test_more_images_than_labels_are_allowed_are_refused_at_once(
 
 
 def test_a_bounded_run_over_a_long_list_is_not_refused(run_limited, emulator, many_urls):
-    """What counts is how many images the run takes, and how many labels they get."""
+    """The limit counts the labels of the images that the run takes, not the list's length."""
     run = run_limited(label_literals, many_urls(100), {"max_images": 30, "top_k": 1})
     assert run.state == "success", run.log
     assert len(run.xcom("label")) == MAX_ROWS
@@ -93,7 +92,7 @@ def test_a_bounded_run_over_a_long_list_is_not_refused(run_limited, emulator, ma
 def test_a_result_that_grows_too_large_ends_the_run_with_all_that_was_paid(
     run_limited, emulator, many_urls
 ):
-    """More labels than allowed end the task soon, and the outputs hold every image billed."""
+    """More labels than allowed end the task early; the outputs hold every image billed."""
     run = run_limited(label_upstream, many_urls(MAX_ROWS), {"batch_size": 5})
     assert run.states["label", -1] == "failed"
     assert "ResultTooLargeError: The result has more than 30 labels" in run.log
@@ -106,7 +105,7 @@ def test_a_result_that_grows_too_large_ends_the_run_with_all_that_was_paid(
 
 
 def test_a_result_too_large_is_not_tried_again(run_limited, emulator, many_urls):
-    """Another try would pay as much to end the same way, so ``retries`` does not count."""
+    """Another try would pay again and fail again, so ``retries`` is ignored."""
     run = run_limited(label_upstream, many_urls(MAX_ROWS), {"batch_size": 5, "retries": 2})
     assert run.states["label", -1] == "failed"
     stats, summary = emulator.stats, run.xcom("label", "summary")
@@ -115,7 +114,7 @@ def test_a_result_too_large_is_not_tried_again(run_limited, emulator, many_urls)
 
 
 def test_failures_for_good_are_not_tried_again(run_limited, emulator, many_urls):
-    """Images that fail by their own fault would do so again; the others would be paid again."""
+    """Images with a fault of their own would fail again; the others would be paid again."""
     images = [*many_urls(6), b"no image", b"no photograph"]
     fields = {"top_k": 1, "retries": 1, "retry_delay": timedelta(seconds=0)}
     run = run_limited(label_literals, images, fields)
@@ -167,7 +166,7 @@ def assert_complete(
     """Find every image in the result of a run that ended well, and nothing of the checkpoint."""
     import pandas as pd
 
-    assert cluster.wait(run_id, 120) == "success"
+    assert cluster.wait(run_id) == "success"
     xcoms = cluster.home.xcoms("label_checkpointed", run_id)
     data = bytes.fromhex(xcoms["label", "return_value"]["__data__"])
     labels = pd.read_parquet(io.BytesIO(data))
@@ -182,16 +181,16 @@ def assert_complete(
 
 
 def test_a_task_that_is_killed_goes_on_from_its_checkpoint(cluster, many_urls, checkpoints):
-    """After a SIGTERM the next try labels only what is left, and returns all labels."""
+    """After a SIGTERM the next try labels only the other images, and returns all labels."""
     cluster.emulator.faults = Faults(latency_seconds=(0.2, 0.4))
     urls = many_urls(IMAGES)
     run_id = start(cluster, checkpoints, urls)
-    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, 90, cluster.logs)
+    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, cluster.logs)
     [[pid]] = cluster.home.query(
         "select pid from task_instance where run_id = ? and task_id = 'label'", run_id
     )
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not psutil.pid_exists(pid), 30, cluster.logs)
+    wait_until(lambda: not psutil.pid_exists(pid), cluster.logs)
     assert checkpoints.files()
     assert_complete(cluster, run_id, urls, checkpoints)
     stats = cluster.emulator.stats
@@ -201,14 +200,14 @@ def test_a_task_that_is_killed_goes_on_from_its_checkpoint(cluster, many_urls, c
 
 @pytest.mark.parametrize("checkpoints", ["bucket"], indirect=True)
 def test_a_task_that_meets_an_outage_goes_on_from_its_checkpoint(cluster, many_urls, checkpoints):
-    """When the service comes back, the next try labels only what is left."""
+    """When the service comes back, the next try labels only the other images."""
     cluster.emulator.faults = Faults(latency_seconds=(0.1, 0.2))
     urls = many_urls(IMAGES)
     run_id = start(cluster, checkpoints, urls)
-    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, 90, cluster.logs)
+    wait_until(lambda: cluster.emulator.stats.billed > IMAGES // 2, cluster.logs)
     cluster.emulator.faults = OUTAGE
     # The tries of every image are used up, and the run ends.
-    wait_until(lambda: tries(cluster, run_id) > 1, 120, cluster.logs)
+    wait_until(lambda: tries(cluster, run_id) > 1, cluster.logs)
     cluster.emulator.faults = Faults()
     assert_complete(cluster, run_id, urls, checkpoints)
     stats = cluster.emulator.stats

@@ -1,23 +1,20 @@
-"""The operator in real DAG runs: what goes in, what comes out, what is rendered."""
+"""The operator in real DAG runs: its images, its XComs, its rendered fields."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
-from conftest import templates_rendered_of
+from hosts import serialized, templates_rendered_of
 
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 
-HERE = Path(__file__).resolve().parent
 PRESIGNED = "X-Amz-Signature=0123456789abcdef&X-Amz-Credential=nobody"
 
 
@@ -27,7 +24,7 @@ def new_dag(**kwargs: Any) -> DAG:
 
 
 def label_literals(images: Any, parameters: dict[str, Any], params: dict[str, Any]) -> DAG:
-    """Label what stands in the DAG file; a task behind looks at the frames."""
+    """Label images of the DAG file; a downstream task looks at the frames."""
 
     @task(trigger_rule="all_done")
     def look(labels: Any, failures: Any) -> Any:
@@ -37,13 +34,13 @@ def label_literals(images: Any, parameters: dict[str, Any], params: dict[str, An
         ]
 
     with new_dag(params=params) as dag:
-        label = ImageTagOperator(task_id="label", images=images, **parameters)
+        label: Any = ImageTagOperator(task_id="label", images=images, **parameters)
         look(label.output, label.output["failures"])
     return dag
 
 
 def label_upstream(images: Any, parameters: dict[str, Any]) -> DAG:
-    """Label what a task returns."""
+    """Label the images that a task returns."""
 
     @task
     def give() -> Any:
@@ -55,7 +52,7 @@ def label_upstream(images: Any, parameters: dict[str, Any]) -> DAG:
 
 
 def label_text(template: str, images: Any, native: bool) -> DAG:
-    """Label what a template makes of a task's return value."""
+    """Label the images that a template makes of a task's return value."""
 
     @task
     def give() -> Any:
@@ -87,7 +84,7 @@ def label_mapped_upstream(images: list[list[str]]) -> DAG:
 
 
 def label_reduced(images: list[list[str]]) -> DAG:
-    """Label what several tasks return in one task, and in several whose labels one task takes."""
+    """Label the results of several tasks in one task, and in several with one task behind."""
 
     @task
     def give(part: int) -> Any:
@@ -106,7 +103,7 @@ def label_reduced(images: list[list[str]]) -> DAG:
 
 
 def decorated(images: list[str]) -> DAG:
-    """Label what decorated functions return, in each way to call them."""
+    """Label the results of decorated functions, in each way to call them."""
     with new_dag(params={"end": "2"}) as dag:
 
         @task.image_tag(top_k=1)
@@ -135,7 +132,7 @@ def decorated(images: list[str]) -> DAG:
 
 
 def decorated_with(value: Any, parameters: dict[str, Any]) -> DAG:
-    """Label what a decorated function returns."""
+    """Label the result of a decorated function."""
     with new_dag() as dag:
 
         @task.image_tag(**parameters)
@@ -190,7 +187,7 @@ def kinds(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_images_of_every_kind_that_stand_in_the_dag_file(kind, kinds, run_dag, emulator):
-    """Each image is labelled once and named by its key, whatever it was given as."""
+    """Each image, of any kind, is labelled once and named by its key."""
     images, parameters, expected = kinds[kind]
     run = run_dag(label_literals, images, parameters, {})
     assert run.state == "success", run.log
@@ -204,7 +201,7 @@ def test_labels_images_of_every_kind_that_stand_in_the_dag_file(kind, kinds, run
 # names its class, as the settings of these tests do.
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bytes"])
 def test_labels_images_of_every_kind_from_an_upstream_task(kind, kinds, run_dag, emulator):
-    """The output of an upstream task is taken as it is, through Airflow's own XComs."""
+    """The operator takes the output of an upstream task through Airflow's own XComs."""
     images, parameters, expected = kinds[kind]
     run = run_dag(label_upstream, images, parameters)
     assert run.state == "success", run.log
@@ -223,7 +220,7 @@ def test_frames_arrive_downstream_with_their_types(count, run_dag, image_urls):
 
 
 def test_frames_arrive_downstream_with_their_types_when_all_failed(run_dag):
-    """Labels that stayed empty and failures have the same types as ever."""
+    """Empty labels, and the failures, keep their types."""
     run = run_dag(label_literals, [b"no image", None, ""], {"max_failure_ratio": 1}, {})
     assert run.xcom("look") == [dict(LABEL_COLUMNS), dict(FAILURE_COLUMNS)], run.log
     failures = run.xcom("label", "failures")
@@ -231,7 +228,7 @@ def test_frames_arrive_downstream_with_their_types_when_all_failed(run_dag):
     assert sorted(failures["error"]) == errors
 
 
-def test_summary_counts_what_was_done(run_dag, image_urls):
+def test_summary_counts_images_and_calls(run_dag, image_urls):
     """The summary of a green run counts seen, tagged, reused, failed, skipped and calls."""
     images = [*image_urls[:3], image_urls[0], b"no image"]
     run = run_dag(label_literals, images, {"max_failure_ratio": 0.5}, {})
@@ -322,7 +319,7 @@ def test_wrong_parameter_is_named_and_nothing_is_sent(name, value, run_dag, imag
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_local_files_are_read_if_the_dag_names_them(allowed, run_dag, photographs, tmp_path):
-    """A file outside the allowed folders is read for the DAG's author and not for its data."""
+    """The DAG's author may name a file outside the allowed folders, and its data may not."""
     path = tmp_path / "photograph.jpg"
     path.write_bytes(photographs[0])
     images = [{"id": "one", "path": str(path)}]
@@ -362,7 +359,7 @@ def test_templates_in_a_literal_list_are_rendered(run_dag, image_urls):
 
 
 def count_templates(images: list[str]) -> tuple[int, int, str]:
-    """Render an operator's fields; return how often Jinja was asked for a template, and more."""
+    """Render an operator's fields; return Jinja's templates, the images, and their description."""
     with new_dag():
         label = ImageTagOperator(task_id="label", images=images)
     count = templates_rendered_of(label)
@@ -381,7 +378,7 @@ def test_literal_texts_without_template_are_not_rendered(airflow_host):
 
 
 def test_rendered_fields_are_small_and_hold_no_signature(run_dag, image_urls):
-    """What the UI shows of many presigned URLs is short, and not what would open them."""
+    """The rendered field of many presigned URLs is short and holds no signature."""
     images = [f"{url}?n={n}&{PRESIGNED}" for n in range(40) for url in image_urls]
     run = run_dag(label_literals, images, {"max_images": 3, "max_failure_ratio": 1}, {})
     assert run.states["label", -1] == "success", run.log
@@ -400,16 +397,14 @@ def test_rendered_fields_are_small_and_hold_no_signature(run_dag, image_urls):
 
 
 def test_rendered_fields_hold_no_image_bytes(run_dag, photographs):
-    """What the UI shows of images given as bytes does not hold the bytes."""
+    """The rendered field of images given as bytes does not hold the bytes."""
     run = run_dag(label_literals, photographs[:3], {}, {})
     assert run.states["label", -1] == "success", run.log
     assert len(json.dumps(run.rendered["label", -1])) < 1000
 
 
-def serialized_dag() -> str:
+def serialized_dags() -> str:
     """Return the serialization of a DAG whose operator holds images of every kind."""
-    import airflow
-
     images = [
         "s3://bucket/{{ ds }}/a.jpg",
         {"image_key": "b", "image_uri": f"https://example.com/b.jpg?{PRESIGNED}", "width": 3},
@@ -429,40 +424,14 @@ def serialized_dag() -> str:
         ImageTagOperator.partial(task_id="mapped").expand(
             images=[["s3://b/1.jpg"], ["s3://b/2.jpg"]]
         )
-    if airflow.__version__.startswith("2."):
-        from airflow.serialization.serialized_objects import SerializedDAG
-
-        document = SerializedDAG.to_dict(dag)
-    else:
-        from airflow.serialization.serialized_objects import DagSerialization
-
-        document = DagSerialization.to_dict(dag)
-    # Sorted, as Airflow does before it compares two versions of a DAG.
-    return json.dumps(document, sort_keys=True)
+    return serialized(dag)
 
 
 def test_two_parses_in_two_processes_serialize_alike(airflow_host):
     """The serialized DAG is the same text under different hash seeds, small and without secrets."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import airflow_host;"
-        "print('serialized', airflow_host.load(sys.argv[2]).serialized_dag())"
-    )
-    environment = airflow_host.home.environment
-    texts = []
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(HERE), __file__],
-            env=environment | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        texts += [line for line in done.stdout.splitlines() if line.startswith("serialized ")]
-    assert len(texts) == 2
-    assert texts[0] == texts[1]
-    assert len(texts[0]) < 50_000
-    assert "0123456789abcdef" not in texts[0]
+    text = airflow_host.serialized(__file__)
+    assert len(text) < 50_000
+    assert "0123456789abcdef" not in text
 
 
 def test_template_text_from_an_upstream_task_is_not_run(run_dag, image_urls):
@@ -474,7 +443,7 @@ def test_template_text_from_an_upstream_task_is_not_run(run_dag, image_urls):
 
 
 def label_mapped_mixture(images: list[list[str]]) -> DAG:
-    """Label what each of several tasks returns in a task of its own."""
+    """Label the result of each of several tasks in a task of its own."""
 
     @task
     def give(part: int) -> Any:
@@ -488,7 +457,7 @@ def label_mapped_mixture(images: list[list[str]]) -> DAG:
 
 @pytest.mark.parametrize("builder", [label_mapped_upstream, label_mapped_mixture, label_reduced])
 def test_template_text_from_a_mapped_upstream_task_is_not_run(builder, run_dag, image_urls):
-    """Nor is it run on its way through dynamic task mapping."""
+    """Dynamic task mapping does not run a template in a URI either."""
     images = [[image_urls[0] + "?x={{7*7}}"], [image_urls[1] + "?x={%raw%}1{%endraw%}"]]
     run = run_dag(builder, images)
     assert run.state == "success", run.log
@@ -510,7 +479,7 @@ def test_template_text_that_a_decorated_function_returns_is_not_run(run_dag, ima
 
 
 def test_template_text_in_a_rendered_value_is_not_run_again(run_dag, image_urls):
-    """What a template becomes is data, too."""
+    """A rendered value is data, too."""
     run = run_dag(label_literals, [image_urls[0] + "?x={{ params.x }}"], {}, {"x": "{{7*7}}"})
     assert keys(run.xcom("label")) == [image_urls[0] + "?x={{7*7}}"], run.log
 
@@ -555,7 +524,7 @@ def test_decorated_functions_in_every_form(run_dag, image_urls):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_decorated_function_returns_images_of_every_kind(kind, kinds, run_dag, emulator):
-    """What a decorated function returns passes no XCom, so bytes and Image objects may be in it."""
+    """The result of a decorated function passes no XCom, so it may hold bytes and Images."""
     images, parameters, expected = kinds[kind]
     run = run_dag(decorated_with, images, parameters)
     assert run.state == "success", run.log
@@ -565,7 +534,7 @@ def test_decorated_function_returns_images_of_every_kind(kind, kinds, run_dag, e
     assert emulator.stats.billed == 3
 
 
-def test_decorated_function_that_returns_nothing_is_told_so(run_dag):
+def test_a_decorated_function_that_returns_nothing_fails(run_dag):
     """None is no list of images, and the error says what to return."""
     run = run_dag(decorated_with, None, {})
     assert run.state == "failed"

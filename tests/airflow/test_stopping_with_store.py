@@ -11,13 +11,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 import pytest
-import requests
 import sqlalchemy as sa
-from clusters import Cluster, token, wait_until
-from databases import postgres_server
+from clusters import Cluster, wait_until
+from databases import new_engine, postgres_server
 
 from airflow_imagetag.testing import Faults
 
@@ -80,11 +80,8 @@ class Table:
 @pytest.fixture
 def table(pytestconfig: pytest.Config, many_urls: Callable[[int], list[str]]) -> Iterator[Table]:
     """Make a table of products in the cluster's warehouse."""
-    engine = sa.create_engine(
-        f"postgresql+psycopg2://postgres@/postgres?host={postgres_server(pytestconfig).pgdata}",
-        poolclass=sa.pool.NullPool,
-        future=True,
-    )
+    folder = postgres_server(pytestconfig).pgdata
+    engine = new_engine(f"postgresql+psycopg2://postgres@/postgres?host={folder}")
     name = f"products_{time.time_ns()}"
     rows = [{"sku": f"sku {n:05}", "url": url} for n, url in enumerate(many_urls(IMAGES))]
     with engine.begin() as connection:
@@ -106,7 +103,7 @@ def start(cluster: Cluster, table: Table, faults: Faults = SLOW) -> str:
 
 
 def labelling_process(cluster: Cluster, run_id: str, billed: int) -> psutil.Process:
-    """Return the process that labels, once so many images have been billed."""
+    """Return the process that labels, once this number of images has been billed."""
 
     def running() -> psutil.Process | None:
         if cluster.emulator.stats.billed < billed:
@@ -121,31 +118,35 @@ def labelling_process(cluster: Cluster, run_id: str, billed: int) -> psutil.Proc
         except psutil.NoSuchProcess:
             return None
 
-    process = wait_until(running, RUN_SECONDS, cluster.logs)
+    process = wait_until(running, cluster.logs, RUN_SECONDS)
     assert isinstance(process, psutil.Process)
     return process
 
 
 def wait_for_the_end_of(process: psutil.Process, cluster: Cluster) -> None:
-    """Wait until a process is no more, or only its parent has not noticed."""
+    """Wait until a process has ended."""
     wait_until(
         lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
-        60,
         cluster.logs,
     )
 
 
+def has_sent_more(cluster: Cluster, before: int) -> bool:
+    """Tell whether the service has had requests since there were this many."""
+    return cluster.emulator.stats.requests > before
+
+
 def kill_again_and_again(cluster: Cluster, run_id: str, number: signal.Signals) -> list[int]:
-    """Kill the task at random moments all over the run; return what was billed at each."""
+    """Kill the task at random moments all over the run; return the images billed at each."""
     chance = random.Random(3)
-    # The last moment leaves the run enough to do to be met by it.
+    # The run still labels at the last moment.
     moments = sorted(chance.sample(range(MAX_IN_FLIGHT, IMAGES - 2 * BATCH_SIZE), KILLS))
     met = []
     for moment in moments:
         before = cluster.emulator.stats.requests
         process = labelling_process(cluster, run_id, moment)
         # Not while it starts: a try that has sent nothing has nothing to lose.
-        wait_until(lambda before=before: cluster.emulator.stats.requests > before, 60, cluster.logs)
+        wait_until(partial(has_sent_more, cluster, before), cluster.logs)
         os.kill(process.pid, number)
         wait_for_the_end_of(process, cluster)
         met.append(cluster.emulator.stats.billed)
@@ -170,7 +171,7 @@ def tries(cluster: Cluster, run_id: str) -> int:
 
 
 def test_sigterm_again_and_again_pays_each_image_once(cluster, table):
-    """Each try that is asked to end writes what it was billed, and the next goes on behind it."""
+    """A try that is asked to end writes every billed image; the next begins with the others."""
     started = time.monotonic()
     run_id = start(cluster, table)
     met = kill_again_and_again(cluster, run_id, signal.SIGTERM)
@@ -184,7 +185,7 @@ def test_sigterm_again_and_again_pays_each_image_once(cluster, table):
 
 
 def test_kill_minus_nine_again_and_again_pays_one_batch_twice_at_most(cluster, table):
-    """A try that is killed for good loses one batch and what is under way, and no image."""
+    """A try that is killed loses one batch and the requests under way, and no image."""
     started = time.monotonic()
     run_id = start(cluster, table)
     met = kill_again_and_again(cluster, run_id, signal.SIGKILL)
@@ -198,45 +199,13 @@ def test_kill_minus_nine_again_and_again_pays_one_batch_twice_at_most(cluster, t
     assert stats.billed <= IMAGES + KILLS * (BATCH_SIZE + MAX_IN_FLIGHT)
 
 
-def mark_failed(cluster: Cluster, run_id: str) -> None:
-    """Mark the run failed, as the web interface does."""
-    if cluster.url is None:
-        # What the web interface of Airflow 2 does, which these tests do not start.
-        cluster.home.execute("update task_instance set state = 'failed' where run_id = ?", run_id)
-        return
-    answer = requests.patch(
-        f"{cluster.url}/api/v2/dags/label_table/dagRuns/{run_id}",
-        json={"state": "failed"},
-        headers={"Authorization": f"Bearer {token(cluster.url)}"},
-        timeout=20,
-    )
-    assert answer.status_code == 200, answer.text
-
-
-def clear(cluster: Cluster, run_id: str) -> None:
-    """Have the run done again."""
-    if cluster.url is None:
-        # The command knows no run ids, and without dates it clears the runs of all tests.
-        [[date]] = cluster.home.query("select execution_date from dag_run where run_id = ?", run_id)
-        done = cluster.home.command("tasks", "clear", "-y", "-s", date, "-e", date, "label_table")
-        assert done.returncode == 0, done.stdout + done.stderr
-        return
-    answer = requests.post(
-        f"{cluster.url}/api/v2/dags/label_table/dagRuns/{run_id}/clear",
-        json={"dry_run": False},
-        headers={"Authorization": f"Bearer {token(cluster.url)}"},
-        timeout=20,
-    )
-    assert answer.status_code == 200, answer.text
-
-
 @pytest.mark.parametrize("again", ["cleared", "triggered"])
 def test_a_run_marked_failed_and_done_again_pays_each_image_once(again, cluster, table):
-    """What a run had labelled when it was marked failed is not paid by the one that follows."""
+    """The next run pays only for images that the run marked failed had not labelled."""
     started = time.monotonic()
     run_id = start(cluster, table, SLOWER)
     process = labelling_process(cluster, run_id, IMAGES // 4)
-    mark_failed(cluster, run_id)
+    cluster.mark_failed("label_table", run_id)
     wait_for_the_end_of(process, cluster)
     assert cluster.wait(run_id) == "failed"
     met = cluster.emulator.stats.billed
@@ -244,8 +213,8 @@ def test_a_run_marked_failed_and_done_again_pays_each_image_once(again, cluster,
     assert table.stored() == met
     cluster.emulator.faults = SLOW
     if again == "cleared":
-        clear(cluster, run_id)
-        wait_until(lambda: cluster.state(run_id) != "failed", 30, cluster.logs)
+        cluster.clear("label_table", run_id)
+        wait_until(lambda: cluster.state(run_id) != "failed", cluster.logs)
     else:
         run_id = start(cluster, table)
     assert cluster.wait(run_id, RUN_SECONDS) == "success"

@@ -1,4 +1,4 @@
-"""A bucket that is watched: its images start runs, each image once, whatever dies in between.
+"""A bucket that is watched: each image starts one run, also when processes die in between.
 
 By hand with the figures of a real evening: ``IMAGETAG_WATCH_IMAGES=30 IMAGETAG_WATCH_SECONDS=120``.
 """
@@ -12,11 +12,12 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from airflow_imagetag.watching.announcements import FIRST_REMINDER, Announcement
 
 IMAGES = int(os.environ.get("IMAGETAG_WATCH_IMAGES", "8"))
 SECONDS = float(os.environ.get("IMAGETAG_WATCH_SECONDS", "20"))
-END_SECONDS = 60
-"""Within which the last image is labelled: a look each 5 s, three tasks, a restart before."""
+
+POKE_SECONDS = 5
+"""Between two looks of the example's watcher."""
 
 PART = re.compile(r"labels/images/.*\.parquet")
 EXAMPLE = ROOT / "dags_examples" / "watched_bucket.py"
@@ -43,10 +45,10 @@ class WatchedRun:
     """A run that images have started.
 
     :param run_id: names it.
-    :param state: how it ended.
-    :param started: when it was made.
-    :param events: how many announcements it is about.
-    :param announced: how many images they hold.
+    :param state: success or failed.
+    :param started: time of its creation.
+    :param events: number of the announcements that started it.
+    :param announced: number of the images in them.
     :param summary: of its label task.
     """
 
@@ -62,9 +64,9 @@ class WatchedRun:
 class Watched:
     """The example under a scheduler and a triggerer.
 
-    :param cluster: they.
+    :param cluster: runs it.
     :param bucket: is watched.
-    :param photographs: a photograph that was not used before, at each call.
+    :param photographs: all different.
     """
 
     cluster: Cluster
@@ -82,7 +84,7 @@ class Watched:
             self.bucket.put(f"incoming/{name}.jpg", next(self.photographs))
 
     def stored(self, prefix: str = "") -> Counter[str]:
-        """Return how often the store has an image of these names."""
+        """Return the number of the store's entries for each image of these names."""
         import pandas as pd
 
         keys = [key for key in self.bucket.all_keys() if PART.fullmatch(key)]
@@ -102,7 +104,7 @@ class Watched:
         return [run_id for (run_id,) in rows]
 
     def runs(self) -> list[WatchedRun]:
-        """Return what the runs of the example did."""
+        """Return the runs of the example."""
         home = self.cluster.home
         rows = home.query(
             "select dag_run.run_id, state, queued_at, count(event_id) from dag_run"
@@ -118,14 +120,14 @@ class Watched:
         return found
 
     def reports(self) -> dict[str, int]:
-        """Return what each run of the DAG behind the example has counted."""
+        """Return the count of each run of the DAG behind the example."""
         return {
             run_id: self.cluster.home.xcoms("after_labels", run_id)["report", "return_value"]
             for run_id in self.run_ids("after_labels")
         }
 
     def events(self) -> int:
-        """Return how many announcements have arrived."""
+        """Return the number of announcements that have arrived."""
         [[number]] = self.cluster.home.query(
             "select count(*) from asset_event join asset on asset.id = asset_id"
             " where asset.name = 'incoming_photographs'"
@@ -133,39 +135,38 @@ class Watched:
         return int(number)
 
     def memory(self) -> AnnouncementState:
-        """Return what the watcher remembers."""
+        """Return the state that the watcher keeps."""
         found = self.cluster.home.query("select value from asset_state_store")
         assert len(found) <= 1
         return AnnouncementState.load(json.loads(found[0][0])) if found else AnnouncementState()
 
     def remember(self, memory: AnnouncementState) -> None:
-        """Change what the watcher remembers, which it reads when it starts."""
+        """Replace the state that the watcher keeps; it reads it when it starts."""
         self.cluster.home.execute(
             "update asset_state_store set value = ?", json.dumps(memory.dump())
         )
 
-    def wait_for_rest(self, seconds: float = END_SECONDS) -> None:
-        """Wait until no run goes on."""
+    def wait_for_rest(self) -> None:
+        """Wait until every run has ended."""
         unfinished = "select run_id from dag_run where state not in ('success', 'failed')"
         queued = "select target_dag_id from asset_dag_run_queue"
         wait_until(
             lambda: not self.cluster.home.query(unfinished) and not self.cluster.home.query(queued),
-            seconds,
             self.cluster.logs,
         )
 
-    def wait_for(self, names: Counter[str], prefix: str, seconds: float = END_SECONDS) -> None:
-        """Wait until the store has these images, and until no run goes on."""
+    def wait_for(self, names: Counter[str], prefix: str) -> None:
+        """Wait until the store has these images and every run has ended."""
 
         def has_all() -> bool:
             return self.stored(prefix).total() >= names.total()
 
-        wait_until(has_all, seconds, lambda: f"{self.table()}\n{self.cluster.logs()}")
+        wait_until(has_all, lambda: f"{self.table()}\n{self.cluster.logs()}")
         self.wait_for_rest()
         assert self.stored(prefix) == names
 
     def table(self) -> str:
-        """Return the runs with their counts, for people."""
+        """Return the runs with their counts, as a table to print."""
         columns = ("seen", "tagged", "reused", "skipped", "failed", "calls")
         lines = [f"{'run':>4} {'made at':13}{'state':9}{'events':>7}{'images':>7}"]
         lines[0] += "".join(f"{name:>8}" for name in columns)
@@ -210,24 +211,24 @@ def drop(watched: Watched, names: list[str]) -> None:
 
 
 def kill_triggerer(watched: Watched) -> None:
-    """Kill the triggerer in the moment when an announcement has just arrived."""
+    """Kill the triggerer as soon as an announcement has arrived."""
     before = watched.events()
-    wait_until(lambda: watched.events() > before, END_SECONDS, watched.cluster.logs)
+    wait_until(lambda: watched.events() > before, watched.cluster.logs)
     watched.cluster.kill("triggerer")
     time.sleep(2)
     watched.cluster.start("triggerer")
 
 
 def restart_scheduler(watched: Watched) -> None:
-    """Have the scheduler end, and start it again."""
+    """End the scheduler and start it again."""
     watched.cluster.end("scheduler")
     watched.cluster.start("scheduler")
 
 
 def test_each_image_is_labelled_once_by_a_run_that_has_work(watched):
-    """Images that arrive one by one start runs that label each once; no run finds nothing new.
+    """Images that arrive one by one start runs that label each once; every run has work.
 
-    In between the triggerer is killed for good and the scheduler restarted.
+    In between the triggerer is killed and the scheduler restarted.
     """
     names = [f"each-{number}" for number in range(IMAGES)]
     runs_before, reports_before = watched.run_ids(), watched.run_ids("after_labels")
@@ -246,7 +247,7 @@ def test_each_image_is_labelled_once_by_a_run_that_has_work(watched):
     assert len(watched.emulator.stats.billed_images) == IMAGES
     assert {run.state for run in runs} == {"success"}
     assert all(run.events >= 1 for run in runs)
-    # What is announced is what the run labels: nothing that another one has done.
+    # A run labels the images of its announcements, and none that another run has labelled.
     assert [run.summary["tagged"] for run in runs] == [run.announced for run in runs]
     assert all(run.announced >= 1 for run in runs), watched.table()
     assert sum(run.announced for run in runs) == IMAGES
@@ -259,7 +260,7 @@ def test_each_image_is_labelled_once_by_a_run_that_has_work(watched):
 
 
 def test_a_replaced_image_is_announced_and_labelled_again(watched):
-    """An image whose object is replaced is new once more, for one run and one call."""
+    """An image whose object is replaced is new again, for one run and one call."""
     watched.put("replaced")
     watched.wait_for(Counter({"replaced": 1}), "replaced")
     before = watched.run_ids()
@@ -271,47 +272,62 @@ def test_a_replaced_image_is_announced_and_labelled_again(watched):
 
 
 def test_nothing_new_starts_no_run(watched):
-    """While every image has its labels, or is no image, no run is made and no call sent."""
-    watched.put("quiet")
-    watched.wait_for(Counter({"quiet": 1}), "quiet")
-    runs, events = watched.run_ids(), watched.events()
+    """Labelled images, and objects that are no images, start no run and send no call.
+
+    The image that comes last starts the only run.
+    """
+    watched.put("quiet-0")
+    watched.wait_for(Counter({"quiet-0": 1}), "quiet-")
+    before, events = watched.run_ids(), watched.events()
     watched.bucket.put("incoming/empty.jpg", b"")
     watched.bucket.put("elsewhere/photograph.jpg", next(watched.photographs))
-    time.sleep(15)
-    assert watched.events() == events
-    assert watched.run_ids() == runs
-    assert watched.emulator.stats.requests == 1
+    # Two looks of the watcher.
+    time.sleep(2 * POKE_SECONDS)
+    watched.put("quiet-1")
+    watched.wait_for(Counter({"quiet-0": 1, "quiet-1": 1}), "quiet-")
+    assert watched.events() == events + 1
+    [run] = [run for run in watched.runs() if run.run_id not in before]
+    assert (run.announced, run.summary["tagged"]) == (1, 1)
+    assert watched.emulator.stats.requests == 2
 
 
 def test_an_announcement_that_was_lost_is_made_again(watched):
-    """Killed between its memory and its event, the watcher announces the image after a while."""
+    """A watcher that is killed before its event announces the image again after the reminder."""
     lost = lose_an_announcement(watched)
     before, billed = watched.run_ids(), watched.emulator.stats.billed
     events = watched.events()
     watched.cluster.start("triggerer")
-    time.sleep(12)
+    # Two looks of the watcher, and its start.
+    time.sleep(3 * POKE_SECONDS)
     assert watched.events() == events, "it may have arrived, so it is not repeated at once"
     watched.cluster.kill("triggerer")
-    long_ago = (replace(sent, sent_at=sent.sent_at - FIRST_REMINDER) for sent in lost.sent)
+    long_ago = (
+        replace(batch, announced_at=batch.announced_at - FIRST_REMINDER) for batch in lost.batches
+    )
     watched.remember(AnnouncementState(tuple(long_ago)))
     watched.cluster.start("triggerer")
-    wait_until(lambda: watched.run_ids() != before, END_SECONDS, watched.cluster.logs)
+    wait_until(lambda: watched.run_ids() != before, watched.cluster.logs)
     watched.wait_for_rest()
     [run] = [run for run in watched.runs() if run.run_id not in before]
     assert run.announced == run.summary["tagged"] == 1
     assert watched.emulator.stats.billed == billed + 1
 
 
+def has_more_than(watched: Watched, known: Set[str]) -> bool:
+    """Tell whether the watcher's state has an image beside these."""
+    return bool(watched.memory().digests - known)
+
+
 def lose_an_announcement(watched: Watched) -> AnnouncementState:
-    """Kill the triggerer between its memory of one image and the event; return the memory."""
+    """Kill the triggerer between its state with one image and the event; return the state."""
     for attempt in range(10):
         known, events = watched.memory().digests, watched.events()
         watched.put(f"lost-{attempt}")
-        wait_until(lambda known=known: watched.memory().digests - known, 30, watched.cluster.logs)
+        wait_until(partial(has_more_than, watched, known), watched.cluster.logs)
         watched.cluster.kill("triggerer")
         if watched.events() == events:
             return watched.memory()
-        # The event was faster.
+        # The event was faster than the kill.
         watched.cluster.start("triggerer")
         watched.wait_for(Counter(f"lost-{number}" for number in range(attempt + 1)), "lost-")
     pytest.fail("the triggerer could not be killed in between")

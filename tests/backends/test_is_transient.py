@@ -1,4 +1,4 @@
-"""Whether a database's error may pass: decided by what real databases say."""
+"""Which errors of real databases are transient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from databases import Database
 from sqlalchemy import exc as sa_exc
 
-from airflow_imagetag.backends import databases as doors
 from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of
 
 
@@ -23,9 +22,11 @@ def error_of(work: Callable[[], Any]) -> sa_exc.DBAPIError:
     return caught.value
 
 
-def executing(sql: str, *before: str) -> sa_exc.DBAPIError:
+def executing(
+    sql: str, *before: str, sqlite_busy_seconds: float | None = None
+) -> sa_exc.DBAPIError:
     """Return the error of a statement, in a session that executed others before."""
-    engine = engine_of("warehouse")
+    engine = engine_of("warehouse", sqlite_busy_seconds=sqlite_busy_seconds)
     with engine.connect() as connection:
         for statement in before:
             connection.exec_driver_sql(statement)
@@ -57,7 +58,7 @@ def test_postgresql_refuses(postgres: Database, sql: str):
 
 
 def test_a_right_that_is_missing(postgres: Database):
-    """Nobody grants it by waiting."""
+    """Waiting does not grant it."""
     postgres.run("CREATE TABLE secrets (id integer)")
     if not postgres.rows("SELECT 1 FROM pg_roles WHERE rolname = 'may_nothing'"):
         postgres.script("CREATE ROLE may_nothing")
@@ -65,7 +66,7 @@ def test_a_right_that_is_missing(postgres: Database):
 
 
 def test_a_lock_of_another_session(postgres: Database):
-    """The other session will end; so will what made a statement take too long."""
+    """The other session will end, and a later statement may take less time."""
     postgres.run("CREATE TABLE busy (id integer)")
     with postgres.engine.begin() as other:
         other.exec_driver_sql("LOCK TABLE busy")
@@ -75,8 +76,8 @@ def test_a_lock_of_another_session(postgres: Database):
         assert is_transient(error)
 
 
-def test_two_sessions_that_cannot_both_win(postgres: Database):
-    """The next try finds the other one's row."""
+def test_a_serialization_failure(postgres: Database):
+    """The next try finds the row of the other session."""
     postgres.run("CREATE TABLE counts (id integer)")
     postgres.run("INSERT INTO counts VALUES (1)")
     engine = engine_of("warehouse").execution_options(isolation_level="REPEATABLE READ")
@@ -90,7 +91,7 @@ def test_two_sessions_that_cannot_both_win(postgres: Database):
 
 
 def test_a_session_that_is_ended(postgres: Database):
-    """As a restart of the server does."""
+    """A restart of the server ends sessions."""
     engine = engine_of("warehouse")
     with engine.connect() as connection:
         number = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
@@ -115,8 +116,10 @@ def test_a_server_that_does_not_answer(
     assert is_transient(connecting({"host": "127.0.0.1", "port": 1}, postgres, monkeypatch))
 
 
-def test_a_database_that_takes_nobody_for_now(postgres: Database, monkeypatch: pytest.MonkeyPatch):
-    """It does so while it starts, stops or is being copied."""
+def test_a_database_that_accepts_no_connections_for_now(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """As while it starts, stops or is copied."""
     name = postgres.engine.url.database
     admin = sa.create_engine(
         postgres.engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT", future=True
@@ -132,7 +135,7 @@ def test_a_database_that_takes_nobody_for_now(postgres: Database, monkeypatch: p
 def test_a_login_that_is_refused(
     postgres: Database, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    """There is no such role or database."""
+    """The role or the database does not exist."""
     assert not is_transient(connecting(changes, postgres, monkeypatch))
 
 
@@ -141,25 +144,24 @@ def test_a_login_that_is_refused(
 
 @pytest.mark.parametrize("sql", ["SELECT 1 FROM nowhere", "SELECT nothing", "SELEKT 1"])
 def test_sqlite_refuses(sqlite: Database, sql: str):
-    """There is no such table or column."""
+    """The table or the column does not exist."""
     assert not is_transient(executing(sql))
 
 
-def test_a_locked_file(sqlite: Database, monkeypatch: pytest.MonkeyPatch):
-    """The other program will end."""
-    monkeypatch.setattr(doors, "SQLITE_BUSY_SECONDS", 0.02)
+def test_a_locked_file(sqlite: Database):
+    """The other transaction will end."""
     sqlite.run("CREATE TABLE busy (id integer)")
     other = sqlite.engine.raw_connection()
     other.isolation_level = None  # type: ignore[attr-defined]
     other.cursor().execute("BEGIN EXCLUSIVE")
-    error = executing("SELECT * FROM busy")
+    error = executing("SELECT * FROM busy", sqlite_busy_seconds=0.02)
     other.rollback()
     other.close()
     assert is_transient(error)
     assert reason_of(error) == "database is locked"
 
 
-def test_a_file_that_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_is_not_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It will not become one."""
     path = tmp_path / "warehouse.db"
     path.write_text("This is a text, and it is long enough to be taken for the head of a file." * 9)

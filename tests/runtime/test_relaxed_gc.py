@@ -1,4 +1,4 @@
-"""What the garbage collector does during a run."""
+"""The garbage collector during a run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from airflow_imagetag.runtime.relaxed_gc import NEW_OBJECTS, relaxed_gc
 
 
 class Node:
-    """Something that can be part of a cycle."""
+    """An object that can be part of a reference cycle."""
 
 
 @pytest.fixture(autouse=True)
 def as_found() -> Iterator[None]:
-    """Begin with nothing frozen, as a trigger's test may leave it; give the thresholds back."""
+    """Begin with no frozen object, which another test may have left; restore the thresholds."""
     threshold = gc.get_threshold()
     gc.unfreeze()
     yield
@@ -25,8 +25,8 @@ def as_found() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_old_objects_are_left_alone():
-    """What was there before is not looked through; afterwards it is again."""
+def test_present_objects_are_not_scanned():
+    """Those that were there before; afterwards they are again."""
     gc.set_threshold(700, 10, 10)
     old = Node()
     with relaxed_gc():
@@ -37,7 +37,7 @@ def test_old_objects_are_left_alone():
 
 
 def test_new_garbage_is_found():
-    """Cycles that a run makes do not stay."""
+    """Cycles that a run makes are collected."""
     with relaxed_gc():
         node = Node()
         node.itself = node  # type: ignore[attr-defined]
@@ -48,7 +48,7 @@ def test_new_garbage_is_found():
 
 
 def test_an_error_passes():
-    """The collector is as before, whatever happens in between."""
+    """The collector's state is restored."""
     gc.set_threshold(700, 10, 10)
     with pytest.raises(KeyError), relaxed_gc():
         raise KeyError
@@ -56,18 +56,33 @@ def test_an_error_passes():
 
 
 @pytest.mark.parametrize("threshold", [0, NEW_OBJECTS, 50_000])
-def test_who_collects_seldom_already(threshold):
-    """A process that has its own ways with the collector keeps them."""
+def test_a_threshold_of_the_process_stays(threshold):
+    """A process that collects seldom already, or never, keeps its settings."""
     gc.set_threshold(threshold, 5, 5)
     with relaxed_gc(), relaxed_gc():
         assert gc.get_threshold() == (threshold, 5, 5)
         assert gc.get_freeze_count() == 0
 
 
-def test_what_another_has_frozen_stays():
-    """A process that froze its objects to fork keeps them frozen."""
+def test_objects_that_were_frozen_before_stay_frozen():
+    """A process that froze its objects before a fork; no others are added to them."""
     gc.set_threshold(700, 10, 10)
     gc.freeze()
+    new = Node()
+    frozen = gc.get_freeze_count()
     with relaxed_gc():
-        pass
-    assert gc.get_freeze_count() > 0
+        assert gc.get_threshold() == (NEW_OBJECTS, 10, 10)
+        assert any(item is new for item in gc.get_objects())
+        assert 0 < gc.get_freeze_count() <= frozen
+    assert gc.get_threshold() == (700, 10, 10)
+    assert any(item is new for item in gc.get_objects())
+    assert 0 < gc.get_freeze_count() <= frozen
+
+
+def test_a_process_with_other_tasks_may_freeze_nothing():
+    """Only the threshold is raised, and restored."""
+    gc.set_threshold(700, 10, 10)
+    with relaxed_gc(freezes=False):
+        assert gc.get_threshold() == (NEW_OBJECTS, 10, 10)
+        assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == (700, 10, 10)

@@ -26,13 +26,13 @@ STORE = SqlLabelStore("warehouse")
 
 def label(*keys: str) -> None:
     """Label images."""
-    with STORE.open() as opened:
-        opened.write([tagged(key, "x") for key in keys], API)
+    with STORE.open(API) as opened:
+        opened.write([tagged(key, "x") for key in keys])
 
 
 def sensor(**fields: Any) -> NewImagesSensor:
     """Make a task."""
-    usual = {
+    usual: dict[str, Any] = {
         "task_id": "wait",
         "images": SqlImages("warehouse", table="products"),
         "store": STORE,
@@ -110,7 +110,7 @@ def test_airflows_own_timeout_comes_after_the_triggers(products: Database, clock
 @pytest.mark.parametrize("event", [None, {}, "success", {"status": "success"}])
 def test_an_event_that_is_none(event: Any):
     """It is no reason to succeed."""
-    with pytest.raises(ImageTagError, match="no event of NewImagesTrigger"):
+    with pytest.raises(ImageTagError, match="not send an event of NewImagesTrigger"):
         sensor().execute_complete({}, event=event)
 
 

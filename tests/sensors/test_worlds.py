@@ -498,7 +498,7 @@ def templates_of_a_bucket(scene: Scene) -> Expected:
     )
 
 
-WRONG = [
+WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("retag", {"retag": "always"}, "nothing to wait for"),
     ("no_store", {"store": None}, "modified_after="),
     ("moment", {"modified_after": "yesterday"}, "modified_after must be"),
@@ -546,7 +546,7 @@ def test_the_same_world_gives_the_same_result_in_every_mode(
     scene = Scene(place, store, clock, monkeypatch)
     with scene.stack:
         expected = make(scene)
-        fields = {
+        fields: dict[str, Any] = {
             "task_id": "wait",
             "images": place.source() if expected.source is None else expected.source,
             "store": store,

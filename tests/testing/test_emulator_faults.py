@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from airflow_imagetag.testing import Emulator, Faults
-from airflow_imagetag.testing.chance import Chance
-from airflow_imagetag.testing.window import SlidingWindow
+from airflow_imagetag.testing._fault_injector import FaultInjector
+from airflow_imagetag.testing._recorder import SlidingWindow
 
 
 def statuses(client, images) -> list[int]:
@@ -133,15 +133,22 @@ def test_the_quotas_status_can_be_chosen_and_retry_after_left_out(client, photog
 
 def test_the_quota_slides():
     """In no window of a second are there more requests than the quota; refused ones are free."""
-    chance = Chance(Faults(requests_per_second=2), seed=0)
+    injector = FaultInjector(Faults(requests_per_second=2), seed=0)
     moments = [10.0, 10.9, 10.95, 11.0, 11.5, 11.9]
-    assert [chance.over_quota(now) for now in moments] == [False, False, True, False, True, False]
+    assert [injector.over_quota(now) for now in moments] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_quota_below_one_counts_over_a_longer_time():
     """Half a request per second is one in two seconds."""
-    chance = Chance(Faults(requests_per_second=0.5), seed=0)
-    assert [chance.over_quota(now) for now in (0.0, 1.9, 2.0)] == [False, True, False]
+    injector = FaultInjector(Faults(requests_per_second=0.5), seed=0)
+    assert [injector.over_quota(now) for now in (0.0, 1.9, 2.0)] == [False, True, False]
 
 
 def test_a_window_forgets():

@@ -10,8 +10,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from airflow_imagetag.testing.picture import UndecodableError, decode
-from airflow_imagetag.testing.recognition import label
+from airflow_imagetag.testing._labels import UndecodableError, decode, label
 
 PHOTOGRAPHS = [
     "astronaut.png",

@@ -177,7 +177,7 @@ def test_a_stop_leaves_nothing_open():
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 

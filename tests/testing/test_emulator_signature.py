@@ -9,12 +9,11 @@ import hmac
 import pytest
 
 from airflow_imagetag.testing import Emulator
-from airflow_imagetag.testing.account import Account
-from airflow_imagetag.testing.refusal import RefusalError
-from airflow_imagetag.testing.verification import verify
+from airflow_imagetag.testing._api import EmulatorAccount, RefusalError
+from airflow_imagetag.testing._recognition_signature import verify
 
 NOW = 1437995645
-ACCOUNT = Account(
+ACCOUNT = EmulatorAccount(
     app_id="200001",
     secret_id="AKIDUfLUEUigQiXqm7CVSspKJnuaiIKtxqAv",
     secret_key="bLcPnl88WU30VY57ipRhSePfPdOfSruK",
@@ -105,7 +104,7 @@ def test_limits_are_inclusive():
 
 def test_an_account_without_bucket_accepts_any():
     """The bucket is a field of older accounts: an emulator without one does not look at it."""
-    account = Account(ACCOUNT.app_id, ACCOUNT.secret_id, ACCOUNT.secret_key)
+    account = EmulatorAccount(ACCOUNT.app_id, ACCOUNT.secret_id, ACCOUNT.secret_key)
     verify(signed(text(b="anything")), account, now=NOW)
     verify(signed(text(b="")), account, now=NOW)
 

@@ -9,17 +9,15 @@ from requests.structures import CaseInsensitiveDict
 from tc3_requests import SECRET_ID, SECRET_KEY, TiiaClient, code_of, good_headers, sign
 
 from airflow_imagetag.testing import Emulator
-from airflow_imagetag.testing.account import Account
-from airflow_imagetag.testing.api import Head
-from airflow_imagetag.testing.refusal import RefusalError
-from airflow_imagetag.testing.tc3 import verify
+from airflow_imagetag.testing._api import EmulatorAccount, RefusalError, RequestHead
+from airflow_imagetag.testing._tc3 import verify
 
 NOW = 1551113065
 HOST = "tiia.tencentcloudapi.com"
 BODY = b'{"ImageUrl": "https://example.com/a.jpg"}'
-ACCOUNT = Account("", SECRET_ID, SECRET_KEY)
+ACCOUNT = EmulatorAccount("", SECRET_ID, SECRET_KEY)
 
-PUBLISHED_ACCOUNT = Account("", "AKID" + 32 * "*", 32 * "*")
+PUBLISHED_ACCOUNT = EmulatorAccount("", "AKID" + 32 * "*", 32 * "*")
 PUBLISHED_BODY = (
     rb'{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}'
 )
@@ -36,16 +34,16 @@ PUBLISHED_HEADERS = CaseInsensitiveDict(
 )
 
 
-def head(headers: CaseInsensitiveDict[str]) -> Head:
+def head(headers: CaseInsensitiveDict[str]) -> RequestHead:
     """Return the head of a POST."""
-    return Head("POST", "/", headers, None)
+    return RequestHead("POST", "/", headers, None)
 
 
 def check(
     headers: CaseInsensitiveDict[str],
     body: bytes = BODY,
     *,
-    account: Account = ACCOUNT,
+    account: EmulatorAccount = ACCOUNT,
     now: float = NOW,
 ) -> None:
     """Verify a request for TIIA."""
@@ -166,7 +164,7 @@ def test_a_token_that_is_not_the_accounts(expected, given):
     if given is not None:
         headers["X-TC-Token"] = given
     with pytest.raises(RefusalError) as caught:
-        check(headers, account=Account("", SECRET_ID, SECRET_KEY, token=expected))
+        check(headers, account=EmulatorAccount("", SECRET_ID, SECRET_KEY, token=expected))
     assert caught.value.code == "AuthFailure.TokenFailure"
 
 
@@ -174,7 +172,7 @@ def test_the_token_of_temporary_keys():
     """With its token a temporary key is as good as a permanent one."""
     headers = good_headers(HOST, BODY, now=NOW)
     headers["X-TC-Token"] = "token"
-    check(headers, account=Account("", SECRET_ID, SECRET_KEY, token="token"))
+    check(headers, account=EmulatorAccount("", SECRET_ID, SECRET_KEY, token="token"))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from PIL import Image
 from tc3_requests import TiiaClient, code_of
 
 from airflow_imagetag.testing import Emulator, Faults
-from airflow_imagetag.testing.recognition import label
-from airflow_imagetag.testing.tiia_labels import CATEGORIES, SCENES, items
+from airflow_imagetag.testing._labels import label
+from airflow_imagetag.testing._tiia import CATEGORIES, SCENES, items
 
 FOUR_MEGABYTES = 4 * 1024 * 1024
 

@@ -1,14 +1,13 @@
-"""The trigger of a task that waits: one event on every path, by the clock on the wall."""
+"""The trigger of a task that waits: one event on every path."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import logging
-import time
+import threading
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,39 +23,55 @@ from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
-from airflow_imagetag.triggers import imagetag as triggers
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 from airflow_imagetag.watching.events import MAX_EVENT_IMAGES, parse_event
+from airflow_imagetag.watching.polling import PollTuning
+from airflow_imagetag.watching.query_thread import THREADS
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
-LOOP_GAP_SECONDS = 0.25
-"""What a busy machine may add to the 100 ms after which Airflow warns of a blocked loop."""
+
+
+@dataclass
+class Gate:
+    """Where sources wait for the test.
+
+    :param arrivals: grows by one for each source that begins to wait.
+    """
+
+    arrivals: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    is_open: threading.Event = field(default_factory=threading.Event)
+
+
+GATES: dict[str, Gate] = {}
+"""Gates by name: a trigger makes its source anew from plain values."""
 
 
 @dataclass(repr=False)
-class Slow(ImageSource):
-    """A source whose reading takes its time.
+class Gated(ImageSource):
+    """A source whose reading blocks until the test opens its gate.
 
-    :param seconds: that it takes.
-    :param count: of images that it holds.
+    :param gate: name of the gate.
+    :param size: number of images that the source holds.
     """
 
-    seconds: float
-    count: int = 1
+    gate: str
+    size: int = 1
 
     template_fields: ClassVar[tuple[str, ...]] = ()
 
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """Sleep and yield."""
-        time.sleep(self.seconds)
-        yield from (Image(f"{number}", "https://x") for number in range(self.count))
+        """Wait and yield."""
+        gate = GATES[self.gate]
+        gate.arrivals.release()
+        assert gate.is_open.wait(60)
+        yield from (Image(f"{number}", "https://x") for number in range(self.size))
 
 
 @dataclass(repr=False)
 class Faulty(ImageSource):
     """A source that fails.
 
-    :param fault: name of the error.
+    :param fault: class name of the error.
     """
 
     fault: str
@@ -69,16 +84,25 @@ class Faulty(ImageSource):
         raise {kind.__name__: kind for kind in kinds}[self.fault]("This is the fault.")
 
 
+@pytest.fixture
+def gate() -> Iterator[str]:
+    """Return the name of a closed gate, which opens when the test ends."""
+    name = uuid.uuid4().hex
+    GATES[name] = Gate()
+    yield name
+    GATES[name].is_open.set()
+
+
 def trigger(**fields: Any) -> NewImagesTrigger:
-    """Make a trigger as a task does, and take what the triggerer makes of it."""
-    usual = {
+    """Make a trigger as a task does, and return it as the triggerer makes it anew."""
+    usual: dict[str, Any] = {
         "images": SqlImages("warehouse", table="products"),
         "store": SqlLabelStore("warehouse"),
     }
     return rebuilt(NewImagesTrigger(**(usual | fields)))
 
 
-# -- what Airflow keeps -----------------------------------------------------------------------
+# -- the values that Airflow keeps ------------------------------------------------------------
 
 KEPT: list[dict[str, Any]] = [
     {},
@@ -92,13 +116,13 @@ KEPT: list[dict[str, Any]] = [
     {"poke_interval": timedelta(minutes=1), "max_wait": timedelta(hours=1)},
     {"poke_interval": 0.5, "max_wait": 3, "exponential_backoff": True, "silent_fail": True},
     {"deadline": NOON.isoformat()},
-    {"images": Slow(2.0, 5)},
+    {"images": Gated("a gate", 5)},
 ]
 
 
 @pytest.mark.parametrize("fields", KEPT)
 def test_it_is_the_same_on_every_round_trip(fields: dict[str, Any]):
-    """Each restart of the triggerer makes it anew; a difference would make it another watcher."""
+    """Each restart of the triggerer makes it anew; another value would make another watcher."""
     first = trigger(**fields)
     second = rebuilt(first)
     third = NewImagesTrigger(**json.loads(json.dumps(second.serialize()[1])))
@@ -111,7 +135,7 @@ def test_it_is_the_same_on_every_round_trip(fields: dict[str, Any]):
 
 
 def test_times_are_kept_as_plain_values():
-    """Seconds and ISO text, which every version reads."""
+    """They are seconds and ISO texts, which every version reads."""
     kwargs = trigger(
         poke_interval=timedelta(minutes=2), max_wait=timedelta(hours=1), modified_after=NOON
     ).serialize()[1]
@@ -121,8 +145,8 @@ def test_times_are_kept_as_plain_values():
 
 
 @pytest.mark.parametrize("seconds", [-1, "soon", None, True])
-def test_an_interval_that_is_none_is_refused_at_once(seconds: Any):
-    """When the DAG is parsed, where a person sees it."""
+def test_a_wrong_interval_is_refused_at_once(seconds: Any):
+    """The error appears when the DAG is parsed, where its author sees it."""
     with pytest.raises(ConfigurationError, match="number of seconds"):
         NewImagesTrigger(images=["https://x"], modified_after="2026", poke_interval=seconds)
 
@@ -130,8 +154,8 @@ def test_an_interval_that_is_none_is_refused_at_once(seconds: Any):
 # -- one event --------------------------------------------------------------------------------
 
 
-def test_images_that_are_there(products: Database, clock: Clock):
-    """The event holds them, as the operator takes them."""
+def test_images_that_exist(products: Database, clock: Clock):
+    """The event holds them as the operator takes them."""
     add(products, "a", "b")
     assert run_to_end(trigger()) == [
         {
@@ -150,7 +174,7 @@ def test_images_that_are_there(products: Database, clock: Clock):
 
 
 def test_images_that_come(products: Database, clock: Clock):
-    """It looks again until there are enough."""
+    """The trigger queries until there are enough."""
     clock.at(100, lambda: add(products, "a", "b"))
     clock.at(200, lambda: add(products, "c"))
     [event] = map(parse_event, run_to_end(trigger(min_images=3)))
@@ -159,7 +183,7 @@ def test_images_that_come(products: Database, clock: Clock):
 
 
 def test_a_deadline(products: Database, clock: Clock):
-    """The last look is at it; what it found is counted."""
+    """The last query is made at the deadline; the event counts its images."""
     add(products, "a")
     deadline = (clock.now() + timedelta(seconds=100)).isoformat()
     [event] = map(parse_event, run_to_end(trigger(min_images=3, deadline=deadline)))
@@ -168,7 +192,7 @@ def test_a_deadline(products: Database, clock: Clock):
 
 
 def test_images_that_come_just_in_time(products: Database, clock: Clock):
-    """What is there at the last look counts, and so it does long after the deadline."""
+    """A query that finds enough images is never too late."""
     clock.at(100, lambda: add(products, "a"))
     deadline = (clock.now() + timedelta(seconds=100)).isoformat()
     assert run_to_end(trigger(deadline=deadline))[0]["status"] == "success"
@@ -196,10 +220,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "error", "message"), WRONG)
-def test_what_waiting_does_not_mend(
+def test_an_error_that_waiting_does_not_cure(
     fields: dict[str, Any], error: str, message: str, products: Database, clock: Clock
 ):
-    """One event names the error, at once; the task raises it."""
+    """One event names the error at once; the task raises it."""
     [event] = map(parse_event, run_to_end(trigger(**fields)))
     assert (event.status, event.error) == ("error", error)
     assert message in event.message
@@ -207,8 +231,8 @@ def test_what_waiting_does_not_mend(
 
 
 @pytest.mark.parametrize("fault", ["ConfigurationError", "KeyError"])
-def test_silent_fail_waits_on(fault: str, clock: Clock, caplog: pytest.LogCaptureFixture):
-    """As Airflow's option says; the fault is in the log."""
+def test_silent_fail_waits_on(fault: str, clock: Clock):
+    """Airflow's option lets the task wait on after any error of a query."""
     deadline = (clock.now() + timedelta(seconds=100)).isoformat()
     waiting = trigger(
         images=Faulty(fault),
@@ -220,13 +244,13 @@ def test_silent_fail_waits_on(fault: str, clock: Clock, caplog: pytest.LogCaptur
     assert clock.passed == 100
 
 
-def test_a_storage_that_is_away_is_waited_for(clock: Clock):
-    """It may be back; the deadline ends it."""
+def test_a_storage_that_cannot_be_reached_is_waited_for(clock: Clock):
+    """It may be back later; the deadline ends the wait."""
     deadline = (clock.now() + timedelta(seconds=100)).isoformat()
     waiting = trigger(
         images=Faulty("StorageError"), store=None, modified_after="2026-07-01", deadline=deadline
     )
-    # This source knows no times, which is asked first.
+    # This source does not know when an image changed, which is checked first.
     assert [payload["status"] for payload in run_to_end(waiting)] == ["error"]
     waiting = trigger(
         images=Faulty("StorageError"), store=ParquetLabelStore("/tmp/none"), deadline=deadline
@@ -234,43 +258,40 @@ def test_a_storage_that_is_away_is_waited_for(clock: Clock):
     assert [payload["status"] for payload in run_to_end(waiting)] == ["timeout"]
 
 
-def test_a_source_that_hangs_does_not_outlast_the_deadline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """A database that never answers must not keep a task waiting for ever."""
-    monkeypatch.setattr(triggers, "LAST_LOOK_SECONDS", 0.1)
+def test_a_source_that_hangs_does_not_outlast_the_deadline(gate: str, tmp_path: Path):
+    """The trigger ends although its source still hangs."""
+
+    class Tuned(NewImagesTrigger):
+        tuning = PollTuning(last_query_seconds=0.1)
+
     deadline = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()
     store = ParquetLabelStore(f"{tmp_path}/lake")
-    began = time.monotonic()
-    payloads = run_to_end(trigger(images=Slow(1.5), store=store, deadline=deadline))
+    payloads = run_to_end(Tuned(images=Gated(gate), store=store, deadline=deadline))
     assert [payload["status"] for payload in payloads] == ["timeout"]
-    assert time.monotonic() - began < 1
+    assert not GATES[gate].is_open.is_set()
 
 
-def test_cancelled_it_sends_nothing(products: Database):
-    """The task was cleared, or the triggerer stops: another one goes on with it."""
-    told: list[Any] = []
+def test_a_cancelled_trigger_sends_nothing(products: Database, clock: Clock):
+    """The task was cleared, or the triggerer stops: another triggerer goes on with it."""
+    sent: list[Any] = []
 
-    async def watch() -> None:
-        waiting = trigger(poke_interval=0.01)
+    async def run() -> None:
+        waiting = trigger()
         waiting.task_instance = SimpleNamespace(task_id="wait")  # type: ignore[assignment]
+        task = asyncio.current_task()
+        assert task is not None
+        clock.at(200, task.cancel)
+        async for event in waiting.run():
+            sent.append(event)  # noqa: PERF401 (an event before the end counts)
 
-        async def run() -> None:
-            async for event in waiting.run():
-                told.append(event)  # noqa: PERF401 (those before the end count)
-
-        task = asyncio.create_task(run())
-        await asyncio.sleep(0.2)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(watch())
-    assert told == []
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+    assert sent == []
+    assert clock.passed == 240
 
 
 def test_the_deadline_survives_a_restart(products: Database, clock: Clock):
-    """A triggerer that is restarted every minute does not renew it."""
+    """A triggerer that is restarted often does not renew it."""
     deadline = (clock.now() + timedelta(seconds=300)).isoformat()
     waiting = trigger(deadline=deadline)
 
@@ -280,20 +301,20 @@ def test_the_deadline_survives_a_restart(products: Database, clock: Clock):
     def restart() -> None:
         raise RestartedError
 
-    told: list[Any] = []
+    sent: list[Any] = []
     for second in (50, 100, 150, 200, 250, None):
         if second is not None:
             clock.at(second, restart)
         try:
-            told += run_to_end(waiting)
+            sent += run_to_end(waiting)
         except RestartedError:
             waiting = rebuilt(waiting)
-    assert [payload["status"] for payload in told] == ["timeout"]
+    assert [payload["status"] for payload in sent] == ["timeout"]
     assert clock.passed == 300
 
 
-def test_connections_are_let_go(products: Database, clock: Clock):
-    """A finished trigger keeps no file of the database open."""
+def test_connections_are_closed(products: Database, clock: Clock):
+    """A trigger that has ended keeps no file of the database open."""
     add(products, "a")
     folder = Path("/proc/self/fd")
     if not folder.exists():
@@ -310,56 +331,39 @@ def test_connections_are_let_go(products: Database, clock: Clock):
 
     for _ in range(5):
         assert run_to_end(trigger())[0]["status"] == "success"
-    deadline = time.monotonic() + 5
-    while opened() and time.monotonic() < deadline:
-        time.sleep(0.02)
     assert opened() == 0
 
 
 # -- the loop ---------------------------------------------------------------------------------
 
 
-def test_the_loop_is_never_blocked(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """While 20 triggers read a source that takes two seconds, the triggerer's heart beats."""
+def test_queries_do_not_block_the_loop(gate: str, tmp_path: Path):
+    """While as many queries as may run at a time block, the event loop goes on."""
     store = ParquetLabelStore(f"{tmp_path}/lake")
-    # Neither what is loaded once is part of it, nor to collect what other tests have left.
-    run_to_end(trigger(images=Slow(0), store=store))
-    gc.collect()
-    gc.freeze()
     waiting = [
-        trigger(images=Slow(2.0, 2 * MAX_EVENT_IMAGES), store=store, poke_interval=1)
-        for _ in range(20)
+        trigger(images=Gated(gate, 2 * MAX_EVENT_IMAGES), store=store) for _ in range(2 * THREADS)
     ]
-    gaps: list[float] = []
 
-    async def beat() -> None:
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(0.01)
-            gaps.append(time.monotonic() - last)
-            last = time.monotonic()
+    async def open_gate() -> None:
+        # Goes on only if the loop runs this task while the queries wait for the gate.
+        for _ in range(THREADS):
+            assert await asyncio.to_thread(GATES[gate].arrivals.acquire, timeout=60)
+        GATES[gate].is_open.set()
 
     async def events_of(one: NewImagesTrigger) -> list[Any]:
         one.task_instance = SimpleNamespace(task_id="wait")  # type: ignore[assignment]
         return [event.payload async for event in one.run()]
 
-    async def all_of_them() -> list[list[Any]]:
-        heart = asyncio.create_task(beat())
-        told = await asyncio.gather(*map(events_of, waiting))
-        heart.cancel()
-        return told
+    async def run() -> list[Any]:
+        *sent, _ = await asyncio.gather(*map(events_of, waiting), open_gate())
+        return sent
 
-    caplog.set_level(logging.WARNING)
-    told = asyncio.run(all_of_them())
-    assert [[payload["count"] for payload in payloads] for payloads in told] == [
-        [MAX_EVENT_IMAGES + 1]
-    ] * 20
-    print(f"longest gap {max(gaps) * 1000:.0f} ms")
-    assert max(gaps) < LOOP_GAP_SECONDS
+    counts = [[payload["count"] for payload in payloads] for payloads in asyncio.run(run())]
+    assert counts == [[MAX_EVENT_IMAGES + 1]] * 2 * THREADS
 
 
 def test_the_triggers_text_holds_no_signature():
-    """Airflow may log it."""
+    """Airflow may log the text."""
     trigger = NewImagesTrigger(
         images=["https://shop/a.jpg?X-Amz-Signature=abc"], store=SqlLabelStore("warehouse")
     )
@@ -367,9 +371,12 @@ def test_the_triggers_text_holds_no_signature():
     assert "https://shop/a.jpg" in repr(trigger)
 
 
-def test_what_a_task_hands_to_the_trigger_is_data():
-    """Airflow renders the parameters of a task that starts in the triggerer, each time."""
-    given = {"images": ["https://shop/{{ 7 }}.jpg"], "store": SqlLabelStore("warehouse")}
+def test_parameters_that_a_task_hands_over_are_not_rendered_again():
+    """Airflow renders the parameters of a task that starts in the triggerer at each start."""
+    given: dict[str, Any] = {
+        "images": ["https://shop/{{ 7 }}.jpg"],
+        "store": SqlLabelStore("warehouse"),
+    }
     trigger = NewImagesTrigger(**given, is_rendered=True)
     trigger.render_template_fields({})
     assert trigger.images["value"][0]["image_uri"] == "https://shop/{{ 7 }}.jpg"

@@ -1,10 +1,10 @@
-"""The trigger of an asset: announces new images, once, and never ends for a fault."""
+"""The trigger of an asset: announces new images once, and no error ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ from airflow_imagetag.assets import announced_images
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores import SqlLabelStore
-from airflow_imagetag.triggers.imagetag import MAX_PAUSE_SECONDS, NewImagesTrigger
-from airflow_imagetag.watching import announcement_stores, announcements
+from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+from airflow_imagetag.watching.announcement_stores import PROCESS_STATES, AssetAnnouncementStore
 from airflow_imagetag.watching.announcements import BEGINS_WITHIN, FIRST_REMINDER
+from airflow_imagetag.watching.condition import parse_wait_condition
 from airflow_imagetag.watching.events import MAX_EVENT_IMAGES as MOST
+from airflow_imagetag.watching.polling import Polling, PollTuning
+from airflow_imagetag.watching.watcher import Watcher
 
+MAX_PAUSE_SECONDS = PollTuning().max_pause_seconds
 BEGINS = BEGINS_WITHIN.total_seconds()
 REMINDER = FIRST_REMINDER.total_seconds()
 
@@ -28,8 +32,8 @@ REMINDER = FIRST_REMINDER.total_seconds()
 class State:
     """Asset state, which outlives the triggerer.
 
-    :param on_set: is called with what is kept, after it is kept.
-    :param on_get: is called before a value is handed out.
+    :param on_set: is called after a value is kept.
+    :param on_get: is called before a value is returned.
     """
 
     def __init__(self) -> None:
@@ -61,22 +65,20 @@ class Triggerer:
         self.ends = 0
 
     def watch(self, seconds: float) -> list[list[str]]:
-        """Watch for so long, and return the keys that each event announced."""
+        """Watch for a number of seconds, and return the keys that each event announced."""
         before = len(self.events)
         end = self.clock.passed + seconds
         asyncio.run(self._watch(end))
-        return [[image["image_key"] for image in told["images"]] for told in self.events[before:]]
+        return [[image["image_key"] for image in event["images"]] for event in self.events[before:]]
 
     async def _watch(self, end: float) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.clock.at(end, task.cancel)
         while self.clock.passed < end:
-            watcher = rebuilt(self.trigger)
-            watcher.asset_state_store = self.state  # type: ignore[assignment]
             try:
-                async for event in watcher.run():
-                    self.events.append(json.loads(json.dumps(event.payload)))
+                async for payload in self.payloads():
+                    self.events.append(json.loads(json.dumps(payload)))
             except asyncio.CancelledError:
                 task.uncancel()
                 if self.clock.passed >= end:
@@ -84,20 +86,27 @@ class Triggerer:
             else:
                 self.ends += 1
 
+    async def payloads(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the payloads of the watcher's events until it ends."""
+        watcher = rebuilt(self.trigger)
+        watcher.asset_state_store = self.state  # type: ignore[assignment]
+        async for event in watcher.run():
+            yield event.payload
+
     def restart(self) -> None:
-        """Start another process, which remembers nothing of this one."""
-        announcement_stores._remembered.clear()
+        """Start another process, which does not know the state of this one."""
+        PROCESS_STATES.clear()
 
 
 def label(*keys: str) -> None:
     """Label images."""
-    with SqlLabelStore("warehouse").open() as opened:
-        opened.write([tagged(key, "x", version="v1") for key in keys], API)
+    with SqlLabelStore("warehouse").open(API) as opened:
+        opened.write([tagged(key, "x", version="v1") for key in keys])
 
 
 def watching(clock: Clock, **fields: Any) -> Triggerer:
     """Watch the table."""
-    usual = {
+    usual: dict[str, Any] = {
         "images": SqlImages("warehouse", table="products", version="version"),
         "store": SqlLabelStore("warehouse"),
         "poke_interval": 30,
@@ -109,7 +118,7 @@ def watching(clock: Clock, **fields: Any) -> Triggerer:
 
 
 def test_new_images_are_announced_once(products: Database, clock: Clock):
-    """Not again while they wait, nor after a restart, and not when they have their labels."""
+    """Neither while they wait, nor after a restart, nor with their labels are they repeated."""
     triggerer = watching(clock)
     assert triggerer.watch(60) == []
     add(products, "a", "b")
@@ -124,7 +133,7 @@ def test_new_images_are_announced_once(products: Database, clock: Clock):
 
 
 def test_a_replaced_image_is_announced_again(products: Database, clock: Clock):
-    """Whether or not it had its labels."""
+    """Its earlier labels do not matter."""
     triggerer = watching(clock)
     add(products, "a", "b")
     assert triggerer.watch(60) == [["a", "b"]]
@@ -134,14 +143,14 @@ def test_a_replaced_image_is_announced_again(products: Database, clock: Clock):
 
 
 def test_images_that_were_there_before_the_watcher(products: Database, clock: Clock):
-    """What has labels is not announced, and the rest is."""
+    """Those without labels are announced."""
     add(products, "a", "b", "c")
     label("b")
     assert watching(clock).watch(60) == [["a", "c"]]
 
 
 def test_a_restart_right_after_an_announcement(products: Database, clock: Clock):
-    """It arrived, and the next process does not repeat it."""
+    """The announcement has arrived, and the next process does not repeat it."""
     add(products, "a", "b")
     triggerer = watching(clock)
     assert triggerer.watch(5) == [["a", "b"]]
@@ -151,8 +160,8 @@ def test_a_restart_right_after_an_announcement(products: Database, clock: Clock)
     assert triggerer.watch(5 * REMINDER) == []
 
 
-def test_a_watcher_that_waits_otherwise_is_the_same(products: Database, clock: Clock):
-    """How often it looks and how much it announces at a time may be changed in the DAG."""
+def test_a_watcher_with_another_interval_is_the_same(products: Database, clock: Clock):
+    """The interval and the numbers of images may be changed in the DAG."""
     add(products, "a")
     first = watching(clock)
     assert first.watch(60) == [["a"]]
@@ -165,8 +174,8 @@ def test_a_watcher_that_waits_otherwise_is_the_same(products: Database, clock: C
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 has no watchers")
-def test_without_asset_state_the_process_remembers(products: Database, clock: Clock):
-    """As on Airflow 3.0 to 3.2: once for each process."""
+def test_without_asset_state_the_process_keeps_the_state(products: Database, clock: Clock):
+    """On Airflow 3.0 to 3.2, an image is announced once by each process."""
     add(products, "a")
 
     async def announced(watcher: NewImagesTrigger) -> list[Any]:
@@ -185,24 +194,24 @@ def test_without_asset_state_the_process_remembers(products: Database, clock: Cl
     trigger = watching(clock).trigger
     assert asyncio.run(announced(rebuilt(trigger))) == ["a"]
     assert asyncio.run(announced(rebuilt(trigger))) == []
-    announcement_stores._remembered.clear()
+    PROCESS_STATES.clear()
     assert asyncio.run(announced(rebuilt(trigger))) == ["a"]
 
 
-# -- not lost ---------------------------------------------------------------------------------
+# -- killed processes -------------------------------------------------------------------------
 
 
 class KilledError(BaseException):
-    """The process ends here."""
+    """The process is killed."""
 
 
 def kill() -> None:
-    """End the process."""
+    """Kill the process."""
     raise KilledError
 
 
-def test_a_process_killed_before_it_has_told(products: Database, clock: Clock):
-    """Nobody knows, so the images are announced again if they still wait long after."""
+def test_a_process_killed_before_its_event(products: Database, clock: Clock):
+    """The event may have been sent, so images that still wait are announced again long after."""
     add(products, "a", "b")
     triggerer = watching(clock)
     triggerer.state.on_set = kill
@@ -215,8 +224,8 @@ def test_a_process_killed_before_it_has_told(products: Database, clock: Clock):
     assert triggerer.watch(REMINDER) == []
 
 
-def test_a_process_killed_before_it_has_noted(products: Database, clock: Clock):
-    """Nothing was told, and the next one does it at once."""
+def test_a_process_killed_before_it_has_saved(products: Database, clock: Clock):
+    """No event was sent, and the next process sends it at once."""
     add(products, "a", "b")
     triggerer = watching(clock)
     triggerer.state.on_get = kill
@@ -227,8 +236,8 @@ def test_a_process_killed_before_it_has_noted(products: Database, clock: Clock):
     assert triggerer.watch(60) == [["a", "b"]]
 
 
-def test_a_note_that_was_kept_although_its_answer_was_lost(products: Database, clock: Clock):
-    """The watcher goes on in the same process: its own note is no proof that it told anybody."""
+def test_a_state_that_was_saved_although_the_answer_was_lost(products: Database, clock: Clock):
+    """The watcher goes on in the same process: the saved state does not prove that it announced."""
     add(products, "a", "b")
     triggerer = watching(clock)
     failures = iter([ConnectionError("The answer was lost")])
@@ -241,8 +250,8 @@ def test_a_note_that_was_kept_although_its_answer_was_lost(products: Database, c
     assert triggerer.watch(1.5 * REMINDER) == [["a", "b"]]
 
 
-def test_a_watcher_cancelled_before_it_has_told(products: Database, clock: Clock):
-    """The DAG was changed, say, and the same process runs the watcher anew."""
+def test_a_watcher_cancelled_before_its_event(products: Database, clock: Clock):
+    """After a change of the DAG, the same process runs the watcher anew."""
     add(products, "a", "b")
     triggerer = watching(clock)
 
@@ -258,7 +267,7 @@ def test_a_watcher_cancelled_before_it_has_told(products: Database, clock: Clock
 
 
 def test_one_announcement_at_a_time(products: Database, clock: Clock):
-    """What comes meanwhile is announced when a run has labelled the first images, or after long."""
+    """Later images are announced when a run has labelled the first, or after a while."""
     add(products, "a", "b")
     triggerer = watching(clock)
     assert triggerer.watch(60) == [["a", "b"]]
@@ -272,7 +281,7 @@ def test_one_announcement_at_a_time(products: Database, clock: Clock):
 
 
 def test_images_that_wait_for_long_are_announced_again(products: Database, clock: Clock):
-    """Their run failed, or never was; each time it takes twice as long."""
+    """Their run failed or did not begin; each pause is twice as long as the one before."""
     add(products, "a", "b")
     triggerer = watching(clock)
     assert triggerer.watch(60) == [["a", "b"]]
@@ -283,23 +292,23 @@ def test_images_that_wait_for_long_are_announced_again(products: Database, clock
     assert triggerer.watch(240) == [["a"]]
 
 
-# -- faults -----------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------
 
 
-def away(patch: pytest.MonkeyPatch, folder: Path) -> None:
+def disconnect(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let the connection lead to a PostgreSQL server that does not run."""
     fields = {"conn_type": "postgres", "host": str(folder), "login": "x", "schema": "x"}
     patch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
 
 
-def test_source_and_store_may_go_away(
+def test_source_and_store_may_be_unreachable(
     products: Database, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """No event and no end, and what came meanwhile is announced when they are back."""
+    """The watcher goes on without an event; later images are announced when they are back."""
     add(products, "a")
     triggerer = watching(clock)
     assert triggerer.watch(60) == [["a"]]
-    away(monkeypatch, tmp_path)
+    disconnect(monkeypatch, tmp_path)
     assert triggerer.watch(1_000) == []
     assert triggerer.ends == 1
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", products.connection_json)
@@ -308,7 +317,7 @@ def test_source_and_store_may_go_away(
 
 
 def test_a_table_that_is_dropped_and_made_again(products: Database, clock: Clock):
-    """A fault of the configuration does not end a watcher, since nobody would start it again."""
+    """An error of the configuration does not end a watcher."""
     triggerer = watching(clock)
     products.run("DROP TABLE products")
     assert triggerer.watch(2_000) == []
@@ -319,7 +328,7 @@ def test_a_table_that_is_dropped_and_made_again(products: Database, clock: Clock
 
 
 def test_asset_state_that_cannot_be_read(products: Database, clock: Clock):
-    """Nothing is announced by mistake; it goes on when the state is there again."""
+    """No image is announced by mistake; the watcher goes on when the state can be read."""
     add(products, "a")
     triggerer = watching(clock)
     assert triggerer.watch(60) == [["a"]]
@@ -337,7 +346,7 @@ def test_asset_state_that_cannot_be_read(products: Database, clock: Clock):
 def test_asset_state_of_another_kind(
     products: Database, clock: Clock, caplog: pytest.LogCaptureFixture
 ):
-    """It is not taken for an empty one; when it is deleted, all that waits is announced."""
+    """It is not taken for an empty one; once it is deleted, all waiting images are announced."""
     add(products, "a")
     triggerer = watching(clock)
     triggerer.watch(60)
@@ -365,7 +374,7 @@ WRONG: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fields", WRONG)
 def test_a_wrong_watcher_never_ends(fields: dict[str, Any], products: Database, clock: Clock):
-    """It would be started anew at once, for ever; so it says what is wrong, ever more rarely."""
+    """The triggerer would start it anew at once; so it logs its error, ever more rarely."""
     add(products, "a")
     triggerer = watching(clock, **fields)
     waits: list[float] = []
@@ -387,7 +396,7 @@ def test_a_wrong_watcher_never_ends(fields: dict[str, Any], products: Database, 
 
 
 def test_many_images_are_several_announcements(products: Database, clock: Clock):
-    """Each is one event of limited size, complete, and together they are all."""
+    """Each is one complete event of limited size, and together they hold all images."""
     names = [f"{number:04}" for number in range(2 * MOST + 50)]
     add(products, *names)
     triggerer = watching(clock)
@@ -398,16 +407,16 @@ def test_many_images_are_several_announcements(products: Database, clock: Clock)
     assert triggerer.watch(60) == [names[2 * MOST :]]
     assert all(event["is_complete"] for event in triggerer.events)
 
-    class Happened:
+    class AssetEvent:
         def __init__(self, payload: Any) -> None:
             self.extra = {"from_trigger": True, "payload": payload}
 
-    found = announced_images({"asset": [Happened(payload) for payload in triggerer.events]})
+    found = announced_images({"asset": [AssetEvent(payload) for payload in triggerer.events]})
     assert [image["image_key"] for image in found] == names
 
 
 def test_max_images_at_a_time(products: Database, clock: Clock):
-    """The others follow when the first are being labelled."""
+    """The others follow when a run labels the first."""
     add(products, *"abcde")
     triggerer = watching(clock, max_images=2)
     assert triggerer.watch(60) == [["a", "b"]]
@@ -418,7 +427,7 @@ def test_max_images_at_a_time(products: Database, clock: Clock):
 
 
 def test_min_images_are_waited_for(products: Database, clock: Clock):
-    """Images that were announced do not count."""
+    """Images that were announced before do not count."""
     triggerer = watching(clock, min_images=3)
     add(products, "a", "b")
     assert triggerer.watch(60) == []
@@ -428,13 +437,30 @@ def test_min_images_are_waited_for(products: Database, clock: Clock):
     assert triggerer.watch(60) == []
 
 
-def test_no_more_than_the_memory_holds(
-    products: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+class FewAnnounced(Triggerer):
+    """Runs a watcher of which at most three announced images wait for labels."""
+
+    async def payloads(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the payload of the watcher's event."""
+        source = SqlImages("warehouse", table="products", version="version")
+        condition = parse_wait_condition(source, SqlLabelStore("warehouse"), self.trigger)
+        watcher = Watcher(
+            AssetAnnouncementStore(self.state, "x"),
+            lambda: condition,
+            Polling(30, tuning=NewImagesTrigger.tuning),
+            about="products",
+            log=self.trigger.log,
+            max_announced=3,
+        )
+        yield (await watcher.run()).payload()
+
+
+def test_further_images_are_held_back_until_runs_have_labelled_some(
+    products: Database, clock: Clock
 ):
-    """Further images follow when runs have labelled some."""
-    monkeypatch.setattr(announcements, "MAX_ANNOUNCED", 3)
+    """No more images are announced than the state may hold."""
     add(products, *"abcdefgh")
-    triggerer = watching(clock)
+    triggerer = FewAnnounced(clock, watching(clock).trigger)
     assert triggerer.watch(60) == [["a", "b", "c"]]
     label("a", "c")
     assert triggerer.watch(60) == [["d", "e"]]
@@ -443,7 +469,7 @@ def test_no_more_than_the_memory_holds(
 
 
 def test_a_signature_is_in_no_event(products: Database, clock: Clock):
-    """Airflow shows events; the run needs the source itself, and the event says so."""
+    """Airflow shows events; the event tells that its list is not complete."""
     products.run("INSERT INTO products VALUES ('a', 'https://x/a.jpg?X-Amz-Signature=abc', '')")
     triggerer = watching(clock)
     assert triggerer.watch(60) == [[]]

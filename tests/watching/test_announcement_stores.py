@@ -1,4 +1,4 @@
-"""Where a watcher keeps what it remembers."""
+"""Where a watcher keeps its announcement state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_imagetag.watching.announcements import AnnouncedBatch, Announcement
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
-MEMORY = AnnouncementState(
+STATE = AnnouncementState(
     (
         AnnouncedBatch(frozenset({"A" * 12, "B" * 12}), NOON, is_picked_up=True),
         AnnouncedBatch(frozenset({"C" * 12}), NOON, times=3),
@@ -64,7 +64,7 @@ class Nonblocking(Blocking):
 
 
 class OfSeveralAssets(Nonblocking):
-    """Asset state of a watcher that serves several assets, as Airflow answers then."""
+    """Asset state of a watcher that serves several assets, which Airflow refuses."""
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """Refuse."""
@@ -76,48 +76,48 @@ class OfSeveralAssets(Nonblocking):
 
 
 async def kept(accessor: Any, key: str = "x") -> AnnouncementState:
-    """Save a memory and return what another one of the same key finds."""
-    memory = AssetAnnouncementStore(accessor, key)
-    assert await memory.load() == AnnouncementState()
-    await memory.save(MEMORY)
-    assert await memory.load() == MEMORY
+    """Save a state and return the state that another store of the same key loads."""
+    store = AssetAnnouncementStore(accessor, key)
+    assert await store.load() == AnnouncementState()
+    await store.save(STATE)
+    assert await store.load() == STATE
     return await AssetAnnouncementStore(accessor, key).load()
 
 
 @pytest.mark.parametrize("accessor", [Blocking(), Nonblocking()])
 def test_the_asset_state_keeps_it(accessor: Any):
-    """A new process finds it, by blocking calls off the loop or by others in it."""
-    assert asyncio.run(kept(accessor)) == MEMORY
+    """A new process loads it; blocking calls are made in a thread, the others in the loop."""
+    assert asyncio.run(kept(accessor)) == STATE
 
 
-def test_each_watcher_of_an_asset_has_its_own():
-    """Two watchers of one asset do not mix theirs."""
+def test_each_watcher_of_an_asset_has_a_state_of_its_own():
+    """Two watchers of one asset have two keys."""
     accessor = Nonblocking()
     asyncio.run(kept(accessor, "x"))
     asyncio.run(kept(accessor, "y"))
     assert len(accessor.values) == 2
 
 
-def test_a_watcher_of_several_assets_is_remembered_by_the_process(
+def test_the_process_keeps_the_state_of_a_watcher_of_several_assets(
     caplog: pytest.LogCaptureFixture,
 ):
-    """Airflow keeps no state for such a one, and the log says what follows."""
+    """Airflow keeps no state for such a watcher; the log tells the consequence."""
     key = uuid.uuid4().hex
-    assert asyncio.run(kept(OfSeveralAssets(), key)) == MEMORY
+    assert asyncio.run(kept(OfSeveralAssets(), key)) == STATE
     assert "a watcher of its own" in " ".join(caplog.text.split())
 
 
 @pytest.mark.parametrize("value", ["rubbish", [{"digests": 7}], [5], 5, {}])
-def test_what_cannot_be_read_is_no_empty_memory(value: Any):
-    """To take it for one would announce all images again; the message says what to do."""
+def test_an_unreadable_state_is_not_an_empty_one(value: Any):
+    """An empty state would announce all images again; the message names the remedy."""
     accessor = Nonblocking()
     asyncio.run(accessor.aset("imagetag_announced_x", value))
     with pytest.raises(ConfigurationError, match=r"imagetag_announced_x.*Delete it"):
         asyncio.run(AssetAnnouncementStore(accessor, "x").load())
 
 
-def test_a_store_that_fails_is_no_empty_memory():
-    """Its error goes up to the watcher, which tries again."""
+def test_a_store_that_fails_is_not_an_empty_state():
+    """Its error reaches the watcher, which tries again."""
 
     class Failing(Nonblocking):
         async def aget(self, key: str, default: Any = None) -> Any:
@@ -128,33 +128,33 @@ def test_a_store_that_fails_is_no_empty_memory():
 
 
 def test_the_process_keeps_it():
-    """As long as it runs, each watcher's apart."""
+    """The states of two watchers are apart."""
     key = uuid.uuid4().hex
-    asyncio.run(ProcessAnnouncementStore(key).save(MEMORY))
-    assert asyncio.run(ProcessAnnouncementStore(key).load()) == MEMORY
+    asyncio.run(ProcessAnnouncementStore(key).save(STATE))
+    assert asyncio.run(ProcessAnnouncementStore(key).load()) == STATE
     assert asyncio.run(ProcessAnnouncementStore(key + "2").load()) == AnnouncementState()
 
 
-def test_only_a_watcher_has_a_memory():
-    """A trigger that a task waits for has none, and neither has one without an asset."""
+def test_only_a_watcher_has_a_store():
+    """A trigger that a task waits for has none, nor has a trigger without an asset."""
     accessor = Nonblocking()
-    for_task = SimpleNamespace(task_instance=object(), asset_state_store=accessor)
-    assert announcement_store_of(for_task, "x") is None
-    of_nothing = SimpleNamespace(task_instance=None, asset_state_store=None)
-    assert announcement_store_of(of_nothing, "x") is None
+    of_task = SimpleNamespace(task_instance=object(), asset_state_store=accessor)
+    assert announcement_store_of(of_task, "x") is None
+    without_asset = SimpleNamespace(task_instance=None, asset_state_store=None)
+    assert announcement_store_of(without_asset, "x") is None
     of_asset = SimpleNamespace(task_instance=None, asset_state_store=accessor)
     assert isinstance(announcement_store_of(of_asset, "x"), AssetAnnouncementStore)
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 has no watchers")
-def test_without_asset_state_the_process_remembers():
-    """Airflow 3.0 to 3.2 have none."""
+def test_without_asset_state_the_process_keeps_it():
+    """Airflow 3.0 to 3.2 have no asset state."""
     assert isinstance(
         announcement_store_of(SimpleNamespace(task_instance=None), "x"), ProcessAnnouncementStore
     )
 
 
 @pytest.mark.skipif(not AIRFLOW_2, reason="Airflow 3 has watchers")
-def test_on_airflow_2_nothing_is_watched():
-    """A trigger there is always one that a task waits for."""
+def test_airflow_2_has_no_watchers():
+    """A task waits for each trigger."""
     assert announcement_store_of(SimpleNamespace(task_instance=None), "x") is None

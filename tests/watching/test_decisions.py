@@ -1,4 +1,4 @@
-"""What follows from a look, and how long to wait for the next one."""
+"""The decision after a query, and the pause before the next one."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ SECOND = timedelta(seconds=1)
         (1, 1, NOON - 1000 * SECOND, PollDecision.READY),
     ],
 )
-def test_what_follows_from_a_look(
+def test_the_decision_after_a_query(
     found: int, min_images: int, deadline: datetime | None, expected: PollDecision
 ):
-    """Enough is enough, even at the last look; at the deadline it is too late."""
+    """A query that finds enough images is never too late; any other is at the deadline."""
     assert decide(found, min_images=min_images, now=NOON, deadline=deadline) is expected
 
 
 def wait(
-    looks: int,
+    queries: int,
     interval: float = 60,
     *,
     is_exponential: bool = False,
     max_wait: float | None = None,
     left: float | None = None,
 ) -> float:
-    """Return how long to wait."""
+    """Return the seconds until the next query."""
     return wait_seconds(
-        looks,
+        queries,
         poke_interval=interval,
         is_exponential=is_exponential,
         max_wait=max_wait,
@@ -54,26 +54,26 @@ def wait(
 
 
 def test_each_wait_is_the_interval():
-    """It is no longer than the longest wait."""
-    assert [wait(looks) for looks in (1, 2, 1000)] == [60, 60, 60]
+    """It is bounded by the longest wait."""
+    assert [wait(queries) for queries in (1, 2, 1000)] == [60, 60, 60]
     assert wait(1, max_wait=20) == 20
 
 
 def test_waits_double():
-    """From the interval up to a day, or the longest wait; any number of looks is fine."""
-    assert [wait(looks, is_exponential=True) for looks in (1, 2, 3, 4)] == [60, 120, 240, 480]
+    """They grow from the interval to a day, or to the longest wait, for any number of queries."""
+    assert [wait(queries, is_exponential=True) for queries in (1, 2, 3, 4)] == [60, 120, 240, 480]
     assert wait(30, is_exponential=True) == MAX_WAIT_SECONDS
     assert wait(100_000, is_exponential=True) == MAX_WAIT_SECONDS
     assert wait(6, is_exponential=True, max_wait=300) == 300
 
 
 def test_an_interval_below_a_second_still_backs_off():
-    """Nothing doubles to nothing."""
-    assert [wait(looks, 0, is_exponential=True) for looks in (1, 2, 3)] == [1, 2, 4]
+    """Zero would never grow."""
+    assert [wait(queries, 0, is_exponential=True) for queries in (1, 2, 3)] == [1, 2, 4]
 
 
 def test_the_last_wait_ends_at_the_deadline():
-    """So that the last look is at it, and not an interval later."""
+    """The last query is made at the deadline, not an interval later."""
     assert wait(1, left=45) == 45
     assert wait(1, left=75) == 60
     assert wait(1, left=0) == 0

@@ -1,4 +1,4 @@
-"""What a trigger tells: the same after JSON, and never something else."""
+"""The events of a trigger: the same after JSON, and told apart from other values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST = MAX_EVENT_IMAGES
 
 
 def images(count: int) -> list[Image]:
-    """Return so many images."""
+    """Return this number of images."""
     return [Image(f"key {n}", f"s3://photos/{n}.jpg", version="v") for n in range(count)]
 
 
@@ -45,7 +45,7 @@ def test_an_event_is_the_same_after_json(event: Event):
     ("count", "shown"), [(0, 0), (1, 1), (MOST, MOST), (MOST + 1, MOST), (9_999, MOST)]
 )
 def test_an_event_is_small(count: int, shown: int):
-    """It counts all images, and carries the first of them."""
+    """It counts all images and holds the first of them."""
     event = found(images(count), is_all=True)
     assert event.count == count
     assert [image["image_key"] for image in event.images] == [f"key {n}" for n in range(shown)]
@@ -53,8 +53,8 @@ def test_an_event_is_small(count: int, shown: int):
     assert len(json.dumps(event.payload())) < 75_000
 
 
-def test_a_list_that_lacks_something_is_not_complete():
-    """There are more images, or one cannot be read by what an event may hold."""
+def test_a_list_that_lacks_an_image_is_not_complete():
+    """There are more images, or reading one takes a value that an event must not hold."""
     assert found(images(3), is_all=True).is_complete
     assert not found(images(3), is_all=False).is_complete
     secret = Image("a", "https://user:secret@shop/a.jpg?X-Amz-Signature=abc")
@@ -66,7 +66,7 @@ def test_a_list_that_lacks_something_is_not_complete():
 
 
 def test_a_failure_names_its_class():
-    """The task raises the same one."""
+    """The task raises the same class."""
     event = failed(ConfigurationError("No such table."))
     assert (event.status, event.error) == (FAILED, "ConfigurationError")
     assert event.message == "No such table."
@@ -94,7 +94,7 @@ GOOD = found(images(1), is_all=True).payload()
         {"status": {}, "images": [], "count": 1},
     ],
 )
-def test_what_is_no_event_is_an_error(payload: Any):
-    """It came from a trigger of another version, or from something else altogether."""
-    with pytest.raises(ImageTagError, match="no event of NewImagesTrigger"):
+def test_another_value_is_not_an_event(payload: Any):
+    """A trigger of another version or another program may have sent it."""
+    with pytest.raises(ImageTagError, match="not send an event of NewImagesTrigger"):
         parse_event(payload)

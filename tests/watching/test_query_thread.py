@@ -1,4 +1,4 @@
-"""Looks in threads: one that hangs is given up, and keeps no other place waiting."""
+"""Queries in threads: one that hangs is given up, and delays no other place."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conditions import condition
 from databases import Database, add
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
-from airflow_imagetag.triggers import imagetag as triggers
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 from airflow_imagetag.watching.events import parse_event
-from airflow_imagetag.watching.query import NewImagesQuery, parse_wait_condition
+from airflow_imagetag.watching.polling import PollTuning
+from airflow_imagetag.watching.query import NewImagesQuery
 from airflow_imagetag.watching.query_thread import MAX_HANGING, THREADS, QueryThread
 
 HUNG = "silent"
@@ -49,68 +50,62 @@ class SilentServer:
                 self.accepted.append(self._listener.accept()[0])
 
     def close(self) -> None:
-        """End."""
-        # Wakes who accepts, which closing alone does not.
+        """Stop accepting and close all connections."""
+        # Closing alone does not wake the thread that accepts.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Close the connections that there are."""
+        """Close all connections."""
         while self.accepted:
             self.accepted.pop().close()
 
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentServer]:
-    """Make such a server the connection ``silent``; its looks end with it."""
+    """Make such a server the connection ``silent``; its queries end with it."""
     server = SilentServer()
     fields = {"conn_type": "postgres", "host": "127.0.0.1", "port": server.port, "login": "x"}
     monkeypatch.setenv("AIRFLOW_CONN_SILENT", json.dumps(fields))
     yield server
     server.close()
-    until(lambda: not looks())
+    until(lambda: not query_threads())
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + 20
-    while not is_so():
+def until(is_true: Callable[[], bool]) -> None:
+    """Wait until a function returns true."""
+    deadline = time.monotonic() + 60
+    while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def looks() -> list[threading.Thread]:
-    """Return the threads that look."""
+def query_threads() -> list[threading.Thread]:
+    """Return the threads that run a query."""
     return [thread for thread in threading.enumerate() if thread.name == "new-images"]
 
 
-def trigger(conn_id: str, **fields: Any) -> NewImagesTrigger:
+def trigger(conn_id: str, *, query_seconds: float = 600.0, **fields: Any) -> NewImagesTrigger:
     """Make a trigger that waits for the images of a table."""
+
+    class Tuned(NewImagesTrigger):
+        tuning = PollTuning(query_seconds=query_seconds)
+
     source = SqlImages(conn_id, table="products")
-    made = NewImagesTrigger(images=source, store=SqlLabelStore(conn_id), **fields)
+    made = Tuned(images=source, store=SqlLabelStore(conn_id), **fields)
     made.task_instance = SimpleNamespace(task_id="wait")  # type: ignore[assignment]
     return made
 
 
-def looking(source: Any, store: Any = None) -> QueryThread:
-    """Ask for images."""
-    question = parse_wait_condition(
-        source=source,
-        store=store,
-        imagetag_conn_id="imagetag_default",
-        retag="changed",
-        modified_after="2026-07-01",
-        settle_seconds=0,
-        min_images=1,
-        max_images=10,
-    )
-    return QueryThread(question)
+def query_thread(source: Any, store: Any = None) -> QueryThread:
+    """Make the thread of a trigger that waits for images of this month."""
+    return QueryThread(condition(source, store, modified_after="2026-07-01"))
 
 
-class Forgetful:
-    """Asset state that holds nothing."""
+class EmptyState:
+    """Asset state that keeps nothing."""
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """Return nothing."""
@@ -120,20 +115,20 @@ class Forgetful:
 
 
 async def status_of(waiting: NewImagesTrigger) -> list[str]:
-    """Return how it ends."""
+    """Return the status of each event that a trigger sends."""
     return [parse_event(event.payload).status async for event in waiting.run()]
 
 
-def test_a_database_that_hangs_keeps_only_its_own_triggers_waiting(
+def test_a_database_that_hangs_delays_only_its_own_triggers(
     silent: SilentServer, products: Database
 ):
-    """Those of other connections find their images at once; threads are bounded."""
+    """Triggers of other connections find their images; the number of threads is bounded."""
     add(products, "a")
 
     async def main() -> list[list[str]]:
         hung = [asyncio.create_task(status_of(trigger(HUNG))) for _ in range(3 * THREADS)]
         await asyncio.to_thread(until, lambda: len(silent.accepted) >= THREADS)
-        assert len(looks()) == THREADS
+        assert len(query_threads()) == THREADS
         found = await asyncio.wait_for(
             asyncio.gather(*(status_of(trigger("warehouse")) for _ in range(20))), 60
         )
@@ -146,108 +141,113 @@ def test_a_database_that_hangs_keeps_only_its_own_triggers_waiting(
     assert asyncio.run(main()) == [["success"]] * 20
 
 
-def test_a_look_that_hangs_is_given_up(
+def test_a_query_that_hangs_is_given_up(
     silent: SilentServer,
     products: Database,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ):
-    """The log says so, and the next look finds what a new connection shows."""
+    """The log tells it, and the next query finds the images through a new connection."""
     add(products, "a")
-    monkeypatch.setattr(triggers, "LOOK_SECONDS", 2.0)
 
     async def main() -> list[str]:
-        waiting = asyncio.create_task(status_of(trigger(HUNG, poke_interval=0.01)))
+        hung = trigger(HUNG, query_seconds=2.0, poke_interval=0.01)
+        waiting = asyncio.create_task(status_of(hung))
         await asyncio.to_thread(until, lambda: bool(silent.accepted))
         # The database is back, at another address.
         monkeypatch.setenv("AIRFLOW_CONN_SILENT", products.connection_json)
-        monkeypatch.setattr(triggers, "LOOK_SECONDS", 60.0)
         return await asyncio.wait_for(waiting, 60)
 
     caplog.set_level(logging.WARNING)
     assert asyncio.run(main()) == ["success"]
     # Airflow 3 prints it.
     logged = caplog.text + capsys.readouterr().out
-    assert re.search(f"Cannot look .*{HUNG}.* has not ended within", logged)
+    assert re.search(f"Cannot query .*{HUNG}.* has not ended within", logged)
 
 
-def test_a_watcher_gives_up_a_look_that_hangs(
+def test_a_watcher_gives_up_a_query_that_hangs(
     silent: SilentServer, products: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    """As the trigger of a task does."""
+    """It does as the trigger of a task."""
     add(products, "a")
-    monkeypatch.setattr(triggers, "LOOK_SECONDS", 2.0)
 
     async def main() -> list[str]:
-        watcher = trigger(HUNG, poke_interval=0.01)
-        watcher.task_instance = None  # type: ignore[assignment]
-        watcher.asset_state_store = Forgetful()  # type: ignore[assignment]
+        watcher = trigger(HUNG, query_seconds=2.0, poke_interval=0.01)
+        watcher.task_instance = None
+        watcher.asset_state_store = EmptyState()  # type: ignore[assignment]
         waiting = asyncio.create_task(status_of(watcher))
         await asyncio.to_thread(until, lambda: bool(silent.accepted))
         monkeypatch.setenv("AIRFLOW_CONN_SILENT", products.connection_json)
-        monkeypatch.setattr(triggers, "LOOK_SECONDS", 60.0)
         return await asyncio.wait_for(waiting, 60)
 
     assert asyncio.run(main()) == ["success"]
 
 
-def test_a_trigger_leaves_few_looks_behind(silent: SilentServer):
-    """While they hang no other one is begun; when they have ended, one is."""
+def test_a_trigger_leaves_few_hanging_queries_behind(silent: SilentServer):
+    """While they hang, no other query is started; when they have ended, one is."""
 
     async def main() -> None:
-        waiting = looking(SqlImages(HUNG, table="products", version="changed"))
+        thread = query_thread(SqlImages(HUNG, table="products", version="changed"))
 
-        def look(lookout: NewImagesQuery) -> Any:
-            return lookout.ask(list, datetime.now(UTC))
+        def read(query: NewImagesQuery) -> Any:
+            return query.read(list, datetime.now(UTC))
 
         for count in range(1, MAX_HANGING + 1):
             with pytest.raises(StorageError, match="not ended within"):
-                await waiting.ask(look, seconds=0.3)
-            assert len(looks()) == count
-        with pytest.raises(StorageError, match=f"{MAX_HANGING} looks were given up"):
-            await waiting.ask(look, seconds=0.3)
-        assert len(looks()) == MAX_HANGING
+                await thread.ask(read, seconds=0.3)
+            assert len(query_threads()) == count
+        with pytest.raises(StorageError, match=f"{MAX_HANGING} queries were given up"):
+            await thread.ask(read, seconds=0.3)
+        assert len(query_threads()) == MAX_HANGING
         await asyncio.to_thread(until, lambda: len(silent.accepted) == MAX_HANGING)
         silent.hang_up()
-        await asyncio.to_thread(until, lambda: not looks())
+        await asyncio.to_thread(until, lambda: not query_threads())
         with pytest.raises(StorageError, match="not ended within"):
-            await waiting.ask(look, seconds=0.3)
+            await thread.ask(read, seconds=0.3)
 
     asyncio.run(main())
 
 
-def test_who_waits_for_a_turn_gives_up_as_well(silent: SilentServer):
-    """It leaves nothing behind: its look was not begun."""
+@contextlib.asynccontextmanager
+async def all_threads_busy(source: Any, store: Any = None) -> AsyncIterator[None]:
+    """Run as many queries of a place as may run at a time."""
+    release = threading.Event()
+    busy = [
+        asyncio.create_task(query_thread(source, store).ask(lambda _: release.wait(), seconds=600))
+        for _ in range(THREADS)
+    ]
+    await asyncio.to_thread(until, lambda: len(query_threads()) == THREADS)
+    yield
+    release.set()
+    await asyncio.gather(*busy)
+
+
+def test_a_query_that_waits_for_a_thread_is_given_up(silent: SilentServer):
+    """It was not started, so it leaves nothing behind."""
 
     async def main() -> None:
         source = SqlImages(HUNG, table="products", version="changed")
-        others = [looking(source) for _ in range(THREADS)]
-        release = threading.Event()
-        busy = [
-            asyncio.create_task(one.ask(lambda _: release.wait(), seconds=60)) for one in others
-        ]
-        await asyncio.to_thread(until, lambda: len(looks()) == THREADS)
-        late = looking(source)
-        for _ in range(MAX_HANGING + 1):
-            with pytest.raises(StorageError, match="not ended within"):
-                await late.ask(lambda _: None, seconds=0.05)
-        release.set()
-        await asyncio.gather(*busy)
-        assert await late.ask(lambda _: "looked", seconds=5) == "looked"
+        late = query_thread(source)
+        async with all_threads_busy(source):
+            for _ in range(MAX_HANGING + 1):
+                with pytest.raises(StorageError, match="not ended within"):
+                    await late.ask(lambda _: None, seconds=0.05)
+        assert await late.ask(lambda _: "done", seconds=60) == "done"
 
     asyncio.run(main())
 
 
-def test_an_error_of_a_look_is_its_own():
-    """A time-out that a look meets itself is not the one that ends it."""
+def test_a_time_out_of_the_driver_is_not_the_querys():
+    """The error of a query is raised as it is."""
 
     def fail(_: NewImagesQuery) -> None:
         raise TimeoutError("the driver's own")
 
     async def main() -> None:
+        thread = query_thread(SqlImages("warehouse", table="x", version="v"))
         with pytest.raises(TimeoutError, match="own"):
-            await looking(SqlImages("warehouse", table="x", version="v")).ask(fail, seconds=60)
+            await thread.ask(fail, seconds=60)
 
     asyncio.run(main())
 
@@ -263,13 +263,18 @@ def test_an_error_of_a_look_is_its_own():
     ],
 )
 def test_places(source: Any, store: Any, is_same: bool):
-    """Tables of one database take turns; another database or bucket is another place."""
+    """Queries of one database share its threads; another database or bucket has its own."""
 
-    async def main() -> bool:
-        first = looking(SqlImages("one", table="a"), SqlLabelStore("one"))
-        return looking(source, store)._slots is first._slots
+    async def main() -> None:
+        other = query_thread(source, store)
+        async with all_threads_busy(SqlImages("one", table="a"), SqlLabelStore("one")):
+            if is_same:
+                with pytest.raises(StorageError, match="not ended within"):
+                    await other.ask(lambda _: None, seconds=0.05)
+            else:
+                assert await other.ask(lambda _: "done", seconds=60) == "done"
 
-    assert asyncio.run(main()) is is_same
+    asyncio.run(main())
 
 
 WAITS = """
@@ -277,10 +282,14 @@ import asyncio
 from types import SimpleNamespace
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore
-from airflow_imagetag.triggers import imagetag
+from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+from airflow_imagetag.watching.polling import PollTuning
+
+class Tuned(NewImagesTrigger):
+    tuning = PollTuning(last_query_seconds=10.0)
 
 async def main():
-    waiting = imagetag.NewImagesTrigger(
+    waiting = Tuned(
         images=SqlImages("silent", table="a"),
         store=SqlLabelStore("silent"),
         deadline="2026-07-01T12:00:00+00:00",
@@ -288,13 +297,12 @@ async def main():
     waiting.task_instance = SimpleNamespace(task_id="wait")
     print("status", [event.payload["status"] async for event in waiting.run()])
 
-imagetag.LAST_LOOK_SECONDS = 10.0
 asyncio.run(main())
 """
 
 
-def test_a_process_ends_while_a_look_hangs(silent: SilentServer):
-    """Nobody waits for its thread."""
+def test_a_process_ends_while_a_query_hangs(silent: SilentServer):
+    """Its thread does not keep the process alive."""
     done = subprocess.run(
         [sys.executable, "-c", WAITS], capture_output=True, text=True, timeout=120, check=False
     )

@@ -31,7 +31,7 @@ def waits(dag_id: str, **how: Any) -> DAG:
 
 
 wait_for_long = waits("wait_for_long", timeout=timedelta(minutes=10))
-wait_some_seconds = waits("wait_some_seconds", timeout=25)
+wait_some_seconds = waits("wait_some_seconds", timeout=40)
 wait_or_skip = waits("wait_or_skip", timeout=5, soft_fail=True)
 wait_from_trigger = waits(
     "wait_from_trigger", timeout=timedelta(minutes=10), start_from_trigger=True

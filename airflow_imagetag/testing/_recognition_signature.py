@@ -13,10 +13,10 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Final
 
-from airflow_imagetag.testing.refusal import http_refusal
+from airflow_imagetag.testing._api import http_refusal
 
 if TYPE_CHECKING:
-    from airflow_imagetag.testing.account import Account
+    from airflow_imagetag.testing._api import EmulatorAccount
 
 MAX_LIFETIME_SECONDS: Final = 90 * 24 * 3600
 """The vendor allows a reusable signature three months."""
@@ -30,7 +30,7 @@ _MAX_NONCE_DIGITS: Final = 10
 _MAX_TIME_DIGITS: Final = 12
 
 
-def verify(authorization: str | None, account: Account, *, now: float) -> None:
+def verify(authorization: str | None, account: EmulatorAccount, *, now: float) -> None:
     """Accept the header's value or raise the refusal that it deserves.
 
     :param authorization: value of the Authorization header, None when there is none.
@@ -72,7 +72,7 @@ def _parse(original: bytes) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _check_account(fields: dict[str, str], account: Account) -> None:
+def _check_account(fields: dict[str, str], account: EmulatorAccount) -> None:
     if fields["a"] != account.app_id:
         raise http_refusal(403, "the signature names an unknown AppID")
     if account.bucket and fields["b"] != account.bucket:

@@ -1,4 +1,4 @@
-"""Sources and stores as plain values, and back."""
+"""Sources and stores as the plain values that Airflow keeps for a trigger."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
-from airflow_imagetag.watching.packing import as_list, needs_more, pack, unpack_source, unpack_store
 
+from airflow_imagetag.adapters.descriptions import Description, Packed, unpack
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.selection.shards import Shard
@@ -36,7 +36,7 @@ class Shelf(ImageSource):
 
 
 class Pile(ImageSource):
-    """A source of the user's own that says nothing of itself."""
+    """A source of the user's own that is not a dataclass."""
 
     template_fields: ClassVar[tuple[str, ...]] = ()
 
@@ -63,32 +63,44 @@ STORES: list[Any] = [
 ]
 
 
-def through_json(item: ImageSource | LabelStore) -> dict[str, Any]:
-    """Return what is left of an item in Airflow's database."""
-    packed: dict[str, Any] = json.loads(json.dumps(pack(item)))
-    assert packed == pack(item)
+def through_json(item: Description) -> Packed:
+    """Return an item as Airflow's database keeps it."""
+    packed: Packed = json.loads(json.dumps(item.pack()))
+    assert packed == item.pack()
     return packed
+
+
+def unpack_source(packed: Packed) -> ImageSource:
+    """Return the source that was packed."""
+    source: ImageSource = unpack(packed, ImageSource)
+    return source
+
+
+def unpack_store(packed: Packed) -> LabelStore:
+    """Return the store that was packed."""
+    store: LabelStore = unpack(packed, LabelStore)
+    return store
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=repr)
 def test_a_source_comes_back(source: ImageSource):
-    """Each field is as it was, and packing it again gives the same."""
+    """Each field keeps its value, and packing the source again gives the same values."""
     back = unpack_source(through_json(source))
     assert back == source
     assert type(back) is type(source)
-    assert pack(back) == pack(source)
+    assert back.pack() == source.pack()
 
 
 @pytest.mark.parametrize("store", STORES, ids=repr)
 def test_a_store_comes_back(store: LabelStore):
-    """Each field is as it was."""
+    """Each field keeps its value."""
     back = unpack_store(through_json(store))
     assert back == store
-    assert pack(back) == pack(store)
+    assert back.pack() == store.pack()
 
 
 def test_a_list_comes_back():
-    """Its images do, with the signatures that are needed to read them, and once each."""
+    """Each image comes back once, with the signature that reading it needs."""
     signed = "https://shop/a.jpg?X-Amz-Signature=abc"
     values = ValueImages(
         [
@@ -102,21 +114,21 @@ def test_a_list_comes_back():
     back = unpack_source(through_json(values))
     assert list(back.entries()) == [entry for entry in values.entries() if isinstance(entry, Image)]
     assert signed in [image.uri for image in back.images()]
-    assert pack(back) == pack(values)
+    assert back.pack() == values.pack()
 
 
 def test_an_empty_list_comes_back():
-    """It has nothing to wait for, and is no error."""
+    """An empty list is not an error."""
     assert list(unpack_source(through_json(ValueImages([]))).entries()) == []
 
 
 @pytest.mark.parametrize(
     "source", [ValueImages([b"a picture"]), ValueImages([Image("a", content=b"x")]), Pile()]
 )
-def test_what_no_trigger_can_keep_is_refused(source: ImageSource):
-    """Bytes, and a class that says nothing of its fields."""
+def test_bytes_and_unknown_fields_are_refused(source: ImageSource):
+    """A trigger can keep neither bytes nor a class whose fields are not known."""
     with pytest.raises(ConfigurationError, match="cannot be handed to a trigger"):
-        pack(source)
+        source.pack()
 
 
 @pytest.mark.parametrize(
@@ -138,52 +150,21 @@ def test_what_no_trigger_can_keep_is_refused(source: ImageSource):
         {"type": "airflow_imagetag.sources.base.ImageSource"},
     ],
 )
-def test_what_describes_no_source_is_refused(packed: dict[str, Any]):
-    """It was kept by another version, or by somebody else."""
+def test_values_that_describe_no_source_are_refused(packed: dict[str, Any]):
+    """Another version or another program may have written them."""
     with pytest.raises(ConfigurationError):
         unpack_source(packed)
 
 
-def test_a_source_is_no_store():
+def test_a_source_is_not_a_store():
     """Neither takes the other's place."""
-    with pytest.raises(ConfigurationError, match="no LabelStore"):
-        unpack_store(pack(SOURCES[0]))
-    with pytest.raises(ConfigurationError, match="no ImageSource"):
-        unpack_source(pack(STORES[0]))
-
-
-def test_a_list_leaves_out_what_needs_more_than_it_holds():
-    """It goes to XComs, events and logs, where no secret may be and no bytes."""
-    images = [
-        Image("a", "https://shop/a.jpg?id=1", version="v"),
-        Image("b", "https://me:secret@shop/a.jpg"),
-        Image("c", "https://shop/a.jpg?X-Amz-Signature=secret"),
-        Image("d", content=b"secret"),
-        Image("e", "ftp://me:secret@shop/a.jpg"),
-    ]
-    assert as_list(images) == [
-        {"image_key": "a", "image_uri": "https://shop/a.jpg?id=1", "version": "v"}
-    ]
-    assert [needs_more(image) for image in images] == [False, True, True, True, True]
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "s3://aws_default@photos/a.jpg#2.jpg",
-        "s3://photos/a.jpg?token=b",
-        "gs://photos/a\tb.jpg",
-        "/data/a.jpg?sig=1#2",
-        "file:///data/a:b@c.jpg",
-    ],
-)
-def test_the_name_of_an_object_is_kept_whole(uri: str):
-    """What looks like a query or a fragment tells two objects apart."""
-    [listed] = as_list([Image("a", uri)])
-    assert listed["image_uri"] == uri
+    with pytest.raises(ConfigurationError, match="not a LabelStore"):
+        unpack_store(SOURCES[0].pack())
+    with pytest.raises(ConfigurationError, match=r"not an? ImageSource"):
+        unpack_source(STORES[0].pack())
 
 
 def test_a_set_is_packed_in_one_order():
-    """That of a set differs between processes, and each would make a new DAG version."""
+    """The order of a set differs between processes, and each would make a new DAG version."""
     uris = {f"https://shop/{number}.jpg" for number in range(20)}
-    assert pack(ValueImages(uris)) == pack(ValueImages(sorted(uris)))
+    assert ValueImages(uris).pack() == ValueImages(sorted(uris)).pack()

@@ -5,28 +5,26 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_imagetag.testing.account import Account
-from airflow_imagetag.testing.api import (
+from airflow_imagetag.testing._api import (
     AnswerForm,
     ApiName,
-    Head,
-    ImageError,
+    BusinessCode,
+    EmulatorAccount,
+    ImageProblem,
     ImageRequest,
     Labels,
-    Problem,
-)
-from airflow_imagetag.testing.multipart import MultipartError, read_form
-from airflow_imagetag.testing.refusal import (
-    BusinessCode,
     RefusalError,
+    RequestHead,
+    UnusableImageError,
     business_refusal,
     http_refusal,
 )
-from airflow_imagetag.testing.verification import verify
+from airflow_imagetag.testing._recognition_signature import verify
 
 MAX_BODY_BYTES: Final = 6 * 1024 * 1024
 """The vendor limits the whole body to 6 MB."""
@@ -56,7 +54,7 @@ class RecognitionApi:
     has_text_codes = False
     max_image_bytes = MAX_BODY_BYTES
 
-    def admit(self, head: Head) -> None:
+    def admit(self, head: RequestHead) -> None:
         """Check path, method and length, in the order of the document's statuses."""
         if head.path != self.path:
             raise http_refusal(404, f"no such path: {head.path}")
@@ -67,11 +65,13 @@ class RecognitionApi:
         if head.content_length > MAX_BODY_BYTES:
             raise http_refusal(413, f"the body is over {MAX_BODY_BYTES} bytes")
 
-    def authenticate(self, head: Head, body: bytes, account: Account, now: float) -> None:
+    def authenticate(
+        self, head: RequestHead, body: bytes, account: EmulatorAccount, now: float
+    ) -> None:
         """Check the Authorization header, which does not sign the body."""
         verify(head.headers.get("Authorization"), account, now=now)
 
-    def read(self, head: Head, body: bytes, account: Account) -> ImageRequest:
+    def read(self, head: RequestHead, body: bytes, account: EmulatorAccount) -> ImageRequest:
         """Return what the request asks for; it must name the account's AppID."""
         content_type = head.headers.get("Content-Type", "")
         texts: dict[str, str]
@@ -108,13 +108,13 @@ class RecognitionApi:
         """Return the answer's JSON object."""
         return self.shape(labels, form)
 
-    def refuse(self, error: ImageError) -> RefusalError:
+    def refuse(self, error: UnusableImageError) -> RefusalError:
         """Return the refusal of an image.
 
         The vendor documents no code for a URL that cannot be downloaded. The emulator answers
         -1300, "the image is empty", because no image arrived; the message gives the reason.
         """
-        undecodable = error.problem is Problem.UNDECODABLE
+        undecodable = error.problem is ImageProblem.UNDECODABLE
         code = BusinessCode.UNDECODABLE if undecodable else BusinessCode.IMAGE_EMPTY
         return business_refusal(code, error.message)
 
@@ -215,6 +215,63 @@ V1: Final = RecognitionApi(
 _BY_PATH: Final = {api.path: api for api in (V2, V1)}
 
 
-def find(head: Head) -> RecognitionApi | None:
+def find(head: RequestHead) -> RecognitionApi | None:
     """Return the API whose path a request is for, or None."""
     return _BY_PATH.get(head.path)
+
+
+_PARAMETER: Final = re.compile(r';\s*([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
+
+
+class MultipartError(ValueError):
+    """The body is not multipart/form-data."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormPart:
+    """One field of the form.
+
+    :param is_file: whether the part names a file, as the part of an upload does.
+    """
+
+    content: bytes
+    is_file: bool
+
+
+def read_form(content_type: str, body: bytes) -> dict[str, FormPart]:
+    """Return the fields of the form by name; of a repeated name the last.
+
+    :param content_type: value of the Content-Type header, which holds the boundary.
+    :param body: the whole body.
+    :raises MultipartError: when the boundary is missing or the body does not keep to it.
+    """
+    boundary = _parameters(content_type).get("boundary", "")
+    if not boundary:
+        raise MultipartError("Content-Type names no boundary")
+    delimiter = b"\r\n--" + boundary.encode()
+    # The first delimiter has no line before it; a line break in front makes it like the others.
+    _preamble, *sections = (b"\r\n" + body).split(delimiter)
+    if not sections or not sections.pop().startswith(b"--"):
+        raise MultipartError("the closing boundary is missing")
+    return dict(_read_part(section) for section in sections)
+
+
+def _read_part(section: bytes) -> tuple[str, FormPart]:
+    head, separator, content = section.partition(b"\r\n\r\n")
+    if not separator:
+        raise MultipartError("a part has no end of headers")
+    for line in head.decode("utf-8", "replace").split("\r\n"):
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "content-disposition":
+            parameters = _parameters(value)
+            if "name" not in parameters:
+                raise MultipartError("a part has no name")
+            return parameters["name"], FormPart(content, "filename" in parameters)
+    raise MultipartError("a part has no Content-Disposition")
+
+
+def _parameters(value: str) -> dict[str, str]:
+    return {
+        match[1].lower(): match[2] if match[2] is not None else match[3]
+        for match in _PARAMETER.finditer(value)
+    }

@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from airflow_imagetag.testing.refusal import RefusalError, tiia_refusal
+from airflow_imagetag.testing._api import RefusalError, tiia_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_imagetag.testing.account import Account
-    from airflow_imagetag.testing.api import Head
+    from airflow_imagetag.testing._api import EmulatorAccount, RequestHead
 
 ALGORITHM: Final = "TC3-HMAC-SHA256"
 
@@ -48,7 +47,9 @@ class _Authorization:
     signature: str
 
 
-def verify(head: Head, body: bytes, account: Account, *, service: str, now: float) -> None:
+def verify(
+    head: RequestHead, body: bytes, account: EmulatorAccount, *, service: str, now: float
+) -> None:
     """Accept a POST's signature or raise the refusal that it deserves.
 
     :param head: has the headers Authorization, X-TC-Timestamp and those that are signed.
@@ -86,7 +87,7 @@ def _parse(value: str) -> _Authorization:
     return _Authorization(secret_id, date, service, names, signature)
 
 
-def _check_account(secret_id: str, token: str, account: Account) -> None:
+def _check_account(secret_id: str, token: str, account: EmulatorAccount) -> None:
     if secret_id != account.secret_id:
         raise _failure("SecretIdNotFound", "the signature names an unknown SecretId")
     if not hmac.compare_digest(token.encode("utf-8", "replace"), account.token.encode()):
@@ -100,7 +101,9 @@ def _check_scope(authorization: _Authorization, service: str, timestamp: int) ->
         raise _failure("SignatureFailure", "the signature's date is not that of X-TC-Timestamp")
 
 
-def _text_to_sign(head: Head, body: bytes, authorization: _Authorization, timestamp: str) -> str:
+def _text_to_sign(
+    head: RequestHead, body: bytes, authorization: _Authorization, timestamp: str
+) -> str:
     # Of a POST the query string is always left empty.
     canonical_request = "\n".join(
         (

@@ -14,11 +14,77 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_imagetag.testing import tc3
-from airflow_imagetag.testing.account import Account
-from airflow_imagetag.testing.api import AnswerForm, Head, ImageError, ImageRequest, Labels, Problem
-from airflow_imagetag.testing.refusal import RefusalError, http_refusal, tiia_refusal
-from airflow_imagetag.testing.tiia_labels import SCENES, items
+from airflow_imagetag.testing import _tc3
+from airflow_imagetag.testing._api import (
+    AnswerForm,
+    EmulatorAccount,
+    ImageProblem,
+    ImageRequest,
+    Labels,
+    RefusalError,
+    RequestHead,
+    UnusableImageError,
+    http_refusal,
+    tiia_refusal,
+)
+
+_NAMES: Final = {
+    ("Colour", "Hue"): ("Red", "Orange", "Yellow", "Green", "Blue", "Purple", "Pink", "Brown"),
+    ("Colour", "Neutral"): ("Black", "Gray", "White"),
+    ("Colour", "Impression"): ("Colorful", "Monochrome", "Warm", "Cool"),
+    ("Light", "Brightness"): ("Bright", "Dark"),
+    ("Light", "Contrast"): ("High contrast", "Low contrast"),
+    ("Composition", "Shape"): ("Landscape orientation", "Portrait orientation", "Square"),
+    ("Composition", "Detail"): ("Detailed", "Plain"),
+    ("Composition", "Focus"): ("Sharp", "Blurry"),
+}
+
+CATEGORIES: Final = {name: pair for pair, names in _NAMES.items() for name in names}
+"""Every label that the emulator can measure to its first and second category."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """How the model for a scene sees an image.
+
+    :param field: where an answer of DetectLabel has its labels.
+    :param ignored: the second category that it has no labels of.
+    :param certainty: what its probabilities are multiplied by.
+    :param has_categories: whether its labels have categories.
+    """
+
+    field: str
+    ignored: str | None = None
+    certainty: float = 1.0
+    has_categories: bool = True
+
+
+WEB: Final = Scene("Labels")
+
+SCENES: Final = {
+    "WEB": WEB,
+    "CAMERA": Scene("CameraLabels", ignored="Shape", certainty=0.95),
+    "ALBUM": Scene("AlbumLabels", ignored="Contrast", certainty=0.9),
+    # The vendor's model for news gives no categories yet.
+    "NEWS": Scene("NewsLabels", ignored="Impression", certainty=0.85, has_categories=False),
+}
+
+
+def items(labels: Labels, scene: Scene = WEB) -> list[dict[str, Any]]:
+    """Return the labels as a scene's model sees them, in the form of an answer."""
+    seen = [label for label in labels if CATEGORIES[label[0]][1] != scene.ignored]
+    return [_item(name, probability, scene) for name, probability in seen or labels]
+
+
+def _item(name: str, probability: float, scene: Scene) -> dict[str, Any]:
+    first, second = CATEGORIES[name] if scene.has_categories else ("", "")
+    return {
+        "Name": name,
+        "Confidence": round(100 * scene.certainty * probability),
+        "FirstCategory": first,
+        "SecondCategory": second,
+    }
+
 
 VERSION: Final = "2019-05-29"
 
@@ -31,11 +97,11 @@ MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 _REQUIRED_HEADERS: Final = ("X-TC-Action", "X-TC-Timestamp", "X-TC-Version", "X-TC-Region")
 
 _PROBLEM_CODES: Final = {
-    Problem.UNDECODABLE: "FailedOperation.ImageDecodeFailed",
-    Problem.EMPTY: "FailedOperation.EmptyImageError",
-    Problem.TOO_LARGE: "LimitExceeded.TooLargeFileError",
-    Problem.URL_INVALID: "FailedOperation.ImageUrlInvalid",
-    Problem.NOT_DOWNLOADED: "FailedOperation.ImageDownloadError",
+    ImageProblem.UNDECODABLE: "FailedOperation.ImageDecodeFailed",
+    ImageProblem.EMPTY: "FailedOperation.EmptyImageError",
+    ImageProblem.TOO_LARGE: "LimitExceeded.TooLargeFileError",
+    ImageProblem.URL_INVALID: "FailedOperation.ImageUrlInvalid",
+    ImageProblem.NOT_DOWNLOADED: "FailedOperation.ImageDownloadError",
 }
 
 _OTHER_FORMATS: Final = {
@@ -60,7 +126,7 @@ class TiiaApi:
     has_text_codes = True
     max_image_bytes = MAX_BASE64_CHARACTERS // 4 * 3
 
-    def admit(self, head: Head) -> None:
+    def admit(self, head: RequestHead) -> None:
         """Check method, length and the headers that every action needs."""
         if head.method != "POST":
             raise tiia_refusal("UnsupportedProtocol", f"no such method here: {head.method}")
@@ -73,11 +139,13 @@ class TiiaApi:
             if not head.headers.get(name):
                 raise tiia_refusal("MissingParameter", f"the header {name} is missing")
 
-    def authenticate(self, head: Head, body: bytes, account: Account, now: float) -> None:
+    def authenticate(
+        self, head: RequestHead, body: bytes, account: EmulatorAccount, now: float
+    ) -> None:
         """Check the TC3-HMAC-SHA256 signature."""
-        tc3.verify(head, body, account, service="tiia", now=now)
+        _tc3.verify(head, body, account, service="tiia", now=now)
 
-    def read(self, head: Head, body: bytes, account: Account) -> ImageRequest:
+    def read(self, head: RequestHead, body: bytes, account: EmulatorAccount) -> ImageRequest:
         """Return what the request asks for; the signature has already named the account."""
         if not self.name:
             raise tiia_refusal("InvalidAction", f"no such action: {head.headers['X-TC-Action']}")
@@ -129,7 +197,7 @@ class TiiaApi:
             }
         return respond(answer)
 
-    def refuse(self, error: ImageError) -> RefusalError:
+    def refuse(self, error: UnusableImageError) -> RefusalError:
         """Return the refusal of an image."""
         return tiia_refusal(_PROBLEM_CODES[error.problem], error.message)
 
@@ -159,15 +227,15 @@ def _choose_image(url: str | None, image: str | None, scenes: tuple[str, ...]) -
         message = "neither ImageUrl nor ImageBase64 is given"
         raise tiia_refusal("MissingParameter.ErrorParameterEmpty", message)
     if not image:
-        raise tiia_refusal(_PROBLEM_CODES[Problem.EMPTY], "ImageBase64 is empty")
+        raise tiia_refusal(_PROBLEM_CODES[ImageProblem.EMPTY], "ImageBase64 is empty")
     if len(image) > MAX_BASE64_CHARACTERS:
         message = f"ImageBase64 is over {MAX_BASE64_CHARACTERS} characters"
-        raise tiia_refusal(_PROBLEM_CODES[Problem.TOO_LARGE], message)
+        raise tiia_refusal(_PROBLEM_CODES[ImageProblem.TOO_LARGE], message)
     try:
         return ImageRequest(None, base64.b64decode(image, validate=True), scenes)
     except (binascii.Error, ValueError):
         message = "ImageBase64 is not Base64"
-        raise tiia_refusal(_PROBLEM_CODES[Problem.UNDECODABLE], message) from None
+        raise tiia_refusal(_PROBLEM_CODES[ImageProblem.UNDECODABLE], message) from None
 
 
 _UNKNOWN: Final = TiiaApi("")
@@ -181,10 +249,10 @@ _BY_ACTION: Final = {
 }
 
 
-def find(head: Head) -> TiiaApi | None:
+def find(head: RequestHead) -> TiiaApi | None:
     """Return the action that a request is for, or None when it does not speak TIIA at all."""
     action = head.headers.get("X-TC-Action", "")
-    signed = head.headers.get("Authorization", "").startswith(tc3.ALGORITHM)
+    signed = head.headers.get("Authorization", "").startswith(_tc3.ALGORITHM)
     if head.path != "/" or not (action or signed):
         return None
     return _BY_ACTION.get(action, _UNKNOWN)

@@ -7,14 +7,98 @@ differ between different pictures, and hardly change when a picture is encoded a
 
 from __future__ import annotations
 
+import asyncio
 import colorsys
+import hashlib
+import io
 import math
-from collections import Counter
-from typing import Final
+from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
 
-from PIL import Image, ImageFilter, ImageStat
+from PIL import Image, ImageFilter, ImageOps, ImageStat
 
-from airflow_imagetag.testing.picture import decode
+if TYPE_CHECKING:
+    from airflow_imagetag.testing._api import Labels
+
+
+THUMBNAIL_PIXELS: Final = 128
+"""Longest side of the picture that is measured: small is fast, and enough for colour and light."""
+
+_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+"""Formats that Pillow decodes by itself; some others start programs that it finds installed."""
+
+_DEEP_MODES: Final = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+
+
+class UndecodableError(Exception):
+    """The bytes are no image, or only part of one, or a decompression bomb."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """Return a small upright RGB picture of the image.
+
+    The first frame stands for an animation, and white shows through where it is transparent.
+
+    :param data: the whole file.
+    :raises UndecodableError: when the bytes do not decode to a picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return _small_upright_rgb(image)
+    except UndecodableError:
+        raise
+    # Pillow's decoders raise many kinds of error for bytes that they cannot read, and its warning
+    # of a decompression bomb is an error where the user's filters say so. All mean the same here.
+    except Exception as error:
+        raise UndecodableError(f"{type(error).__name__}: {error}") from error
+
+
+def _small_upright_rgb(image: Image.Image) -> Image.Image:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise UndecodableError(f"more than {limit} pixels")
+    size = (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
+    image.draft(None, size)
+    image.load()
+    small: Image.Image = _eight_bits(image)
+    small.thumbnail(size, Image.Resampling.BOX)
+    # A deep image becomes a new one, which has lost the orientation that the file states.
+    orientation = image.getexif().get(_ORIENTATION_TAG)
+    if orientation:
+        small.getexif()[_ORIENTATION_TAG] = orientation
+    return _on_white(ImageOps.exif_transpose(small))
+
+
+_ORIENTATION_TAG: Final = 0x0112
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return the image in a mode that scales and blends well."""
+    if image.mode in _DEEP_MODES:
+        return _scaled_to_bytes(image)
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+
+
+def _scaled_to_bytes(image: Image.Image) -> Image.Image:
+    wide = image.convert("F")
+    _, highest = wide.getextrema()
+    if not isinstance(highest, float) or not math.isfinite(highest):
+        raise UndecodableError("pixel values are not finite")
+    full_scale = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
+    if image.mode.startswith("I;16"):
+        full_scale = 65535.0
+    return wide.point(lambda value: value * (255.0 / full_scale) + 0.0).convert("L")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    background = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(background, image).convert("RGB")
+
 
 MAX_LABELS: Final = 5
 """As many as the vendor's example shows."""
@@ -126,3 +210,36 @@ def _detail(picture: Image.Image) -> dict[str, float]:
         "Sharp": 0.8 * _rise(steepness, 0.12, 0.025),
         "Blurry": 0.8 * _rise(-steepness, -0.025, 0.008),
     }
+
+
+_THREADS: Final = 2
+_REMEMBERED_IMAGES: Final = 4096
+
+
+class CachedRecognizer:
+    """Labels images; the same bytes are measured once. Used from one event loop only."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="imagetag-emulator-labels")
+        self._remembered: OrderedDict[str, Labels] = OrderedDict()
+
+    async def label(self, image: bytes) -> tuple[str, Labels]:
+        """Return the SHA-256 of the image in hexadecimal, and its labels.
+
+        :raises UndecodableError: when the bytes do not decode to a picture.
+        """
+        image_id = hashlib.sha256(image).hexdigest()
+        labels = self._remembered.get(image_id)
+        if labels is None:
+            loop = asyncio.get_running_loop()
+            labels = await loop.run_in_executor(self._pool, label, image)
+            self._remembered[image_id] = labels
+            if len(self._remembered) > _REMEMBERED_IMAGES:
+                self._remembered.popitem(last=False)
+        else:
+            self._remembered.move_to_end(image_id)
+        return image_id, labels
+
+    def close(self) -> None:
+        """Wait for the measurements under way and end the threads."""
+        self._pool.shutdown(cancel_futures=True)

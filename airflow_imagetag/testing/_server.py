@@ -1,0 +1,292 @@
+"""The HTTP server: runs until it is told to stop, and answers each request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from airflow_imagetag.testing import _recognition, _tiia
+from airflow_imagetag.testing._api import (
+    AnswerForm,
+    Api,
+    BusinessCode,
+    ImageProblem,
+    ImageRequest,
+    RefusalError,
+    RequestHead,
+    UnusableImageError,
+    http_refusal,
+    tiia_refusal,
+)
+from airflow_imagetag.testing._fault_injector import spoil
+from airflow_imagetag.testing._labels import CachedRecognizer, UndecodableError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable
+
+    from airflow_imagetag.testing._api import EmulatorAccount, Labels
+    from airflow_imagetag.testing._fault_injector import FaultInjector
+    from airflow_imagetag.testing._recorder import Recorder
+
+
+_STOP_SECONDS: Final = 0.05
+"""How long requests under way may take to end by themselves once the server stops."""
+
+
+@asynccontextmanager
+async def serve(
+    *,
+    account: EmulatorAccount,
+    fault_injector: Callable[[], FaultInjector],
+    recorder: Recorder,
+    clock: Callable[[], float],
+    answer_form: AnswerForm,
+    fetch_timeout_seconds: float,
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None,
+) -> AsyncIterator[int]:
+    """Serve while the context lasts; the value is the port that the server listens on.
+
+    The other parameters are those of :class:`airflow_imagetag.testing.emulator.Emulator` and of
+    :class:`airflow_imagetag.testing._server.RequestHandler`.
+
+    :raises OSError: when the address cannot be listened on.
+    """
+    timeout = aiohttp.ClientTimeout(total=fetch_timeout_seconds)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        service = RequestHandler(
+            account=account,
+            fault_injector=fault_injector,
+            recorder=recorder,
+            clock=clock,
+            session=session,
+            answer_form=answer_form,
+        )
+        # A compressed body is no documented form, and could unpack to more than fits in memory.
+        server = web.Server(service.handle, access_log=None, auto_decompress=False)
+        runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
+        try:
+            await runner.setup()
+            site = web.TCPSite(runner, host, port, ssl_context=ssl_context, backlog=1024)
+            await site.start()
+            yield int(runner.addresses[0][1])
+        finally:
+            await _close(server, runner)
+            service.close()
+
+
+async def _close(server: web.Server, runner: web.ServerRunner) -> None:
+    """Stop listening and close every connection, without waiting for the clients."""
+    transports = [protocol.transport for protocol in server.connections]
+    await runner.cleanup()
+    # Closing TLS politely takes the client's help, and the loop ends before that could come.
+    for transport in transports:
+        if transport is not None:
+            transport.abort()
+    await asyncio.sleep(0)
+
+
+class ConnectionDroppedError(Exception):
+    """The client gets no answer.
+
+    :param billed_calls: how many calls are billed all the same.
+    """
+
+    def __init__(self, billed_calls: int = 0) -> None:
+        super().__init__()
+        self.billed_calls = billed_calls
+
+
+class RequestHandler:
+    """Answers requests, as a low-level handler of aiohttp.
+
+    :param account: the account that requests must be signed with.
+    :param fault_injector: gives the faults in force; asked once for each request.
+    :param recorder: counts what happens.
+    :param clock: wall clock, in Unix seconds; signatures are checked against it.
+    :param session: fetches images that requests name by URL.
+    :param answer_form: which of the document's two forms a V2 answer has.
+    """
+
+    def __init__(
+        self,
+        *,
+        account: EmulatorAccount,
+        fault_injector: Callable[[], FaultInjector],
+        recorder: Recorder,
+        clock: Callable[[], float],
+        session: aiohttp.ClientSession,
+        answer_form: AnswerForm,
+    ) -> None:
+        self._account = account
+        self._fault_injector = fault_injector
+        self._recorder = recorder
+        self._clock = clock
+        self._session = session
+        self._answer_form = answer_form
+        self._recognizer = CachedRecognizer()
+
+    def close(self) -> None:
+        """Release the threads."""
+        self._recognizer.close()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer the request, or close its connection where a fault says so."""
+        now = asyncio.get_running_loop().time()
+        head = RequestHead(request.method, request.path, request.headers, request.content_length)
+        api = _tiia.find(head) or _recognition.find(head)
+        self._recorder.arrived(now, request.headers.get("Authorization"), api.name if api else "")
+        try:
+            # What is for none of the APIs is refused in the way of the document's.
+            return await self._answer(
+                request, head, api or _recognition.V2, self._fault_injector(), now
+            )
+        except RefusalError as refusal:
+            return self._refused(refusal)
+        except ConnectionDroppedError as dropped:
+            self._recorder.dropped(dropped.billed_calls)
+            if request.transport is not None:
+                request.transport.close()
+            return web.Response()
+        finally:
+            self._recorder.finished()
+
+    async def _answer(
+        self,
+        request: web.BaseRequest,
+        head: RequestHead,
+        api: Api,
+        fault_injector: FaultInjector,
+        now: float,
+    ) -> web.Response:
+        if fault_injector.drops():
+            raise ConnectionDroppedError
+        if fault_injector.over_quota(now):
+            return self._throttled(api, fault_injector)
+        await asyncio.sleep(fault_injector.latency_seconds())
+        _fail_with(fault_injector.error(), api)
+        api.admit(head)
+        wanted = self._read(head, await _receive(request), api)
+        first_attempt = wanted.url.encode("utf-8", "replace") if wanted.url else wanted.image
+        _fail_with(fault_injector.first_attempt_error(first_attempt), api)
+        labels = await self._label(wanted, api)
+        if fault_injector.drops_after_work():
+            raise ConnectionDroppedError(wanted.calls)
+        return self._success(api.success(labels, wanted, self._answer_form), fault_injector)
+
+    def _read(self, head: RequestHead, body: bytes, api: Api) -> ImageRequest:
+        try:
+            api.authenticate(head, body, self._account, self._clock())
+        except RefusalError:
+            self._recorder.rejected_signature()
+            raise
+        return api.read(head, body, self._account)
+
+    async def _label(self, wanted: ImageRequest, api: Api) -> Labels:
+        try:
+            image = wanted.image
+            if wanted.url:
+                image = await download(self._session, wanted.url, max_bytes=api.max_image_bytes)
+            api.check_image(image)
+            image_id, labels = await self._recognizer.label(image)
+        except UndecodableError as error:
+            message = f"the image cannot be decoded: {error}"
+            raise api.refuse(UnusableImageError(ImageProblem.UNDECODABLE, message)) from None
+        except UnusableImageError as error:
+            raise api.refuse(error) from None
+        self._recorder.billed(image_id, api.name, wanted.calls)
+        return labels
+
+    def _throttled(self, api: Api, fault_injector: FaultInjector) -> web.Response:
+        self._recorder.over_limit()
+        response = self._refused(api.throttle(fault_injector.faults.throttle_status))
+        if fault_injector.faults.retry_after_seconds is not None:
+            response.headers["Retry-After"] = str(fault_injector.faults.retry_after_seconds)
+        return response
+
+    def _refused(self, refusal: RefusalError) -> web.Response:
+        code = refusal.code if refusal.status == 200 else None
+        return self._json(refusal.status, code, json.dumps(_error_answer(refusal)).encode())
+
+    def _success(self, answer: dict[str, Any], fault_injector: FaultInjector) -> web.Response:
+        garbage = fault_injector.garbage()
+        if garbage is None:
+            return self._json(200, int(BusinessCode.OK), json.dumps(answer).encode())
+        self._recorder.garbage()
+        self._recorder.answered(200, None)
+        body, content_type = spoil(garbage, answer)
+        return web.Response(body=body, content_type=content_type)
+
+    def _json(self, status: int, code: int | str | None, body: bytes) -> web.Response:
+        self._recorder.answered(status, code)
+        return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _error_answer(refusal: RefusalError) -> dict[str, Any]:
+    if isinstance(refusal.code, str):
+        return _tiia.respond({"Error": {"Code": refusal.code, "Message": refusal.message}})
+    return {"code": refusal.code, "message": refusal.message}
+
+
+def _fail_with(error: int | str | None, api: Api) -> None:
+    """Raise what a fault asks for: an HTTP status or, where the API has them, a code as text."""
+    message = "a fault that the test asked for"
+    if isinstance(error, int):
+        raise http_refusal(error, message)
+    if error is not None and api.has_text_codes:
+        raise tiia_refusal(error, message)
+
+
+async def _receive(request: web.BaseRequest) -> bytes:
+    """Return the body; a client that waits for permission to send it, as curl does, gets it."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    try:
+        return await request.content.read()
+    except ConnectionResetError:
+        # The client died while it sent: nobody is left to answer.
+        raise ConnectionDroppedError from None
+
+
+async def download(session: aiohttp.ClientSession, url: str, *, max_bytes: int) -> bytes:
+    """Return the bytes behind the URL.
+
+    :param session: its timeout is the time that a download may take.
+    :param url: what the request named.
+    :param max_bytes: a larger image is refused.
+    :raises UnusableImageError: when there is no image to be had.
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        raise _unavailable("it is not http or https", ImageProblem.URL_INVALID)
+    try:
+        async with session.get(url) as response:
+            if response.status != 200:
+                raise _unavailable(f"HTTP status {response.status}")
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > max_bytes:
+                    raise _unavailable(f"it is over {max_bytes} bytes", ImageProblem.TOO_LARGE)
+    except TimeoutError:
+        raise _unavailable("it took too long") from None
+    # A URL that no address can be read from is a ValueError in some of its forms.
+    except (aiohttp.InvalidURL, ValueError) as error:
+        raise _unavailable(type(error).__name__, ImageProblem.URL_INVALID) from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise _unavailable(type(error).__name__) from None
+    if not content:
+        raise UnusableImageError(ImageProblem.EMPTY, "the image behind the url is empty")
+    return bytes(content)
+
+
+def _unavailable(
+    reason: str, problem: ImageProblem = ImageProblem.NOT_DOWNLOADED
+) -> UnusableImageError:
+    return UnusableImageError(problem, f"the url could not be downloaded: {reason}")
