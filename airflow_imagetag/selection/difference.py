@@ -17,7 +17,11 @@ E = TypeVar("E", bound=Entry)
 
 
 class PushDown(Protocol):
-    """A source whose database can leave out the images that the store holds."""
+    """Reads a source with a condition that its database applies.
+
+    A condition takes SQLAlchemy expressions of the texts of key, version and URI (None for a source
+    of bytes) and returns an expression. Versions are compared as texts; a missing one is empty.
+    """
 
     @property
     def database(self) -> str:
@@ -27,13 +31,23 @@ class PushDown(Protocol):
     def entries(
         self, condition: Condition, *, shard: Shard | None, limit: int | None
     ) -> Iterator[Entry]:
-        """Yield the entries that meet a condition on key, version and URI."""
+        """Yield the entries that meet the condition.
+
+        :param condition: selects the new images.
+        :param shard: yield only entries for whose key ``shard.holds(key)`` is true.
+        :param limit: maximum number of images that the caller takes.
+        """
         ...
 
     def images(
         self, condition: Condition, *, window: Window | None, limit: int | None
     ) -> Iterator[Image]:
-        """Yield the images that meet a condition on key, version and URI, without their bytes."""
+        """Yield the images that meet the condition, without their bytes.
+
+        :param condition: selects the new images.
+        :param window: only images that changed in this time.
+        :param limit: maximum number of images that the caller takes.
+        """
         ...
 
 

@@ -50,7 +50,7 @@ class ImageSource(Description):
 
     @abstractmethod
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """Yield the images, reading page by page.
+        """Yield the entries, reading page by page.
 
         :param shard: yield only images for whose key ``shard.holds(key)`` is true. Other images
             would be labelled, and paid for, by several tasks.
@@ -65,6 +65,7 @@ class ImageSource(Description):
         :param window: only images that changed in this time.
         :raises ConfigurationError: the source does not know when an image changed, or a parameter
             is wrong.
+        :raises StorageError: the source cannot be reached at the moment; a sensor queries again.
         """
         if window is not None:
             raise ConfigurationError(
@@ -90,7 +91,7 @@ class ImageSource(Description):
 
     @property
     def push_down(self) -> PushDown | None:
-        """How the source's database applies the rule of what is new; None for no database."""
+        """Reader that lets the source's database select the new images; None for no database."""
         return None
 
     def with_columns(self, key_column: str, uri_column: str) -> ImageSource:

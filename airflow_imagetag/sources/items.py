@@ -20,15 +20,15 @@ VERSION_COLUMN = "version"
 def as_image(
     item: Any, key_column: str = DEFAULT_KEY_COLUMN, uri_column: str = DEFAULT_URI_COLUMN
 ) -> Image:
-    """Return the image that one value stands for.
+    """Return the image that a value describes.
 
-    Without a key of its own an image is named by its URI, or by the digest of its bytes.
+    The key of an image without one is its URI, or the digest of its bytes.
 
     :param item: an ``Image``, a URI, a path, bytes, or a dict with the two columns below, or
         ``content`` in place of the URI, and optionally ``version``.
     :param key_column: name of the key in a dict.
     :param uri_column: name of the URI in a dict.
-    :raises InvalidImageError: it stands for no image.
+    :raises InvalidImageError: the value describes no image.
     """
     if isinstance(item, Image):
         return _checked(item.key, item.uri, item.content, item.version)
@@ -46,13 +46,13 @@ def as_image(
 
 
 def name_of(item: Any, key_column: str, position: int) -> str:
-    """Return a name for an item that stands for no image: its key, or its place in the list."""
+    """Return a name for an item that is not an image: its key, or its place in the list."""
     key = item.get(key_column) if isinstance(item, Mapping) else getattr(item, "key", None)
     return f"item {position}" if is_missing(key) else redact(str(key))
 
 
 def is_missing(value: Any) -> bool:
-    """Tell None, NaN, NaT and pandas' NA, without importing pandas."""
+    """Tell whether a value is None, NaN, NaT or pandas' NA, without importing pandas."""
     if value is None:
         return True
     if isinstance(value, (str, bytes)):
@@ -84,7 +84,7 @@ def _from_mapping(item: Mapping[Any, Any], key_column: str, uri_column: str) -> 
 
 
 def _text(value: Any) -> str:
-    # A column of whole numbers becomes one of floats when a single cell of it is empty.
+    # Pandas turns a column of whole numbers into floats if a single cell is empty.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)
@@ -112,7 +112,7 @@ def _check_text(name: str, value: str | None) -> None:
     try:
         (value or "").encode()
     except UnicodeEncodeError:
-        # JSON may hold half of a character, and one such cell would spoil the whole output.
+        # JSON may hold half of a character (a lone surrogate), which no Parquet file can hold.
         raise InvalidImageError(
             f"The image's {name} is not a text: it holds half of a character."
         ) from None

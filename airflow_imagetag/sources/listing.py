@@ -1,4 +1,4 @@
-"""List the objects below a path, a page or a folder at a time."""
+"""List the objects below a path, one page or folder at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 _TIME_NAMES = ("mtime", "LastModified", "last_modified", "updated")
-"""Names under which the file systems of fsspec keep the time of writing."""
+"""Names under which file systems of fsspec give the time of writing."""
 
 
 class Folder(NamedTuple):
@@ -95,7 +95,7 @@ def _entry(item: _Object, key: str, uri: str) -> Entry:
     if unwritable := _unwritable(key):
         return RejectedImage(redact(key), None, unwritable, version=item.version, is_tolerated=True)
     if is_local(uri):
-        # The reader of a file URI takes a percent sign for an escape.
+        # In a file URI, a percent sign begins an escape.
         uri = uri.replace("%", "%25")
     if item.size > 0:
         return Image(key, uri, version=item.version)
@@ -111,7 +111,7 @@ def _was_written_in(window: Window, item: _Object, path: str) -> bool:
         )
     after = window.after
     if after is not None:
-        # S3 and others keep whole seconds, and an object of this second must not be missed.
+        # S3 and others keep whole seconds, and an object of the same second must not be missed.
         window = Window(after.replace(microsecond=0), window.before)
     return window.holds(item.modified)
 
@@ -133,7 +133,9 @@ def _objects(root: Any, base: str, scheme: str, path: str) -> Iterator[_Object]:
     except ImageTagError:
         raise
     except FileNotFoundError:
-        raise ConfigurationError(f"There is no {redact(path)}.") from None
+        raise ConfigurationError(
+            f"There is no {redact(path)}. Correct the path, or create the folder."
+        ) from None
     except PermissionError as error:
         raise ConfigurationError(
             f"{redact(path)} may not be listed: {redact_text(str(error))}"
@@ -172,7 +174,7 @@ def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
 
 
 def _walked(root: Any, base: str) -> Iterator[_Object]:
-    """Walk folder by folder, so that one folder's listing is held at a time."""
+    """Walk folder by folder, with one folder's listing in memory at a time."""
     file_system = root.fs
     waiting = [base.rstrip("/") or "/"]
     while waiting:
@@ -183,7 +185,7 @@ def _walked(root: Any, base: str) -> Iterator[_Object]:
             if item["type"] == "file" and not item.get("islink"):
                 size, modified = item["size"] or 0, _modified(item)
                 yield _Object(item["name"], size, _version(item), modified)
-        # Links are not followed: one that points upwards would never end.
+        # A symbolic link is not followed: one that points upwards would never end.
         links = sum(bool(item.get("islink")) for item in found)
         if links:
             log.info("%s: left out %d symbolic links", folder, links)

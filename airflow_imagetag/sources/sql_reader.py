@@ -150,7 +150,10 @@ class SqlReader:
             if row.get("has_no_time"):
                 where = f"{self._source.version!r} of the row {redact(row['key'])!r}"
                 raise self._wrong(f"{where} is not a timestamp. {self._needs_times()}")
-            yield Image(str(row["key"]), _text(row["uri"]), version=row["version"])
+            uri = _text(row["uri"])
+            # The database's TRIM removes blanks, but no other white space.
+            if uri != "":
+                yield Image(str(row["key"]), uri, version=row["version"])
 
     def _needs_times(self) -> str:
         return (

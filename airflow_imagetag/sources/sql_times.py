@@ -1,4 +1,4 @@
-"""When a row changed, asked of its database; loaded only when a task reads a table."""
+"""Compare the time of a row's change in its database; loaded when a task reads a table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DAY_LENGTH = len("2026-07-01")
 class Times:
     """The points in time of a column.
 
-    :param moment: what a point in time can be compared with.
+    :param moment: the column as an expression that compares with a point in time.
     :param text: the column as text.
-    :param is_unreadable: whether a row's value is there and no point in time; where a database
-        compares only what is of one type, no row's is.
+    :param is_unreadable: whether a row has a value that is not a point in time; false in a database
+        that compares only values of one type.
     :param dialect: the database, as SQLAlchemy names it.
     """
 
@@ -42,7 +42,7 @@ class Times:
     def _begins_at(self, after: datetime) -> Any:
         """Return the condition of the earlier end, at the precision of each value.
 
-        A value stands for all of its day, second or millisecond, whose beginning it names.
+        A value without a finer precision stands for all of its day, second or millisecond.
         """
         condition = self.moment >= self._literal(after)
         milliseconds = after.microsecond // 1000 * 1000
@@ -50,7 +50,7 @@ class Times:
             if beginning != after:
                 condition |= self.moment == self._literal(beginning)
         day = after.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        # By its text, because a query's columns have no types that are known here.
+        # By its text, since the types of a query's columns are unknown.
         is_day = sa.func.length(self.text) <= DAY_LENGTH
         return condition | ((self.moment == self._literal(day)) & is_day)
 
@@ -65,7 +65,7 @@ class Times:
 def times_of(column: Any, dialect: str) -> Times:
     """Return the points in time of a column.
 
-    SQLite keeps them as texts of several forms, and MySQL compares what is none without a word.
+    SQLite keeps them as texts of several forms, and MySQL compares any text without an error.
 
     :param dialect: the database, as SQLAlchemy names it.
     """

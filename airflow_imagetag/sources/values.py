@@ -1,4 +1,4 @@
-"""Images given as values: a list, a DataFrame, or what an upstream task returned."""
+"""Images given as values: a list, a DataFrame, or the return value of an upstream task."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _SHOWN_ITEMS = 10
 class ValueImages(ImageSource, TemplatedValue):
     """Images that are all in memory already.
 
-    Wrapping keeps Airflow from rendering each of 100,000 strings as a Jinja template, and keeps
-    what the rendered fields and the serialized DAG show small and free of presigned queries.
+    The wrapper keeps Airflow from rendering each of 100,000 strings as a Jinja template, and keeps
+    rendered fields and the serialized DAG small and free of presigned queries.
 
     :param value: a list of URIs, dicts, ``Image`` objects or bytes; a DataFrame; or one of these
         alone. Lists inside the list, such as the outputs of mapped tasks, are taken as one.
-    :param literal: the value stands in the DAG file, so it is the author's own word: the local
-        files that it names may be read.
+    :param literal: the value stands in the DAG file, so the local files that it names may be
+        read.
     """
 
-    # The operator renders what holds a template; Airflow would render every text.
+    # The operator renders the texts that hold a template; Airflow would render every text.
     template_fields: ClassVar[Sequence[str]] = ()
 
     def __init__(self, value: Any, *, literal: bool = False) -> None:
@@ -74,11 +74,11 @@ class ValueImages(ImageSource, TemplatedValue):
         """
         packed: Packed = {"type": class_path(type(self))}
         if isinstance(self.value, str) and is_template(self.value):
-            # It may become the text of a list, which is read once it is rendered.
+            # It may become the text of a list, which is parsed after rendering.
             return packed | {"value": self.value}
         images = [entry for entry in self.entries() if isinstance(entry, Image)]
         if isinstance(self.value, Set):
-            # Its order differs between processes, and each would make a new DAG version.
+            # The order of a set differs between processes, and each would make a new DAG version.
             images.sort(key=lambda image: image.key)
         if any(image.uri is None for image in images):
             raise ConfigurationError(
@@ -113,15 +113,15 @@ class ValueImages(ImageSource, TemplatedValue):
         return images
 
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """Yield every image once; an entry that is wrong in itself comes as a rejected one.
+        """Yield every image once; a faulty entry becomes a rejected image.
 
         :param shard: only the images of this part.
-        :param limit: not needed here: all values are at hand.
+        :param limit: has no effect here: all values are in memory.
         :raises ConfigurationError: the value as a whole is not a list of images.
         """
         del limit
-        # The outputs of a mapped upstream task are fetched as they are read, which must happen in
-        # the thread in which Airflow runs the task; the engine reads entries in another thread.
+        # Reading the outputs of a mapped upstream task fetches them, which must happen in the
+        # thread in which Airflow runs the task; the engine reads entries in another thread.
         value = list(self.value) if _is_lazy(self.value) else self.value
         entries = _entries(value, *self._columns)
         if shard is None:
@@ -129,7 +129,7 @@ class ValueImages(ImageSource, TemplatedValue):
         return (entry for entry in entries if shard.holds(entry.key))
 
     def serialize(self) -> Any:
-        """Return the images as Airflow shows them: of a long list only the beginning."""
+        """Return the images as Airflow shows them; a long list is cut off."""
         if _is_frame(self.value):
             return repr(self)
         items = [self.value] if _is_one(self.value) else self.value
@@ -140,7 +140,7 @@ class ValueImages(ImageSource, TemplatedValue):
         return shown if len(self) <= _SHOWN_ITEMS else {"count": len(self), "first": shown}
 
     def __repr__(self) -> str:
-        # On Airflow 2 this text is what the rendered field shows, so it must be stable and small.
+        # Airflow 2 shows this text as the rendered field, so it must be stable and small.
         if _is_frame(self.value):
             columns = ", ".join(map(str, self.value.columns))
             return f"<DataFrame of {len(self)} images with columns {columns}>"
@@ -162,7 +162,7 @@ def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
         elif first == image:
             yield SkippedImage(image.key)
         else:
-            # With the version that was taken: once it is stored, this entry is not new.
+            # With the version of the first: once that is stored, this entry is not new.
             twice = _duplicate(image.key)
             yield RejectedImage(image.key, image.display_uri, twice, version=first.version)
 
@@ -255,7 +255,7 @@ def _uri_of(item: Any, key_column: str, uri_column: str) -> str | None:
 
 def _duplicate(key: str) -> DuplicateKeyError:
     return DuplicateKeyError(
-        f"The key {redact(key)!r} stands for more than one image in this run; the first was taken. "
+        f"The key {redact(key)!r} names more than one image of this run; the first was taken. "
         "Make the keys unique."
     )
 

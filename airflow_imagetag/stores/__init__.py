@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
     from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode
     from airflow_imagetag.stores.parquet import ParquetLabelStore
+    from airflow_imagetag.stores.rows import outcome_of, rows_of, state_of
     from airflow_imagetag.stores.sql import SqlLabelStore
 
 __all__ = [
@@ -22,10 +23,15 @@ __all__ = [
     "Status",
     "StoreMode",
     "StoredState",
+    "outcome_of",
+    "rows_of",
+    "state_of",
 ]
 
 _RULES = "airflow_imagetag.selection.rules"
 _BASE = "airflow_imagetag.stores.base"
+
+_ROWS = "airflow_imagetag.stores.rows"
 
 _MODULES = {
     "Condition": _RULES,
@@ -38,6 +44,9 @@ _MODULES = {
     "Status": _RULES,
     "StoreMode": _BASE,
     "StoredState": _RULES,
+    "outcome_of": _ROWS,
+    "rows_of": _ROWS,
+    "state_of": _ROWS,
 }
 """The module of each name: parsing a DAG file loads only the stores that it uses."""
 

@@ -27,22 +27,32 @@ class StoreMode(enum.Enum):
     """The purpose for which a store is opened."""
 
     READ = "read"
-    """Nothing is created, a store that does not exist holds nothing, and a store that cannot be
-    reached is not waited for."""
+    """For look-ups: nothing is created, a store that does not exist holds nothing, and a failure is
+    raised without a retry."""
     WRITE = "write"
-    """The store is created if it does not exist."""
+    """For a run: the store is created if it does not exist."""
 
 
 class OpenStore(ABC):
-    """A store while a task uses it, bound to one interface (``api``). Its methods block."""
+    """A store while a task uses it, bound to one interface (``api``).
+
+    Its methods block. Up to three threads call them at once: one looks keys up, one looks answers
+    up, and one writes.
+    """
 
     @abstractmethod
     def refresh(self) -> None:
-        """Take note of the rows that other writers have added since the store was opened."""
+        """Take note of the rows that other writers have added since the store was opened.
+
+        A sensor calls it before each query of a store that it keeps open.
+        """
 
     @abstractmethod
     def release_connections(self) -> None:
-        """Close idle connections; the next question opens them again."""
+        """Close idle connections; the next call opens them again.
+
+        A sensor calls it after each query.
+        """
 
     @abstractmethod
     def check_writable(self, *, originals: bool = False) -> None:
@@ -57,6 +67,8 @@ class OpenStore(ABC):
         """Return the state of the images with these keys; a key that is not held is left out.
 
         :param keys: keys of images, a few thousand at most.
+        :raises StorageError: in read mode, the store cannot be reached at the moment.
+        :raises StoreError: the store failed for too long.
         """
 
     @property
@@ -70,8 +82,10 @@ class OpenStore(ABC):
     def condition(self, rule: Rule) -> Condition | None:
         """Return the rule as a condition of a statement in the store's database, if it has one.
 
-        The condition takes the SQL expressions of key, version and URI (or None), as
-        ``Rule.is_pending`` takes their values.
+        The condition takes SQLAlchemy expressions of the texts of key, version and URI, and returns
+        an expression. It selects the images for which ``rule.is_pending`` is true, and no others: a
+        source may stop after ``limit`` images that meet it. The expression of the URI is None for a
+        source of bytes.
 
         :param rule: decides which images are new.
         """
@@ -82,16 +96,22 @@ class OpenStore(ABC):
     def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest.
 
-        Labels that were renamed carry the service's own names.
+        Answers are results, and failures that are final. Labels that were renamed carry the
+        service's own names.
 
         :param content_sha256: digests of the bytes, in hex, a few hundred at most.
+        :raises StoreError: the store failed for too long.
         """
 
     @abstractmethod
     def write(self, outcomes: Sequence[TagResult | Failure]) -> None:
         """Write a batch, all of it or nothing; writing the same batch again changes nothing.
 
-        :param outcomes: one outcome for each image; its labels replace earlier ones.
+        The labels of an image replace earlier ones, and so does a failure that is final. A failure
+        that is not final leaves an earlier answer as it is. A failure that is not of the image
+        itself (``is_of_image`` is False) is not written.
+
+        :param outcomes: outcomes of images; the last one of a key counts.
         :raises StoreError: the store failed for too long.
         """
 
@@ -99,7 +119,8 @@ class OpenStore(ABC):
 class LabelStore(Description):
     """Where labels are kept. A store is a description: it connects to nothing until it is opened.
 
-    Airflow renders the fields that ``template_fields`` names and shows the values of ``serialize``.
+    A subclass is a dataclass of plain values. Airflow renders the fields that ``template_fields``
+    names and shows the values that ``serialize`` returns.
     """
 
     @abstractmethod
@@ -141,7 +162,7 @@ class LabelStore(Description):
         if self.is_template:
             raise ConfigurationError(
                 f"{self!r} is known only when its templates are rendered, and an asset must be "
-                "known when the DAG is parsed."
+                "known when the DAG is parsed. Use a store without templates."
             )
         return Asset(self.asset_uri)
 
@@ -153,6 +174,7 @@ def as_store(store: Any) -> LabelStore | None:
     """
     if not isinstance(store, LabelStore | None):
         raise ConfigurationError(
-            f"store must be a SqlLabelStore or a ParquetLabelStore, not a {type(store).__name__}."
+            "store must be a store of labels, such as SqlLabelStore or ParquetLabelStore, not a "
+            f"{type(store).__name__}."
         )
     return store

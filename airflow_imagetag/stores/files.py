@@ -1,4 +1,4 @@
-"""The files of a dataset on any storage: listed, read in pieces, written whole or not at all."""
+"""List, read and write the Parquet files of a dataset on any storage."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ADDED_LATER = frozenset({ORIGINAL_LABEL})
 
 
 class Files:
-    """Two folders of Parquet files below one path.
+    """The folders ``images/`` and ``labels/`` of Parquet files below one path.
 
     :param path: the folder above them.
-    :param conn_id: the storage's connection, where the path names none.
+    :param conn_id: the storage's connection, if the path names none.
     :raises ConfigurationError: the path or its connection cannot be used.
     """
 
@@ -42,18 +42,21 @@ class Files:
         self._is_local = "file" in names or "local" in names
 
     def check(self) -> None:
-        """Find out before anything is paid for that the bucket is there.
+        """Check that the bucket exists, before anything is paid for.
 
-        :raises ConfigurationError: there is none.
+        :raises ConfigurationError: it does not.
         """
         bucket = self._root.partition("/")[0]
         if not self._is_local and not self._fs.exists(bucket):
-            raise ConfigurationError(f"{self.place} cannot be used: there is no bucket {bucket}.")
+            raise ConfigurationError(
+                f"{self.place} cannot be used: there is no bucket {bucket}. Create it, or correct "
+                "the path."
+            )
 
     def check_writable(self) -> None:
         """Write a file and remove it.
 
-        :raises ConfigurationError: the storage does not let us.
+        :raises ConfigurationError: the storage refuses the file.
         """
         name = f"probe-{uuid.uuid4().hex}{UNFINISHED}"
         path = f"{self._root}/images/{name}"
@@ -70,10 +73,10 @@ class Files:
             ) from None
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of the finished files, in the order of their names.
+        """Return the names of the finished files, sorted.
 
-        :raises ConfigurationError: the storage does not let us.
-        :raises StorageError: it cannot be reached.
+        :raises ConfigurationError: the storage refuses the listing.
+        :raises StorageError: the storage cannot be reached.
         """
         folder = f"{self._root}/{kind}"
         # Other writers add files that a remembered listing does not have.
@@ -88,12 +91,12 @@ class Files:
     def read(
         self, kind: str, name: str, schema: pa.Schema, rows: int, filters: Any = None
     ) -> Iterator[pa.Table]:
-        """Yield a file's rows in pieces.
+        """Yield the rows of a file in pieces.
 
-        :param rows: rows of a piece at most.
+        :param rows: maximum number of rows in a piece.
         :param filters: conditions as pyarrow takes them.
         :raises FileNotFoundError: there is no such file.
-        :raises ConfigurationError: it is no part of such a dataset.
+        :raises ConfigurationError: the file does not belong to such a dataset.
         """
         path = f"{self._root}/{kind}/{name}"
         with _foreign(path), self._fs.open(path, "rb") as file:
@@ -113,10 +116,10 @@ class Files:
                 yield table
 
     def footer_list(self, kind: str, name: str, key: bytes) -> list[str]:
-        """Return a list of texts that a file's footer holds; empty where it holds none.
+        """Return a list of texts from the footer of a file; an empty list if it has none.
 
         :raises FileNotFoundError: there is no such file.
-        :raises ConfigurationError: it is no part of such a dataset.
+        :raises ConfigurationError: the file does not belong to such a dataset.
         """
         path = f"{self._root}/{kind}/{name}"
         with _foreign(path), self._fs.open(path, "rb") as file:
@@ -130,10 +133,10 @@ class Files:
     def write_all(
         self, kind: str, name: str, schema: pa.Schema, tables: Iterator[pa.Table]
     ) -> None:
-        """Write a file piece by piece; it appears when it is whole."""
+        """Write a file piece by piece; readers see it only when it is whole."""
         path = f"{self._root}/{kind}/{name}"
-        # Made on the worker's disk first: a storage's own file, closed by an exception, would
-        # appear as if it were whole.
+        # On the worker's disk first: an exception closes a file of fsspec, which then uploads the
+        # part that was written.
         with tempfile.TemporaryDirectory(prefix="imagetag-part-") as folder:
             made = f"{folder}/part"
             with pq.ParquetWriter(made, schema) as writer:
@@ -142,7 +145,7 @@ class Files:
             if not self._is_local:
                 self._fs.put_file(made, path)
                 return
-            # A storage shows an object when its upload ends; a disk shows a file as it grows.
+            # An object storage shows an object when its upload ends; a disk shows a growing file.
             self._fs.makedirs(f"{self._root}/{kind}", exist_ok=True)
             self._fs.put_file(made, path + UNFINISHED)
             self._fs.mv(path + UNFINISHED, path)
@@ -154,7 +157,7 @@ class Files:
 
 @contextmanager
 def _foreign(path: str) -> Iterator[None]:
-    """Raise our own errors for those of the storage and of pyarrow, but for a missing file."""
+    """Raise our own errors for those of the storage and of pyarrow, except for a missing file."""
     try:
         yield
     except (FileNotFoundError, ImageTagError):
@@ -165,8 +168,8 @@ def _foreign(path: str) -> Iterator[None]:
         ) from None
     except pa.ArrowInvalid as error:
         raise ConfigurationError(
-            f"{redact(path)} is no part of a dataset of labels: {error}. Move it elsewhere, or "
-            "give the dataset a folder of its own."
+            f"{redact(path)} does not belong to a dataset of labels: {error}. Move it elsewhere, "
+            "or give the dataset a folder of its own."
         ) from None
     # Each storage's library has an error tree of its own.
     except Exception as error:

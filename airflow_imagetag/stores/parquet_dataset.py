@@ -36,7 +36,7 @@ LISTINGS = 10
 """Maximum number of listings of a dataset whose parts are removed while they are read."""
 
 ABANDONED_SECONDS = 24 * 3600
-"""Age from which a labels file without an images file is removed: no writer takes as long."""
+"""Age from which a labels file without an images file is removed; every batch ends sooner."""
 
 _TIME_IN_NAME = re.compile(r"\d{8}T\d{6}")
 
@@ -131,10 +131,10 @@ class ParquetDataset:
                     if part not in self._loaded:
                         self._load(part)
             except FileNotFoundError:
-                # Compacted while it was read: the part that replaces it has the same rows.
+                # Compacted meanwhile: the part that replaces it has the same rows.
                 continue
             return every
-        raise StoreError(f"{self.files.place} lists parts that do not exist.")
+        raise StoreError(f"{self.files.place} lists parts that do not exist. Try again.")
 
     def _load(self, part: str) -> None:
         for rows in self.images_of(part):

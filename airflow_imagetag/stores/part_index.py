@@ -1,7 +1,6 @@
-"""Which part of a dataset holds the latest word on an image: a temporary index on disk.
+"""A temporary index of the part that holds the latest row of each image.
 
-A dataset may hold more images than memory, so the index of a run is kept in an SQLite file that
-goes with the run.
+A dataset may hold more images than memory, so the index is an SQLite file, removed with the run.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ WHERE (excluded.status <> 'unfinished' OR image.status = 'unfinished')
 
 
 class IndexRow(NamedTuple):
-    """One image as a part of the dataset has it.
+    """An image's row in a part of the dataset.
 
-    :param written_at: when the batch was written, as text that sorts by time.
-    :param batch: the batch it was written in, which its labels name as well.
-    :param part: file that holds it.
+    :param written_at: time of the batch, as text that sorts by time.
+    :param batch: name of its batch; the image's labels in the same batch count.
+    :param part: name of the file that holds the row.
     """
 
     api: str
@@ -55,7 +54,7 @@ class IndexRow(NamedTuple):
 
 
 class PartIndex:
-    """The latest row of each image; used by several threads, one at a time."""
+    """The latest row of each image; safe for several threads."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="imagetag-index-")
@@ -63,7 +62,7 @@ class PartIndex:
         self._database = sqlite3.connect(
             Path(self._folder.name) / "index.db", check_same_thread=False, isolation_level=None
         )
-        # The file is thrown away after the run, so nothing needs to survive a crash.
+        # The file is removed after the run, so it need not survive a crash.
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute(_TABLE)
@@ -71,9 +70,9 @@ class PartIndex:
         self._database.execute("CREATE INDEX by_time ON image (written_at)")
 
     def later_than_all(self, now: datetime) -> datetime:
-        """Return the time, or one after the latest row where a clock has run ahead of this one.
+        """Return the time, or a later one if another writer's clock runs ahead of this one.
 
-        What is written next must count, whatever clock wrote before.
+        The next batch must be later than every batch that was written before.
         """
         with self._lock:
             row = self._database.execute("SELECT max(written_at) FROM image").fetchone()
@@ -87,8 +86,8 @@ class PartIndex:
         self._folder.cleanup()
 
     def put(self, rows: Iterable[IndexRow]) -> None:
-        """Take rows; the latest word on an image stays, and an unfinished one replaces no other."""
-        # Taken out first: without a journal, what fails in the middle cannot be rolled back.
+        """Add rows; the latest row of an image stays, and an unfinished one replaces no answer."""
+        # The rows are read first: without a journal, an error in the middle cannot be rolled back.
         taken = list(rows)
         with self._lock:
             self._database.execute("BEGIN")
@@ -96,7 +95,7 @@ class PartIndex:
             self._database.execute("COMMIT")
 
     def stored(self, api: str, key_sha256: str) -> StoredState | None:
-        """Return the state of an image; None if it is not held."""
+        """Return the state of an image; None if the dataset does not hold it."""
         with self._lock:
             row = self._database.execute(
                 "SELECT version, status, has_uri FROM image WHERE api = ? AND key_sha256 = ?",
@@ -105,7 +104,7 @@ class PartIndex:
         return None if row is None else StoredState(row[0], Status(row[1]), bool(row[2]))
 
     def batch(self, api: str, key_sha256: str) -> str | None:
-        """Return the batch whose rows of an image count."""
+        """Return the batch that has the latest rows of an image; None for an unknown image."""
         with self._lock:
             row = self._database.execute(
                 "SELECT batch FROM image WHERE api = ? AND key_sha256 = ?", (api, key_sha256)
@@ -113,12 +112,12 @@ class PartIndex:
         return None if row is None else str(row[0])
 
     def settled_by_content(self, api: str, content_sha256: str) -> tuple[str, str] | None:
-        """Return key digest and part of an image with these bytes that has an answer."""
+        """Return key digest and part of an image with these bytes and an answer; None for none."""
         with self._lock:
             row = self._database.execute(
                 "SELECT key_sha256, part FROM image"
                 " WHERE api = ? AND content_sha256 = ? AND status <> 'unfinished'"
-                # Labels rather than a failure, where equal bytes had both.
+                # Labels before a failure, if equal bytes had both.
                 " ORDER BY status DESC LIMIT 1",
                 (api, content_sha256),
             ).fetchone()

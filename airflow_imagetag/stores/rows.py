@@ -1,4 +1,4 @@
-"""The rows of a batch of outcomes: rows of images and rows of labels."""
+"""Convert outcomes to rows of images and of labels, and back."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from typing import Any
 
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, Label, TagResult
-from airflow_imagetag.selection.rules import Status
+from airflow_imagetag.selection.rules import Status, StoredState
 
 
 def key_digest(key: str) -> str:
-    """Return the digest that stands for an image's key in the primary keys."""
+    """Return the digest of an image's key, which the primary keys hold."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def rows_of(
     outcomes: Sequence[TagResult | Failure], api: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of both tables that a batch makes, the last outcome of a key winning."""
+    """Return the rows of images and of labels of a batch, in the order of ``key_sha256``.
+
+    The last outcome of a key counts; a failure that is not of the image itself makes no row. The
+    columns are those of the images table and of the labels table of ``SqlLabelStore``.
+
+    :param outcomes: outcomes of images.
+    :param api: the interface that labelled the images.
+    """
     latest: dict[str, TagResult | Failure] = {}
     for outcome in outcomes:
         if isinstance(outcome, TagResult) or outcome.is_of_image:
@@ -82,18 +89,29 @@ def _label_rows(digest: str, result: TagResult) -> Iterator[dict[str, Any]]:
 
 
 def without_originals(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of labels for a table that was made before there was ``original_label``."""
+    """Return the rows of labels without the column ``original_label``, which older tables lack."""
     return [
         {name: value for name, value in row.items() if name != ORIGINAL_LABEL} for row in labels
     ]
 
 
+def state_of(image: Mapping[str, Any]) -> StoredState:
+    """Return the state of an image from its row.
+
+    :param image: a row of ``rows_of``.
+    """
+    return StoredState(image["version"], Status(image["status"]), image["image_uri"] is not None)
+
+
 def outcome_of(
     image: Mapping[str, Any], labels: Iterable[Mapping[str, Any]]
 ) -> TagResult | Failure:
-    """Return the answer that an image's row and the rows of its labels, by rank, stand for.
+    """Return the answer from an image's row and the rows of its labels.
 
-    The labels have the service's own names again, so that each run gives them names of its own.
+    Renamed labels get the service's own names back, since each run applies a label map of its own.
+
+    :param image: a row of ``rows_of`` that is tagged or failed.
+    :param labels: the rows of its labels, in the order of ``rank``.
     """
     if image["status"] == Status.FAILED.value:
         return Failure(

@@ -1,4 +1,4 @@
-"""Writes a batch of rows to the two tables of a store; loaded only by a running task."""
+"""Writes a batch of rows to the two tables of a store; loaded by a running task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from airflow_imagetag.selection.rules import Status
 
 LOOKUP_KEYS = 500
-"""Keys named in one statement; SQLite's older builds take 999 parameters."""
+"""Maximum number of keys in one statement; SQLite before 3.32 takes 999 parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Batch:
     :param images: the images table.
     :param labels: the labels table.
     :param image_rows: in the order of their digests.
-    :param label_rows: all labels that these images have from now on.
-    :param api: interface that was asked.
+    :param label_rows: all labels of these images; they replace earlier ones.
+    :param api: interface that labelled the images.
     """
 
     images: sa.Table
@@ -32,13 +32,13 @@ class Batch:
     api: str
 
     def write(self, connection: sa.Connection) -> None:
-        """Write it within the connection's transaction."""
-        # The image rows go first and in one order: they are the lock that makes two writers of
-        # the same image take turns, and the order keeps them from waiting for each other.
+        """Write the batch within the connection's transaction."""
+        # The image rows go first and in one order: their locks make two writers of the same image
+        # take turns, and the order prevents a deadlock.
         settled = [row for row in self.image_rows if row["status"] != Status.UNFINISHED.value]
         unfinished = [row for row in self.image_rows if row["status"] == Status.UNFINISHED.value]
         self._put(connection, settled, replace=True)
-        # A temporary failure says nothing about the image, so an earlier answer stays.
+        # A failure of the service says nothing about the image, so an earlier answer stays.
         self._put(connection, unfinished, replace=False)
         ours = self.labels.c
         for digests in chunks([row["key_sha256"] for row in settled]):
@@ -67,13 +67,13 @@ class Batch:
 
 
 def chunks(items: list[str]) -> Iterator[list[str]]:
-    """Yield items in lists of the length that one statement can name."""
+    """Yield the items in lists of at most ``LOOKUP_KEYS``."""
     for start in range(0, len(items), LOOKUP_KEYS):
         yield items[start : start + LOOKUP_KEYS]
 
 
 def without_zero_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row that PostgreSQL takes: its texts hold no zero byte."""
+    """Return a row without zero bytes in its texts, which PostgreSQL does not take."""
     return {
         name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
         for name, value in row.items()
@@ -81,9 +81,9 @@ def without_zero_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _insert(table: sa.Table, dialect: str, *, replace: bool) -> Any:
-    """Return the database's insert that minds rows which exist; None where SQLAlchemy has none.
+    """Return the database's insert for rows that may exist; None if SQLAlchemy has none.
 
-    :param replace: whether it overwrites them, or leaves them alone.
+    :param replace: overwrite existing rows; else leave them as they are.
     """
     keys = [column.name for column in table.primary_key.columns]
     others = [column.name for column in table.columns if column.name not in keys]

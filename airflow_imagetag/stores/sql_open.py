@@ -157,6 +157,8 @@ class OpenSqlStore(OpenStore):
 
     def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest."""
+        if self._tables.is_missing:
+            return {}
         return self._retry(lambda: self._answers(content_sha256), self._not_read)
 
     def _answers(self, content_sha256: Collection[str]) -> dict[str, TagResult | Failure]:

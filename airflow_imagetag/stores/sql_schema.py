@@ -15,7 +15,7 @@ from airflow_imagetag.frames import ORIGINAL_LABEL
 
 KEY_DIGEST_LENGTH = 64
 MYSQL_INDEXED_CHARACTERS = 191
-"""Maximum length of the beginning of a text that MySQL indexes in its older row formats."""
+"""Number of characters in MySQL's index of a text: 767 bytes, the limit of older row formats."""
 
 
 class UtcDateTime(sa_types.TypeDecorator[datetime]):
@@ -47,10 +47,10 @@ class UtcDateTime(sa_types.TypeDecorator[datetime]):
 def tables(name: str, schema: str | None, *, originals: bool = True) -> tuple[sa.Table, sa.Table]:
     """Return the images table and the labels table.
 
-    The primary key holds a digest of the image's key, since keys of any length must be unique and
-    no database indexes a text of any length.
+    The primary key holds a digest of the image's key: keys of any length must be unique, and no
+    database indexes a text of any length.
 
-    :param originals: False for a labels table that was made before there was ``original_label``.
+    :param originals: False for a labels table of an earlier version, without ``original_label``.
     """
     names = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
     metadata = sa.MetaData(schema=schema, naming_convention=names)
@@ -89,7 +89,7 @@ def tables(name: str, schema: str | None, *, originals: bool = True) -> tuple[sa
         *([sa.Column(ORIGINAL_LABEL, sa.Text)] if originals else []),
     )
     for table in (images, labels):
-        # A hash index in PostgreSQL, whose B-tree takes no text above some 2,700 bytes.
+        # PostgreSQL's B-tree takes no text above some 2,700 bytes, a hash index takes any.
         sa.Index(
             None,
             table.c.image_key,
@@ -108,27 +108,27 @@ def has_originals(engine: sa.Engine, table: sa.Table) -> bool:
 
 
 def require_originals(engine: sa.Engine, table: sa.Table, place: str) -> None:
-    """Return when a labels table can hold the original names of renamed labels.
+    """Check that a labels table can hold the original names of renamed labels.
 
-    :param table: without the column where the table of the database has none.
+    :param table: the table; without the column if the table of the database has none.
     :param place: names the database in messages.
-    :raises ConfigurationError: it cannot; names the statement that mends it.
+    :raises ConfigurationError: it cannot; names the statement that adds the column.
     """
     if ORIGINAL_LABEL in table.c:
         return
     name = engine.dialect.identifier_preparer.format_table(table)
     raise ConfigurationError(
         f"{table.fullname} has no column {ORIGINAL_LABEL} for the names that label_map replaces: "
-        f"an earlier version made the table. Run this once through {place}: "
+        f"an earlier version created the table. Run this once through {place}: "
         f"ALTER TABLE {name} ADD {ORIGINAL_LABEL} {sa.Text().compile(engine.dialect)}"
     )
 
 
 def gather_statistics(engine: sa.Engine, table: sa.Table) -> None:
-    """Let PostgreSQL look at a table that it knows nothing of, such as one from a backup.
+    """Let PostgreSQL analyze a table without statistics, such as one from a backup.
 
-    It does so by itself a minute after rows came. Until then it takes the table for a nearly empty
-    one and compares every image of a source with each of its rows, which may take days.
+    The server does so by itself a minute after rows were added. Until then it plans for a nearly
+    empty table and compares every image of a source with each of its rows, which may take days.
     """
     if engine.dialect.name != "postgresql":
         return
@@ -139,13 +139,13 @@ def gather_statistics(engine: sa.Engine, table: sa.Table) -> None:
     )
     with engine.begin() as connection:
         if connection.execute(unknown, {"name": name}).scalar():
-            # A sample of fixed size. Who does not own the table is given a warning.
+            # A sample of fixed size. The server only warns a role that does not own the table.
             analyze = sa.DDL("ANALYZE %(fullname)s")  # type: ignore[no-untyped-call]
             connection.execute(analyze.against(table))
 
 
 def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
-    """Yield each difference between an existing table and its definition, as a part of a sentence."""
+    """Yield the mismatches of an existing table, each as a clause of an error message."""
     inspector = sa.inspect(engine)
     found = {
         column["name"]: column for column in inspector.get_columns(table.name, schema=table.schema)
@@ -158,7 +158,7 @@ def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
             yield f"column {column.name!r} is {actual['type']}, not {column.type}"
     for name, actual in found.items():
         if not actual["nullable"] and actual.get("default") is None:
-            yield f"column {name!r} is of no use here, takes no NULL and has no default"
+            yield f"column {name!r} is not used here, takes no NULL and has no default"
     key = inspector.get_pk_constraint(table.name, schema=table.schema)["constrained_columns"]
     wanted = [column.name for column in table.primary_key.columns]
     if set(key) != set(wanted):
@@ -168,8 +168,8 @@ def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
 def equal_texts(one: Any, other: Any, dialect: str) -> Any:
     """Return the condition that two texts are equal, letter by letter.
 
-    MySQL takes texts for equal that differ in case, accents or blanks at the end, as their
-    collation says. The first comparison is the one that an index serves.
+    MySQL calls texts equal that differ in case, accents or blanks at the end, as their collation
+    says. An index serves the first comparison.
 
     :param dialect: the database, as SQLAlchemy names it.
     """
@@ -188,7 +188,7 @@ def _kind(column_type: Any) -> str | None:
         (sa.String, "text"),
         (sa.Integer, "whole number"),
         (sa.Numeric, "number"),
-        # No kind of Numeric any more from SQLAlchemy 2.1 on.
+        # From SQLAlchemy 2.1 on, Float is no subclass of Numeric.
         (sa.Float, "number"),
         (sa_types.DateTime, "time"),
         (UtcDateTime, "time"),

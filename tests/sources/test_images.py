@@ -222,7 +222,14 @@ def test_rows_without_an_image_are_left_out(database: Database, unique: bool):
         "INSERT INTO products VALUES (:id, :uri)",
         *(
             {"id": key, "uri": uri}
-            for key, uri in [("a", None), ("b", ""), ("c", "  "), ("d", "https://x"), (None, "x")]
+            for key, uri in [
+                ("a", None),
+                ("b", ""),
+                ("c", "  "),
+                ("d", "https://x"),
+                ("e", "\t\n"),
+                (None, "x"),
+            ]
         ),
     )
     [image] = SqlImages("warehouse", table="products").images()

@@ -559,7 +559,7 @@ def test_a_foreign_file_is_named(folder: Folder, make: Callable[[], bytes], name
     """A folder that holds something else is refused with the name of the file."""
     write(folder, tagged("a", "x"))
     folder.put(f"images/{name}", make())
-    with pytest.raises(ConfigurationError, match=rf"images/{name} is no part of"):
+    with pytest.raises(ConfigurationError, match=rf"images/{name} does not belong to"):
         known(folder, "a")
     folder.remove(f"images/{name}")
     assert set(known(folder, "a")) == {"a"}

@@ -237,7 +237,7 @@ def test_all_mismatches_are_named_at_once(database: Database, store: SqlLabelSto
         "product_labels_images: column 'version' is missing",
         "product_labels_images: column 'image_uri' is INTEGER",
         "product_labels_images: column 'attempts' is TEXT",
-        "product_labels_images: column 'owner' is of no use here",
+        "product_labels_images: column 'owner' is not used here",
         "product_labels_images: the primary key is (key_sha256), not (api, key_sha256)",
         "product_labels: column 'probability' is missing",
         "product_labels: column 'tagged_at' is TEXT",
