@@ -1,8 +1,8 @@
-"""A local stand-in for the label service, for tests of DAGs that use this package.
+"""A local stand-in for the label service, for the tests of DAGs and clients that use it.
 
 :class:`Emulator` is a real HTTP server that speaks the service's V2 and V1 protocols;
-:class:`Faults` tells it how to misbehave; :class:`Stats` is what it counted. The server needs
-the extra ``emulator`` (Pillow); importing this package needs nothing.
+:class:`Faults` describes its errors; :class:`Stats` holds its counts. The server needs the extra
+``emulator`` (Pillow); importing this package needs nothing.
 """
 
 from __future__ import annotations

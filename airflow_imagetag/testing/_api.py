@@ -1,4 +1,4 @@
-"""The contract of an API of the emulator: its account, requests, problems and refusals."""
+"""The contract of an API of the emulator: account, requests, image problems, refusals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, Protocol, get_args
 
 @dataclass(frozen=True, slots=True)
 class EmulatorAccount:
-    """Keys that requests are signed with.
+    """Hold the keys that requests are signed with.
 
     :param app_id: AppID; V1 and V2 need it, TIIA does not.
     :param bucket: the bucket that a signature of V1 or V2 must name; empty accepts any.
-    :param token: what makes the keys temporary ones: requests of TIIA must present it. Empty for
-        permanent keys, which have none.
+    :param token: token of temporary keys, which TIIA's requests must present; empty for permanent
+        keys.
     """
 
     app_id: str
@@ -32,14 +32,14 @@ API_NAMES: Final[tuple[ApiName, ...]] = get_args(ApiName)
 TIIA_NAMES: Final[tuple[ApiName, ...]] = ("DetectLabelPro", "DetectLabel")
 
 AnswerForm = Literal["example", "table"]
-"""The V2 document shows the answer twice, differently: in its example and in its table."""
+"""Form of a V2 answer: the vendor's example and the vendor's table differ."""
 
 Labels = Sequence[tuple[str, float]]
-"""Names with probabilities between 0 and 1, most probable first."""
+"""Names and probabilities between 0 and 1, most probable first."""
 
 
 class ImageProblem(enum.Enum):
-    """What can be wrong with the image of a well-formed request."""
+    """Problems of an image in a well-formed request."""
 
     UNDECODABLE = enum.auto()
     EMPTY = enum.auto()
@@ -49,7 +49,7 @@ class ImageProblem(enum.Enum):
 
 
 class UnusableImageError(Exception):
-    """The image of a request cannot be labelled; each API has its own code for the problem."""
+    """Raised for an image that cannot be labelled; each API has its own code for the problem."""
 
     def __init__(self, problem: ImageProblem, message: str) -> None:
         super().__init__(message)
@@ -59,10 +59,10 @@ class UnusableImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """All of a request but its body.
+    """The request without its body.
 
-    :param headers: names in any case.
-    :param content_length: size of the body in bytes; None when it is not told.
+    :param headers: mapping that ignores the case of names.
+    :param content_length: size of the body in bytes; None without a Content-Length.
     """
 
     method: str
@@ -73,9 +73,9 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """A well-formed request: ``url`` is set, or else ``image`` holds bytes.
+    """A well-formed request with either ``url`` or the bytes of ``image``.
 
-    :param scenes: the models that DetectLabel is asked for; each is billed as a call.
+    :param scenes: scenes that DetectLabel must label; each is billed as a call.
     """
 
     url: str | None
@@ -84,27 +84,27 @@ class ImageRequest:
 
     @property
     def calls(self) -> int:
-        """How many calls it is billed as."""
+        """Number of billed calls."""
         return max(1, len(self.scenes))
 
 
 class Api(Protocol):
-    """One API of the service. Every method may raise RefusalError."""
+    """One API of the service; every method may raise RefusalError."""
 
     @property
     def name(self) -> str:
-        """Its name in the counts; empty when the request names none that there is."""
+        """Name in the counts; empty for a request that names no known API."""
 
     @property
     def max_image_bytes(self) -> int:
-        """The largest image that it takes from behind a URL."""
+        """Maximum size of an image behind a URL."""
 
     @property
     def has_text_codes(self) -> bool:
-        """Whether its errors have codes such as RequestLimitExceeded."""
+        """Whether errors have text codes such as RequestLimitExceeded."""
 
     def admit(self, head: RequestHead) -> None:
-        """Check all that can be told before the body is read."""
+        """Check method, path and headers before the body is read."""
 
     def authenticate(
         self, head: RequestHead, body: bytes, account: EmulatorAccount, now: float
@@ -112,10 +112,10 @@ class Api(Protocol):
         """Check the signature; ``now`` is the wall-clock time in Unix seconds."""
 
     def read(self, head: RequestHead, body: bytes, account: EmulatorAccount) -> ImageRequest:
-        """Return what the request asks for."""
+        """Parse the request and return its image and scenes."""
 
     def check_image(self, image: bytes) -> None:
-        """Check what can be told of an image file before it is decoded."""
+        """Check the format of an image file before it is decoded."""
 
     def success(self, labels: Labels, wanted: ImageRequest, form: AnswerForm) -> dict[str, Any]:
         """Return the answer's JSON object."""
@@ -126,19 +126,19 @@ class Api(Protocol):
     def throttle(self, status: int) -> RefusalError:
         """Return the refusal of a request over the quota.
 
-        :param status: the HTTP status of it, where the API tells it by one.
+        :param status: HTTP status of the answer; TIIA ignores it.
         """
 
 
 OWN_CODE: Final = -1
-"""``code`` in the body of an answer whose HTTP status already says what is wrong.
+"""``code`` in the body of an answer with an HTTP error status.
 
-The vendor publishes no codes for those answers, so this number is the emulator's own.
+The vendor publishes no codes for these answers; this number is the emulator's own.
 """
 
 
 class BusinessCode(enum.IntEnum):
-    """The codes that the vendor documents for answers of V1 and V2 with HTTP status 200."""
+    """Codes that the vendor documents for answers of V1 and V2 with HTTP status 200."""
 
     OK = 0
     UNDECODABLE = -1102
@@ -148,10 +148,10 @@ class BusinessCode(enum.IntEnum):
 
 
 class RefusalError(Exception):
-    """The request gets an error for an answer.
+    """Raised to answer the request with an error.
 
     :param status: HTTP status of the answer.
-    :param code: code in its JSON body; a text for TIIA.
+    :param code: code in its JSON body; text for TIIA.
     :param message: message in its JSON body.
     """
 
@@ -163,15 +163,15 @@ class RefusalError(Exception):
 
 
 def http_refusal(status: int, message: str) -> RefusalError:
-    """Return a refusal that the HTTP status explains."""
+    """Return a refusal by HTTP status."""
     return RefusalError(status, OWN_CODE, message)
 
 
 def business_refusal(code: BusinessCode, message: str) -> RefusalError:
-    """Return a refusal by business code, which the service answers with status 200."""
+    """Return a refusal by business code, with HTTP status 200."""
     return RefusalError(200, int(code), message)
 
 
 def tiia_refusal(code: str, message: str) -> RefusalError:
-    """Return a refusal of TIIA, which has status 200 whatever is wrong."""
+    """Return a refusal of TIIA, with HTTP status 200."""
     return RefusalError(200, code, message)

@@ -1,4 +1,4 @@
-"""Deciding which request meets which fault, and spoiling good answers."""
+"""Choose the faults of each request, and spoil good answers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class FaultInjector:
-    """Draws the faults of one :class:`Faults`, repeatably. Used from one thread only.
+    """Draw the faults of one :class:`Faults` repeatably; for one thread only.
 
-    :param faults: what may go wrong.
+    :param faults: the faults and their rates.
     :param seed: the same seed and the same order of requests give the same faults.
     """
 
@@ -28,17 +28,17 @@ class FaultInjector:
         self._errors = _together(faults.error_rates, faults.error_codes)
         self._first_attempts = _together(faults.first_attempts, faults.first_attempt_codes)
         self._seed = seed
-        self._random = random.Random(seed)  # noqa: S311 - it must be repeatable
+        self._random = random.Random(seed)  # noqa: S311 - must be repeatable
         self._garbage = itertools.cycle(GARBAGE_KINDS)
         self._attempted: set[bytes] = set()
         self._limit, self._window = _quota(faults.requests_per_second)
 
     def over_quota(self, now: float) -> bool:
-        """Return whether a request at ``now`` is over the quota; if not, it counts against it.
+        """Return whether a request at ``now`` is over the quota, and count it if it is not.
 
-        A refused request does not count, so a client that keeps on trying still gets its quota.
+        A refused request does not count, so a client that retries all the time gets its quota.
 
-        :param now: seconds of a clock that does not run backwards.
+        :param now: seconds of a monotonic clock.
         """
         if self._limit is None:
             return False
@@ -48,27 +48,29 @@ class FaultInjector:
         return False
 
     def latency_seconds(self) -> float:
-        """Return how long this request takes."""
+        """Draw the latency of this request."""
         return self._random.uniform(*self.faults.latency_range_seconds)
 
     def drops(self) -> bool:
-        """Return whether the connection closes before any work."""
+        """Draw whether the connection closes before any work."""
         return self._happens(self.faults.drop_rate)
 
     def drops_after_work(self) -> bool:
-        """Return whether the connection closes instead of answering with the labels."""
+        """Draw whether the connection closes in place of the answer with labels."""
         return self._happens(self.faults.drop_after_work_rate)
 
     def error(self) -> int | str | None:
-        """Return the HTTP status or the code of TIIA that this request fails with, or None."""
+        """Draw the HTTP status or TIIA code of this request's failure, or None."""
         if not self._errors:
             return None
         return _pick(self._errors, self._random.random())
 
     def first_attempt_error(self, image: bytes) -> int | str | None:
-        """Return the HTTP status or the code of TIIA that this image fails with now, or None.
+        """Return the HTTP status or TIIA code of this image's failure, or None.
 
-        :param image: the image's bytes, or its URL.
+        None from the second attempt on.
+
+        :param image: bytes of the image, or its URL.
         """
         if not self._first_attempts:
             return None
@@ -79,7 +81,7 @@ class FaultInjector:
         return _pick(self._first_attempts, int.from_bytes(digest[:8]) / 2**64)
 
     def garbage(self) -> Garbage | None:
-        """Return the kind of useless answer that replaces the labels, or None."""
+        """Draw the kind of garbage that replaces the labels, or None."""
         if not self._happens(self.faults.garbage_rate):
             return None
         return self.faults.garbage or next(self._garbage)
@@ -103,7 +105,7 @@ def _together(statuses: Mapping[int, float], codes: Mapping[str, float]) -> dict
 
 
 def _pick(shares: Mapping[int | str, float], drawn: float) -> int | str | None:
-    """Return the error in whose share the number ``drawn``, 0 to 1, falls."""
+    """Return the error whose share contains ``drawn``, a number from 0 to 1."""
     for error, share in shares.items():
         if drawn < share:
             return error
@@ -119,8 +121,8 @@ _IMPOSSIBLE: Final = {"probability": 17.5, "tag_confidence": 1750, "Confidence":
 def spoil(kind: Garbage, answer: dict[str, Any]) -> tuple[bytes, str]:
     """Return the body and the content type to send in place of a good answer.
 
-    :param kind: how to spoil it.
-    :param answer: the JSON object of the good answer; it is changed.
+    :param kind: kind of garbage to make.
+    :param answer: JSON object of the good answer; it is modified.
     """
     if kind == "html":
         return _GATEWAY_PAGE, "text/html"
@@ -137,14 +139,14 @@ def spoil(kind: Garbage, answer: dict[str, Any]) -> tuple[bytes, str]:
 
 
 def _empty(answer: dict[str, Any]) -> None:
-    """Take out the labels and whatever says that there are none."""
+    """Remove every field that can hold labels."""
     response = answer.get("Response", answer)
     for name in ("data", "tags", *_TIIA_FIELDS):
         response.pop(name, None)
 
 
 def _make_impossible(answer: dict[str, Any]) -> None:
-    """Set every probability to a number that no probability can be."""
+    """Set every probability out of range."""
     for item in _items(answer):
         for name in item.keys() & _IMPOSSIBLE.keys():
             item[name] = _IMPOSSIBLE[name]

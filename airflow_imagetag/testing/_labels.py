@@ -1,8 +1,8 @@
 """Labels from measurements of the pixels.
 
-Nothing here recognises anything: a photograph of a cat gets labels for its colours, light and
-shape, not "Cat". That is enough for what an emulator is for: labels depend on the picture alone,
-differ between different pictures, and hardly change when a picture is encoded again.
+The emulator recognises nothing: a photograph of a cat gets labels for its colours, light and
+shape, not "Cat". This suffices for tests: labels depend on the picture alone, differ between
+different pictures, and hardly change when a picture is encoded again.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 THUMBNAIL_PIXELS: Final = 128
-"""Longest side of the picture that is measured: small is fast, and enough for colour and light."""
+"""Maximum side of the measured picture; enough for colour and light, and fast."""
 
 _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
-"""Formats that Pillow decodes by itself; some others start programs that it finds installed."""
+"""Formats that Pillow decodes by itself; for some others it starts installed programs."""
 
 _DEEP_MODES: Final = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
 class UndecodableError(Exception):
-    """The bytes are no image, or only part of one, or a decompression bomb."""
+    """Raised for bytes that are no image, a truncated one or a decompression bomb."""
 
 
 def decode(data: bytes) -> Image.Image:
     """Return a small upright RGB picture of the image.
 
-    The first frame stands for an animation, and white shows through where it is transparent.
+    An animation gives its first frame; transparent parts become white.
 
     :param data: the whole file.
     :raises UndecodableError: when the bytes do not decode to a picture.
@@ -48,8 +48,8 @@ def decode(data: bytes) -> Image.Image:
             return _small_upright_rgb(image)
     except UndecodableError:
         raise
-    # Pillow's decoders raise many kinds of error for bytes that they cannot read, and its warning
-    # of a decompression bomb is an error where the user's filters say so. All mean the same here.
+    # Pillow's decoders raise many kinds of error for bytes that they cannot read, and the user's
+    # warning filters may turn its warning of a decompression bomb into an error.
     except Exception as error:
         raise UndecodableError(f"{type(error).__name__}: {error}") from error
 
@@ -63,7 +63,7 @@ def _small_upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     small: Image.Image = _eight_bits(image)
     small.thumbnail(size, Image.Resampling.BOX)
-    # A deep image becomes a new one, which has lost the orientation that the file states.
+    # The conversion of a deep image loses the orientation that the file states.
     orientation = image.getexif().get(_ORIENTATION_TAG)
     if orientation:
         small.getexif()[_ORIENTATION_TAG] = orientation
@@ -101,13 +101,14 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 MAX_LABELS: Final = 5
-"""As many as the vendor's example shows."""
+"""Maximum number of labels of an image, as in the vendor's example."""
 
 MIN_PROBABILITY: Final = 0.2
+"""Minimum probability of a label, unless it is the only one."""
 
 _COLOUR_PIXELS: Final = 64
 _LEVEL_BITS: Final = 5
-"""Bits kept of each channel when pixels are counted by colour; a few hundred colours remain."""
+"""Bits of each channel that count when pixels are grouped by colour."""
 
 _HUES: Final = (
     (0.04, "Red"),
@@ -119,11 +120,11 @@ _HUES: Final = (
     (0.94, "Pink"),
     (1.01, "Red"),
 )
-"""The end of each colour on the circle of hues, 0 to 1."""
+"""Upper bound of each colour on the circle of hues, 0 to 1."""
 
 
 def label(data: bytes) -> tuple[tuple[str, float], ...]:
-    """Return labels with probabilities, most probable first: at most five, and at least one.
+    """Return one to five labels with probabilities, most probable first.
 
     :param data: the whole image file.
     :raises UndecodableError: when the bytes do not decode to a picture.
@@ -141,7 +142,7 @@ def label(data: bytes) -> tuple[tuple[str, float], ...]:
 
 
 def _rise(value: float, middle: float, width: float) -> float:
-    """Return 0 well below ``middle``, 1 well above it, and a smooth rise between."""
+    """Return a smooth step: 0 well below ``middle``, 1 well above it."""
     return 1 / (1 + math.exp(min(max((middle - value) / width, -60.0), 60.0)))
 
 
@@ -213,15 +214,16 @@ def _detail(picture: Image.Image) -> dict[str, float]:
 
 
 _THREADS: Final = 2
-_REMEMBERED_IMAGES: Final = 4096
+_CACHED_IMAGES: Final = 4096
+"""Maximum number of images whose labels are cached."""
 
 
 class CachedRecognizer:
-    """Labels images; the same bytes are measured once. Used from one event loop only."""
+    """Label images in a thread pool, and cache the labels by content; for one event loop only."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="imagetag-emulator-labels")
-        self._remembered: OrderedDict[str, Labels] = OrderedDict()
+        self._cache: OrderedDict[str, Labels] = OrderedDict()
 
     async def label(self, image: bytes) -> tuple[str, Labels]:
         """Return the SHA-256 of the image in hexadecimal, and its labels.
@@ -229,17 +231,17 @@ class CachedRecognizer:
         :raises UndecodableError: when the bytes do not decode to a picture.
         """
         image_id = hashlib.sha256(image).hexdigest()
-        labels = self._remembered.get(image_id)
+        labels = self._cache.get(image_id)
         if labels is None:
             loop = asyncio.get_running_loop()
             labels = await loop.run_in_executor(self._pool, label, image)
-            self._remembered[image_id] = labels
-            if len(self._remembered) > _REMEMBERED_IMAGES:
-                self._remembered.popitem(last=False)
+            self._cache[image_id] = labels
+            if len(self._cache) > _CACHED_IMAGES:
+                self._cache.popitem(last=False)
         else:
-            self._remembered.move_to_end(image_id)
+            self._cache.move_to_end(image_id)
         return image_id, labels
 
     def close(self) -> None:
-        """Wait for the measurements under way and end the threads."""
+        """End the threads after the measurements in progress."""
         self._pool.shutdown(cancel_futures=True)

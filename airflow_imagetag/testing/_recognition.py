@@ -1,4 +1,4 @@
-"""The document's API ``picture_classify`` (V2), and its older sibling ``imagetag_detect`` (V1)."""
+"""The APIs ``picture_classify`` (V2) and ``imagetag_detect`` (V1)."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from airflow_imagetag.testing._api import (
 from airflow_imagetag.testing._recognition_signature import verify
 
 MAX_BODY_BYTES: Final = 6 * 1024 * 1024
-"""The vendor limits the whole body to 6 MB."""
+"""Maximum size of a whole body, the vendor's limit of 6 MB."""
 
 MAX_URL_CHARACTERS: Final = 1024
-"""Longer URLs get -1304. The vendor documents the code and no length; this one is our choice."""
+"""Maximum length of a URL before -1304. The vendor documents the code and no length."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecognitionApi:
-    """What tells one version from the other.
+    """V1 or V2.
 
     :param name: its name in the counts.
-    :param path: where requests are posted.
-    :param app_id_names: names under which a request may give the AppID.
-    :param multipart: whether a form with a file is accepted beside JSON.
-    :param content_type_required: whether JSON must be announced in Content-Type.
-    :param shape: makes the answer's JSON object from labels.
+    :param path: path that requests are posted to.
+    :param app_id_names: accepted names of the AppID.
+    :param multipart: whether a form with a file is accepted in addition to JSON.
+    :param content_type_required: whether JSON needs a Content-Type.
+    :param shape: builds the JSON object of an answer from labels.
     """
 
     name: ApiName
@@ -55,7 +55,7 @@ class RecognitionApi:
     max_image_bytes = MAX_BODY_BYTES
 
     def admit(self, head: RequestHead) -> None:
-        """Check path, method and length, in the order of the document's statuses."""
+        """Check path, method and length, in the order of the documented statuses."""
         if head.path != self.path:
             raise http_refusal(404, f"no such path: {head.path}")
         if head.method != "POST":
@@ -72,7 +72,7 @@ class RecognitionApi:
         verify(head.headers.get("Authorization"), account, now=now)
 
     def read(self, head: RequestHead, body: bytes, account: EmulatorAccount) -> ImageRequest:
-        """Return what the request asks for; it must name the account's AppID."""
+        """Parse the request, which must name the account's AppID."""
         content_type = head.headers.get("Content-Type", "")
         texts: dict[str, str]
         image: str | bytes | None
@@ -94,10 +94,10 @@ class RecognitionApi:
                 BusinessCode.PARAMETER_MISSING, f"{self.app_id_names[0]} is missing"
             )
         if given != app_id:
-            raise http_refusal(403, f"{self.app_id_names[0]} is not the account of the signature")
+            raise http_refusal(403, f"{self.app_id_names[0]} is not that of the signature")
 
     def check_image(self, image: bytes) -> None:
-        """Take any format; what cannot be decoded tells itself."""
+        """Accept every format; the decoder decides."""
 
     def success(
         self,
@@ -111,8 +111,8 @@ class RecognitionApi:
     def refuse(self, error: UnusableImageError) -> RefusalError:
         """Return the refusal of an image.
 
-        The vendor documents no code for a URL that cannot be downloaded. The emulator answers
-        -1300, "the image is empty", because no image arrived; the message gives the reason.
+        The vendor documents no code for a failed download. The emulator answers -1300, "the image
+        is empty", since no image arrived; the message gives the reason.
         """
         undecodable = error.problem is ImageProblem.UNDECODABLE
         code = BusinessCode.UNDECODABLE if undecodable else BusinessCode.IMAGE_EMPTY
@@ -124,7 +124,7 @@ class RecognitionApi:
 
 
 def _read_json(body: bytes, names: tuple[str, ...]) -> tuple[dict[str, str], str | None]:
-    """Return the named text parameters and the image, still in Base64."""
+    """Return the named text parameters and the image in Base64."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -157,7 +157,7 @@ def _read_multipart(content_type: str, body: bytes) -> tuple[dict[str, str], byt
 
 
 def _choose_image(url: str | None, image: str | bytes | None) -> ImageRequest:
-    # An empty url names no image, so that one beside it still counts.
+    # An empty url does not hide an image beside it.
     if url:
         if len(url) > MAX_URL_CHARACTERS:
             raise business_refusal(
@@ -207,7 +207,7 @@ V1: Final = RecognitionApi(
     path="/v1/detection/imagetag_detect",
     app_id_names=("appid", "app_id"),
     multipart=False,
-    # The vendor's own client sends none with an image in the body.
+    # The vendor's own client sends no Content-Type with an image in the body.
     content_type_required=False,
     shape=_v1_answer,
 )
@@ -216,7 +216,7 @@ _BY_PATH: Final = {api.path: api for api in (V2, V1)}
 
 
 def find(head: RequestHead) -> RecognitionApi | None:
-    """Return the API whose path a request is for, or None."""
+    """Return the API of a request by its path, or None."""
     return _BY_PATH.get(head.path)
 
 
@@ -224,14 +224,14 @@ _PARAMETER: Final = re.compile(r';\s*([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\
 
 
 class MultipartError(ValueError):
-    """The body is not multipart/form-data."""
+    """Raised for a body that is not multipart/form-data."""
 
 
 @dataclass(frozen=True, slots=True)
 class FormPart:
     """One field of the form.
 
-    :param is_file: whether the part names a file, as the part of an upload does.
+    :param is_file: whether the part has a filename.
     """
 
     content: bytes
@@ -239,17 +239,17 @@ class FormPart:
 
 
 def read_form(content_type: str, body: bytes) -> dict[str, FormPart]:
-    """Return the fields of the form by name; of a repeated name the last.
+    """Return the fields of a form by name; the last one of a repeated name.
 
-    :param content_type: value of the Content-Type header, which holds the boundary.
+    :param content_type: value of the Content-Type header, with the boundary.
     :param body: the whole body.
-    :raises MultipartError: when the boundary is missing or the body does not keep to it.
+    :raises MultipartError: the boundary is missing, or the body does not match it.
     """
     boundary = _parameters(content_type).get("boundary", "")
     if not boundary:
         raise MultipartError("Content-Type names no boundary")
     delimiter = b"\r\n--" + boundary.encode()
-    # The first delimiter has no line before it; a line break in front makes it like the others.
+    # A line break in front makes the first delimiter like the others.
     _preamble, *sections = (b"\r\n" + body).split(delimiter)
     if not sections or not sections.pop().startswith(b"--"):
         raise MultipartError("the closing boundary is missing")

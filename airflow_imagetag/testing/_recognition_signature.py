@@ -1,8 +1,8 @@
-"""Checking the Authorization header of V1 and V2 as the service does.
+"""Check the Authorization header of V1 and V2.
 
-The vendor documents HTTP 401 for a request that is not authorised and 403 for a signature that
-is refused, and no codes for the bodies of these answers: ``code`` is -1 in all of them, a number
-of the emulator's own, and the message tells them apart.
+The vendor documents HTTP 401 for a request without authorisation and 403 for a refused
+signature, but no codes for the bodies of these answers: ``code`` is always -1, a number of the
+emulator's own, and the message gives the reason.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from airflow_imagetag.testing._api import EmulatorAccount
 
 MAX_LIFETIME_SECONDS: Final = 90 * 24 * 3600
-"""The vendor allows a reusable signature three months."""
+"""Maximum lifetime of a reusable signature, the vendor's limit of three months."""
 
 MAX_CLOCK_SKEW_SECONDS: Final = 15 * 60
-"""How far in the future a signature may have been made; the emulator's own choice."""
+"""Maximum lead of a signature's time over the clock; the emulator's own choice."""
 
 _DIGEST_BYTES: Final = 20  # of SHA-1
 _FIELDS: Final = "abketrf"
@@ -31,12 +31,12 @@ _MAX_TIME_DIGITS: Final = 12
 
 
 def verify(authorization: str | None, account: EmulatorAccount, *, now: float) -> None:
-    """Accept the header's value or raise the refusal that it deserves.
+    """Validate the header's value.
 
-    :param authorization: value of the Authorization header, None when there is none.
-    :param account: the account whose signature it must be.
+    :param authorization: value of the Authorization header, or None.
+    :param account: account that must have signed.
     :param now: wall-clock time in Unix seconds.
-    :raises RefusalError: 401 without the header, 403 with a wrong one.
+    :raises RefusalError: 401 without the header, 403 for a wrong value.
     """
     if not authorization:
         raise http_refusal(401, "the Authorization header is missing")
@@ -90,7 +90,7 @@ def _check_times(fields: dict[str, str], now: float) -> None:
     if expires <= signed_at:
         raise http_refusal(403, "field e of a reusable signature must be after t")
     if expires - signed_at > MAX_LIFETIME_SECONDS:
-        raise http_refusal(403, "the signature lives longer than three months")
+        raise http_refusal(403, "the signature is valid for more than three months")
     if now >= expires:
         raise http_refusal(403, "the signature has expired")
     if signed_at > now + MAX_CLOCK_SKEW_SECONDS:

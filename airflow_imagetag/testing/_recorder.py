@@ -1,4 +1,4 @@
-"""Counting the events of a server."""
+"""Count the events of a server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from airflow_imagetag.testing.stats import Stats
 
 
 class SlidingWindow:
-    """Remembers the events of the last ``length_seconds``.
+    """Count the events of the last ``length_seconds``.
 
-    The caller gives the time, in seconds of any clock that does not run backwards.
+    The caller gives the time, in seconds of any monotonic clock.
 
-    :param length_seconds: an event counts until it is this old.
+    :param length_seconds: age at which an event stops counting.
     """
 
     def __init__(self, length_seconds: float) -> None:
@@ -22,7 +22,7 @@ class SlidingWindow:
         self._times: deque[float] = deque()
 
     def count(self, now: float) -> int:
-        """Return how many events the window that ends ``now`` holds."""
+        """Return the number of events in the window that ends at ``now``."""
         oldest = now - self._length_seconds
         while self._times and self._times[0] <= oldest:
             self._times.popleft()
@@ -35,7 +35,7 @@ class SlidingWindow:
 
 
 class Recorder:
-    """Counts on the server's thread, and gives snapshots to any other."""
+    """Count on the server's thread; any thread may take snapshots."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class Recorder:
         self._clear()
 
     def reset(self) -> None:
-        """Forget every count; requests under way stay in flight."""
+        """Set every count to zero; requests in progress stay in flight."""
         with self._lock:
             self._clear()
 
@@ -63,9 +63,9 @@ class Recorder:
     def arrived(self, now: float, authorization: str | None, api: str) -> None:
         """Count a request.
 
-        :param now: seconds of a clock that does not run backwards.
+        :param now: seconds of a monotonic clock.
         :param authorization: value of its Authorization header.
-        :param api: the API that it is for; empty when it is for none.
+        :param api: API of the request; empty for none.
         """
         with self._lock:
             self._requests += 1
@@ -73,26 +73,26 @@ class Recorder:
             self._max_in_flight = max(self._max_in_flight, self._in_flight)
             self._peak_per_second = max(self._peak_per_second, self._arrivals.add(now))
             if authorization is not None:
-                # Of TIIA's requests each has its own; the values themselves would fill the memory.
+                # Each request of TIIA has its own value; the values would fill the memory.
                 is_of_one_request = authorization.startswith("TC3-")
                 self._signatures.add(hash(authorization) if is_of_one_request else authorization)
             if api:
                 self._by_api[api] += 1
 
     def finished(self) -> None:
-        """Count the end of a request, however it ended."""
+        """Count the end of a request."""
         with self._lock:
             self._in_flight -= 1
 
     def answered(self, status: int, code: int | str | None) -> None:
-        """Count an answer, by HTTP status and by business code where it has one."""
+        """Count an answer by HTTP status, and by business code if it has one."""
         with self._lock:
             self._by_status[status] += 1
             if code is not None:
                 self._by_code[code] += 1
 
     def billed(self, image_id: str, api: str, calls: int) -> None:
-        """Count a labelled image as a number of calls of an API."""
+        """Count the calls that a labelled image is billed as."""
         with self._lock:
             self._billed_images[image_id] += calls
             self._billed_by_api[api] += calls
@@ -103,13 +103,13 @@ class Recorder:
             self._over_limit += 1
 
     def dropped(self, billed_calls: int) -> None:
-        """Count a connection closed without an answer, and the calls that are billed for it."""
+        """Count a connection closed without an answer, and its billed calls."""
         with self._lock:
             self._dropped += 1
             self._billed_dropped += billed_calls
 
     def garbage(self) -> None:
-        """Count a useless answer."""
+        """Count a garbage answer."""
         with self._lock:
             self._garbage += 1
 

@@ -1,4 +1,4 @@
-"""The HTTP server: runs until it is told to stop, and answers each request."""
+"""The HTTP server and the answers to its requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 _STOP_SECONDS: Final = 0.05
-"""How long requests under way may take to end by themselves once the server stops."""
+"""Maximum time that a stop waits for the requests in progress."""
 
 
 @asynccontextmanager
@@ -52,12 +52,12 @@ async def serve(
     port: int,
     ssl_context: ssl.SSLContext | None,
 ) -> AsyncIterator[int]:
-    """Serve while the context lasts; the value is the port that the server listens on.
+    """Serve during the ``with`` block; its value is the port.
 
     The other parameters are those of :class:`airflow_imagetag.testing.emulator.Emulator` and of
     :class:`airflow_imagetag.testing._server.RequestHandler`.
 
-    :raises OSError: when the address cannot be listened on.
+    :raises OSError: the address cannot be listened on.
     """
     timeout = aiohttp.ClientTimeout(total=fetch_timeout_seconds)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -69,7 +69,7 @@ async def serve(
             session=session,
             answer_form=answer_form,
         )
-        # A compressed body is no documented form, and could unpack to more than fits in memory.
+        # The vendor documents no compressed body, and one could unpack to more than the memory.
         server = web.Server(service.handle, access_log=None, auto_decompress=False)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
         try:
@@ -83,10 +83,10 @@ async def serve(
 
 
 async def _close(server: web.Server, runner: web.ServerRunner) -> None:
-    """Stop listening and close every connection, without waiting for the clients."""
+    """Stop listening and close every connection without waiting for clients."""
     transports = [protocol.transport for protocol in server.connections]
     await runner.cleanup()
-    # Closing TLS politely takes the client's help, and the loop ends before that could come.
+    # An orderly end of TLS needs the client's answer, and the loop ends before that arrives.
     for transport in transports:
         if transport is not None:
             transport.abort()
@@ -94,9 +94,9 @@ async def _close(server: web.Server, runner: web.ServerRunner) -> None:
 
 
 class ConnectionDroppedError(Exception):
-    """The client gets no answer.
+    """Raised to close the connection without an answer.
 
-    :param billed_calls: how many calls are billed all the same.
+    :param billed_calls: number of calls that are billed nevertheless.
     """
 
     def __init__(self, billed_calls: int = 0) -> None:
@@ -105,14 +105,14 @@ class ConnectionDroppedError(Exception):
 
 
 class RequestHandler:
-    """Answers requests, as a low-level handler of aiohttp.
+    """Answer requests, as a low-level handler of aiohttp.
 
-    :param account: the account that requests must be signed with.
-    :param fault_injector: gives the faults in force; asked once for each request.
-    :param recorder: counts what happens.
-    :param clock: wall clock, in Unix seconds; signatures are checked against it.
+    :param account: account that requests must be signed with.
+    :param fault_injector: returns the faults in force; called once for each request.
+    :param recorder: counts the events.
+    :param clock: wall clock in Unix seconds, for the check of signatures.
     :param session: fetches images that requests name by URL.
-    :param answer_form: which of the document's two forms a V2 answer has.
+    :param answer_form: form of a V2 answer.
     """
 
     def __init__(
@@ -138,13 +138,13 @@ class RequestHandler:
         self._recognizer.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer the request, or close its connection where a fault says so."""
+        """Answer the request, or close its connection if a fault demands it."""
         now = asyncio.get_running_loop().time()
         head = RequestHead(request.method, request.path, request.headers, request.content_length)
         api = _tiia.find(head) or _recognition.find(head)
         self._recorder.arrived(now, request.headers.get("Authorization"), api.name if api else "")
         try:
-            # What is for none of the APIs is refused in the way of the document's.
+            # A request for no API is refused as V2 refuses.
             return await self._answer(
                 request, head, api or _recognition.V2, self._fault_injector(), now
             )
@@ -236,8 +236,8 @@ def _error_answer(refusal: RefusalError) -> dict[str, Any]:
 
 
 def _fail_with(error: int | str | None, api: Api) -> None:
-    """Raise what a fault asks for: an HTTP status or, where the API has them, a code as text."""
-    message = "a fault that the test asked for"
+    """Raise the error of a fault: an HTTP status or, if the API has them, a text code."""
+    message = "an injected fault"
     if isinstance(error, int):
         raise http_refusal(error, message)
     if error is not None and api.has_text_codes:
@@ -245,23 +245,23 @@ def _fail_with(error: int | str | None, api: Api) -> None:
 
 
 async def _receive(request: web.BaseRequest) -> bytes:
-    """Return the body; a client that waits for permission to send it, as curl does, gets it."""
+    """Return the body, after a "100 Continue" to a client that expects it, such as curl."""
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     try:
         return await request.content.read()
     except ConnectionResetError:
-        # The client died while it sent: no client is left to answer.
+        # The client closed the connection before the end of its body.
         raise ConnectionDroppedError from None
 
 
 async def download(session: aiohttp.ClientSession, url: str, *, max_bytes: int) -> bytes:
-    """Return the bytes behind the URL.
+    """Download the image behind a URL.
 
-    :param session: its timeout is the time that a download may take.
-    :param url: what the request named.
-    :param max_bytes: a larger image is refused.
-    :raises UnusableImageError: when there is no image to be had.
+    :param session: session whose timeout limits the download.
+    :param url: URL that the request named.
+    :param max_bytes: maximum size of the image.
+    :raises UnusableImageError: the download failed, or gave no bytes or more than the maximum.
     """
     if not url.lower().startswith(("http://", "https://")):
         raise _unavailable("it is not http or https", ImageProblem.URL_INVALID)
@@ -276,7 +276,7 @@ async def download(session: aiohttp.ClientSession, url: str, *, max_bytes: int) 
                     raise _unavailable(f"it is over {max_bytes} bytes", ImageProblem.TOO_LARGE)
     except TimeoutError:
         raise _unavailable("it took too long") from None
-    # A URL that no address can be read from is a ValueError in some of its forms.
+    # aiohttp raises a bare ValueError for some invalid URLs.
     except (aiohttp.InvalidURL, ValueError) as error:
         raise _unavailable(type(error).__name__, ImageProblem.URL_INVALID) from None
     except (aiohttp.ClientError, OSError) as error:

@@ -1,8 +1,8 @@
-"""Checking a TC3-HMAC-SHA256 signature, the vendor's "signature method v3".
+"""Check a TC3-HMAC-SHA256 signature, the vendor's "signature method v3".
 
-Written from the vendor's description of it and without any client, so that an error of a client is
-not repeated here. The vendor names the codes and not which mistake gets which; where more than one
-would do, the choice is the emulator's own.
+This module follows the vendor's description and shares no code with a client, so that it cannot
+repeat a client's error. The vendor lists the codes without their causes; where several codes fit,
+the choice is the emulator's own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ALGORITHM: Final = "TC3-HMAC-SHA256"
 
 MAX_CLOCK_SKEW_SECONDS: Final = 5 * 60
-"""The vendor refuses a timestamp that is more than five minutes away from its own clock."""
+"""Maximum difference of a timestamp from the clock, the vendor's limit of five minutes."""
 
 _REQUIRED_HEADERS: Final = {"content-type", "host"}
 _UNSIGNED: Final = "UNSIGNED-PAYLOAD"
@@ -38,7 +38,7 @@ _TIMESTAMP: Final = re.compile("[0-9]{1,10}")
 
 @dataclass(frozen=True, slots=True)
 class _Authorization:
-    """The parts of the header's value."""
+    """Parts of the header's value."""
 
     secret_id: str
     date: str
@@ -50,7 +50,7 @@ class _Authorization:
 def verify(
     head: RequestHead, body: bytes, account: EmulatorAccount, *, service: str, now: float
 ) -> None:
-    """Accept a POST's signature or raise the refusal that it deserves.
+    """Validate the signature of a POST request.
 
     :param head: has the headers Authorization, X-TC-Timestamp and those that are signed.
     :param body: the whole body, as it was sent.
@@ -104,7 +104,7 @@ def _check_scope(authorization: _Authorization, service: str, timestamp: int) ->
 def _text_to_sign(
     head: RequestHead, body: bytes, authorization: _Authorization, timestamp: str
 ) -> str:
-    # Of a POST the query string is always left empty.
+    # The canonical query string of a POST is always empty.
     canonical_request = "\n".join(
         (
             head.method,

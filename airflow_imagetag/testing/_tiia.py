@@ -1,8 +1,8 @@
-"""TIIA, the service's newer product: the actions ``DetectLabelPro`` and ``DetectLabel``.
+"""TIIA, the newer product: the actions ``DetectLabelPro`` and ``DetectLabel``.
 
-The codes are those that the vendor lists for these actions, or for every action of its cloud. It
-does not say which mistake gets which code; where more than one would do, the choice is the
-emulator's own.
+The vendor lists the codes for these actions and for every action of its cloud, without their
+causes; where several codes fit, the choice is the emulator's own. So are the categories, and the
+differences between scenes: the vendor's fit what its service recognises.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _NAMES: Final = {
 }
 
 CATEGORIES: Final = {name: pair for pair, names in _NAMES.items() for name in names}
-"""Every label that the emulator can measure to its first and second category."""
+"""First and second category of every label that the emulator can measure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """How the model for a scene sees an image.
+    """Labels of a scene: their differences from the labels of V2.
 
-    :param field: where an answer of DetectLabel has its labels.
-    :param ignored: the second category that it has no labels of.
-    :param certainty: what its probabilities are multiplied by.
-    :param has_categories: whether its labels have categories.
+    :param field: field of the labels in an answer of DetectLabel.
+    :param ignored: second category that the scene leaves out.
+    :param certainty: factor of the probabilities.
+    :param has_categories: whether the labels have categories.
     """
 
     field: str
@@ -71,9 +71,9 @@ SCENES: Final = {
 
 
 def items(labels: Labels, scene: Scene = WEB) -> list[dict[str, Any]]:
-    """Return the labels as a scene's model sees them, in the form of an answer."""
-    seen = [label for label in labels if CATEGORIES[label[0]][1] != scene.ignored]
-    return [_item(name, probability, scene) for name, probability in seen or labels]
+    """Return the labels of a scene in the form of an answer."""
+    kept = [label for label in labels if CATEGORIES[label[0]][1] != scene.ignored]
+    return [_item(name, probability, scene) for name, probability in kept or labels]
 
 
 def _item(name: str, probability: float, scene: Scene) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def _item(name: str, probability: float, scene: Scene) -> dict[str, Any]:
 VERSION: Final = "2019-05-29"
 
 MAX_BASE64_CHARACTERS: Final = 4 * 1024 * 1024
-"""The vendor limits an image to 4 MB once it is in Base64, also one behind a URL."""
+"""Maximum length of an image in Base64, the vendor's limit of 4 MB; also for one behind a URL."""
 
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
-"""The vendor limits a request that is signed with TC3-HMAC-SHA256 to 10 MB."""
+"""Maximum size of a body, the vendor's limit of 10 MB for TC3-HMAC-SHA256."""
 
 _REQUIRED_HEADERS: Final = ("X-TC-Action", "X-TC-Timestamp", "X-TC-Version", "X-TC-Region")
 
@@ -110,15 +110,15 @@ _OTHER_FORMATS: Final = {
     "WebP": (8, (b"WEBP",)),
     "HEIF or AVIF": (4, (b"ftyp",)),
 }
-"""Formats that TIIA does not take, with where a file tells and what."""
+"""Formats that TIIA refuses, with the offset and the values of their magic bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TiiaApi:
     """An action of TIIA.
 
-    :param name: the action; empty for one that there is not.
-    :param parameters: names that its JSON object may have.
+    :param name: name of the action; empty for an unknown one.
+    :param parameters: accepted names in its JSON object.
     """
 
     name: str
@@ -146,7 +146,7 @@ class TiiaApi:
         _tc3.verify(head, body, account, service="tiia", now=now)
 
     def read(self, head: RequestHead, body: bytes, account: EmulatorAccount) -> ImageRequest:
-        """Return what the request asks for; the signature has already named the account."""
+        """Parse the request; its signature has already identified the account."""
         if not self.name:
             raise tiia_refusal("InvalidAction", f"no such action: {head.headers['X-TC-Action']}")
         if head.headers["X-TC-Version"] != VERSION:
@@ -159,7 +159,7 @@ class TiiaApi:
         return _choose_image(given.get("ImageUrl"), given.get("ImageBase64"), scenes)
 
     def _parse(self, body: bytes) -> dict[str, Any]:
-        """Return the parameters that are given, those that are null left out."""
+        """Return the given parameters that are not null."""
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
@@ -176,7 +176,7 @@ class TiiaApi:
         return given
 
     def check_image(self, image: bytes) -> None:
-        """Refuse the formats that are known and not taken: all but PNG, JPEG and BMP."""
+        """Refuse known formats other than PNG, JPEG and BMP."""
         for kind, (start, signs) in _OTHER_FORMATS.items():
             if image[start:].startswith(signs):
                 message = f"{kind} is not supported; PNG, JPG and BMP are"
@@ -207,12 +207,12 @@ class TiiaApi:
 
 
 def respond(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON object of an answer: its content with a request id of its own."""
+    """Return the JSON object of an answer: its content and a new request id."""
     return {"Response": {**content, "RequestId": str(uuid.uuid4())}}
 
 
 def _scenes(given: list[Any] | None) -> tuple[str, ...]:
-    """Return the scenes that are asked for; one that is named twice counts once."""
+    """Return the distinct scenes of the request."""
     if not all(isinstance(name, str) and name in SCENES for name in given or ()):
         code = "InvalidParameterValue.InvalidParameterValueLimit"
         raise tiia_refusal(code, f"Scenes must be of {', '.join(SCENES)}")
@@ -220,7 +220,7 @@ def _scenes(given: list[Any] | None) -> tuple[str, ...]:
 
 
 def _choose_image(url: str | None, image: str | None, scenes: tuple[str, ...]) -> ImageRequest:
-    # An empty ImageUrl names no image, so that one beside it still counts.
+    # An empty ImageUrl does not hide an image beside it.
     if url:
         return ImageRequest(url, b"", scenes)
     if image is None:
@@ -250,7 +250,7 @@ _BY_ACTION: Final = {
 
 
 def find(head: RequestHead) -> TiiaApi | None:
-    """Return the action that a request is for, or None when it does not speak TIIA at all."""
+    """Return the action of a request, or None for a request that is not TIIA's."""
     action = head.headers.get("X-TC-Action", "")
     signed = head.headers.get("Authorization", "").startswith(_tc3.ALGORITHM)
     if head.path != "/" or not (action or signed):

@@ -54,30 +54,34 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="airflow-imagetag", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True)
     command = commands.add_parser(
-        "emulator", help="run a local stand-in for the label service until interrupted"
+        "emulator", help="run a local stand-in for the label service until Ctrl-C"
     )
     command.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    command.add_argument("--port", type=int, default=0, help="port to listen on; 0: a free one")
+    command.add_argument(
+        "--port", type=int, default=0, help="port to listen on; 0 takes a free one (default: 0)"
+    )
     for name in ("app-id", "secret-id", "secret-key"):
-        command.add_argument(f"--{name}", help="of the account that requests are signed with")
-    command.add_argument("--token", help="of temporary keys, which TIIA wants presented")
+        command.add_argument(f"--{name}", help=f"{name} of the account that must sign requests")
+    command.add_argument("--token", help="token of temporary keys, for TIIA")
     command.add_argument(
         "--api",
         choices=API_NAMES,
         default=API_NAMES[0],
-        help="what the connection that is printed uses; all are served (default: %(default)s)",
+        help="API of the printed connection; all are served (default: %(default)s)",
     )
-    command.add_argument("--latency-ms", type=float, default=0.0, help="time that a request takes")
+    command.add_argument(
+        "--latency-ms", type=float, default=0.0, help="time that each request takes"
+    )
     command.add_argument(
         "--requests-per-second",
         type=float,
-        help="quota, over which requests are refused: HTTP 429, and RequestLimitExceeded for TIIA",
+        help="quota; requests over it get HTTP 429, or RequestLimitExceeded from TIIA",
     )
     command.add_argument(
         "--ready-file",
         type=Path,
         metavar="PATH",
-        help="JSON file with url and connection_json, written once the emulator answers",
+        help="JSON file for url and connection_json, written as soon as the emulator answers",
     )
     return parser
 
@@ -97,7 +101,7 @@ def _emulator(arguments: argparse.Namespace) -> Emulator:
 
 @contextmanager
 def _until_signalled() -> Iterator[threading.Event]:
-    """Give an event that SIGINT and SIGTERM set, in place of ending the process."""
+    """Give an event that SIGINT and SIGTERM set; they do not end the process."""
     signalled = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, lambda *_: signalled.set()) for number in numbers]
@@ -117,7 +121,7 @@ def _announce(url: str, connection_json: str, ready_file: Path | None) -> None:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    """Write a file that appears whole: who sees it can read all of it."""
+    """Write a file by a rename, so that a reader never sees a part of it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""The emulator: the label service on this machine, for tests."""
+"""The emulator: a local stand-in for the label service, for tests."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = ["Emulator"]
 
 CONNECTION_ID: Final = "imagetag_default"
 CONNECTION_VARIABLE: Final = "AIRFLOW_CONN_IMAGETAG_DEFAULT"
-"""Environment variable from which Airflow reads the connection of that id."""
+"""Environment variable of the connection ``imagetag_default``."""
 
 REGION: Final = "ap-guangzhou"
-"""The region in connections for TIIA; the emulator serves them all."""
+"""Region in connections for TIIA; the emulator serves every region."""
 
 _WILDCARD_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
@@ -41,23 +41,23 @@ class Emulator:
     """A real HTTP server that speaks the protocols of the label service.
 
     It runs in a thread of its own from :meth:`start` to :meth:`stop`, or for a ``with`` block.
-    It can be started again afterwards; counts and faults stay.
+    It can be started again; counts and faults stay.
 
     :param app_id: AppID of the account that requests must be signed with.
     :param secret_id: SecretId of that account.
     :param secret_key: SecretKey of that account.
-    :param bucket: the bucket that signatures of V1 and V2 must name; empty accepts any.
-    :param token: the keys are temporary ones, and requests of TIIA must present this with them;
-        empty for permanent keys.
+    :param bucket: bucket that signatures of V1 and V2 must name; empty accepts any.
+    :param token: token of temporary keys, which TIIA's requests must present; empty for permanent
+        keys.
     :param host: address to listen on.
     :param port: port to listen on; 0 takes a free one.
-    :param ssl_context: serve https with it; None serves http.
-    :param faults: how the service misbehaves; None for not at all.
-    :param clock: wall clock in Unix seconds, against which signatures are checked.
-    :param seed: decides what chance decides.
-    :param fetch_timeout_seconds: how long the download of an image by its URL may take.
-    :param answer_form: the vendor's document shows a V2 answer in two forms: as in its
-        ``"example"``, or as in its ``"table"``.
+    :param ssl_context: context for https; None serves http.
+    :param faults: errors and delays of the service; None for none.
+    :param clock: wall clock in Unix seconds, for the check of signatures.
+    :param seed: seed of the random faults.
+    :param fetch_timeout_seconds: maximum time to download an image by its URL.
+    :param answer_form: form of a V2 answer: as in the ``"example"`` or as in the ``"table"`` of the
+        vendor's document, which differ.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Emulator:
         self._stop: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
-        """Name the address and leave out the account."""
+        """Show the address, not the account."""
         address = "not started" if self._port is None else self.url
         return f"<{type(self).__name__} {address}{'' if self._thread else ' (not running)'}>"
 
@@ -116,13 +116,13 @@ class Emulator:
     def start(self) -> Self:
         """Start the server and return this emulator once it answers.
 
-        :raises RuntimeError: when it runs already.
-        :raises OSError: when the address cannot be listened on.
-        :raises ModuleNotFoundError: when the extra ``emulator`` is not installed.
+        :raises RuntimeError: the emulator is running.
+        :raises OSError: the address cannot be listened on.
+        :raises ModuleNotFoundError: the extra ``emulator`` is not installed.
         """
         if self._thread is not None:
-            raise RuntimeError("the emulator runs already")
-        # Loaded here so that importing this module needs neither aiohttp nor Pillow.
+            raise RuntimeError("the emulator is already running: stop it before the next start")
+        # A module-level import would need aiohttp and Pillow.
         try:
             from airflow_imagetag.testing._server import serve
         except ModuleNotFoundError as error:
@@ -145,7 +145,7 @@ class Emulator:
     async def _run(
         self, serve: Callable[..., Any], ready: Future[tuple[int, Callable[[], object]]]
     ) -> None:
-        """Serve until told to stop; ``ready`` receives the port and the means to stop."""
+        """Serve until a stop; ``ready`` receives the port and a function that stops the server."""
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
         try:
@@ -168,7 +168,10 @@ class Emulator:
             ready.set_exception(error)
 
     def stop(self) -> None:
-        """Stop the server; requests under way lose their connection. Harmless when stopped."""
+        """Stop the server and close the connections of requests in progress.
+
+        Does nothing if the server is not running.
+        """
         if self._thread is None or self._stop is None:
             return
         self._stop()
@@ -177,12 +180,12 @@ class Emulator:
 
     @property
     def port(self) -> int:
-        """The port of the server; after a stop, the one that it had.
+        """Port of the server; after a stop, its last port.
 
-        :raises RuntimeError: before the first start.
+        :raises RuntimeError: the emulator has not been started.
         """
         if self._port is None:
-            raise RuntimeError("the emulator has not been started")
+            raise RuntimeError("the emulator has not been started: call start() first")
         return self._port
 
     @property
@@ -193,28 +196,28 @@ class Emulator:
 
     @property
     def connection_json(self) -> str:
-        """The Airflow connection as JSON, fit for ``AIRFLOW_CONN_IMAGETAG_DEFAULT``."""
+        """Airflow connection as JSON, for ``AIRFLOW_CONN_IMAGETAG_DEFAULT``."""
         return self.connection_json_for("picture_classify")
 
     @property
     def connection(self) -> Connection:
-        """The Airflow connection ``imagetag_default`` to this server."""
+        """Airflow connection ``imagetag_default`` to this server."""
         return self.connection_for("picture_classify")
 
     def connection_json_for(self, api: ApiName) -> str:
-        """Return the connection that uses an API, as JSON.
+        """Return the connection for an API as JSON.
 
         :param api: ``"picture_classify"``, ``"imagetag_detect"``, ``"DetectLabelPro"`` or
             ``"DetectLabel"``.
-        :raises ValueError: when there is no such API.
+        :raises ValueError: the API is unknown.
         """
         return json.dumps({"conn_type": "imagetag", **self._connection_fields(api)})
 
     def connection_for(self, api: ApiName) -> Connection:
-        """Return the connection ``imagetag_default`` that uses an API.
+        """Return the connection ``imagetag_default`` for an API.
 
         :param api: as for :meth:`connection_json_for`.
-        :raises ValueError: when there is no such API.
+        :raises ValueError: the API is unknown.
         """
         from airflow.providers.common.compat.sdk import Connection
 
@@ -234,7 +237,7 @@ class Emulator:
 
     @property
     def _host(self) -> str:
-        """The address that clients on this machine connect to."""
+        """Address that clients on this machine connect to."""
         return _WILDCARD_HOSTS.get(self._listen_host, self._listen_host)
 
     @property
@@ -243,7 +246,7 @@ class Emulator:
 
     @property
     def stats(self) -> Stats:
-        """The counts as they are now."""
+        """Snapshot of the counts."""
         return self._recorder.snapshot()
 
     def reset_stats(self) -> None:
@@ -252,34 +255,34 @@ class Emulator:
 
     @property
     def faults(self) -> Faults:
-        """How the service misbehaves; assign another description at any time, from any thread.
+        """Errors and delays of the service; can be assigned at any time, from any thread.
 
-        The next request meets it. Chance starts again from the seed, the quota is fresh, and no
-        image counts as attempted.
+        An assignment holds from the next request. It restarts chance at the seed, the quota, and
+        the record of attempted images.
         """
         return self._fault_injector.faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        # One assignment swaps faults and chance together, so no request meets a mixture.
+        # A single assignment replaces faults and chance, so that no request sees a mixture.
         self._fault_injector = FaultInjector(faults, self._seed)
 
 
 def _connection_extra(account: EmulatorAccount, api: ApiName) -> dict[str, str]:
-    """Return what a connection needs beside address and keys; what is empty is left out."""
+    """Return the fields of a connection beside address and keys, without the empty ones."""
     if api not in API_NAMES:
         raise ValueError(f"api must be one of {', '.join(API_NAMES)}, not {api!r}")
     if api in TIIA_NAMES:
         extra = {"api": api, "region": REGION, "token": account.token}
     else:
-        # V2 is what a connection uses that names no API.
+        # A connection that names no API uses V2.
         named = "" if api == "picture_classify" else api
         extra = {"app_id": account.app_id, "bucket": account.bucket, "api": named}
     return {name: value for name, value in extra.items() if value}
 
 
 def _without_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Return the error to raise for a missing module: it says what to install."""
+    """Return an error for a missing module that tells the extra to install."""
     return ModuleNotFoundError(
         f"the emulator needs {error.name}: pip install 'airflow-provider-imagetag[emulator]'",
         name=error.name,

@@ -1,4 +1,4 @@
-"""How the emulator misbehaves: a description, without any behaviour of its own."""
+"""The faults of an emulator, as a description."""
 
 from __future__ import annotations
 
@@ -14,43 +14,41 @@ if TYPE_CHECKING:
 __all__ = ["GARBAGE_KINDS", "Faults", "Garbage"]
 
 Garbage = Literal["html", "truncated", "empty", "not_json", "missing_data", "bad_probability"]
-"""The kinds of answer with HTTP status 200 that no client can use."""
+"""Kinds of answer with HTTP status 200 that no client can use."""
 
 GARBAGE_KINDS: Final[tuple[Garbage, ...]] = get_args(Garbage)
 
 _ERROR_FIELDS: Final = (("error_rates", "error_codes"), ("first_attempts", "first_attempt_codes"))
-"""Fields with HTTP statuses, and with TIIA's codes, that one chance decides together."""
+"""Pairs of fields, HTTP statuses and TIIA codes, that share one draw."""
 
 _CODE: Final = re.compile(r"[A-Za-z]+(\.[A-Za-z]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong, and how often. The default is a service without faults.
+    """Errors and delays of the service, and their rates; none by default.
 
-    Shares and rates are between 0 and 1. Where chance decides, the emulator's ``seed`` makes it
-    repeatable.
+    Shares and rates are between 0 and 1. The emulator's ``seed`` makes random faults repeatable.
 
-    :param latency_seconds: time that a request takes, or a range to draw it from evenly.
-    :param requests_per_second: the quota. More requests than this in any second are refused; None
-        for no quota. A fraction counts over a longer time: 0.5 is one request in two seconds.
-    :param throttle_status: HTTP status of the answer to a request over the quota. TIIA answers with
-        status 200 and the code RequestLimitExceeded, whatever stands here.
-    :param retry_after_seconds: sent in ``Retry-After`` with that answer; None sends none.
-    :param error_rates: HTTP status to the share of requests that get it, drawn at random.
+    :param latency_seconds: time that a request takes, or a range for an even draw.
+    :param requests_per_second: the quota: maximum number of requests in any second; None for no
+        quota. A fraction counts over a longer time: 0.5 is one request in two seconds.
+    :param throttle_status: HTTP status of the answer to a request over the quota. TIIA always
+        answers with status 200 and the code RequestLimitExceeded.
+    :param retry_after_seconds: ``Retry-After`` of that answer; None sends none.
+    :param error_rates: HTTP status to the share of requests that get it, at random.
     :param error_codes: code of TIIA, for example ``"RequestLimitExceeded"``, to the share of
-        requests that get it with status 200. Requests of V1 and V2 get none.
+        requests that get it with status 200. V1 and V2 ignore it.
     :param first_attempts: HTTP status to the share of images whose first attempt gets it; the
-        second attempt works. Which images is decided by their bytes or their URL, so it does not
-        depend on the order of the requests.
+        second attempt works. The bytes or the URL of an image decide, not the order of requests.
     :param first_attempt_codes: the same with codes of TIIA.
-    :param drop_rate: share of requests whose connection is closed without an answer or any work.
-    :param drop_after_work_rate: share of labelled images whose connection is closed without an
+    :param drop_rate: share of requests whose connection closes without an answer or any work.
+    :param drop_after_work_rate: share of labelled images whose connection closes without an
         answer. They are billed.
-    :param garbage_rate: share of labelled images that get a useless answer with status 200. They
+    :param garbage_rate: share of labelled images whose answer is garbage with status 200. They
         are billed.
-    :param garbage: which useless answer; None takes each kind in turn.
-    :raises ValueError: when a value is out of range.
+    :param garbage: kind of garbage; None takes each kind in turn.
+    :raises ValueError: a value is out of range.
     """
 
     latency_seconds: float | tuple[float, float] = 0.0
@@ -67,7 +65,7 @@ class Faults:
     garbage: Garbage | None = None
 
     def __post_init__(self) -> None:
-        """Check every value, and keep private copies of the mappings."""
+        """Validate every value, and copy the mappings."""
         _check_latency(self.latency_seconds)
         _check_quota(self.requests_per_second)
         _check_status("throttle_status", self.throttle_status)
@@ -84,7 +82,7 @@ class Faults:
 
     @property
     def latency_range_seconds(self) -> tuple[float, float]:
-        """The shortest and the longest time that a request takes."""
+        """Minimum and maximum of the time that a request takes."""
         if isinstance(self.latency_seconds, tuple):
             return self.latency_seconds
         return self.latency_seconds, self.latency_seconds
@@ -93,7 +91,7 @@ class Faults:
 def _check_latency(latency: float | tuple[float, float]) -> None:
     shortest, longest = latency if isinstance(latency, tuple) else (latency, latency)
     if not (0 <= shortest <= longest and math.isfinite(longest)):
-        raise ValueError("latency_seconds must be 0 or more, and a range must be ascending")
+        raise ValueError("latency_seconds must be 0 or more, or a range (shortest, longest)")
 
 
 def _check_quota(requests_per_second: float | None) -> None:
@@ -105,7 +103,7 @@ def _check_quota(requests_per_second: float | None) -> None:
 
 def _check_status(name: str, status: int) -> None:
     if not 400 <= status <= 599:
-        raise ValueError(f"{name}: {status} is no HTTP error status (400 to 599)")
+        raise ValueError(f"{name}: {status} is not an HTTP error status (400 to 599)")
 
 
 def _check_share(name: str, share: float) -> None:
@@ -121,8 +119,10 @@ def _check_errors(
         _check_share(f"{statuses}[{status}]", share)
     for code, share in by_code.items():
         if not _CODE.fullmatch(code):
-            raise ValueError(f"{codes}: {code!r} is no code of TIIA")
+            raise ValueError(
+                f'{codes}: {code!r} is not a TIIA code, such as "RequestLimitExceeded"'
+            )
         _check_share(f"{codes}[{code}]", share)
-    # Ten shares of 0.1 add up to a little less or more than 1 in floating point.
+    # Ten shares of 0.1 add up to slightly less or more than 1 in floating point.
     if math.fsum((*by_status.values(), *by_code.values())) > 1 + 1e-9:
         raise ValueError(f"the shares of {statuses} and {codes} must not add up to more than 1")

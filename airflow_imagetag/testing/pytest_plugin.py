@@ -1,4 +1,4 @@
-"""Fixtures for pytest, present wherever this package is installed."""
+"""Fixtures that pytest finds once this package is installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def imagetag_emulator() -> Iterator[Emulator]:
 
 @pytest.fixture
 def imagetag_api() -> ApiName:
-    """Name the API of ``imagetag_connection``; override or parametrize it for another."""
+    """Return the API of ``imagetag_connection``; override or parametrize it for another."""
     return "picture_classify"
 
 
@@ -35,6 +35,6 @@ def imagetag_api() -> ApiName:
 def imagetag_connection(
     imagetag_emulator: Emulator, imagetag_api: ApiName, monkeypatch: pytest.MonkeyPatch
 ) -> Connection:
-    """Make the emulator Airflow's connection ``imagetag_default`` for one test."""
+    """Connect ``imagetag_default`` to the emulator for one test, and return the connection."""
     monkeypatch.setenv(CONNECTION_VARIABLE, imagetag_emulator.connection_json_for(imagetag_api))
     return imagetag_emulator.connection_for(imagetag_api)

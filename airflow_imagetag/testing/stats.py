@@ -1,4 +1,4 @@
-"""What the emulator counted."""
+"""The counts of an emulator."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ __all__ = ["Stats"]
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts at one moment; a snapshot that changes no more.
+    """Immutable snapshot of the counts.
 
-    Every image that was labelled is billed, even if its answer was then dropped or spoiled, and
-    once for each scene that a request of DetectLabel asks for.
+    Every labelled image is billed, once for each scene of a DetectLabel request, even if its answer
+    was then dropped or spoiled.
     """
 
     requests: int
-    """Requests that arrived, whatever became of them."""
+    """Requests that arrived."""
     by_api: Mapping[str, int]
-    """API, as the connection's ``api`` names it, to the number of requests that arrived for it."""
+    """API, named as in the connection's ``api``, to the number of its requests."""
     by_status: Mapping[int, int]
-    """HTTP status to the number of answers with it. A dropped connection has none."""
+    """HTTP status to the number of answers. A dropped connection has no status."""
     by_code: Mapping[int | str, int]
-    """Business code to the number of answers with it: 0, the documented negative codes, and those
-    of TIIA as text. 0 is the success of any API."""
+    """Business code to the number of answers: 0 for the success of any API, the documented negative
+    codes, and the codes of TIIA as text."""
     billed: int
-    """Calls that cost money: images labelled, times the scenes asked for."""
+    """Calls that cost money: labelled images, times the scenes of their requests."""
     billed_by_api: Mapping[str, int]
-    """The same by API."""
+    """Billed calls by API."""
     billed_images: Mapping[str, int]
-    """SHA-256 of an image's bytes, in hexadecimal, to the number of times it was billed."""
+    """SHA-256 of an image's bytes, in hexadecimal, to its billed calls."""
     over_limit: int
-    """Requests refused because they were over the quota."""
+    """Requests refused for the quota."""
     dropped: int
     """Connections closed without an answer."""
     billed_dropped: int
-    """Billed calls among them: their client paid and does not know it."""
+    """Billed calls whose connection was closed without an answer."""
     garbage: int
-    """Useless answers sent with HTTP status 200."""
+    """Garbage answers, with HTTP status 200."""
     in_flight: int
-    """Requests being answered at this moment."""
+    """Requests in progress."""
     max_in_flight: int
-    """The most requests that were being answered at the same time."""
+    """Maximum number of requests in progress at one time."""
     peak_requests_per_second: int
-    """The most requests that arrived in any one second."""
+    """Maximum number of requests that arrived within one second."""
     signatures_seen: int
     """Distinct values of the Authorization header."""
     rejected_signatures: int
-    """Requests refused for what their signature said or lacked: 401, 403 or AuthFailure.*."""
+    """Requests refused for their signature: 401, 403 or AuthFailure.*."""
