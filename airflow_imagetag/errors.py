@@ -1,6 +1,6 @@
 """Every error of this package, in one tree.
 
-The class says what a caller may do, and the fields carry what the service said::
+The class tells a caller how to react, and the fields carry the service's answer::
 
     ImageTagError
     |-- ConfigurationError         STOP    a connection, parameter or setting is wrong
@@ -15,7 +15,7 @@ The class says what a caller may do, and the fields carry what the service said:
     |   |-- ImageDecodeError               it cannot be decoded
     |   |-- ImageFormatError               the service does not take its format
     |   |-- ImageRefusedError              the service does not label such an image
-    |   |-- ImageDownloadError     RETRY   the service cannot download it: may pass later
+    |   |-- ImageDownloadError     RETRY   the service cannot download it: it may later
     |   |-- ParameterTooLongError          its URL is longer than the service takes
     |   `-- UnknownCodeError               a code that no document lists for the interface
     |-- RequestRefusedError        STOP    the account's or the request's fault
@@ -28,7 +28,7 @@ The class says what a caller may do, and the fields carry what the service said:
     |   |-- MalformedAnswerError           an answer came and cannot be understood
     |   |-- ConnectionFailedError          no connection: nothing was sent
     |   |-- AnswerLostError                sent, and no answer came: may have been billed
-    |   |-- OutageError            STOP    no answer for so long that the run ends
+    |   |-- OutageError            STOP    no answer for too long: the run ends
     |   `-- StorageError                   the storage failed while an image was read
     `-- RunError                   STOP    the run as a whole
         |-- TooManyFailuresError           more failed images than the task allows
@@ -45,7 +45,7 @@ from typing import ClassVar
 
 
 class Decision(enum.Enum):
-    """What a run does when it meets an error."""
+    """The reaction of a run to an error."""
 
     RECORD = "record"
     """Write the image to the failures and go on."""
@@ -56,7 +56,7 @@ class Decision(enum.Enum):
 
 
 class Billing(enum.Enum):
-    """What is known about the cost of a call that failed."""
+    """The known cost of a failed call."""
 
     NOT_SENT = "nothing was sent"
     REFUSED = "the service answered with an error"
@@ -66,13 +66,13 @@ class Billing(enum.Enum):
 class ImageTagError(Exception):
     """Base of every error that this package raises.
 
-    :param message: what happened and what to change; holds no secret.
+    :param message: the problem and its remedy; holds no secret.
     :param code: the service's own code, as text (``"-1102"``), or the HTTP status of an answer
         without one; None where the service was not asked.
     :param status: HTTP status of the answer, None without an answer.
-    :param request_id: the service's id of the call, where it gives one.
-    :param billing: what is known about the cost of the call.
-    :param retry_after_seconds: how long the service asks to be left alone, where it says so.
+    :param request_id: the service's id of the call, if it gives one.
+    :param billing: the known cost of the call.
+    :param retry_after_seconds: pause that the service asks for; None if it asks for none.
     """
 
     decision: ClassVar[Decision] = Decision.STOP
@@ -114,7 +114,7 @@ class ImageError(ImageTagError):
 
 
 class InvalidImageError(ImageError):
-    """The entry names no image: no URI, no bytes, or a scheme that nothing here can read."""
+    """The entry names no image: no URI, no bytes, or a scheme that cannot be read."""
 
 
 class DuplicateKeyError(ImageError):
@@ -138,7 +138,7 @@ class ImageEmptyError(ImageError):
 
 
 class ImageDecodeError(ImageError):
-    """The service cannot decode the image, or this side cannot, to make it smaller."""
+    """The image cannot be decoded: by the service, or by the worker to make it smaller."""
 
 
 class ImageFormatError(ImageError):
@@ -176,7 +176,7 @@ class InvalidRequestError(RequestRefusedError):
 
 
 class EndpointError(RequestRefusedError):
-    """What answered is not this service, or not this method of it."""
+    """The answer does not come from this service, or not from this method of it."""
 
 
 class TransientError(ImageTagError):
@@ -194,7 +194,7 @@ class ServiceUnavailableError(TransientError):
 
 
 class MalformedAnswerError(TransientError):
-    """An answer came that is not what the document describes."""
+    """An answer came that does not have the documented form."""
 
 
 class ConnectionFailedError(TransientError):
@@ -206,7 +206,7 @@ class AnswerLostError(TransientError):
 
 
 class OutageError(TransientError):
-    """The service did not answer for so long that the run ends; a later one may find it back."""
+    """The service has not answered for too long, so the run ends; a later one may succeed."""
 
     decision = Decision.STOP
 
@@ -216,7 +216,7 @@ class StorageError(TransientError):
 
 
 class RunError(ImageTagError):
-    """The run as a whole failed; what it had finished is in its outputs."""
+    """The run as a whole failed; its outputs hold the finished images."""
 
 
 class TooManyFailuresError(RunError):
@@ -224,11 +224,11 @@ class TooManyFailuresError(RunError):
 
 
 class StoreError(RunError):
-    """The store failed for so long that finished images could not be written to it."""
+    """The store failed for too long, so finished images could not be written to it."""
 
 
 class ResultTooLargeError(RunError):
-    """The run made more labels than an XCom should hold: give the task a store."""
+    """The run has more labels than an XCom should hold: give the task a store."""
 
 
 class QuotaUnavailableError(RunError):
@@ -240,7 +240,7 @@ class RunInterruptedError(RunError):
 
 
 def error_named(name: str) -> type[ImageTagError]:
-    """Return the class of this name, which a store or an event holds; the base if there is none."""
+    """Return the error class of a name that a store or an event holds; the base if unknown."""
     found = globals().get(name)
     if isinstance(found, type) and issubclass(found, ImageTagError):
         return found

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-# The nullable string type is the one that pandas 2 and 3 both have, that holds a missing value and
-# that Airflow's XCom serializer gives back unchanged, also from a column of missing values only.
+# pandas 2 and 3 both have this nullable type, and Airflow's XCom serializer returns it unchanged,
+# also for a column of missing values only.
 _STRING = "string"
 _TIME = "datetime64[us, UTC]"
 
@@ -43,9 +43,9 @@ FAILURE_COLUMNS: Mapping[str, str] = {
 
 
 def label_columns(*, originals: bool) -> Mapping[str, str]:
-    """Return columns and types of a labels frame.
+    """Return the columns and types of a labels frame.
 
-    :param originals: with ``original_label`` at the end.
+    :param originals: add ``original_label`` at the end.
     """
     return {**LABEL_COLUMNS, ORIGINAL_LABEL: _STRING} if originals else LABEL_COLUMNS
 

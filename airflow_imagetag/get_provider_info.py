@@ -1,4 +1,4 @@
-"""What this package tells Airflow about itself; read at start-up, so it imports nothing."""
+"""The description of this package for Airflow; read at start-up, so it imports nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ASSET_URIS = {
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the description that the ``apache_airflow_provider`` entry point promises."""
+    """Return the description for the ``apache_airflow_provider`` entry point."""
     return {
         "package-name": "airflow-provider-imagetag",
         "name": "Image labels (ImageTag)",
@@ -55,7 +55,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "asset-uris": [_ASSET_URIS],
-        # The name of the same in Airflow 2.
+        # Airflow 2's name of the same.
         "dataset-uris": [_ASSET_URIS],
         "task-decorators": [
             {
@@ -96,8 +96,8 @@ def _field_behaviour() -> dict[str, Any]:
 def _connection_fields() -> dict[str, Any]:
     """Return the fields of the connection's extra.
 
-    ``verify`` is a text and not a switch because it may also be the path of a CA file, which a
-    switch would overwrite when the connection is edited.
+    ``verify`` is a text, since it may be the path of a CA file: a switch would overwrite the path
+    when the connection is edited.
     """
     return {
         "api": {
@@ -106,7 +106,7 @@ def _connection_fields() -> dict[str, Any]:
                 "The interface: picture_classify, imagetag_detect, DetectLabelPro, DetectLabel, or "
                 "one that another package adds."
             ),
-            # Proposals and no enum, which would refuse the interfaces of other packages.
+            # Examples, since an enum would refuse the interfaces of other packages.
             "schema": {
                 "type": ["string", "null"],
                 "default": "picture_classify",
@@ -262,8 +262,8 @@ def _config_options() -> dict[str, Any]:
         },
         "checkpoint_path": {
             "description": (
-                "Folder on any object storage where a task without a store keeps what it has paid\n"
-                "for until it succeeds, so that a retry goes on where the last try stopped. Empty\n"
+                "Folder on any object storage where a task without a store keeps its paid answers\n"
+                "until it succeeds, so that a retry goes on where the last try stopped. Empty\n"
                 "keeps nothing.\n"
             ),
             "version_added": "0.1.0",

@@ -1,4 +1,4 @@
-"""What goes in and what comes out: images, labels and results."""
+"""Images, labels, results and failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Image:
     :param key: names the image in every output; unique within a source.
     :param uri: where the image is: an http(s) URL, an object-storage URI (``s3://...``) or a local
         path. Its credentials are never shown.
-    :param content: the bytes of the image, where the source has them at hand; goes before ``uri``.
+    :param content: the bytes of the image, if the source has them; preferred to ``uri``.
     :param version: changes when the image behind the key changes, such as an ETag or a timestamp.
     """
 
@@ -42,14 +42,14 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class RejectedImage:
-    """An entry of a source that is not sent, because it is wrong in itself.
+    """An entry of a source that is not sent, because the entry itself is wrong.
 
     :param key: names the entry in the failures.
-    :param uri: its URI, where it has one.
-    :param error: what is wrong with it.
-    :param version: its version, where it has one.
-    :param is_tolerated: the source has such entries in the ordinary course, such as a product
-        without a photograph, so they are reported and do not make a task fail.
+    :param uri: its URI, if it has one.
+    :param error: the fault.
+    :param version: its version, if it has one.
+    :param is_tolerated: such entries are normal for the source, as a product without a photograph
+        is, so they are reported and do not make a task fail.
     """
 
     key: str
@@ -70,19 +70,19 @@ class SkippedImage:
 
 
 Entry = Image | RejectedImage | SkippedImage
-"""What a source gives, one at a time."""
+"""An entry of a source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One thing that the service sees in an image.
+    """One label of an image.
 
     :param name: the label, in the service's language unless it was renamed.
     :param probability: from 0 to 1.
     :param category: first-level category, from the services that give one.
     :param subcategory: second-level category, likewise.
     :param scene: the scene that the label was asked for, from the services that have scenes.
-    :param original: the service's own name, where a map of labels gave this one another.
+    :param original: the service's name of a label that a label map renamed.
     """
 
     name: str
@@ -95,17 +95,17 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class TagResult:
-    """The labels of one image, the most probable first; may be none.
+    """The labels of one image, the most probable first; there may be none.
 
     :param image_key: key of the image.
     :param image_uri: URI of the image without credentials; None for bytes without one.
     :param labels: most probable first.
     :param api: the service's interface that answered, such as ``picture_classify``.
     :param tagged_at: when the answer came, in UTC.
-    :param request_id: the service's id of the call, where it gives one.
+    :param request_id: the service's id of the call, if it gives one.
     :param reused: the labels are those of another image with equal bytes, so no call was made.
-    :param version: version of the image, where its source has one.
-    :param content_sha256: digest of the bytes, in hex; None where the service fetched a URL.
+    :param version: version of the image, if its source has one.
+    :param content_sha256: digest of the bytes, in hex; None if the service fetched a URL.
     :param attempts: requests sent for this image.
     """
 
@@ -123,17 +123,17 @@ class TagResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that got no labels, and why.
+    """An image without labels, and the reason.
 
     :param image_key: key of the image.
     :param image_uri: URI of the image without credentials.
     :param error: class name of the error.
-    :param code: the service's code or HTTP status as text, None where it was not asked.
-    :param message: what happened, for a person.
+    :param code: the service's code or HTTP status as text; None if it was not asked.
+    :param message: the problem, in words.
     :param attempts: requests sent for this image.
     :param failed_at: when the last of them failed, in UTC.
-    :param version: version of the image, where its source has one.
-    :param content_sha256: digest of the bytes, in hex, where they were read.
+    :param version: version of the image, if its source has one.
+    :param content_sha256: digest of the bytes, in hex, if they were read.
     :param is_final: the fault is the image's own, so another try would meet it again.
     :param is_of_image: False where the failure is that of an extra entry for the same key.
     :param is_tolerated: reported, and not counted against ``max_failure_ratio``.

@@ -1,4 +1,4 @@
-"""The tree of errors: its docstring draws the tree of the code."""
+"""The tree of errors is the one that its docstring draws."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BY_CLASS = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name
 
 
 def drawn() -> dict[str, tuple[str | None, str | None]]:
-    """Return the tree of the docstring: each name with its parent and the decision beside it."""
+    """Return each name that the docstring draws, with its parent and the decision beside it."""
     tree: dict[str, tuple[str | None, str | None]] = {}
     path: list[str] = []
     lines = [line for line in (errors.__doc__ or "").splitlines() if line.startswith("    ")]

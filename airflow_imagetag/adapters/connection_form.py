@@ -1,4 +1,4 @@
-"""The connection form of Airflow 2.11, made from the provider information that Airflow 3 reads.
+"""The connection form of Airflow 2.11, built from the provider information for Airflow 3.
 
 Airflow 3 builds its form from ``conn-fields``; Airflow 2.11 asks the hook class for widgets. Both
 come from :mod:`airflow_imagetag.get_provider_info`, so the two forms cannot differ.
@@ -14,7 +14,7 @@ from airflow_imagetag.get_provider_info import get_provider_info
 def connection_form_widgets() -> dict[str, Any]:
     """Return the form fields of the connection's extra, for Flask-AppBuilder.
 
-    The form's libraries are imported here and not above: only a webserver has use for them.
+    The form's libraries are imported late: only a webserver needs them.
     """
     fields: dict[str, dict[str, Any]] = _connection_type()["conn-fields"]
     return {name: _widget(field) for name, field in fields.items()}
@@ -42,7 +42,7 @@ def _widget(field: dict[str, Any]) -> Any:
 
     schema = field["schema"]
     secret = schema.get("format") == "password"
-    # Airflow 2.11 takes fields of these classes only, so a number that may have a fraction is text.
+    # Airflow 2.11 accepts no other field classes, so a number with a fraction is a text.
     field_class = StringField
     if secret:
         field_class = PasswordField

@@ -137,7 +137,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _is_transient_code(origin: Any) -> bool | None:
-    """Tell whether the code of a driver's error is one that may pass; None without a code."""
+    """Tell whether a driver's error has a transient code; None if it has no code."""
     sqlite_code = getattr(origin, "sqlite_errorcode", None)
     if sqlite_code is not None:
         return sqlite_code & 0xFF in _TRANSIENT_SQLITE

@@ -1,4 +1,4 @@
-"""Which hosts are inside a private network."""
+"""Hosts of private networks, and of the internet."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def test_a_private_address_in_any_spelling(address: str):
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_in_any_spelling(address: str):
-    """What is of the internet is not refused."""
+    """Addresses of the internet are not refused."""
     assert is_address(address)
     assert not is_private(address)
 
 
 @pytest.mark.parametrize("name", ["shop.example", "localhost", "127.0.0.1.example", "", "a.b.c.d"])
 def test_a_name_is_no_address(name: str):
-    """And what cannot be understood counts as private."""
+    """It counts as private, like any text that is not an address."""
     assert not is_address(name)
     assert is_private(name)
 
@@ -104,7 +104,7 @@ def test_a_url_names_a_private_host(url: str):
     "url", ["https://shop.example/127.0.0.1", "http://8.8.8.8/", "https://localhost.example/", ""]
 )
 def test_a_url_names_a_public_host(url: str):
-    """The path and the rest of the name say nothing."""
+    """The path and the rest of the name do not count."""
     assert not names_private_host(url)
 
 
