@@ -5,25 +5,30 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import time
 from collections.abc import Iterator
-from functools import cache
+from concurrent.futures import wait
+from functools import cache, partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.runtime.threads import submit_daemon
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, Request
+from airflow_imagetag.transport.body import BodyError, BodyTooLargeError, decoded
 from airflow_imagetag.transport.errors import (
     ErrorRow,
     ErrorTable,
     answer_lost,
     no_tunnel,
     not_connected,
+    unreadable,
     untrusted,
     unusable,
 )
+from airflow_imagetag.transport.headers import CLIENT_HEADERS, MAX_ANSWER_BYTES
 from airflow_imagetag.transport.proxy_and_tls import ca_file, proxy_url
+from airflow_imagetag.transport.watched_connections import CallWatch, watched_adapter_class
 
 if TYPE_CHECKING:
     import requests
@@ -41,35 +46,47 @@ def new_session() -> requests.Session:
 
     session = requests.Session()
     session.trust_env = False
+    session.headers.update(CLIENT_HEADERS)
+    adapter = watched_adapter_class()()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter)
     # A cookie of one response has no meaning for the next image.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     return session
 
 
-def send(session: requests.Session, account: Account, request: Request) -> HttpResponse:
+def send(
+    session: requests.Session,
+    account: Account,
+    request: Request,
+    *,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
+) -> HttpResponse:
     """Send one request and return its response, of any status.
 
+    A thread of its own makes the call, since nothing else bounds a look-up of a name, or an answer
+    that comes byte by byte. At the time limit its connection is cut.
+
+    :param max_answer_bytes: maximum size of the response's body.
     :raises TransientError: no connection, or no whole response.
+    :raises MalformedAnswerError: the response is larger.
     :raises ConfigurationError: the endpoint, proxy or certificates make sending impossible.
     """
-    proxy = proxy_url(account)
-    deadline = time.monotonic() + account.timeout_seconds
+    watch = CallWatch()
+    call = partial(_watched_call, watch, session, account, request, max_answer_bytes)
+    future = submit_daemon(call, name="imagetag-call")
     try:
-        with session.post(
-            request.url,
-            data=request.joined(),
-            headers=dict(request.headers),
-            timeout=account.timeout_seconds,
-            proxies=None if proxy is None else {"http": proxy, "https": proxy},
-            verify=ca_file(account),
-            # A redirect would carry the signature to another host.
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return HttpResponse(response.status_code, headers, _body(response, deadline))
+        if wait([future], account.timeout_seconds).not_done:
+            raise _overdue(account, watch) from None
+        return future.result()
     except _foreign_errors().kinds as error:
         raise map_error(error, account) from None
+    finally:
+        # The caller may have been interrupted, too.
+        if not future.done():
+            watch.cut()
+        # The traceback of an error holds this frame, and the future holds the error.
+        del future
 
 
 def map_error(error: Exception, account: Account) -> ImageTagError:
@@ -77,14 +94,59 @@ def map_error(error: Exception, account: Account) -> ImageTagError:
     return _foreign_errors().map_error(_causes(error), account)
 
 
-def _body(response: requests.Response, deadline: float) -> bytes:
-    """Read the body in pieces: the timeout of requests is for each piece, ours for all."""
-    chunks = []
-    while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
-        chunks.append(chunk)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    return b"".join(chunks)
+def _overdue(account: Account, watch: CallWatch) -> ImageTagError:
+    """Return the error for a call whose time is over."""
+    return (answer_lost if watch.was_connected else not_connected)(account, TimeoutError())
+
+
+def _watched_call(
+    watch: CallWatch,
+    session: requests.Session,
+    account: Account,
+    request: Request,
+    max_answer_bytes: int,
+) -> HttpResponse:
+    with watch.watching():
+        return _call(session, account, request, max_answer_bytes)
+
+
+def _call(
+    session: requests.Session, account: Account, request: Request, max_answer_bytes: int
+) -> HttpResponse:
+    proxy = proxy_url(account)
+    with session.post(
+        request.url,
+        data=request.joined(),
+        headers=dict(request.headers),
+        timeout=account.timeout_seconds,
+        proxies=None if proxy is None else {"http": proxy, "https": proxy},
+        verify=ca_file(account),
+        # A redirect would carry the signature to another host.
+        allow_redirects=False,
+        stream=True,
+    ) as response:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        try:
+            packed = _body(response, headers.get("content-length", ""), max_answer_bytes)
+            body = decoded(packed, headers.get("content-encoding", ""), max_answer_bytes)
+        except BodyError as error:
+            raise unreadable(account, response.status_code, error, max_answer_bytes) from None
+        return HttpResponse(response.status_code, headers, body)
+
+
+def _body(response: requests.Response, length: str, max_bytes: int) -> bytes:
+    """Return the body as it was sent.
+
+    :raises BodyTooLargeError: it is larger, or says so.
+    """
+    if length.isdecimal() and int(length[:20]) > max_bytes:
+        raise BodyTooLargeError
+    body = bytearray()
+    while chunk := response.raw.read1(_READ_BYTES, decode_content=False):
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLargeError
+    return bytes(body)
 
 
 @cache

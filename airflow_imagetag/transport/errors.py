@@ -16,8 +16,11 @@ from airflow_imagetag.errors import (
     ConfigurationError,
     ConnectionFailedError,
     ImageTagError,
+    MalformedAnswerError,
 )
 from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.response_parsing import SUCCESS
+from airflow_imagetag.transport.body import BodyError, BodyTooLargeError, DamagedBodyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,30 @@ def answer_lost(account: Account, error: BaseException) -> AnswerLostError:
     return AnswerLostError(
         f"No whole answer from {account.endpoint} within {account.timeout_seconds:g} s "
         f"({type(error).__name__}): the request was sent and may have been billed.",
+        billing=Billing.UNKNOWN,
+    )
+
+
+def unreadable(account: Account, status: int, error: BodyError, max_bytes: int) -> ImageTagError:
+    """Return the error for an answer whose body is over the limit or cannot be decoded.
+
+    :param status: HTTP status of the answer.
+    :param max_bytes: the limit.
+    """
+    if isinstance(error, DamagedBodyError):
+        return answer_lost(account, error)
+    why = (
+        f"is larger than {max_bytes} bytes"
+        if isinstance(error, BodyTooLargeError)
+        else "has a content encoding that was not asked for"
+    )
+    return MalformedAnswerError(
+        f"The answer of {account.endpoint} {why} (HTTP {status}): it was not read, and the call "
+        "may have been billed. Check host, port and 'proxy' in the connection.",
+        # The next answer will most likely be the same: the engine does not repeat a success that
+        # it cannot read as often as a failure.
+        code=SUCCESS,
+        status=status,
         billing=Billing.UNKNOWN,
     )
 

@@ -5,22 +5,29 @@ from __future__ import annotations
 import socket
 import ssl
 from functools import cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, Request
+from airflow_imagetag.transport.body import BodyError, BodyTooLargeError, decoded
 from airflow_imagetag.transport.errors import (
     ErrorRow,
     ErrorTable,
     answer_lost,
     no_tunnel,
     not_connected,
+    unreadable,
     untrusted,
     unusable,
 )
+from airflow_imagetag.transport.headers import CLIENT_HEADERS, MAX_ANSWER_BYTES
 from airflow_imagetag.transport.proxy_and_tls import proxy_url, ssl_context
+from airflow_imagetag.transport.resolver import daemon_resolver_class
 from airflow_imagetag.transport.time_limit import TimeLimit
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_JOINED_BODY_BYTES = 64 * 1024
 """Maximum size of a body whose pieces are copied into one: a system call costs more."""
@@ -31,11 +38,19 @@ class Connections:
 
     :param account: where to connect, and how.
     :param max_connections: maximum number of connections.
+    :param max_answer_bytes: maximum size of a response's body.
     """
 
-    def __init__(self, account: Account, *, max_connections: int) -> None:
+    def __init__(
+        self,
+        account: Account,
+        *,
+        max_connections: int,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
         self._account = account
         self._max_connections = max_connections
+        self._max_answer_bytes = max_answer_bytes
 
     async def __aenter__(self) -> Self:
         import aiohttp
@@ -46,10 +61,16 @@ class Connections:
             url is not None and not url.startswith("http:")
             for url in (self._account.endpoint, self._proxy)
         )
+        self._resolver = daemon_resolver_class()()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._max_connections, ssl=ssl_context(self._account) if needs_tls else True
+                limit=self._max_connections,
+                ssl=ssl_context(self._account) if needs_tls else True,
+                resolver=self._resolver,
             ),
+            headers=CLIENT_HEADERS,
+            # aiohttp unpacks without a limit that covers all of an answer.
+            auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None),
             # A cookie of one response has no meaning for the next image.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -61,11 +82,26 @@ class Connections:
     async def __aexit__(self, *exc_info: object) -> None:
         self._time_limit.close()
         await self._session.close()
+        await self._resolver.close()
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the decoded body; close the connection if it has not come to its end."""
+        limit = self._max_answer_bytes
+        try:
+            body = await _body(response, limit)
+            return decoded(body, response.headers.get("Content-Encoding", ""), limit)
+        except BodyError as error:
+            response.close()
+            raise unreadable(self._account, response.status, error, limit) from None
+        except BaseException:
+            response.close()
+            raise
 
     async def send(self, request: Request) -> HttpResponse:
         """Send one request and return its response, of any status.
 
         :raises TransientError: no connection, or no whole response.
+        :raises MalformedAnswerError: the response is too large.
         :raises ConfigurationError: the endpoint, proxy or certificates make sending impossible.
         """
         content = self._body(request.body)
@@ -79,15 +115,34 @@ class Connections:
                     # A redirect would carry the signature to another host.
                     allow_redirects=False,
                 )
-                # ``read`` gives the connection back at the end and closes it on an error. The
-                # context manager would do the same, for a twentieth of a request's cost.
-                body = await response.read()
+                body = await self._read(response)
             return HttpResponse(response.status, response.headers, body)
         except _foreign_errors().kinds as error:
             # The timeout includes connecting, so by itself it does not tell whether it was sent.
             if isinstance(error, TimeoutError) and not content.is_sent:
                 raise not_connected(self._account, error) from None
             raise map_error(error, self._account) from None
+
+
+async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Return the body as it was sent.
+
+    :raises BodyTooLargeError: it is larger, or says so.
+    """
+    # ``read`` gives the connection back at the end and closes it on an error. The context manager
+    # would do the same, for a twentieth of a request's cost.
+    length = response.content_length
+    if length is not None and length <= max_bytes:
+        return await response.read()
+    if length is not None:
+        raise BodyTooLargeError
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLargeError
+    await response.read()
+    return bytes(body)
 
 
 def map_error(error: Exception, account: Account) -> ImageTagError:
