@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_imagetag.errors import ImageDecodeError, ImageError, ImageTooLargeError
 from airflow_imagetag.loading import encoding
 from airflow_imagetag.loading.bmp_guard import prepare_bmp
+from airflow_imagetag.loading.deadline import within
 from airflow_imagetag.loading.gif_guard import prepare_gif
 from airflow_imagetag.loading.headers import format_of, size_of
 from airflow_imagetag.loading.jpeg_guard import prepare_jpeg
@@ -35,46 +36,57 @@ BYTES_PER_PIXEL: Final = 9
 MAX_DECODING: Final = 4
 """Maximum number of images that a run decodes at the same time; fewer if they are large."""
 
+MAX_DECODING_SECONDS: Final = 60.0
+"""Maximum time to decode and encode an image. The largest that are decoded take some ten."""
+
 MAX_SIDE_PIXELS: Final = encoding.MAX_SIDE_PIXELS
 """Maximum width and height of the JPEG."""
 
 _MEMORY: Final = MemoryBudget(MAX_MEMORY_BYTES)
 
 
-def downscale(content: bytes, *, max_bytes: int) -> bytes:
+def downscale(
+    content: bytes, *, max_bytes: int, timeout_seconds: float = MAX_DECODING_SECONDS
+) -> bytes:
     """Return a JPEG of the picture: in its own size if that fits, else in one near the limit.
 
     Blocks until the images that are being decoded leave enough memory.
 
     :param max_bytes: maximum size of the JPEG.
+    :param timeout_seconds: maximum time to decode and encode the image.
     :raises ImageTooLargeError: the image has too many pixels to be decoded, or no attempt fits.
     :raises ImageDecodeError: the image cannot be decoded.
     """
     from PIL import Image
 
     try:
-        return _downscaled(content, max_bytes)
+        return _downscaled(content, max_bytes, timeout_seconds)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(f"The image is not decoded to be made smaller: {error}") from None
+        failure: ImageError = ImageTooLargeError(
+            f"The image is not decoded to be made smaller: {error}"
+        )
     # Pillow's decoders raise errors of many classes for bytes that they cannot read.
     except Exception as error:
-        raise damaged(f"{type(error).__name__}: {error}") from None
+        failure = damaged(f"{type(error).__name__}: {error}")
+    # Outside the block, so that the decoder's error, which holds the bytes, is not kept.
+    raise failure
 
 
-def _downscaled(content: bytes, max_bytes: int) -> bytes:
+def _downscaled(content: bytes, max_bytes: int, timeout_seconds: float) -> bytes:
     from PIL import Image
 
-    image_format = format_of(content)
-    prepared = _prepared(content, image_format)
-    del content
-    with (
-        Image.open(io.BytesIO(prepared.content), formats=[prepared.image_format]) as image,
-        _MEMORY.reserve(_memory_bytes(image.size, prepared.pixel_bytes)),
-    ):
-        picture = _decoded(image, prepared)
+    prepared = _prepared(content, format_of(content))
+    image = Image.open(io.BytesIO(prepared.content), formats=[prepared.image_format])
+
+    def encoded() -> bytes:
+        with image:
+            picture = _decoded(image, prepared)
         return encoding.jpeg_within(picture, max_bytes, prepared.profile)
+
+    needed_bytes = _memory_bytes(image.size, prepared.pixel_bytes)
+    return within(timeout_seconds, encoded, holding=_MEMORY.reserve(needed_bytes))
 
 
 def _prepared(content: bytes, image_format: str | None) -> Prepared:

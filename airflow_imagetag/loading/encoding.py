@@ -109,4 +109,4 @@ def _next_scale(low: _Attempt | None, high: _Attempt | None, aim_bytes: float) -
     if low and high:
         exponent = math.log(high.size_bytes / low.size_bytes) / math.log(high.scale / low.scale)
     scale, size_bytes = low or high or _Attempt(1.0, 1)
-    return scale * (aim_bytes / size_bytes) ** (1 / exponent)
+    return scale * math.pow(aim_bytes / size_bytes, 1 / exponent)
