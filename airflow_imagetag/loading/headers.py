@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from airflow_imagetag.loading.jpeg_segments import segments_of
+
 _SIGNATURES: Final = (
     ("JPEG", 0, (b"\xff\xd8\xff",)),
     ("PNG", 0, (b"\x89PNG\r\n\x1a\n",)),
@@ -23,10 +25,6 @@ _SIGNATURES: Final = (
     ("ICO", 0, (b"\0\0\1\0",)),
     ("PDF", 0, (b"%PDF-",)),
 )
-
-_MAX_SEGMENTS: Final = 200
-"""Maximum number of segments of a JPEG that are skipped before the one with its size. A large ICC
-profile needs some sixty."""
 
 _SEGMENTS_WITHOUT_SIZE: Final = frozenset({0xC4, 0xC8, 0xCC})
 """The codes from C0 to CF that begin no frame: tables, and one that is reserved."""
@@ -67,16 +65,10 @@ def _bmp(content: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(content: bytes) -> tuple[int, int] | None:
-    position = 2
-    for _ in range(_MAX_SEGMENTS):
-        head = content[position : position + 9]
-        if len(head) < 9 or head[0] != 0xFF:
-            return None
-        code = head[1]
-        if 0xC0 <= code <= 0xCF and code not in _SEGMENTS_WITHOUT_SIZE:
-            return int.from_bytes(head[7:9]), int.from_bytes(head[5:7])
-        # Any number of fill bytes may precede a segment.
-        position += 1 if code == 0xFF else 2 + int.from_bytes(head[2:4])
+    for segment in segments_of(content):
+        if 0xC0 <= segment.code <= 0xCF and segment.code not in _SEGMENTS_WITHOUT_SIZE:
+            head = content[segment.start : segment.start + 9]
+            return (int.from_bytes(head[7:]), int.from_bytes(head[5:7])) if len(head) == 9 else None
     return None
 
 
