@@ -1,4 +1,4 @@
-"""An Airflow 3 of a benchmark's own, with its metadata in PostgreSQL."""
+"""An Airflow 3 for one benchmark, with its metadata in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
 
 @dataclass
 class Airflow:
-    """An Airflow of a benchmark.
+    """A running Airflow.
 
-    :param home: its folder.
-    :param environment: of its processes.
-    :param metadata: its database.
-    :param port: of its API server.
-    :param processes: those that run.
+    :param home: AIRFLOW_HOME.
+    :param environment: environment of its processes.
+    :param metadata: engine of its metadata database.
+    :param port: port of its API server.
+    :param processes: running processes by name.
     """
 
     home: Path
@@ -53,15 +53,15 @@ class Airflow:
             )
 
     def start_scheduling(self) -> None:
-        """Start all that it takes to run DAGs: scheduler, parser and API server."""
+        """Start scheduler, DAG processor and API server."""
         self.start("scheduler", "--skip-serve-logs")
         self.start("dag-processor")
         self.start("api-server", "--host", "127.0.0.1", "--port", self.port)
 
     def command(self, *arguments: str) -> None:
-        """Run an ``airflow`` command to its end.
+        """Run an ``airflow`` command.
 
-        :raises SystemExit: it failed.
+        :raises SystemExit: the command failed.
         """
         done = subprocess.run(
             [sys.executable, "-m", "airflow", *arguments],
@@ -74,14 +74,14 @@ class Airflow:
             raise SystemExit(done.stdout + done.stderr)
 
     def value(self, sql: str, **values: Any) -> Any:
-        """Return the first value that the metadata gives for a query."""
+        """Return the first value of a query on the metadata."""
         with self.metadata.connect() as connection:
             return connection.execute(sa.text(sql), values).scalar()
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Wait until something is so.
+        """Wait until the condition is true.
 
-        :raises SystemExit: it was not so in time; with the ends of the logs.
+        :raises SystemExit: the time is over; its text is the ends of the logs.
         """
         end = time.monotonic() + seconds
         while not condition():
@@ -91,7 +91,7 @@ class Airflow:
             time.sleep(0.25)
 
     def end(self) -> None:
-        """Kill all processes and what they have started."""
+        """Kill all processes and their children."""
         for process in self.processes.values():
             children = []
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -108,11 +108,11 @@ class Airflow:
 def airflow(
     database: sa.Engine, environment: Mapping[str, str], **settings: str
 ) -> Iterator[Airflow]:
-    """Make an Airflow, of which nothing runs yet, and end at last what was started.
+    """Create an Airflow without processes, and kill its processes at the end of the block.
 
-    :param database: of the server in which its metadata gets a database of its own.
-    :param environment: of its processes.
-    :param settings: variables of the environment that this benchmark wants otherwise.
+    :param database: engine of the server on which the metadata database is created.
+    :param environment: environment of the processes.
+    :param settings: environment variables of this benchmark.
     """
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("CREATE DATABASE airflow")
@@ -126,22 +126,22 @@ def airflow(
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        # Processes that start at the same time would each make one of its own.
+        # Without it, each process that starts would generate a key of its own.
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(bytes(range(32))).decode(),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-of-this-benchmark-and-no-other-0123456789",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.render_as_string(hide_password=False),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-        # On a busy machine the API server takes longer than Airflow grants it.
+        # On a busy machine the API server exceeds Airflow's default.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
-        # Installed packages have their bytecode; this one gets it at the first run.
+        # An installed package has its bytecode; this one writes it in the first run.
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "PYTHONUNBUFFERED": "1",
         **settings,
     }
     made = Airflow(home, own, sa.create_engine(url), port, {})
-    # A plain SIGTERM would leave all processes behind.
+    # The default action of SIGTERM would leave the processes running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     try:
         made.command("db", "migrate")

@@ -1,8 +1,8 @@
-"""Ours against what a user would pick instead, side by side: a table of ratios, and targets.
+"""Compare this package with the alternatives of a user: a table of ratios, and targets.
 
-The same images and the same server for all; each run of each contender is a process of its own, and
-all contenders take turns, so that a noisy machine disturbs all alike. Figures are medians of the
-rounds. What is compared, and how to read it: docs/benchmarks.md.
+All contenders get the same images and the same server. Each run of a contender is a process of its
+own, and the contenders take turns, so that noise of the machine affects all alike. Figures are
+medians of the rounds. docs/benchmarks.md explains the comparisons.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer images, one round")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="only these comparisons")
-    parser.add_argument("--repeats", type=int, help="rounds; 5 unless the run is quick")
-    parser.add_argument("--images", type=int, help="so many images in every comparison")
+    parser.add_argument("--repeats", type=int, help="number of rounds (default: 5; 1 with --quick)")
+    parser.add_argument("--images", type=int, help="number of images in every comparison")
     return parser
 
 

@@ -1,8 +1,8 @@
-"""The ways to label images that are compared. Each run of one is a process of its own.
+"""The compared ways to label images. Each run of one is a process of its own.
 
-``python contenders.py JOB`` imports what the contender needs, prints a line, waits for one of input
-and then labels the images; so imports are not measured, and several processes can start at once.
-The result is printed as JSON. Where there is no quota, an image is labelled before all that.
+``python contenders.py JOB`` imports the libraries of the contender, prints a line, waits for a line
+of input and then labels the images; so imports are not measured, and several processes can start
+together. The result is printed as JSON. Without a quota, one image is labelled first as a warm-up.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from typing import Any
 from memory import peak_mb
 
 ImagePipeline = Callable[[], int]
-"""Labels all images of a job and returns how many got labels."""
+"""Labels all images of a job and returns the number of labelled images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a contender has to do.
+    """The task of a contender.
 
-    :param contender: its name.
-    :param connection: the Airflow connection to the service.
-    :param images: how many images, all different.
-    :param first: number of the first, so that several processes can have different ones.
-    :param image_bytes: size of each.
+    :param contender: name of the contender.
+    :param connection: Airflow connection to the service.
+    :param images: number of images, all different.
+    :param first: number of the first image, so that several processes get different ones.
+    :param image_bytes: size of each image.
     :param requests_per_second: the quota; 0 for none.
-    :param at_once: requests in flight, or threads.
+    :param at_once: maximum number of requests in flight, or of threads.
     :param store: URI of a folder for the labels; None returns them.
     """
 
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def numbers(self) -> range:
-        """The numbers of the images."""
+        """Numbers of the images."""
         return range(self.first, self.first + self.images)
 
     @property
@@ -69,13 +69,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a contender did.
+    """Figures of a contender.
 
-    :param labelled: images that got labels.
-    :param seconds: time that it took.
-    :param cpu_seconds: CPU time of the process meanwhile.
-    :param peak_mb: the most memory that the process held.
-    :param above_start_mb: how much of it came after the imports.
+    :param labelled: number of labelled images.
+    :param seconds: duration.
+    :param cpu_seconds: CPU time of the process in that time.
+    :param peak_mb: peak memory of the process.
+    :param above_start_mb: peak memory above that after the imports.
     """
 
     labelled: int
@@ -89,8 +89,8 @@ class Result:
 class Contender:
     """A way to label images.
 
-    :param prepare: imports and sets up everything, and returns what does the work.
-    :param api: the service's interface that it speaks.
+    :param prepare: imports and sets up everything, and returns the function that labels.
+    :param api: API that the contender calls.
     """
 
     prepare: Callable[[Job], ImagePipeline]
@@ -101,14 +101,14 @@ class Contender:
 
 
 def picture(number: int, size_bytes: int) -> bytes:
-    """Return a PNG of this size; no two numbers give the same bytes."""
+    """Return a PNG of this size; its bytes differ for each number."""
     start = _padded(size_bytes - 8)
     return start + number.to_bytes(8, "big")
 
 
 @cache
 def _padded(size_bytes: int) -> bytes:
-    # What follows the last chunk of a PNG belongs to nobody.
+    # Decoders ignore bytes after the last chunk of a PNG.
     lines = b"".join(b"\0" + bytes((row * 4, 90, 160)) * 64 for row in range(64))
     png = b"\x89PNG\r\n\x1a\n" + b"".join(
         (
@@ -128,13 +128,13 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def ours(job: Job) -> ImagePipeline:
-    """Prepare one ``ImageTagOperator`` over a source that makes images as they are asked for."""
+    """Prepare one ``ImageTagOperator`` over a source that generates its images on demand."""
     extra = {**job.connection["extra"], "api": CONTENDERS[job.contender].api}
     extra["requests_per_second"] = job.requests_per_second
     if not job.requests_per_second:
         extra["max_in_flight"] = job.at_once
     os.environ["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = json.dumps({**job.connection, "extra": extra})
-    # Every task has loaded these before its first image.
+    # A task has loaded these modules before its first image.
     for name in (
         "aiohttp",
         "pandas",
@@ -150,8 +150,8 @@ def ours(job: Job) -> ImagePipeline:
     from airflow_imagetag.stores import ParquetLabelStore
 
     if "quota_conn_id" in extra:
-        # To find out which provider has the hook takes seconds.
-        BaseHook.get_connection(extra["quota_conn_id"]).get_hook()
+        # The search for the provider of the hook takes seconds.
+        BaseHook.get_connection(extra["quota_conn_id"]).get_hook()  # type: ignore[no-untyped-call]
 
     class Pictures(ImageSource):
         template_fields = ()
@@ -162,7 +162,7 @@ def ours(job: Job) -> ImagePipeline:
                 yield Image(str(number), content=picture(number, job.image_bytes))
 
     class TaskInstance:
-        """Keeps what Airflow would."""
+        """Keep XComs as Airflow does."""
 
         def __init__(self) -> None:
             self.xcoms: dict[str, Any] = {}
@@ -181,15 +181,15 @@ def ours(job: Job) -> ImagePipeline:
     return label
 
 
-# -- what a user would write --------------------------------------------------------------------
+# -- alternatives of a user ---------------------------------------------------------------------
 
 
 def bare(job: Job, *, is_uvloop: bool = False) -> ImagePipeline:
-    """Prepare a loop of aiohttp that sends three byte strings: no digest, no retry, no key.
+    """Prepare a loop of aiohttp that sends three byte strings, without digests, retries or keys.
 
-    With a quota it starts a request at each tick of the clock, without any margin.
+    With a quota it starts a request at each tick of the clock, without a margin.
 
-    :param is_uvloop: on uvloop instead of asyncio's own event loop.
+    :param is_uvloop: use uvloop in place of asyncio's event loop.
     """
     import aiohttp
     import uvloop
@@ -202,8 +202,8 @@ def bare(job: Job, *, is_uvloop: bool = False) -> ImagePipeline:
 
             async def send(number: int) -> bool:
                 body = b"".join((head, picture(number, job.image_bytes), tail))
-                async with session.post("/imagetag/picture_classify", data=body) as answer:
-                    return answer.ok and json.loads(await answer.read())["code"] == 0
+                async with session.post("/imagetag/picture_classify", data=body) as response:
+                    return response.ok and json.loads(await response.read())["code"] == 0
 
             if job.requests_per_second:
                 return await _at_each_tick(job, send)
@@ -237,29 +237,29 @@ def threads(job: Job) -> ImagePipeline:
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 
-    own = threading.local()
+    thread_local = threading.local()
     authorization = _authorization(job)
     retries = Retry(
         10, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None
     )
 
     def session() -> requests.Session:
-        if not hasattr(own, "session"):
-            own.session = requests.Session()
-            own.session.headers["Authorization"] = authorization
-            own.session.mount("http://", HTTPAdapter(max_retries=retries))
-        made: requests.Session = own.session
-        return made
+        if not hasattr(thread_local, "session"):
+            thread_local.session = requests.Session()
+            thread_local.session.headers["Authorization"] = authorization
+            thread_local.session.mount("http://", HTTPAdapter(max_retries=retries))
+        current: requests.Session = thread_local.session
+        return current
 
     def label(number: int) -> bool:
         with contextlib.suppress(requests.RequestException):
-            answer = session().post(
+            response = session().post(
                 f"{job.url}/imagetag/picture_classify",
                 data={"app_id": job.connection["extra"]["app_id"]},
                 files={"image": picture(number, job.image_bytes)},
                 timeout=30,
             )
-            return bool(answer.json()["code"] == 0)
+            return bool(response.json()["code"] == 0)
         return False
 
     return lambda: _in_threads(job, label)
@@ -268,7 +268,7 @@ def threads(job: Job) -> ImagePipeline:
 def sdk(job: Job) -> ImagePipeline:
     """Prepare the vendor's SDK, ``tencentcloud-sdk-python-tiia``, in a thread pool.
 
-    With a quota it has the vendor's own retries, which call again even after a success, and then
+    With a quota it uses the vendor's own retries, which call again even after a success, and then
     raise the first error.
     """
     from tencentcloud.common.credential import Credential
@@ -278,17 +278,17 @@ def sdk(job: Job) -> ImagePipeline:
     from tencentcloud.common.retry import NoopRetryer, StandardRetryer
     from tencentcloud.tiia.v20190529 import models, tiia_client
 
-    own = threading.local()
+    thread_local = threading.local()
     credential = Credential(job.connection["login"], job.connection["password"])
     address = job.url.partition("://")[2]
 
     def client() -> tiia_client.TiiaClient:
-        if not hasattr(own, "client"):
+        if not hasattr(thread_local, "client"):
             http = HttpProfile(protocol="http", endpoint=address, keepAlive=True)
             retryer = StandardRetryer() if job.requests_per_second else NoopRetryer()
             profile = ClientProfile(httpProfile=http, retryer=retryer)
-            own.client = tiia_client.TiiaClient(credential, "ap-guangzhou", profile)
-        return own.client
+            thread_local.client = tiia_client.TiiaClient(credential, "ap-guangzhou", profile)
+        return thread_local.client
 
     def label(number: int) -> bool:
         request = models.DetectLabelProRequest()
@@ -306,7 +306,7 @@ def _in_threads(job: Job, label: Callable[[int], bool]) -> int:
 
 
 def _form(job: Job) -> tuple[bytes, bytes, dict[str, str]]:
-    """Return what stands before and behind an image, and the headers."""
+    """Return the bytes before and after an image, and the headers."""
     app_id = job.connection["extra"]["app_id"]
     disposition = "Content-Disposition: form-data; name="
     head = (
@@ -350,11 +350,11 @@ CONTENDERS = {
 
 
 def main() -> int:
-    """Do the job of the command line, print the result and return the exit code."""
+    """Run the job of the command line, print the result and return the exit code."""
     job = Job(**json.loads(sys.argv[1]))
     prepare = CONTENDERS[job.contender].prepare
     if not job.requests_per_second:
-        # Loads what only the first image needs. Of a quota, it would take a slot.
+        # A warm-up loads the modules of the first image. With a quota, it would take a slot.
         prepare(dataclasses.replace(job, images=1, first=job.first + job.images))()
     label = prepare(job)
     print("ready", flush=True)
@@ -364,7 +364,7 @@ def main() -> int:
 
 
 def measured(label: ImagePipeline) -> Result:
-    """Do the work and return what it took."""
+    """Label the images and return the figures."""
     before, start_mb = resource.getrusage(resource.RUSAGE_SELF), peak_mb()
     started = time.monotonic()
     labelled = label()

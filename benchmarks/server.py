@@ -1,9 +1,9 @@
-"""The label services that contenders are measured against, each a process of its own.
+"""The label services of the comparisons, each a process of its own.
 
-``python server.py canned '{"latency_seconds": 0.3}'`` gives every request the same answer, so fast
-that it is not what is measured. ``python server.py emulator '{"requests_per_second": 20}'`` is the
-emulator, which checks, counts and refuses. The first line of output is the Airflow connection; each
-line of input is answered with the counts since the last; the end of the input ends the process.
+``python server.py canned '{"latency_seconds": 0.3}'`` gives every request the same answer, fast
+enough not to limit the contenders. ``python server.py emulator '{"requests_per_second": 20}'`` is
+the emulator, which checks, counts and refuses. The first line of output is the Airflow connection;
+each line of input gets the counts since the last one; the end of the input ends the process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _emulator(**faults: Any) -> Emulator:
-    # The keys of an object in JSON are texts.
+    # JSON has only text keys.
     rates = {int(status): share for status, share in faults.pop("error_rates", {}).items()}
     return Emulator(faults=Faults(**faults, error_rates=rates))
 
@@ -86,9 +86,9 @@ class _Counts:
 
 
 class CannedService:
-    """Reads requests and answers each with the same labels, checking nothing.
+    """Answer each request with the same labels, without checks.
 
-    It has those parts of the emulator's interface that a benchmark needs.
+    It has the part of the emulator's interface that the benchmarks use.
 
     :param latency_seconds: time between a request and its answer.
     """
@@ -107,7 +107,7 @@ class CannedService:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def reset_stats(self) -> None:
-        """Count anew."""
+        """Set the counts to zero."""
         self.stats = _Counts()
 
     @property
@@ -129,9 +129,9 @@ class CannedService:
 
 
 class _Answering(asyncio.BufferedProtocol):
-    """One connection, whose client waits for an answer before it sends the next request."""
+    """One connection; its client waits for each answer before the next request."""
 
-    # All connections share it, since the loop fills and hands it over in one step.
+    # Shared by all connections: the loop fills it and hands it over in one step.
     _buffer = bytearray(1 << 18)
 
     def __init__(self, service: CannedService) -> None:
@@ -158,7 +158,7 @@ class _Answering(asyncio.BufferedProtocol):
                 return
             found = _LENGTH.search(head)
             self._missing_bytes = (int(found[1]) if found else 0) - len(body)
-            # The newer interface is told by a header, and lives at the root.
+            # TIIA's path is the root.
             self._answer = DETECT_LABEL_PRO if head.startswith(b"POST / ") else PICTURE_CLASSIFY
             self._head = b""
         if not self._missing_bytes:
@@ -172,22 +172,22 @@ class _Answering(asyncio.BufferedProtocol):
             self._write(self._answer)
 
 
-# -- at the other end -------------------------------------------------------------------------
+# -- the benchmark's end ----------------------------------------------------------------------
 
 
 @dataclasses.dataclass
 class Server:
-    """A service that runs in a process of its own.
+    """A service in a process of its own.
 
-    :param process: it.
-    :param connection: the Airflow connection to it.
+    :param process: process of the service.
+    :param connection: Airflow connection to the service.
     """
 
     process: subprocess.Popen[str]
     connection: dict[str, Any]
 
     def counts(self) -> dict[str, int]:
-        """Return what it counted since it was last asked: ``requests`` and ``over_limit``."""
+        """Return ``requests`` and ``over_limit`` since the last call."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()

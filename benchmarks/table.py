@@ -1,4 +1,4 @@
-"""Rows of medians, ratios to ours, targets; printed as tables that Markdown reads as well."""
+"""Medians, ratios to this package, and targets, printed as Markdown tables."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from contenders import Result
 class Round:
     """One run of one contender.
 
-    :param images: that it was to label.
-    :param result: what the process did.
+    :param images: number of images of the job.
+    :param result: figures of the process.
     :param over_limit: requests that the service refused for the quota.
     """
 
@@ -27,13 +27,13 @@ class Round:
 class Row:
     """The medians of a contender's rounds.
 
-    :param images: that each round was to label.
-    :param labelled: that got labels.
-    :param images_per_second: those that got labels, by the time of the whole run.
-    :param seconds: that time.
-    :param cpu_per_thousand: CPU seconds of the client for 1,000 of them.
-    :param peak_mb: memory of the client.
-    :param above_start_mb: what of it came after the imports.
+    :param images: number of images of a round.
+    :param labelled: number of labelled images in the worst round.
+    :param images_per_second: labelled images by the time of the whole run.
+    :param seconds: time of the whole run.
+    :param cpu_per_thousand: CPU seconds of the client for 1,000 labelled images.
+    :param peak_mb: peak memory of the client.
+    :param above_start_mb: peak memory above that after the imports.
     :param over_limit: requests that the service refused for the quota.
     """
 
@@ -48,7 +48,7 @@ class Row:
 
 
 def row(rounds: Sequence[Round]) -> Row:
-    """Return the medians of some rounds; of the labelled images, the worst round's."""
+    """Return the medians of the rounds, and the smallest number of labelled images."""
     results = [one.result for one in rounds]
     return Row(
         images=rounds[0].images,
@@ -66,13 +66,13 @@ def row(rounds: Sequence[Round]) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something that shall hold.
+    """A bound on a measured value.
 
-    :param text: what.
-    :param value: what was measured.
+    :param text: description of the value.
+    :param value: measured value.
     :param limit: the bound.
-    :param is_floor: the value shall be the bound or more; else the bound or less.
-    :param unit: printed behind both.
+    :param is_floor: whether the bound is a minimum; else it is a maximum.
+    :param unit: unit of both.
     """
 
     text: str
@@ -83,7 +83,7 @@ class Target:
 
     @property
     def is_met(self) -> bool:
-        """Whether it holds."""
+        """Whether the value keeps the bound."""
         return self.value >= self.limit if self.is_floor else self.value <= self.limit
 
 
@@ -100,10 +100,10 @@ HEAD = (
 
 
 def print_comparison(title: str, rows: Mapping[str, Row], ours: str = "ours") -> None:
-    """Print how contenders compare.
+    """Print the comparison of contenders.
 
-    :param rows: by name of the contender.
-    :param ours: the name that ratios are made with.
+    :param rows: medians by the name of the contender.
+    :param ours: name of the contender that ratios refer to.
     """
     lines = [
         (
@@ -124,7 +124,7 @@ def print_comparison(title: str, rows: Mapping[str, Row], ours: str = "ours") ->
 
 
 def print_targets(targets: Sequence[Target]) -> None:
-    """Print what was to hold, and whether it does."""
+    """Print the targets, and whether each is met."""
     lines = [
         (
             target.text,
@@ -138,7 +138,7 @@ def print_targets(targets: Sequence[Target]) -> None:
 
 
 def print_table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table; all columns but the first are flush right."""
+    """Print a table with all columns but the first flush right."""
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     print(f"\n**{title}**\n")
     for cells in (head, None, *lines):

@@ -1,8 +1,8 @@
-"""How fast and in how much memory the sensor finds the few new rows of a large table.
+"""Measure time and memory of the sensor that finds the few new rows of a large table.
 
-A PostgreSQL table of images of which all but a few are labelled, in the same database. Each look is
-a process of its own, as a task is; the sensor's first look and a second one, in the same process,
-are measured.
+The setting is a PostgreSQL table of images, all but a few of which are labelled, and the labels in
+the same database. Each measurement is a process of its own, as a task is, with the sensor's first
+poll and a second one.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def main() -> int:
     """Measure, print a table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of the table")
-    parser.add_argument("--work", help="internal: look once in this setting", default=None)
+    parser.add_argument("--work", help="internal: measure this setting", default=None)
     arguments = parser.parse_args()
     if arguments.work:
-        print(json.dumps(_look(arguments.work)))
+        print(json.dumps(_measure(arguments.work)))
         return 0
     with warehouse() as (database, environment):
         _fill(database, arguments.rows)
         print(f"{arguments.rows:,} rows, {NEW} of them new; seconds, and MB above the start")
-        print(f"{'setting':24}{'found':>7}{'first look':>12}{'second':>9}{'peak MB':>9}")
+        print(f"{'setting':24}{'found':>7}{'first poll':>12}{'second':>9}{'peak MB':>9}")
         for setting in SETTINGS:
             if setting == "nothing new":
                 _label(database)
@@ -46,10 +46,11 @@ def main() -> int:
             )
             if done.returncode:
                 raise SystemExit(done.stdout + done.stderr)
-            seen = json.loads(done.stdout.splitlines()[-1])
+            figures = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{setting:24}{seen['found']:>7}{seen['first']:>12.2f}{seen['second']:>9.2f}"
-                f"{seen['peak_mb']:>9.1f}"
+                f"{setting:24}{figures['found']:>7}{figures['first']:>12.2f}"
+                f"{figures['second']:>9.2f}"
+                f"{figures['peak_mb']:>9.1f}"
             )
     return 0
 
@@ -68,14 +69,14 @@ def _fill(database: sa.Engine, rows: int) -> None:
             f" FROM generate_series(1, {rows}) AS n"
         )
         images.metadata.create_all(connection)
-    # The new ones lie all over the table.
+    # The new rows are scattered over the table.
     _label(database, f"sku NOT IN (SELECT sku FROM products ORDER BY md5(sku) LIMIT {NEW})")
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
 
 
 def _label(database: sa.Engine, condition: str = "true") -> None:
-    """Have the store hold the rows for which the condition is true."""
+    """Store labels of the rows that meet the condition."""
     with database.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO product_labels_images (api, key_sha256, image_key, image_uri, version,"
@@ -87,7 +88,7 @@ def _label(database: sa.Engine, condition: str = "true") -> None:
         )
 
 
-def _look(setting: str) -> dict[str, Any]:
+def _measure(setting: str) -> dict[str, Any]:
     from airflow_imagetag.sensors.imagetag import NewImagesSensor
     from airflow_imagetag.sources import SqlImages
     from airflow_imagetag.stores import SqlLabelStore
@@ -99,6 +100,7 @@ def _look(setting: str) -> dict[str, Any]:
     store = SqlLabelStore("warehouse", table="product_labels")
     sensor = NewImagesSensor(task_id="wait", images=source, store=store)
     start_mb = peak_mb()
+    found: list[Any] = []
     seconds = []
     for _ in range(2):
         started = time.monotonic()

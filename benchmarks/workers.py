@@ -1,4 +1,4 @@
-"""Starts contenders as processes, all at the same moment, and gathers their results."""
+"""Start contenders as processes, all together, and gather their results."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def run(job: Job, environment: Mapping[str, str]) -> Result:
 def run_together(jobs: Sequence[Job], environment: Mapping[str, str]) -> list[Result]:
     """Run jobs that begin together, each in a process of its own.
 
-    :param environment: of the processes.
-    :raises SystemExit: one of them failed.
+    :param environment: environment of the processes.
+    :raises SystemExit: a process failed.
     """
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(_started(job, environment)) for job in jobs]
@@ -42,9 +42,9 @@ def run_together(jobs: Sequence[Job], environment: Mapping[str, str]) -> list[Re
 
 def _wait_until_ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
-    # What it logs comes on the same way.
+    # Log lines arrive on the same pipe.
     if not any(line == "ready\n" for line in process.stdout):
-        raise SystemExit("a contender could not start")
+        raise SystemExit("a contender could not start: see its output above")
 
 
 @contextlib.contextmanager
@@ -68,19 +68,19 @@ def _result(process: subprocess.Popen[str]) -> Result:
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
     if process.wait():
-        raise SystemExit("a contender failed")
+        raise SystemExit("a contender failed: see its output above")
     return Result(**json.loads(lines[-1]))
 
 
 @contextlib.contextmanager
 def worker_environment() -> Iterator[dict[str, str]]:
-    """Make an Airflow home for a ``with`` block, and give the environment of processes in it."""
+    """Create an Airflow home for a ``with`` block; its value is the environment of processes."""
     with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
         yield {
             **os.environ,
             "AIRFLOW_HOME": folder,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            # Warnings and worse; what a run says of its progress is no result.
+            # The progress of a run is not a result.
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
             "PYTHONPATH": str(ROOT),
         }

@@ -1,6 +1,6 @@
-"""Runs the main job on this machine: the emulator, a real Airflow, and photographs.
+"""Run the main job on this machine: the emulator, a real Airflow, and photographs.
 
-Everything that it makes is in ``build/demo``; it needs no account and leaves no process behind.
+All output is in ``build/demo``. The demo needs no account and leaves no process running.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ PHOTOGRAPHS = [
     "moon.png",
     "rocket.jpg",
 ]
-"""Photographs in the public domain or under CC0 that come with scikit-image."""
+"""Photographs in the public domain or under CC0 from scikit-image."""
 
-# A service as far away as the real one, with its quota.
+# Latency and quota of the real service.
 SERVICE = Faults(latency_seconds=(0.2, 0.5), requests_per_second=20)
 
 
 def main() -> int:
-    """Run the demo and return the exit code."""
+    """Run the demo and return its exit code."""
     photographs = _photographs(WORK / "photographs")
     with Emulator(faults=SERVICE) as emulator:
         print(f"The emulator of the label service listens at {emulator.url}")
@@ -52,11 +52,11 @@ def main() -> int:
             parameters = {"folder": str(photographs), "output": str(WORK / "labels")}
             conf = json.dumps(parameters)
             code = _airflow(environment, "dags", "test", "label_images", "-c", conf)
-    # 'dags test' has ended with 0 before although a task failed, so the outputs decide.
+    # 'dags test' can end with 0 after a failed task, so the outputs decide.
     table = WORK / "labels" / "labels.parquet"
     if code != 0 or not table.exists():
         sys.stderr.write(LOG.read_text()[-4000:])
-        sys.stderr.write(f"\nThe run failed (exit code {code}). Airflow's whole log is {LOG}\n")
+        sys.stderr.write(f"\nThe run failed (exit code {code}). Read Airflow's log: {LOG}\n")
         return 1
     _show(table)
     return 0
@@ -65,7 +65,7 @@ def main() -> int:
 def _photographs(folder: Path) -> Path:
     shutil.rmtree(WORK, ignore_errors=True)
     folder.mkdir(parents=True)
-    # Found and not imported: the photographs are wanted, and not scikit-image's code.
+    # The demo needs only the photographs, so it does not import scikit-image.
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise SystemExit("scikit-image is not installed: run 'make demo'")
@@ -100,7 +100,7 @@ def _show(table: Path) -> None:
     print(f"{'photograph':24}{'rank':>4}  {'label':24}{'probability':>11}")
     for key, rows in labels.groupby("image_key", sort=True):
         for row in rows.itertuples():
-            name = key if row.rank == 1 else ""
+            name = str(key) if row.rank == 1 else ""
             print(f"{name:24}{row.rank:>4}  {row.label:24}{row.probability:>11.2f}")
     print()
     for name, value in summary.items():

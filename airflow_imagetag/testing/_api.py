@@ -130,6 +130,9 @@ class Api(Protocol):
         """
 
 
+STATS_PATH: Final = "/_stats"
+"""Path of the counts as JSON. No API has it, and its requests are not counted."""
+
 OWN_CODE: Final = -1
 """``code`` in the body of an answer with an HTTP error status.
 
@@ -153,6 +156,8 @@ class RefusalError(Exception):
     :param status: HTTP status of the answer.
     :param code: code in its JSON body; text for TIIA.
     :param message: message in its JSON body.
+
+    ``retry_after_seconds`` is the value of Retry-After; None sends none.
     """
 
     def __init__(self, status: int, code: int | str, message: str) -> None:
@@ -160,6 +165,7 @@ class RefusalError(Exception):
         self.status = status
         self.code = code
         self.message = message
+        self.retry_after_seconds: int | None = None
 
 
 def http_refusal(status: int, message: str) -> RefusalError:

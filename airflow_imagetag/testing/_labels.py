@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from PIL import Image, ImageFilter, ImageOps, ImageStat
+from PIL import Image, ImageFilter, ImageOps, ImageStat, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from airflow_imagetag.testing._api import Labels
@@ -48,6 +48,9 @@ def decode(data: bytes) -> Image.Image:
             return _small_upright_rgb(image)
     except UndecodableError:
         raise
+    # Pillow's message has the memory address of the file object.
+    except UnidentifiedImageError as error:
+        raise UndecodableError("no image in a known format") from error
     # Pillow's decoders raise many kinds of error for bytes that they cannot read, and the user's
     # warning filters may turn its warning of a decompression bomb into an error.
     except Exception as error:

@@ -52,10 +52,11 @@ class Recorder:
         self._by_api: Counter[str] = Counter()
         self._by_code: Counter[int | str] = Counter()
         self._billed_by_api: Counter[str] = Counter()
+        self._refused_by_api: Counter[str] = Counter()
         self._billed_images: Counter[str] = Counter()
         self._signatures: set[int | str] = set()
         self._arrivals = SlidingWindow(1.0)
-        self._requests = self._over_limit = self._dropped = self._garbage = 0
+        self._requests = self._refused = self._over_limit = self._dropped = self._garbage = 0
         self._billed_dropped = 0
         self._peak_per_second = self._rejected_signatures = 0
         self._max_in_flight = self._in_flight
@@ -97,6 +98,16 @@ class Recorder:
             self._billed_images[image_id] += calls
             self._billed_by_api[api] += calls
 
+    def refused(self, api: str) -> None:
+        """Count a request answered with an error.
+
+        :param api: API of the request; empty for none.
+        """
+        with self._lock:
+            self._refused += 1
+            if api:
+                self._refused_by_api[api] += 1
+
     def over_limit(self) -> None:
         """Count a request refused for the quota."""
         with self._lock:
@@ -129,6 +140,8 @@ class Recorder:
                 billed=self._billed_images.total(),
                 billed_by_api=MappingProxyType(dict(self._billed_by_api)),
                 billed_images=MappingProxyType(dict(self._billed_images)),
+                refused=self._refused,
+                refused_by_api=MappingProxyType(dict(self._refused_by_api)),
                 over_limit=self._over_limit,
                 dropped=self._dropped,
                 billed_dropped=self._billed_dropped,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -12,6 +14,7 @@ from aiohttp import web
 
 from airflow_imagetag.testing import _recognition, _tiia
 from airflow_imagetag.testing._api import (
+    STATS_PATH,
     AnswerForm,
     Api,
     BusinessCode,
@@ -25,6 +28,7 @@ from airflow_imagetag.testing._api import (
 )
 from airflow_imagetag.testing._fault_injector import spoil
 from airflow_imagetag.testing._labels import CachedRecognizer, UndecodableError
+from airflow_imagetag.testing.stats import Stats
 
 if TYPE_CHECKING:
     import ssl
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.testing._api import EmulatorAccount, Labels
     from airflow_imagetag.testing._fault_injector import FaultInjector
     from airflow_imagetag.testing._recorder import Recorder
+    from airflow_imagetag.testing.faults import Faults
 
 
 _STOP_SECONDS: Final = 0.05
@@ -139,17 +144,20 @@ class RequestHandler:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer the request, or close its connection if a fault demands it."""
+        if (request.method, request.path) == ("GET", STATS_PATH):
+            return web.json_response(_as_json_object(self._recorder.snapshot()))
         now = asyncio.get_running_loop().time()
         head = RequestHead(request.method, request.path, request.headers, request.content_length)
         api = _tiia.find(head) or _recognition.find(head)
-        self._recorder.arrived(now, request.headers.get("Authorization"), api.name if api else "")
+        api_name = api.name if api else ""
+        self._recorder.arrived(now, request.headers.get("Authorization"), api_name)
         try:
             # A request for no API is refused as V2 refuses.
             return await self._answer(
                 request, head, api or _recognition.V2, self._fault_injector(), now
             )
         except RefusalError as refusal:
-            return self._refused(refusal)
+            return self._refused(refusal, api_name)
         except ConnectionDroppedError as dropped:
             self._recorder.dropped(dropped.billed_calls)
             if request.transport is not None:
@@ -169,7 +177,8 @@ class RequestHandler:
         if fault_injector.drops():
             raise ConnectionDroppedError
         if fault_injector.over_quota(now):
-            return self._throttled(api, fault_injector)
+            self._recorder.over_limit()
+            raise _over_quota(api, fault_injector.faults)
         await asyncio.sleep(fault_injector.latency_seconds())
         _fail_with(fault_injector.error(), api)
         api.admit(head)
@@ -204,16 +213,14 @@ class RequestHandler:
         self._recorder.billed(image_id, api.name, wanted.calls)
         return labels
 
-    def _throttled(self, api: Api, fault_injector: FaultInjector) -> web.Response:
-        self._recorder.over_limit()
-        response = self._refused(api.throttle(fault_injector.faults.throttle_status))
-        if fault_injector.faults.retry_after_seconds is not None:
-            response.headers["Retry-After"] = str(fault_injector.faults.retry_after_seconds)
-        return response
-
-    def _refused(self, refusal: RefusalError) -> web.Response:
+    def _refused(self, refusal: RefusalError, api_name: str) -> web.Response:
+        self._recorder.refused(api_name)
         code = refusal.code if refusal.status == 200 else None
-        return self._json(refusal.status, code, json.dumps(_error_answer(refusal)).encode())
+        body = json.dumps(_error_answer(refusal)).encode()
+        response = self._json(refusal.status, code, body)
+        if refusal.retry_after_seconds is not None:
+            response.headers["Retry-After"] = str(refusal.retry_after_seconds)
+        return response
 
     def _success(self, answer: dict[str, Any], fault_injector: FaultInjector) -> web.Response:
         garbage = fault_injector.garbage()
@@ -227,6 +234,18 @@ class RequestHandler:
     def _json(self, status: int, code: int | str | None, body: bytes) -> web.Response:
         self._recorder.answered(status, code)
         return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _as_json_object(stats: Stats) -> dict[str, Any]:
+    """Return every count by its name; ``dataclasses.asdict`` cannot copy read-only mappings."""
+    values = {field.name: getattr(stats, field.name) for field in fields(stats)}
+    return {name: dict(n) if isinstance(n, Mapping) else n for name, n in values.items()}
+
+
+def _over_quota(api: Api, faults: Faults) -> RefusalError:
+    refusal = api.throttle(faults.throttle_status)
+    refusal.retry_after_seconds = faults.retry_after_seconds
+    return refusal
 
 
 def _error_answer(refusal: RefusalError) -> dict[str, Any]:

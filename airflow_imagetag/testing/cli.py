@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_imagetag.testing._api import API_NAMES
+from airflow_imagetag.testing._api import API_NAMES, STATS_PATH
 from airflow_imagetag.testing.emulator import CONNECTION_VARIABLE, Emulator
 from airflow_imagetag.testing.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from airflow_imagetag.testing.stats import Stats
 
 __all__ = ["main"]
 
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signalled.wait()
         finally:
             emulator.stop()
+    _print_counts(emulator.stats)
     return 0
 
 
@@ -114,10 +117,23 @@ def _until_signalled() -> Iterator[threading.Event]:
 
 def _announce(url: str, connection_json: str, ready_file: Path | None) -> None:
     print(f"The emulator listens on {url}")
+    print(f"Its counts: {url}{STATS_PATH}, and here when it ends (Ctrl-C)")
     print(f"export {CONNECTION_VARIABLE}={shlex.quote(connection_json)}", flush=True)
     if ready_file is not None:
         ready = {"url": url, "connection_json": connection_json}
         _write_atomically(ready_file, json.dumps(ready))
+
+
+def _print_counts(stats: Stats) -> None:
+    """Print the counts of each API that got requests, and of all requests."""
+    rows = [
+        (api, requests, stats.billed_by_api.get(api, 0), stats.refused_by_api.get(api, 0))
+        for api, requests in sorted(stats.by_api.items())
+    ]
+    rows.append(("total", stats.requests, stats.billed, stats.refused))
+    print(f"\n{'api':18}{'requests':>10}{'billed':>10}{'refused':>10}")
+    for api, requests, billed, refused in rows:
+        print(f"{api:18}{requests:>10,}{billed:>10,}{refused:>10,}")
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -34,6 +34,10 @@ class Stats:
     """Billed calls by API."""
     billed_images: Mapping[str, int]
     """SHA-256 of an image's bytes, in hexadecimal, to its billed calls."""
+    refused: int
+    """Requests answered with an error: an HTTP error status, or a code other than 0."""
+    refused_by_api: Mapping[str, int]
+    """Refused requests by API."""
     over_limit: int
     """Requests refused for the quota."""
     dropped: int

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from airflow_imagetag.services.recognition.signature import sign
 from airflow_imagetag.testing import Emulator
 from airflow_imagetag.testing.cli import main
 
@@ -59,6 +60,46 @@ def test_it_serves_until_it_is_told_to_end(tmp_path, number):
     assert [path.name for path in tmp_path.iterdir()] == ["ready.json"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_prints_its_counts_when_it_ends(tmp_path, photograph, number):
+    """The end of the output is a table by API; GET /_stats had the same counts before."""
+    with running(tmp_path / "ready.json") as (process, ready):
+        url = ready["url"]
+        connection = json.loads(ready["connection_json"])
+        answers = [post(url, connection, image) for image in (photograph, photograph, b"text")]
+        requests.post(f"{url}/elsewhere", timeout=10)
+        counts = requests.get(f"{url}/_stats", timeout=10).json()
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (0, "")
+    assert [answer["code"] for answer in answers] == [0, 0, -1102]
+    assert (counts["requests"], counts["billed"], counts["refused"]) == (4, 2, 2)
+    assert f"{url}/_stats" in output.splitlines()[1]
+    assert [line.split() for line in output.splitlines()[-3:]] == [
+        ["api", "requests", "billed", "refused"],
+        ["picture_classify", "3", "2", "1"],
+        ["total", "4", "2", "2"],
+    ]
+    assert " at 0x" not in output + str(answers)
+
+
+def post(url: str, connection: dict, image: bytes) -> dict:
+    """Post an image to V2 with a good signature, and return the answer."""
+    now = int(time.time())
+    app_id = connection["extra"]["app_id"]
+    authorization = sign(
+        app_id, connection["login"], connection["password"], now=now, expires=now + 600, nonce=1
+    )
+    response = requests.post(
+        f"{url}/imagetag/picture_classify",
+        headers={"Authorization": authorization},
+        data={"app_id": app_id},
+        files={"image": image},
+        timeout=10,
+    )
+    return response.json()
+
+
 def test_the_printed_line_is_ready_for_a_shell(tmp_path):
     """The export line survives the shell's quoting, whatever the key holds."""
     with running(tmp_path / "ready.json", "--secret-key", "it's $HOME") as (process, ready):
@@ -79,9 +120,9 @@ def test_options_reach_the_emulator(tmp_path):
         connection = json.loads(ready["connection_json"])
         assert connection["extra"] == {"app_id": "5"}
         assert connection["login"] == "AKIDfive"
-        began = time.monotonic()
-        assert requests.get(ready["url"], timeout=10).status_code == 404
-        assert time.monotonic() - began >= 0.2
+        first = requests.get(ready["url"], timeout=10)
+        assert first.status_code == 404
+        assert first.elapsed.total_seconds() >= 0.2
         assert requests.get(ready["url"], timeout=10).status_code == 429
 
 

@@ -120,7 +120,7 @@ def test_stopping_with_requests_in_flight(client, photograph):
 def test_a_stop_leaves_nothing_open():
     """With every warning an error, stopping amid requests, decoding and downloads is silent."""
     code = """if True:
-        import asyncio, gc, io, os, socket, ssl, sys, time
+        import asyncio, gc, io, logging, os, socket, ssl, sys, time
         import aiohttp, trustme
         from PIL import Image
         from airflow_imagetag.services.recognition.signature import sign
@@ -158,6 +158,10 @@ def test_a_stop_leaves_nothing_open():
                 await asyncio.to_thread(emulator.stop)
                 await asyncio.wait(tasks)
 
+        # The clients of this thread may still be sending at the stop, and asyncio logs that.
+        logging.getLogger("asyncio").addFilter(
+            lambda record: record.threadName == "imagetag-emulator"
+        )
         descriptors = len(os.listdir("/proc/self/fd"))
         with Emulator(faults=Faults(latency_seconds=60)) as slow:
             for context in (None, served):
@@ -211,6 +215,8 @@ def test_stats(client, photograph, small_images):
     assert stats.by_code == {0: 3, -1102: 1}
     assert stats.by_api == {"picture_classify": 4}
     assert stats.billed == 3
+    assert stats.refused == 2
+    assert stats.refused_by_api == {"picture_classify": 1}
     assert stats.billed_by_api == {"picture_classify": 3}
     assert stats.billed_images == {
         hashlib.sha256(photograph).hexdigest(): 2,
@@ -244,8 +250,38 @@ def test_stats_can_be_reset(client, photograph):
 
 
 EMPTY_MAPPINGS: dict[str, dict] = {
-    name: {} for name in ("by_api", "by_status", "by_code", "billed_by_api", "billed_images")
+    name: {}
+    for name in (
+        "by_api",
+        "by_status",
+        "by_code",
+        "billed_by_api",
+        "billed_images",
+        "refused_by_api",
+    )
 }
+
+
+def test_the_counts_as_json(client, photograph):
+    """GET /_stats gives every count by its name, without a signature, a fault or a count."""
+    client.base64(photograph)
+    client.multipart(b"text")
+    client.emulator.faults = Faults(drop_rate=1.0, latency_seconds=60)
+    answer = client.session.get(f"{client.emulator.url}/_stats", timeout=10)
+    stats = client.emulator.stats
+    counts = answer.json()
+    assert set(counts) == {field.name for field in dataclasses.fields(Stats)}
+    assert (counts["requests"], counts["billed"], counts["refused"]) == (2, 1, 1)
+    assert counts["refused_by_api"] == {"picture_classify": 1}
+    assert counts["by_code"] == {"0": 1, "-1102": 1}
+    assert counts["billed_images"] == dict(stats.billed_images)
+    assert stats.requests == 2
+
+
+def test_only_get_gives_the_counts(client):
+    """Any other method on that path is a request for no API."""
+    assert client.post(f"{client.emulator.url}/_stats").status_code == 404
+    assert client.emulator.stats.requests == client.emulator.stats.refused == 1
 
 
 def test_many_requests_at_once(client, small_images):
