@@ -281,4 +281,14 @@ def _config_options() -> dict[str, Any]:
             "example": None,
             "default": "500000",
         },
+        "user_agent": {
+            "description": (
+                "Header User-Agent of the images that fetch='worker' downloads. Empty:\n"
+                "airflow-provider-imagetag and its version.\n"
+            ),
+            "version_added": "0.2.0",
+            "type": "string",
+            "example": "our-shop-images/1.0",
+            "default": "",
+        },
     }

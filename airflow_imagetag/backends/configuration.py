@@ -6,6 +6,8 @@ import re
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_imagetag.transport.headers import USER_AGENT
+
 DEFAULT_CONN_ID = "imagetag_default"
 """Connection of hook, operator, sensor and trigger, unless they name another."""
 
@@ -26,6 +28,11 @@ def allowed_private_hosts() -> list[str]:
     """Return the hosts of private networks that images may be downloaded from."""
     text = conf.get(SECTION, "allowed_private_hosts", fallback="") or ""
     return [host.strip() for host in text.split(",") if host.strip()]
+
+
+def user_agent() -> str:
+    """Return the header User-Agent of the worker's downloads."""
+    return conf.get(SECTION, "user_agent", fallback="") or USER_AGENT
 
 
 def checkpoint_path() -> str | None:

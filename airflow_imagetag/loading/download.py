@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Collection
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urljoin
 
 from airflow_imagetag.errors import (
+    ConfigurationError,
     ImageEmptyError,
     ImageNotAllowedError,
     ImageTagError,
@@ -22,14 +23,22 @@ from airflow_imagetag.errors import (
     InvalidImageError,
     StorageError,
 )
-from airflow_imagetag.safety.addresses import is_address, is_private
+from airflow_imagetag.loading.request_urls import RequestUrl, joined, parsed
+from airflow_imagetag.safety.addresses import is_private, may_be_private_address
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.safety.uris import is_http
+from airflow_imagetag.transport.body import (
+    BodyTooLargeError,
+    DamagedBodyError,
+    UnknownEncodingError,
+    decoded,
+)
+from airflow_imagetag.transport.headers import CLIENT_HEADERS, USER_AGENT
+from airflow_imagetag.transport.resolver import daemon_resolver_class
 
 if TYPE_CHECKING:
     import aiohttp
     from aiohttp.abc import ResolveResult
-    from yarl import URL
 
 MAX_REDIRECTS = 5
 """Maximum number of redirects of one download."""
@@ -52,16 +61,30 @@ class Downloader:
     :param max_bytes: maximum size of an image.
     :param timeout_seconds: maximum time of a download, redirects included.
     :param allowed_hosts: host names and addresses that may be private.
+    :param user_agent: the header User-Agent.
+    :raises ConfigurationError: no header can hold the user agent.
     """
 
     def __init__(
-        self, *, max_bytes: int, timeout_seconds: float, allowed_hosts: Collection[str] = ()
+        self,
+        *,
+        max_bytes: int,
+        timeout_seconds: float,
+        allowed_hosts: Collection[str] = (),
+        user_agent: str = USER_AGENT,
     ) -> None:
+        if not (user_agent.isascii() and user_agent.isprintable()):
+            raise ConfigurationError(
+                f"The user agent {user_agent!r} has characters that no header can hold. Use plain "
+                "ASCII in the option [imagetag] user_agent."
+            )
+        self._headers = {**CLIENT_HEADERS, "User-Agent": user_agent}
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
         self._allowed_hosts = frozenset(allowed_hosts)
         self._slots = asyncio.Semaphore(MAX_DOWNLOADS)
         self._session: aiohttp.ClientSession | None = None
+        self._resolver: Any = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,6 +98,7 @@ class Downloader:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+            await self._resolver.close()
 
     async def download(self, url: str) -> bytes:
         """Return the bytes behind an http(s) URL.
@@ -112,14 +136,16 @@ class Downloader:
         target = _checked(url, self._allowed_hosts)
         try:
             async with self._opened_session().get(
-                target, allow_redirects=False, cookies=cookies.filter_cookies(target) or None
+                target.wire,
+                allow_redirects=False,
+                cookies=cookies.filter_cookies(target.page) or None,
             ) as response:
                 location = response.headers.get("Location")
                 if not (300 <= response.status < 400 and location):
                     return await _content(response, url, self._max_bytes)
-                cookies.update_cookies(response.cookies, response.url)
-                return _joined(url, location)
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+                cookies.update_cookies(response.cookies, target.page)
+                return joined(url, location)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             # aiohttp's stream refers to the error, and the traceback to the stream and the bytes
             # read so far: the cycle would last until the next garbage collection.
             error.__traceback__ = None
@@ -129,12 +155,16 @@ class Downloader:
         if self._session is None:
             import aiohttp
 
+            self._resolver = _public_resolver_class()(self._allowed_hosts)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    resolver=_public_resolver(self._allowed_hosts),
+                    resolver=self._resolver,
                     limit=MAX_DOWNLOADS,
                     keepalive_timeout=KEEPALIVE_SECONDS,
                 ),
+                headers=self._headers,
+                # aiohttp unpacks without a limit that covers all of an image.
+                auto_decompress=False,
                 # ``download`` limits the time of all requests together.
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -142,33 +172,20 @@ class Downloader:
         return self._session
 
 
-def _checked(url: str, allowed_hosts: frozenset[str]) -> URL:
-    """Return the parsed URL, after a check of the host as the client will read it.
+def _checked(url: str, allowed_hosts: frozenset[str]) -> RequestUrl:
+    """Return the parts of the URL, after a check of the host as the client will read it.
 
-    The client accepts more spellings of an address than a list could hold. The resolver checks
-    names; an address in the URL never gets there.
+    The resolver checks names; an address in the URL never gets there.
     """
-    from yarl import URL
-
     try:
-        parsed = URL(url)
-        host = _plain(parsed.raw_host or "")
+        target = parsed(url)
     except ValueError:
         raise InvalidImageError(f"{redact(url)} is not a URL.") from None
-    if not is_http(url) or not host:
+    if not is_http(url) or not target.host:
         raise ImageNotAllowedError(f"A redirect leads to {redact(url)}, which is no http(s) URL.")
-    if host not in allowed_hosts and is_address(host) and is_private(host):
+    if _plain(target.host) not in allowed_hosts and may_be_private_address(target.host):
         raise _not_allowed(url)
-    return parsed
-
-
-def _joined(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        raise InvalidImageError(
-            f"{redact(url)} redirects to a location that is not a URL."
-        ) from None
+    return target
 
 
 def _plain(host: str) -> str:
@@ -183,32 +200,54 @@ async def _content(response: aiohttp.ClientResponse, url: str, max_bytes: int) -
             f"{redact(url)} cannot be downloaded: HTTP {response.status}.",
             status=response.status,
         )
-    content = bytearray()
-    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-        content += chunk
-        if len(content) > max_bytes:
-            raise ImageTooLargeError(f"{redact(url)} is larger than {max_bytes} bytes.")
+    encoding = response.headers.get("Content-Encoding", "")
+    content = _unpacked(await _body(response, url, max_bytes), encoding, url, max_bytes)
     if not content:
         raise ImageEmptyError(f"{redact(url)} is empty: it has zero bytes.")
-    return bytes(content)
+    return content
 
 
-def _public_resolver(allowed_hosts: frozenset[str]) -> Any:
-    from aiohttp.resolver import ThreadedResolver
+async def _body(response: aiohttp.ClientResponse, url: str, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        body += chunk
+        if len(body) > max_bytes:
+            raise _too_large(url, max_bytes)
+    return bytes(body)
 
-    class PublicResolver(ThreadedResolver):
+
+def _unpacked(body: bytes, encoding: str, url: str, max_bytes: int) -> bytes:
+    """Return the image in a body, whose server may have packed it although it was not asked to."""
+    try:
+        return decoded(body, encoding, max_bytes)
+    except BodyTooLargeError:
+        raise _too_large(url, max_bytes) from None
+    except DamagedBodyError:
+        raise StorageError(f"{redact(url)} cannot be downloaded: it is not {encoding}.") from None
+    except UnknownEncodingError:
+        # Some objects carry a wrong one, such as 'utf-8'.
+        return body
+
+
+@cache
+def _public_resolver_class() -> Any:
+    class PublicResolver(daemon_resolver_class()):  # type: ignore[misc]
         """Look names up, and refuse a private address unless its host is allowed."""
+
+        def __init__(self, allowed_hosts: frozenset[str]) -> None:
+            super().__init__()
+            self._allowed_hosts = allowed_hosts
 
         async def resolve(
             self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
         ) -> list[ResolveResult]:
-            found = await super().resolve(host, port, family)
+            found: list[ResolveResult] = await super().resolve(host, port, family)
             is_any_private = any(is_private(item["host"]) for item in found)
-            if is_any_private and _plain(host) not in allowed_hosts:
+            if is_any_private and _plain(host) not in self._allowed_hosts:
                 raise _PrivateAddressError(host)
             return found
 
-    return PublicResolver()
+    return PublicResolver
 
 
 class _PrivateAddressError(OSError):
@@ -217,11 +256,15 @@ class _PrivateAddressError(OSError):
 
 def _failure(url: str, error: Exception) -> ImageTagError:
     """Return our error for an error of aiohttp or of the system."""
-    if isinstance(error, UnicodeError):
-        return InvalidImageError(f"{redact(url)} has a host that is not a valid name.")
+    if isinstance(error, ValueError):
+        return InvalidImageError(f"{redact(url)} has a host or a target that cannot be asked.")
     if isinstance(error.__cause__ or error.__context__, _PrivateAddressError):
         return _not_allowed(url)
     return StorageError(f"{redact(url)} cannot be downloaded: {type(error).__name__}.")
+
+
+def _too_large(url: str, max_bytes: int) -> ImageTooLargeError:
+    return ImageTooLargeError(f"{redact(url)} is larger than {max_bytes} bytes.")
 
 
 def _not_allowed(url: str) -> ImageNotAllowedError:

@@ -35,6 +35,7 @@ def labeller_of(
         max_bytes=hook.max_image_bytes,
         timeout_seconds=account.timeout_seconds,
         allowed_hosts=configuration.allowed_private_hosts(),
+        user_agent=configuration.user_agent(),
     )
     loader = ContentLoader(
         folders,

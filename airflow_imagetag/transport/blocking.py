@@ -107,7 +107,12 @@ def _watched_call(
     max_answer_bytes: int,
 ) -> HttpResponse:
     with watch.watching():
-        return _call(session, account, request, max_answer_bytes)
+        try:
+            return _call(session, account, request, max_answer_bytes)
+        except ImageTagError:
+            # A body that is not read to its end must not go on coming.
+            watch.cut()
+            raise
 
 
 def _call(

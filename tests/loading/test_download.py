@@ -495,3 +495,24 @@ def test_the_bytes_of_failed_downloads_are_freed(
     finally:
         tracemalloc.stop()
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/a?cred=AKID%2F2026&sig=x+y==", "/%28%e5(", "/a/../b//c", "/a?", "/a?x=%20%"],
+)
+@pytest.mark.parametrize("is_redirected", [False, True])
+def test_a_target_is_sent_as_it_is(server: Server, target: str, is_redirected: bool):
+    """A signature of a URL is over its text, also where a redirect names it."""
+    if is_redirected:
+        server.redirects["/start"] = target
+    get(server.url("/start" if is_redirected else target), "localhost")
+    assert server.asked[-1] == target
+
+
+def test_what_no_request_line_holds_is_encoded(server: Server):
+    """Spaces and characters outside ASCII, and nothing else; a control character is refused."""
+    get(server.url("/a b%2F?ü"), "localhost")
+    assert server.asked == ["/a%20b%2F?%C3%BC"]
+    with pytest.raises(ImageError):
+        get(server.url("/a\r\nX: b"), "localhost")
