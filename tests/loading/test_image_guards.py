@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def pixel(content: bytes, at: tuple[int, int] = (5, 5), max_bytes: int = 50_000)
     return Image.open(io.BytesIO(downscale(content, max_bytes=max_bytes))).getpixel(at)
 
 
-def near(found: object, expected: tuple[int, int, int]) -> bool:
+def near(found: Any, expected: tuple[int, int, int]) -> bool:
     """Tell whether two colours are alike."""
     return bool(np.abs(np.subtract(found, expected)).max() <= 6)
 
