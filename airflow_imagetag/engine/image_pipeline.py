@@ -14,7 +14,7 @@ from airflow_imagetag.engine.flow.admission import AdmissionControl
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.protocols import CachedAnswer
 from airflow_imagetag.errors import (
-    ConnectionFailedError,
+    Billing,
     ImageError,
     ImageTagError,
     OutageError,
@@ -171,7 +171,7 @@ class ImagePipeline:
         try:
             result = await self._labeller.call(prepared)
         except ImageTagError as error:
-            if isinstance(error, ConnectionFailedError):
+            if error.billing is Billing.NOT_SENT and error.code is None:
                 self._counts.calls -= calls
                 self._counts.retries -= is_retry
             self._note_failure(error)
