@@ -15,9 +15,11 @@ from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.protocols import CachedAnswer
 from airflow_imagetag.errors import (
     Billing,
+    ConnectionFailedError,
     ImageError,
     ImageTagError,
     OutageError,
+    TransientError,
 )
 from airflow_imagetag.labellers.base import Labeller, Prepared
 from airflow_imagetag.models import Image, TagResult
@@ -171,7 +173,7 @@ class ImagePipeline:
         try:
             result = await self._labeller.call(prepared)
         except ImageTagError as error:
-            if error.billing is Billing.NOT_SENT and error.code is None:
+            if _was_not_sent(error):
                 self._counts.calls -= calls
                 self._counts.retries -= is_retry
             self._note_failure(error)
@@ -200,6 +202,17 @@ class ImagePipeline:
             self._admission.pause(seconds)
         if outage := self._admission.outage_message():
             raise OutageError(f"{outage} The last error: {error.message}") from None
+
+
+def _was_not_sent(error: ImageTagError) -> bool:
+    """Tell whether an error was raised before the request left.
+
+    Errors without a known cost that may be repeated count as calls: a service of another package
+    need not say what they cost.
+    """
+    if isinstance(error, TransientError):
+        return isinstance(error, ConnectionFailedError)
+    return error.billing is Billing.NOT_SENT and error.code is None and error.status is None
 
 
 def _answer_for(image: Image, answer: TagResult) -> TagResult:

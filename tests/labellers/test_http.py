@@ -430,7 +430,7 @@ def test_a_storage_that_hangs_holds_up_no_other_image(emulator):
         await until(lambda: len(parts.loader.threads) == 2)
         prepared = Prepared(Image("a"), Payload(content=large, digest="d"))
         assert (await labeller.call(await labeller.fit(prepared))).labels
-        sent_as_it_is = Payload(content=large[:1_000_000], digest="e")
+        sent_as_it_is = Payload(content=picture(600, "PNG"), digest="e")
         assert (await labeller.call(Prepared(Image("b"), sent_as_it_is))).labels
         assert not any(task.done() for task in hanging)
         for task in hanging:

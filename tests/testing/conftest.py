@@ -28,26 +28,26 @@ SECRET_KEY = "emulatorSecretKey000000000000000"
 
 
 class Client:
-    """Posts to an emulator with a good signature, unless told otherwise."""
+    """Posts to an emulator, with a good signature by default."""
 
     def __init__(self, emulator: Emulator, session: requests.Session) -> None:
         self.emulator = emulator
         self.session = session
         self.v2 = f"{emulator.url}/imagetag/picture_classify"
         self.v1 = f"{emulator.url}/v1/detection/imagetag_detect"
-        # One signature for all requests, whatever second they fall into.
+        # All requests have one signature, also in different seconds.
         self._now = int(time.time())
 
     def signature(self, *, app_id: str = APP_ID, secret_id: str = SECRET_ID, **fields: Any) -> str:
-        """Return an Authorization value that is good but for the fields given."""
+        """Return an Authorization value with the given fields, else a good one."""
         life = {"now": self._now, "expires": self._now + 600}
         fields = {"secret_key": SECRET_KEY, "nonce": 7, **life} | fields
         return sign(app_id, secret_id, fields.pop("secret_key"), **fields)
 
     def post(self, url: str = "", **kwargs: Any) -> requests.Response:
-        """Post with a signature, to V2 unless a URL is given."""
+        """Post with a signature, to V2 by default."""
         headers = {"Authorization": self.signature()} | kwargs.pop("headers", {})
-        return self.session.post(url or self.v2, headers=headers, timeout=10, **kwargs)
+        return self.session.post(url or self.v2, headers=headers, timeout=60, **kwargs)
 
     def base64(self, image: bytes, **extra: str) -> requests.Response:
         """Post an image in JSON."""
@@ -65,7 +65,7 @@ class Client:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[Emulator], Client]]:
-    """Make clients, whose connections close after the test."""
+    """Return a function that makes clients; their connections close after the test."""
     with requests.Session() as session:
         session.trust_env = False
         yield lambda emulator: Client(emulator, session)
@@ -86,7 +86,7 @@ def client(emulator: Emulator, connect: Callable[[Emulator], Client]) -> Client:
 
 @pytest.fixture
 def connect_tiia() -> Iterator[Callable[[Emulator], TiiaClient]]:
-    """Make clients of TIIA, whose connections close after the test."""
+    """Return a function that makes clients of TIIA; their connections close after the test."""
     with requests.Session() as session:
         session.trust_env = False
         yield lambda emulator: TiiaClient(emulator, session)
@@ -100,7 +100,7 @@ def tiia(emulator: Emulator, connect_tiia: Callable[[Emulator], TiiaClient]) -> 
 
 @pytest.fixture(scope="session")
 def photographs() -> Path:
-    """Name the folder of photographs in scikit-image's wheel, without importing it."""
+    """Return the folder of photographs in scikit-image's wheel, without importing it."""
     specification = importlib.util.find_spec("skimage")
     assert specification is not None
     assert specification.origin is not None
@@ -133,7 +133,7 @@ class QuietFiles(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def serve_folder() -> Callable[[Path], AbstractContextManager[str]]:
-    """Serve a folder over HTTP for a ``with`` block, whose value is the URL."""
+    """Return a function that serves a folder over HTTP for a ``with`` block."""
 
     @contextmanager
     def serve(folder: Path) -> Iterator[str]:

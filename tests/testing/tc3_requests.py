@@ -1,4 +1,4 @@
-"""Requests of TIIA made by hand, also such as no client should send."""
+"""Requests of TIIA built by hand, including invalid ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sign(
     service: str = "tiia",
     path: str = "/",
 ) -> str:
-    """Return an Authorization value; what it names may be wrong, but the signature fits it."""
+    """Return an Authorization value whose signature fits its fields, even if those are wrong."""
     timestamp = headers["X-TC-Timestamp"]
     date = date or datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%d")
     canonical = "".join(f"{name}:{headers.get(name, '').lower()}\n" for name in signed.split(";"))
@@ -64,7 +64,7 @@ def good_headers(host: str, body: bytes, *, now: float | None = None) -> CaseIns
 
 
 class TiiaClient:
-    """Posts to an emulator with a good signature, unless told otherwise."""
+    """Posts to an emulator, with a good signature by default."""
 
     def __init__(self, emulator: Emulator, session: requests.Session) -> None:
         self.emulator = emulator
@@ -78,9 +78,9 @@ class TiiaClient:
         method: str = "POST",
         changes: dict[str, str | None] | None = None,
     ) -> requests.Response:
-        """Send a body; a change of a header is made before the request is signed.
+        """Send a body; changes of headers precede the signature.
 
-        A header whose change is None is left out, and Authorization is sent as it is given.
+        A change to None removes the header. A given Authorization is sent unchanged.
         """
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = good_headers(f"127.0.0.1:{self.emulator.port}", sent)
@@ -89,11 +89,11 @@ class TiiaClient:
         if "Authorization" not in changed:
             headers["Authorization"] = sign(headers, sent)
         kept = {name: value for name, value in headers.items() if changed.get(name, "") is not None}
-        return self.session.request(method, self.emulator.url, data=sent, headers=kept, timeout=10)
+        return self.session.request(method, self.emulator.url, data=sent, headers=kept, timeout=60)
 
 
 def code_of(response: requests.Response) -> str:
-    """Return the code of an error, which always has status 200, a message and a request id."""
+    """Return the code of an error, after a check of status, message and request id."""
     assert response.status_code == 200, response.text
     assert response.headers["Content-Type"] == "application/json"
     answer = response.json()["Response"]

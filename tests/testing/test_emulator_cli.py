@@ -31,16 +31,14 @@ COMMAND = [
 
 @contextmanager
 def running(ready_file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict]]:
-    """Run the command until the block ends; gives the process and what its ready file says."""
+    """Run the command until the block ends; gives the process and its ready file."""
     command = [*COMMAND, "--port", "0", "--ready-file", str(ready_file), *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            deadline = time.monotonic() + 20
             while not ready_file.exists():
                 assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline
                 time.sleep(0.02)
             yield process, json.loads(ready_file.read_text())
         finally:
@@ -49,11 +47,11 @@ def running(ready_file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_it_is_told_to_end(tmp_path, number):
-    """The command says where it listens, serves, and exits with 0 on SIGTERM or SIGINT."""
+    """The command prints its URL, serves, and exits with 0 on SIGTERM or SIGINT."""
     with running(tmp_path / "ready.json") as (process, ready):
-        assert requests.post(ready["url"], timeout=10).status_code == 404
+        assert requests.post(ready["url"], timeout=60).status_code == 404
         process.send_signal(number)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert errors == ""
     assert ready["url"] in output
@@ -67,10 +65,10 @@ def test_it_prints_its_counts_when_it_ends(tmp_path, photograph, number):
         url = ready["url"]
         connection = json.loads(ready["connection_json"])
         answers = [post(url, connection, image) for image in (photograph, photograph, b"text")]
-        requests.post(f"{url}/elsewhere", timeout=10)
-        counts = requests.get(f"{url}/_stats", timeout=10).json()
+        requests.post(f"{url}/elsewhere", timeout=60)
+        counts = requests.get(f"{url}/_stats", timeout=60).json()
         process.send_signal(number)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert [answer["code"] for answer in answers] == [0, 0, -1102]
     assert (counts["requests"], counts["billed"], counts["refused"]) == (4, 2, 2)
@@ -95,16 +93,16 @@ def post(url: str, connection: dict, image: bytes) -> dict:
         headers={"Authorization": authorization},
         data={"app_id": app_id},
         files={"image": image},
-        timeout=10,
+        timeout=60,
     )
     return response.json()
 
 
 def test_the_printed_line_is_ready_for_a_shell(tmp_path):
-    """The export line survives the shell's quoting, whatever the key holds."""
+    """The export line survives the shell's quoting for any key."""
     with running(tmp_path / "ready.json", "--secret-key", "it's $HOME") as (process, ready):
         process.terminate()
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
     line = next(line for line in output.splitlines() if line.startswith("export "))
     _, assignment = shlex.split(line)
     name, _, value = assignment.partition("=")
@@ -120,25 +118,25 @@ def test_options_reach_the_emulator(tmp_path):
         connection = json.loads(ready["connection_json"])
         assert connection["extra"] == {"app_id": "5"}
         assert connection["login"] == "AKIDfive"
-        first = requests.get(ready["url"], timeout=10)
+        first = requests.get(ready["url"], timeout=60)
         assert first.status_code == 404
         assert first.elapsed.total_seconds() >= 0.2
-        assert requests.get(ready["url"], timeout=10).status_code == 429
+        assert requests.get(ready["url"], timeout=60).status_code == 429
 
 
 def test_the_connection_of_another_api(tmp_path):
-    """The API chosen is in the printed connection, with the token of temporary keys."""
+    """The printed connection has the chosen API, and the token of temporary keys."""
     options = ["--api", "DetectLabel", "--token", "temporary"]
     with running(tmp_path / "ready.json", *options) as (process, ready):
         process.terminate()
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
     extra = json.loads(ready["connection_json"])["extra"]
     assert extra == {"api": "DetectLabel", "region": "ap-guangzhou", "token": "temporary"}
     assert shlex.quote(ready["connection_json"]) in output
 
 
 def test_without_pillow_it_says_what_to_install(tmp_path):
-    """A missing extra is exit code 2 and one clear line, no traceback."""
+    """A missing extra gives exit code 2 and one line without a traceback."""
     code = (
         "import sys; sys.modules['PIL'] = None\n"
         "from airflow_imagetag.testing.cli import main; sys.exit(main(['emulator']))"
@@ -160,7 +158,7 @@ def test_without_pillow_it_says_what_to_install(tmp_path):
     ],
 )
 def test_wrong_arguments(options, capsys):
-    """Wrong arguments are exit code 2 with a message."""
+    """Wrong arguments give exit code 2 and a message."""
     try:
         code = main(options)
     except SystemExit as error:
@@ -170,7 +168,7 @@ def test_wrong_arguments(options, capsys):
 
 
 def test_a_port_that_is_taken(capsys):
-    """An address that cannot be listened on is exit code 1, and signals are as they were."""
+    """A taken address gives exit code 1, and the signal handlers are restored."""
     before = signal.getsignal(signal.SIGTERM)
     with Emulator() as emulator:
         assert main(["emulator", "--port", str(emulator.port)]) == 1

@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
 
 
 def test_every_parameter_fault_and_counter_is_on_the_page():
-    """Whatever a user can set or read is named."""
+    """The page names every parameter, fault, counter and attribute."""
     names = [
         *signature(Emulator).parameters,
         *(field.name for field in dataclasses.fields(Faults)),
@@ -29,12 +29,12 @@ def test_every_parameter_fault_and_counter_is_on_the_page():
 
 @pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 def test_every_snippet_is_python(snippet):
-    """Code on the page at least compiles."""
+    """Code on the page compiles."""
     compile(snippet, "docs/emulator.md", "exec")
 
 
 def test_the_second_example_runs(monkeypatch, capsys):
-    """The example of using the emulator in code does what it says."""
+    """The example of the emulator in code runs."""
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", "")
     [example] = [
         snippet

@@ -57,18 +57,18 @@ def statuses(client, images) -> list[int]:
     ],
 )
 def test_values_out_of_range_are_refused(field, value):
-    """A fault that cannot happen is a ValueError when it is described, and names its field."""
+    """A value out of range raises a ValueError that names its field."""
     with pytest.raises(ValueError, match=field):
         Faults(**{field: value})
 
 
 def test_shares_may_add_up_to_one():
-    """Ten tenths are not too much, whatever floating point makes of them."""
+    """Ten shares of a tenth are accepted in spite of floating point."""
     Faults(error_rates=dict.fromkeys(range(500, 510), 0.1))
 
 
 def test_statuses_and_codes_share_one_chance():
-    """What is drawn is a status, a code or neither, so both together cannot be more than all."""
+    """Statuses and codes share one draw, so their shares add up to at most one."""
     Faults(error_rates={500: 0.5}, error_codes={"InternalError": 0.5})
     for statuses, codes in (
         ("error_rates", "error_codes"),
@@ -94,22 +94,25 @@ def test_latency(client, photograph):
     """A request takes at least the shortest time of the range."""
     client.base64(photograph)
     client.emulator.faults = Faults(latency_seconds=(0.1, 0.12))
-    began = time.monotonic()
-    assert client.base64(photograph).json()["code"] == 0
-    assert time.monotonic() - began >= 0.1
+    response = client.base64(photograph)
+    assert response.json()["code"] == 0
+    assert response.elapsed.total_seconds() >= 0.1
 
 
 def test_latency_does_not_hold_up_other_requests(client, photograph):
-    """Twenty slow requests at once take hardly longer than one."""
-    client.emulator.faults = Faults(latency_seconds=0.2)
-    began = time.monotonic()
+    """Twenty slow requests are in progress at once, and another one is answered meanwhile."""
+    client.emulator.faults = Faults(latency_seconds=600)
     with ThreadPoolExecutor(20) as pool:
-        assert {r.status_code for r in pool.map(client.multipart, [photograph] * 20)} == {200}
-    assert time.monotonic() - began < 2
-    assert client.emulator.stats.max_in_flight > 5
+        slow = [pool.submit(client.multipart, photograph) for _ in range(20)]
+        while client.emulator.stats.in_flight < 20:
+            time.sleep(0.005)
+        client.emulator.faults = Faults()
+        assert client.multipart(photograph).status_code == 200
+        client.emulator.stop()
+    assert all(isinstance(request.exception(), requests.ConnectionError) for request in slow)
 
 
-def test_the_quota_refuses_what_is_over_it(client, small_images):
+def test_the_quota_refuses_requests_over_it(client, small_images):
     """With a quota of five, a burst of eight gets five answers and three refusals."""
     client.emulator.faults = Faults(requests_per_second=5, retry_after_seconds=2)
     with ThreadPoolExecutor(8) as pool:
@@ -132,7 +135,7 @@ def test_the_quotas_status_can_be_chosen_and_retry_after_left_out(client, photog
 
 
 def test_the_quota_slides():
-    """In no window of a second are there more requests than the quota; refused ones are free."""
+    """Every window of a second has at most the quota; refused requests do not count."""
     injector = FaultInjector(Faults(requests_per_second=2), seed=0)
     moments = [10.0, 10.9, 10.95, 11.0, 11.5, 11.9]
     assert [injector.over_quota(now) for now in moments] == [
@@ -146,7 +149,7 @@ def test_the_quota_slides():
 
 
 def test_a_quota_below_one_counts_over_a_longer_time():
-    """Half a request per second is one in two seconds."""
+    """A quota of 0.5 is one request in two seconds."""
     injector = FaultInjector(Faults(requests_per_second=0.5), seed=0)
     assert [injector.over_quota(now) for now in (0.0, 1.9, 2.0)] == [False, True, False]
 
@@ -158,7 +161,7 @@ def test_a_window_forgets():
 
 
 def test_errors_at_random(client, small_images):
-    """About the wished share of requests fails, and nothing is billed for it."""
+    """About the given share of requests fails, and failures are not billed."""
     client.emulator.faults = Faults(error_rates={500: 0.2, 503: 0.2})
     counted = Counter(statuses(client, small_images))
     assert set(counted) == {200, 500, 503}
@@ -193,7 +196,7 @@ def test_a_first_attempt_fails_and_the_second_works(client, small_images):
 
 
 def test_a_first_attempt_by_url_is_known_by_the_url(client):
-    """An image behind a URL fails at its first attempt before anything is downloaded."""
+    """An image behind a URL fails at its first attempt, before the download."""
     client.emulator.faults = Faults(first_attempts={504: 1.0})
     url = "http://127.0.0.1:1/photo.jpg"
     assert client.by_url(url).status_code == 504
@@ -218,14 +221,14 @@ def test_a_dropped_connection_after_the_work(client, photograph):
 
 
 def test_work_that_fails_is_not_dropped(client):
-    """An image that cannot be decoded is answered, for no work was done."""
+    """An undecodable image gets its answer, since no work was done."""
     client.emulator.faults = Faults(drop_after_work_rate=1.0, garbage_rate=1.0)
     assert client.multipart(b"text").json()["code"] == -1102
 
 
 @pytest.mark.parametrize("v1", [False, True])
 def test_each_kind_of_garbage(client, photograph, v1):
-    """Every useless answer has status 200 and is useless in its own way; all are billed."""
+    """Every kind of garbage has status 200 and its own form, and is billed."""
     parameters = {"app_id": "1250000001", "image": base64.b64encode(photograph).decode()}
 
     def answer(kind: str) -> requests.Response:
@@ -252,7 +255,7 @@ def test_each_kind_of_garbage(client, photograph, v1):
 
 
 def test_garbage_takes_each_kind_in_turn(connect, photograph):
-    """Without a choice, six answers are spoiled in six ways, in the table's form too."""
+    """By default six answers are spoiled in six ways, also in the table's form."""
     with Emulator(faults=Faults(garbage_rate=1.0), answer_form="table") as emulator:
         client = connect(emulator)
         bodies = [client.multipart(photograph).content for _ in range(12)]
@@ -261,7 +264,7 @@ def test_garbage_takes_each_kind_in_turn(connect, photograph):
 
 
 def test_faults_can_change_while_requests_are_under_way(client, photograph):
-    """A new description holds from the next request; one under way keeps the old."""
+    """New faults hold from the next request; a request in progress keeps the old ones."""
     client.base64(photograph)
     client.emulator.faults = Faults(latency_seconds=0.3)
     with ThreadPoolExecutor(1) as pool:

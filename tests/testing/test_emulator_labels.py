@@ -1,4 +1,4 @@
-"""Labels come from the picture, whatever file it is in."""
+"""Labels depend on the picture, not on its file format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def names(data: bytes) -> set[str]:
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_a_photograph_gets_up_to_five_ranked_labels(photographs, name):
-    """Labels are distinct, most probable first, with probabilities between 0 and 1."""
+    """Labels are distinct and ranked, with probabilities between 0 and 1."""
     labels = label((photographs / name).read_bytes())
     assert 1 <= len(labels) <= 5
     assert len({name for name, _ in labels}) == len(labels)
@@ -54,7 +54,7 @@ def test_different_photographs_get_different_labels(photographs):
         assert one != other
 
 
-def test_labels_say_what_is_measured(photographs):
+def test_labels_describe_the_measured_pixels(photographs):
     """A dusk sky is blue, a retina red, a galaxy field dark, and a gray photograph monochrome."""
     expected = {
         "rocket.jpg": {"Blue", "Dark", "Landscape orientation"},
@@ -79,7 +79,7 @@ def test_labels_say_what_is_measured(photographs):
     ],
 )
 def test_encoding_a_picture_again_hardly_changes_its_labels(photographs, file_format, options):
-    """The same picture in another format has the same likely labels, a little more or less so."""
+    """A picture in another format has the same labels, with nearly the same probabilities."""
     original = (photographs / "rocket.jpg").read_bytes()
     with Image.open(io.BytesIO(original)) as image:
         again = dict(label(encoded(image, file_format, **options)))
@@ -104,12 +104,12 @@ def test_encoding_a_picture_again_hardly_changes_its_labels(photographs, file_fo
     ],
 )
 def test_every_colour_has_its_name(colour, name):
-    """A picture of one colour is labelled with it, almost certainly."""
+    """A picture of one colour gets that label, almost certainly."""
     assert dict(label(encoded(Image.new("RGB", (40, 40), colour), "PNG")))[name] > 0.9
 
 
 def modes() -> list[tuple[str, bytes]]:
-    """Return a blue picture in the modes that decoders stumble over."""
+    """Return a blue picture in modes that are difficult for decoders."""
     blue = Image.new("RGB", (160, 40), (30, 60, 200))
     clear = Image.new("RGBA", (160, 40), (0, 0, 0, 0))
     clear.paste(blue, (0, 0))
@@ -126,12 +126,12 @@ def modes() -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in modes()])
 def test_every_kind_of_file_is_converted(data):
-    """Blue is blue in every mode, and an animation is its first frame."""
+    """Every mode gives the label Blue; an animation gives its first frame."""
     assert {"Blue", "Landscape orientation"} <= names(data)
 
 
 def test_transparent_is_white():
-    """What shows through a transparent picture is white, not the colour hidden under it."""
+    """Transparent pixels are white, not of their hidden colour."""
     clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     assert "White" in names(encoded(clear, "PNG"))
     assert "Red" not in names(encoded(clear, "PNG"))
@@ -148,14 +148,14 @@ def test_sixteen_bits_are_scaled_not_clipped():
 
 
 def test_numbers_that_are_no_brightness_are_undecodable():
-    """A picture of floating-point numbers with an infinite one cannot be shown."""
+    """A picture with an infinite pixel value is undecodable."""
     with pytest.raises(UndecodableError, match="finite"):
         label(encoded(Image.new("F", (4, 4), float("inf")), "TIFF"))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I;16"])
 def test_the_rotation_that_a_file_states_is_obeyed(mode):
-    """A photograph taken with the camera turned is portrait, also when it is a 16-bit one."""
+    """A photograph of a rotated camera is portrait, also with 16 bits."""
     image = Image.new(mode, (160, 40))
     turned = image.getexif()
     turned[0x0112] = 6
@@ -163,13 +163,13 @@ def test_the_rotation_that_a_file_states_is_obeyed(mode):
 
 
 def test_tiny_and_narrow_pictures_are_labelled():
-    """One pixel, a line and a column have labels too."""
+    """One pixel, a line and a column have labels."""
     for size in ((1, 1), (2000, 1), (1, 2000)):
         assert label(encoded(Image.new("RGB", size, "white"), "PNG"))
 
 
 def oversized_png(width: int, height: int) -> bytes:
-    """Return a PNG that claims a size and holds nothing."""
+    """Return a PNG that states a size and has no pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + b"\x35\xaf\x06\x1e"
@@ -177,7 +177,7 @@ def oversized_png(width: int, height: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_undecodable_even_where_pillow_only_warns():
-    """Over Pillow's limit of pixels nothing is decoded: not a little over, not far over."""
+    """An image over Pillow's limit of pixels is not decoded, slightly or far over it."""
     limit = Image.MAX_IMAGE_PIXELS
     assert limit is not None
     for pixels in (limit + 1000, 3 * limit):
@@ -188,8 +188,8 @@ def test_a_decompression_bomb_is_undecodable_even_where_pillow_only_warns():
 @pytest.mark.parametrize(
     "data", [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF"]
 )
-def test_what_is_no_image_is_undecodable(data):
-    """Bytes that hold no picture raise the one error for it, without a memory address."""
+def test_bytes_that_are_no_image_are_undecodable(data):
+    """Bytes without a picture raise UndecodableError, without a memory address."""
     with pytest.raises(UndecodableError) as caught:
         label(data)
     assert " at 0x" not in str(caught.value)
@@ -197,7 +197,7 @@ def test_what_is_no_image_is_undecodable(data):
 
 @pytest.mark.parametrize("name", ["rocket.jpg", "coffee.png"])
 def test_a_truncated_image_is_undecodable(photographs, name):
-    """Part of a file is not half a picture."""
+    """A part of a file is undecodable."""
     data = (photographs / name).read_bytes()
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(UndecodableError):

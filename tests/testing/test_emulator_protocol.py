@@ -28,7 +28,7 @@ def files(tmp_path: Path, serve_folder) -> Iterator[tuple[Path, str]]:
 
 
 def code_of(response) -> int:
-    """Return the business code of an answer, which always has status 200 and a message."""
+    """Return the business code of an answer, after a check of status and message."""
     assert response.status_code == 200, response.text
     assert response.json()["message"]
     return response.json()["code"]
@@ -58,7 +58,7 @@ def test_v2_answers_in_the_form_of_the_documents_table_when_asked(connect, clien
 
 
 def test_all_ways_of_sending_an_image_give_the_same_labels(client, files, photograph):
-    """Base64, multipart and URL are three roads to one answer, and bill the same image."""
+    """Base64, multipart and URL give one answer, and bill the same image."""
     folder, url = files
     (folder / "photo.jpg").write_bytes(photograph)
     answers = [
@@ -72,7 +72,7 @@ def test_all_ways_of_sending_an_image_give_the_same_labels(client, files, photog
 
 
 def test_multipart_of_aiohttp_is_understood(client, photograph):
-    """A form that aiohttp builds, with a header on each part, is read like any other."""
+    """A form of aiohttp, with headers on each part, is read."""
 
     async def post() -> dict[str, Any]:
         form = aiohttp.FormData({"app_id": APP_ID})
@@ -149,7 +149,7 @@ def test_a_form_without_app_id_lacks_a_parameter(client, photograph):
     ],
 )
 def test_a_url_that_cannot_be_downloaded(client, url):
-    """The emulator's choice for it is -1300, with a message that says what happened."""
+    """A failed download is -1300, the emulator's choice, with a message that gives the reason."""
     response = client.by_url(url)
     assert code_of(response) == -1300
     assert "could not be downloaded" in response.json()["message"]
@@ -211,7 +211,7 @@ def test_a_slow_download_is_given_up(connect):
     ],
 )
 def test_a_body_in_the_wrong_format(client, request_of):
-    """What is neither the documented JSON nor the documented form gets 400 and a message."""
+    """A body that is neither documented JSON nor a documented form gets 400 and a message."""
     response = client.post(**request_of)
     assert response.status_code == 400, response.text
     assert response.json()["code"] == -1
@@ -225,15 +225,15 @@ def test_an_account_other_than_the_signatures(client):
 
 
 def test_an_unknown_path(client):
-    """Any other path gets 404, whatever else is wrong with the request."""
+    """Any other path gets 404, before all other checks."""
     assert client.post(f"{client.emulator.url}/imagetag/other").status_code == 404
-    assert client.session.get(client.emulator.url, timeout=10).status_code == 404
+    assert client.session.get(client.emulator.url, timeout=60).status_code == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])
 def test_another_method(client, method):
     """Methods other than POST get 424, the document's "method not found"."""
-    response = client.session.request(method, client.v2, timeout=10)
+    response = client.session.request(method, client.v2, timeout=60)
     assert response.status_code == 424
 
 
@@ -243,7 +243,7 @@ def test_a_body_of_unknown_length(client, photograph):
 
 
 def test_a_body_over_six_megabytes(client):
-    """One byte over 6 MB gets 413; exactly 6 MB is read, and here is no JSON."""
+    """One byte over 6 MB gets 413; exactly 6 MB is read, here as invalid JSON."""
     headers = {"Content-Type": "application/json"}
     assert client.post(data=bytes(SIX_MEGABYTES + 1), headers=headers).status_code == 413
     assert client.post(data=bytes(SIX_MEGABYTES), headers=headers).status_code == 400
@@ -252,8 +252,8 @@ def test_a_body_over_six_megabytes(client):
 def test_checks_come_in_the_documents_order(client):
     """Path before method, method before length, length before signature, signature before body."""
     bad = {"Authorization": "bad", "Content-Type": "application/json"}
-    assert client.session.get(f"{client.emulator.url}/no", timeout=10).status_code == 404
-    assert client.session.get(client.v2, headers=bad, timeout=10).status_code == 424
+    assert client.session.get(f"{client.emulator.url}/no", timeout=60).status_code == 404
+    assert client.session.get(client.v2, headers=bad, timeout=60).status_code == 424
     assert client.post(data=iter([b"x"]), headers=bad).status_code == 411
     assert client.post(data=bytes(SIX_MEGABYTES + 1), headers=bad).status_code == 413
     assert client.post(data=b"{", headers=bad).status_code == 403
@@ -261,7 +261,7 @@ def test_checks_come_in_the_documents_order(client):
 
 def test_a_client_that_waits_for_permission_to_send(client, photograph):
     """Expect: 100-continue, which curl sends with large images, is answered."""
-    connection = http.client.HTTPConnection("127.0.0.1", client.emulator.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", client.emulator.port, timeout=60)
     body = b'{"app_id": "%s"}' % APP_ID.encode()
     connection.putrequest("POST", "/imagetag/picture_classify")
     for name, value in {
@@ -281,7 +281,7 @@ def test_a_client_that_waits_for_permission_to_send(client, photograph):
 
 
 def test_a_client_that_goes_away_in_the_middle(client, photograph):
-    """A connection that closes before the body is complete leaves the emulator working."""
+    """The emulator survives a connection that closes before the end of the body."""
     with socket.create_connection(("127.0.0.1", client.emulator.port)) as connection:
         connection.sendall(
             b"POST /imagetag/picture_classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
@@ -294,8 +294,6 @@ def test_a_client_that_goes_away_in_the_middle(client, photograph):
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait, briefly, for what happens on another thread."""
-    deadline = time.monotonic() + 5
+    """Wait for an effect of another thread."""
     while not condition():
-        assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The fixtures, as another project's tests use them."""
+"""The fixtures in the tests of another project."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_afterwards():
 
 
 def test_fixtures_work_in_another_project(tmp_path: Path):
-    """Each test gets a fresh emulator, and with the other fixture Airflow finds its connection."""
+    """Each test gets a new emulator, and Airflow finds the connection of the other fixture."""
     (tmp_path / "test_theirs.py").write_text(TESTS)
     run = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""The Authorization header: what is accepted and what is refused."""
+"""Accepted and refused values of the Authorization header."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NINETY_DAYS = 90 * 24 * 3600
 
 
 def signed(original: bytes) -> str:
-    """Sign any text with the account's key, also one that no client should send."""
+    """Sign any text with the account's key, also an invalid one."""
     digest = hmac.new(ACCOUNT.secret_key.encode(), original, hashlib.sha1).digest()
     return base64.b64encode(digest + original).decode()
 
 
 def text(**changes: object) -> bytes:
-    """Return a good text to sign, but for the changes."""
+    """Return a good text to sign, with the changes."""
     fields = {
         "a": "200001",
         "b": "newbucket",
@@ -90,20 +90,20 @@ def test_a_missing_header_is_not_authorised():
     ],
 )
 def test_a_wrong_header_is_refused_with_its_reason(authorization, message):
-    """Each thing that can be wrong is 403 with a message of its own."""
+    """Each error gets 403 with a message of its own."""
     with pytest.raises(RefusalError, match=message) as caught:
         verify(authorization, ACCOUNT, now=NOW)
     assert caught.value.status == 403
 
 
 def test_limits_are_inclusive():
-    """Ninety days of life, fifteen minutes of skew and ten digits of nonce are still allowed."""
+    """Ninety days of life, fifteen minutes of skew and ten digits of nonce are allowed."""
     verify(signed(text(e=NOW + NINETY_DAYS, r="9999999999")), ACCOUNT, now=NOW)
     verify(signed(text(t=NOW + 900, e=NOW + 901)), ACCOUNT, now=NOW)
 
 
 def test_an_account_without_bucket_accepts_any():
-    """The bucket is a field of older accounts: an emulator without one does not look at it."""
+    """An emulator without a bucket, a field of older accounts, ignores it."""
     account = EmulatorAccount(ACCOUNT.app_id, ACCOUNT.secret_id, ACCOUNT.secret_key)
     verify(signed(text(b="anything")), account, now=NOW)
     verify(signed(text(b="")), account, now=NOW)
@@ -111,7 +111,7 @@ def test_an_account_without_bucket_accepts_any():
 
 def test_statuses_and_bodies_over_http(client, photograph):
     """401 and 403 arrive with JSON bodies, and the refusals are counted."""
-    missing = client.session.post(client.v2, json={}, timeout=10)
+    missing = client.session.post(client.v2, json={}, timeout=60)
     wrong = client.post(
         json={}, headers={"Authorization": client.signature(secret_key="another key")}
     )
@@ -127,7 +127,7 @@ def test_statuses_and_bodies_over_http(client, photograph):
 
 
 def test_the_clock_decides_what_has_expired(connect, photograph):
-    """An emulator whose clock is given judges signatures by it."""
+    """An emulator checks signatures by its clock parameter."""
     with Emulator(clock=lambda: NOW) as emulator:
         client = connect(emulator)
         assert client.base64(photograph).status_code == 403

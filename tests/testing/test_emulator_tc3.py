@@ -1,4 +1,4 @@
-"""The TC3-HMAC-SHA256 signature: what is accepted and what is refused."""
+"""Accepted and refused TC3-HMAC-SHA256 signatures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_vendors_published_signature_is_accepted():
 
 @pytest.mark.parametrize("skew_seconds", [-300, 0, 300])
 def test_clocks_may_differ_by_five_minutes(skew_seconds):
-    """The limit itself is still allowed, in both directions."""
+    """The limit itself is allowed, in both directions."""
     check(good_headers(HOST, BODY, now=NOW), now=NOW + skew_seconds)
 
 
@@ -70,14 +70,14 @@ def test_a_clock_that_is_further_off(skew_seconds):
 
 
 def test_more_headers_may_be_signed():
-    """Any header may be in the signature, in any case where it is sent."""
+    """Any header may be signed, and sent in any case."""
     headers = good_headers(HOST, BODY, now=NOW)
     headers["Authorization"] = sign(headers, BODY, signed="content-type;host;x-tc-action")
     check(headers)
 
 
 def test_the_payload_may_be_left_out():
-    """UNSIGNED-PAYLOAD stands for a body that is not signed; the header says so."""
+    """The header UNSIGNED-PAYLOAD marks a body that is not signed."""
     headers = good_headers(HOST, b"UNSIGNED-PAYLOAD", now=NOW)
     with pytest.raises(RefusalError):
         check(headers)
@@ -104,7 +104,7 @@ def test_the_payload_may_be_left_out():
     ],
 )
 def test_a_signature_of_something_else(wrong: dict[str, Any], code: str):
-    """Each part of what is signed counts, and each mistake has its code."""
+    """Each signed part is checked, and each mistake has its code."""
     headers = good_headers(HOST, BODY, now=NOW)
     headers["Authorization"] = sign(headers, **{"body": BODY, **wrong})
     with pytest.raises(RefusalError) as caught:
@@ -126,7 +126,7 @@ def test_a_signature_of_something_else(wrong: dict[str, Any], code: str):
     ],
 )
 def test_an_authorization_that_was_changed(old, new, code):
-    """What is not in the form of the algorithm is invalid, and what is in it must be signed."""
+    """A value in another form is invalid, and the fields of a valid one must match."""
     headers = good_headers(HOST, BODY, now=NOW)
     assert old in headers["Authorization"]
     headers["Authorization"] = headers["Authorization"].replace(old, new)
@@ -137,7 +137,7 @@ def test_an_authorization_that_was_changed(old, new, code):
 
 @pytest.mark.parametrize("name", ["Host", "Content-Type", "X-TC-Timestamp"])
 def test_a_header_that_was_changed(name):
-    """A signed header, or the time, that is another than the signature's is refused."""
+    """A signed header or a time that differs from the signature's is refused."""
     headers = good_headers(HOST, BODY, now=NOW)
     headers[name] = "1551113066" if name == "X-TC-Timestamp" else "other"
     with pytest.raises(RefusalError) as caught:
@@ -146,7 +146,7 @@ def test_a_header_that_was_changed(name):
 
 
 @pytest.mark.parametrize("timestamp", ["", "soon", "-1", "1551113065.5", "15511130650", "١"])
-def test_a_timestamp_that_is_none(timestamp):
+def test_an_invalid_timestamp(timestamp):
     """X-TC-Timestamp must be Unix seconds."""
     headers = good_headers(HOST, BODY, now=NOW)
     headers["X-TC-Timestamp"] = timestamp
@@ -169,7 +169,7 @@ def test_a_token_that_is_not_the_accounts(expected, given):
 
 
 def test_the_token_of_temporary_keys():
-    """With its token a temporary key is as good as a permanent one."""
+    """A temporary key with its token is accepted."""
     headers = good_headers(HOST, BODY, now=NOW)
     headers["X-TC-Token"] = "token"
     check(headers, account=EmulatorAccount("", SECRET_ID, SECRET_KEY, token="token"))
@@ -183,14 +183,14 @@ def test_the_token_of_temporary_keys():
         ("TC3-HMAC-SHA256 " + 8_000 * "x", "AuthFailure.InvalidAuthorization"),
     ],
 )
-def test_an_authorization_that_is_none(tiia: TiiaClient, authorization, code):
-    """A request of TIIA without a signature is refused over HTTP, and counted."""
+def test_an_invalid_authorization(tiia: TiiaClient, authorization, code):
+    """A request of TIIA without a valid signature is refused over HTTP, and counted."""
     assert code_of(tiia.send({}, changes={"Authorization": authorization})) == code
     assert tiia.emulator.stats.rejected_signatures == 1
 
 
 def test_the_clock_decides_what_has_expired(connect_tiia):
-    """An emulator whose clock is given judges signatures by it."""
+    """An emulator checks signatures by its clock parameter."""
     with Emulator(clock=lambda: NOW) as emulator:
         tiia = connect_tiia(emulator)
         assert code_of(tiia.send({})) == "AuthFailure.SignatureExpire"

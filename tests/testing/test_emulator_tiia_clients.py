@@ -1,4 +1,4 @@
-"""TIIA, driven by the vendor's own clients as they are: the blocking one and the one in asyncio."""
+"""TIIA with the vendor's own unchanged clients, the blocking one and the asyncio one."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_detect_label_pro(vendor, emulator, photograph_base64, photograph_url):
 
 
 def test_labels_are_those_of_v2_in_percent(vendor, client, photograph, photograph_base64):
-    """All protocols see the same picture."""
+    """All protocols give the same labels."""
     [group] = client.base64(photograph).json()["data"]
     labels = plain(vendor("DetectLabelPro", ImageBase64=photograph_base64).Labels)
     assert [label[:2] for label in labels] == [
@@ -152,7 +152,7 @@ def test_wrong_keys(kind, emulator, photograph_base64):
 
 
 def test_temporary_keys(kind, photograph_base64):
-    """An emulator with a token wants it presented."""
+    """An emulator with a token refuses requests without it."""
     with Emulator(token="temporary") as emulator:
         key = (SECRET_ID, SECRET_KEY, "temporary")
         call = caller(kind, emulator, key=key)
@@ -164,7 +164,7 @@ def test_temporary_keys(kind, photograph_base64):
 
 
 def test_an_unsigned_payload(kind, emulator, photograph_base64):
-    """A client may leave the body out of the signature and say so."""
+    """A client may leave the body out of the signature."""
     profile = profile_of(emulator)
     profile.unsignedPayload = True
     call = caller(kind, emulator, profile=profile)
@@ -177,7 +177,7 @@ def test_no_region(kind, emulator, photograph_base64):
     assert code_of(call, "DetectLabelPro", ImageBase64=photograph_base64) == "MissingParameter"
 
 
-def test_an_action_that_there_is_not(vendor):
+def test_an_unknown_action(vendor):
     """The emulator knows two of the product's actions."""
     assert code_of(vendor, "DetectPet", ImageBase64="AAAA") == "InvalidAction"
 
@@ -194,7 +194,7 @@ def test_the_quota(vendor, emulator, photograph_base64):
 
 
 def test_an_injected_status(vendor, emulator, photograph_base64):
-    """A fault by HTTP status is no answer of the service, and its client says so."""
+    """An injected HTTP status reaches the client as an error that is not the service's."""
     emulator.faults = Faults(first_attempts={503: 1.0})
     with pytest.raises(TencentCloudSDKException) as caught:
         vendor("DetectLabelPro", ImageBase64=photograph_base64)
@@ -204,7 +204,7 @@ def test_an_injected_status(vendor, emulator, photograph_base64):
 
 @pytest.mark.parametrize("field", ["error_codes", "first_attempt_codes"])
 def test_an_injected_code(vendor, emulator, photograph_base64, field):
-    """Any code of TIIA can be asked for, at random or for an image's first attempt."""
+    """Any code of TIIA can be injected, at random or for an image's first attempt."""
     emulator.faults = Faults(**{field: {"FailedOperation.RpcFail": 1.0}})
     code = code_of(vendor, "DetectLabelPro", ImageBase64=photograph_base64)
     assert code == "FailedOperation.RpcFail"
@@ -232,7 +232,7 @@ FIELDS = {
 
 
 def test_detect_label_is_for_the_web_by_default(vendor, emulator, photograph_base64):
-    """Without scenes there are the labels of one, the same as DetectLabelPro's."""
+    """Without scenes, the labels are those of WEB, the same as DetectLabelPro's."""
     answer = vendor("DetectLabel", ImageBase64=photograph_base64)
     pro = vendor("DetectLabelPro", ImageBase64=photograph_base64)
     assert plain(answer.Labels) == plain(pro.Labels)
@@ -241,10 +241,8 @@ def test_detect_label_is_for_the_web_by_default(vendor, emulator, photograph_bas
 
 
 @pytest.mark.parametrize("scenes", [["CAMERA"], ["WEB", "NEWS"], list(FIELDS), ["NEWS", "NEWS"]])
-def test_detect_label_answers_the_scenes_that_it_is_asked_for(
-    vendor, emulator, photograph_url, scenes
-):
-    """Each scene has labels of its own in its own field, is billed as a call; the rest is null."""
+def test_detect_label_answers_the_requested_scenes(vendor, emulator, photograph_url, scenes):
+    """Each scene has labels in its own field and is billed as a call; other fields are null."""
     answer = vendor("DetectLabel", ImageUrl=photograph_url, Scenes=scenes)
     found = {scene: getattr(answer, field) for scene, field in FIELDS.items()}
     assert {scene for scene, items in found.items() if items} == set(scenes)
@@ -260,7 +258,7 @@ def test_news_have_no_categories(vendor, photograph_base64):
     assert {(item.FirstCategory, item.SecondCategory) for item in answer.NewsLabels} == {("", "")}
 
 
-def test_scenes_that_there_are_not(vendor, emulator, photograph_base64):
+def test_unknown_scenes(vendor, emulator, photograph_base64):
     """An unknown scene is refused, and nothing is billed."""
     for scenes in (["MOON"], ["WEB", "web"]):
         code = code_of(vendor, "DetectLabel", ImageBase64=photograph_base64, Scenes=scenes)

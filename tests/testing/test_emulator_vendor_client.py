@@ -1,4 +1,4 @@
-"""V1, driven by the vendor's own client as it is."""
+"""V1 with the vendor's own unchanged client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET_KEY = "emulatorSecretKey000000000000000"
 
 @pytest.fixture(autouse=True)
 def service_address(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point the vendor's client at the emulator; it still names the vendor's host."""
+    """Point the vendor's client, which names the vendor's host, at the emulator."""
     monkeypatch.setattr(Conf, "_Conf__SERVICE_ADDR", f"127.0.0.1:{emulator.port}")
     monkeypatch.setenv("NO_PROXY", "*")
 
@@ -29,7 +29,7 @@ def vendor() -> qcloud_image.Client:
 def test_a_buffer_and_a_url_get_the_same_tags(
     vendor, emulator, photograph, photographs, serve_folder
 ):
-    """A picture in the request and one behind a URL are labelled alike, in V1's form."""
+    """A picture in the request and behind a URL get the same labels, in V1's form."""
     with serve_folder(photographs) as url:
         answers = [
             vendor.tag_detect(qcloud_image.CIBuffer(photograph)),
@@ -60,7 +60,7 @@ def test_a_file_is_labelled(vendor, photograph, tmp_path):
 
 
 def test_tags_are_the_labels_of_v2_in_percent(vendor, client, photograph):
-    """Both protocols see the same picture."""
+    """Both protocols give the same labels."""
     [group] = client.base64(photograph).json()["data"]
     assert vendor.tag_detect(qcloud_image.CIBuffer(photograph))["tags"] == [
         {"tag_name": item["label_name"], "tag_confidence": round(100 * item["probability"])}
@@ -86,7 +86,7 @@ def test_wrong_keys_are_refused(emulator, photograph, account):
 
 
 def test_a_bucket_that_the_account_does_not_have(monkeypatch, photograph):
-    """An emulator with a bucket wants it in the signature."""
+    """An emulator with a bucket refuses signatures without it."""
     with Emulator(bucket="mine") as emulator:
         monkeypatch.setattr(Conf, "_Conf__SERVICE_ADDR", f"127.0.0.1:{emulator.port}")
         answers = [
@@ -98,13 +98,13 @@ def test_a_bucket_that_the_account_does_not_have(monkeypatch, photograph):
     assert [answer["httpcode"] for answer in answers] == [200, 403]
 
 
-def test_a_picture_that_is_none(vendor):
-    """Bytes that are no image are V1's -1102 too."""
+def test_bytes_that_are_no_picture(vendor):
+    """Bytes that are no image are -1102 in V1."""
     assert vendor.tag_detect(qcloud_image.CIBuffer(b"text"))["code"] == -1102
 
 
 def test_a_picture_that_cannot_be_downloaded(vendor):
-    """A picture of which no bytes arrive is V1's -1300."""
+    """A picture whose download fails is -1300 in V1."""
     assert vendor.tag_detect(qcloud_image.CIUrl("http://127.0.0.1:1/a.jpg"))["code"] == -1300
 
 
