@@ -677,7 +677,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"for {timing.redis_timeout_seconds:.0f} seconds",
             f"no answer for {limiter.lease_timeout_seconds:.0f} seconds",
             f"up to {retry_policy.MAX_RETRY_AFTER_SECONDS / 60:.0f} minutes",
-            f"After {breaker.max_failures} faults in a row",
+            f"After {breaker.max_failures} failures in a row",
             f"up to {breaker.max_pause_seconds:.0f} seconds",
             f"After {breaker.max_outage_seconds:.0f} seconds without any",
         ],

@@ -51,7 +51,7 @@ async def grants(limiter: RateLimiter, count: int, *, workers: int = 5) -> list[
 
 
 def most_in_a_second(times: list[float]) -> int:
-    """Return the number of grants in the fullest second, wherever it begins."""
+    """Return the number of grants in the fullest second, with any beginning."""
     times = sorted(times)
     return max(sum(start <= time < start + 1 for time in times) for start in times)
 

@@ -62,13 +62,13 @@ plain = st.text(string.ascii_letters + string.digits + "-_.~%!$'()*,;: é", max_
 
 @pytest.mark.parametrize("query", PRESIGNED.values(), ids=PRESIGNED)
 def test_a_presigned_query_is_not_shown(query):
-    """Nothing of a presigned query is left, neither the signature nor what belongs to it."""
+    """Neither the signature nor its companions are left."""
     assert redact(f"{HOST}?{query}") == HOST
 
 
 @pytest.mark.parametrize("query", PRESIGNED.values(), ids=PRESIGNED)
-def test_what_tells_images_apart_stays_beside_a_signature(query):
-    """A parameter that is no part of the signature is shown, before and after it."""
+def test_other_parameters_stay_beside_a_signature(query):
+    """They may tell two images apart, before and after the signature."""
     assert redact(f"{HOST}?id=7&{query}&versionId=3") == f"{HOST}?id=7&versionId=3"
 
 
@@ -131,7 +131,7 @@ def test_a_uri_cannot_forge_a_log_line(character):
 
 @pytest.mark.parametrize("query", PRESIGNED.values(), ids=PRESIGNED)
 def test_redaction_is_stable(query):
-    """What was redacted stays as it is when it is redacted again."""
+    """A redacted URI is not changed by a second redaction."""
     once = redact(f"https://user:pw@host/a.jpg?id=1&{query}")
     assert redact(once) == once
 
@@ -148,7 +148,7 @@ def test_redaction_is_stable(query):
     ],
 )
 def test_uris_inside_a_text_are_redacted(text, query):
-    """A message may repeat a presigned URL; what is shown of it holds no signature."""
+    """A message may repeat a presigned URL, but without its signature."""
     shown = redact_text(text.format(url=f"{HOST}?{query}"))
     assert SECRET not in shown
     assert HOST in shown
@@ -167,7 +167,7 @@ def test_redaction_of_any_text_is_stable(text):
 @property_test
 @given(pieces, st.sampled_from(SECRET_NAMES), pieces)
 def test_a_secret_parameter_survives_nowhere_in_a_query(before, name, after):
-    """Whatever stands before and after it."""
+    """With any text before and after it."""
     assert SECRET not in redact(f"https://host/a?{before}&{name}={SECRET}&{after}")
 
 
@@ -206,7 +206,7 @@ def test_any_uri_without_secrets_is_shown_as_it_is(scheme, host, path, query):
 
 
 def test_an_image_shows_no_credentials():
-    """Neither repr nor display_uri of an image holds what its URI hides, nor its bytes."""
+    """Neither repr nor display_uri of an image has a secret of its URI, or its bytes."""
     image = Image(
         f"{HOST}?sig={SECRET}", f"https://u:{SECRET}@host/a?sig={SECRET}", b"5ecre7 bytes", "v1"
     )
