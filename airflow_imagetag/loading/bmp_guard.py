@@ -7,7 +7,7 @@ from typing import Final
 
 from airflow_imagetag.errors import ImageDecodeError
 from airflow_imagetag.loading.headers import size_of
-from airflow_imagetag.loading.prepared import Prepared, damaged
+from airflow_imagetag.loading.prepared import PreparedFile, damaged
 
 MAX_RUNS: Final = 4_000_000
 """Maximum number of runs of a picture; each takes some 500 ns."""
@@ -20,7 +20,7 @@ _END_OF_PICTURE: Final = 1
 _DELTA: Final = 2
 
 
-def prepare_bmp(content: bytes) -> Prepared:
+def prepare_bmp(content: bytes) -> PreparedFile:
     """Return the BMP, with plain rows.
 
     :raises ImageDecodeError: the file is cut off, or has too many runs.
@@ -31,9 +31,9 @@ def prepare_bmp(content: bytes) -> Prepared:
     if content[14] != 12 and len(content) >= 54:
         compression = int.from_bytes(content[30:34], "little")
         if compression in (_RLE8, _RLE4):
-            return Prepared(_unpacked(content, size, compression == _RLE4), "BMP")
+            return PreparedFile(_unpacked(content, size, compression == _RLE4), "BMP")
     _check_length(content, size)
-    return Prepared(content, "BMP")
+    return PreparedFile(content, "BMP")
 
 
 def _check_length(content: bytes, size: tuple[int, int]) -> None:

@@ -10,18 +10,14 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
-from airflow_imagetag.errors import ImageDecodeError, ImageError, ImageTooLargeError
+from airflow_imagetag.errors import ImageError, ImageTooLargeError
 from airflow_imagetag.loading import encoding
-from airflow_imagetag.loading.bmp_guard import prepare_bmp
 from airflow_imagetag.loading.deadline import within
-from airflow_imagetag.loading.gif_guard import prepare_gif
+from airflow_imagetag.loading.guards import prepare_file
 from airflow_imagetag.loading.headers import format_of, size_of
-from airflow_imagetag.loading.jpeg_guard import prepare_jpeg
 from airflow_imagetag.loading.memory_budget import MemoryBudget
-from airflow_imagetag.loading.png_guard import prepare_png
-from airflow_imagetag.loading.prepared import Prepared, damaged
+from airflow_imagetag.loading.prepared import PreparedFile, damaged
 from airflow_imagetag.loading.strict_decoding import strict_decoding
-from airflow_imagetag.loading.webp_guard import prepare_webp
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +73,11 @@ def downscale(
 def _downscaled(content: bytes, max_bytes: int, timeout_seconds: float) -> bytes:
     from PIL import Image
 
-    prepared = _prepared(content, format_of(content))
+    image_format = format_of(content)
+    size = size_of(content, image_format)
+    if size is not None:
+        _memory_bytes(size, BYTES_PER_PIXEL)
+    prepared = prepare_file(content, image_format, size)
     image = Image.open(io.BytesIO(prepared.content), formats=[prepared.image_format])
 
     def encoded() -> bytes:
@@ -87,34 +87,6 @@ def _downscaled(content: bytes, max_bytes: int, timeout_seconds: float) -> bytes
 
     needed_bytes = _memory_bytes(image.size, prepared.pixel_bytes)
     return within(timeout_seconds, encoded, holding=_MEMORY.reserve(needed_bytes))
-
-
-def _prepared(content: bytes, image_format: str | None) -> Prepared:
-    """Refuse an image that is damaged or too costly to decode, by its bytes alone."""
-    if image_format == "TIFF":
-        raise ImageDecodeError(
-            "The image is too large, and a TIFF is not made smaller. Convert it to JPEG or PNG."
-        )
-    size = size_of(content, image_format)
-    if size is not None:
-        _memory_bytes(size, BYTES_PER_PIXEL)
-    if image_format == "JPEG":
-        if size is None:
-            raise damaged("it begins as a JPEG, and does not tell its size")
-        return prepare_jpeg(content, size)
-    if image_format not in _GUARDS:
-        raise damaged("its format is none of JPEG, PNG, GIF, BMP and WebP")
-    return _GUARDS[image_format](content)
-
-
-_GUARDS: Final = {
-    "PNG": prepare_png,
-    "GIF": prepare_gif,
-    "BMP": prepare_bmp,
-    "WEBP": prepare_webp,
-}
-"""Formats that Pillow decodes by itself; for some others it starts installed programs. TIFF is left
-out: its tiles may take any amount of memory, however few pixels the picture has."""
 
 
 def _memory_bytes(size: tuple[int, int], pixel_bytes: int) -> int:
@@ -132,7 +104,7 @@ def _memory_bytes(size: tuple[int, int], pixel_bytes: int) -> int:
     return width * height * pixel_bytes
 
 
-def _decoded(image: Image, prepared: Prepared) -> Image:
+def _decoded(image: Image, prepared: PreparedFile) -> Image:
     from airflow_imagetag.loading.pixels import as_rgb, upright
 
     with strict_decoding():
@@ -140,6 +112,6 @@ def _decoded(image: Image, prepared: Prepared) -> Image:
     picture = as_rgb(image, prepared.transparent)
     # The original pixels would stay in memory until the end.
     image.close()
-    # The encoder would write comments, camera data and whatever else a decoder has found.
+    # The encoder would write comments, camera data and all else that a decoder has found.
     picture.info.clear()
     return upright(picture, prepared.orientation)

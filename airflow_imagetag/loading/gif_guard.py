@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from airflow_imagetag.errors import ImageDecodeError
-from airflow_imagetag.loading.prepared import Prepared, damaged
+from airflow_imagetag.loading.prepared import PreparedFile, damaged
 
 MAX_BLOCKS: Final = 600_000
 """Maximum number of blocks of at most 255 bytes up to the end of the first frame. One of 64 MB has
@@ -14,13 +14,13 @@ some 250,000."""
 _CONTROL: Final = 0xF9
 
 
-def prepare_gif(content: bytes) -> Prepared:
+def prepare_gif(content: bytes) -> PreparedFile:
     """Return the GIF with its first frame only.
 
     :raises ImageDecodeError: the file is cut off, has too many blocks, or no frame.
     """
     try:
-        return Prepared(_first_frame(content), "GIF")
+        return PreparedFile(_first_frame(content), "GIF")
     except IndexError:
         raise damaged("the GIF is cut off") from None
 

@@ -13,7 +13,7 @@ from typing import Final
 from airflow_imagetag.errors import ImageDecodeError
 from airflow_imagetag.loading.jpeg_segments import MAX_SEGMENTS, SCAN, Segment, segments_of
 from airflow_imagetag.loading.orientation import orientation_of
-from airflow_imagetag.loading.prepared import Prepared, damaged, rgb_profile
+from airflow_imagetag.loading.prepared import PreparedFile, damaged, rgb_profile
 
 MAX_SCANS: Final = 100
 """Maximum number of scans of a picture. Encoders make some ten."""
@@ -56,7 +56,7 @@ _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _PROFILE: Final = b"ICC_PROFILE\0"
 
 
-def prepare_jpeg(content: bytes, size: tuple[int, int]) -> Prepared:
+def prepare_jpeg(content: bytes, size: tuple[int, int]) -> PreparedFile:
     """Return the JPEG without metadata; takes milliseconds.
 
     :param size: width and height.
@@ -69,7 +69,7 @@ def prepare_jpeg(content: bytes, size: tuple[int, int]) -> Prepared:
         picture = _whole_scan(content, segments)
     kept = b"".join(content[s.start : s.end] for s in segments if _is_kept(content, s))
     data = [(s.code, content[s.start + 4 : s.end]) for s in segments if 0xE1 <= s.code <= 0xE2]
-    return Prepared(
+    return PreparedFile(
         b"\xff\xd8" + kept + picture,
         "JPEG",
         BYTES_PER_PIXEL if scans == 1 else BUFFERED_BYTES_PER_PIXEL,

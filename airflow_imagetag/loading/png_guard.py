@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from airflow_imagetag.errors import ImageDecodeError
 from airflow_imagetag.loading.orientation import orientation_of
-from airflow_imagetag.loading.prepared import MAX_PROFILE_BYTES, Prepared, damaged, rgb_profile
+from airflow_imagetag.loading.prepared import MAX_PROFILE_BYTES, PreparedFile, damaged, rgb_profile
 
 MAX_CHUNKS: Final = 100_000
 """Maximum number of chunks of a file. One of 64 MB in chunks of the common 8 KB has 8,000."""
@@ -49,7 +49,7 @@ class _Header(NamedTuple):
     interlace: int
 
 
-def prepare_png(content: bytes) -> Prepared:
+def prepare_png(content: bytes) -> PreparedFile:
     """Return the PNG with its first picture only.
 
     :raises ImageDecodeError: the file is damaged or cut off, or has too many chunks.
@@ -137,7 +137,7 @@ def _check_data(data: bytes, header: _Header) -> None:
         raise damaged("the PNG is damaged, the data of the picture ends too early")
 
 
-def _prepared(header: _Header, chunks: dict[bytes, bytes], data: bytes) -> Prepared:
+def _prepared(header: _Header, chunks: dict[bytes, bytes], data: bytes) -> PreparedFile:
     is_palette = header.colour == _PALETTE
     if is_palette and b"PLTE" not in chunks:
         raise damaged("the PNG has no palette")
@@ -145,7 +145,7 @@ def _prepared(header: _Header, chunks: dict[bytes, bytes], data: bytes) -> Prepa
     parts = [_chunk(name, chunks[name]) for name in kept if name in chunks]
     profile = _profile(chunks.get(b"iCCP", b"")) if header.colour in (2, 3, 6) else None
     exif = chunks.get(b"eXIf") or _raw_profile(chunks.get(b"raw", b""))
-    return Prepared(
+    return PreparedFile(
         b"".join([_SIGNATURE, *parts, _chunk(b"IDAT", data), _chunk(b"IEND", b"")]),
         "PNG",
         orientation=orientation_of(exif, chunks.get(b"xmp", b"")),

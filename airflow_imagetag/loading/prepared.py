@@ -12,7 +12,7 @@ MAX_PROFILE_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, repr=False)
-class Prepared:
+class PreparedFile:
     """A file for Pillow, and the facts that are no longer in it.
 
     :param content: the file, without metadata and further frames.

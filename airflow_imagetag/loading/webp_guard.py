@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from airflow_imagetag.loading.orientation import orientation_of
-from airflow_imagetag.loading.prepared import Prepared, damaged, rgb_profile
+from airflow_imagetag.loading.prepared import PreparedFile, damaged, rgb_profile
 
 MAX_CHUNKS: Final = 10_000
 """Maximum number of chunks that are read. Each frame of an animation has one."""
@@ -20,7 +20,7 @@ _ALPHA_AND_ANIMATION: Final = 0x12
 _PICTURE: Final = (b"VP8 ", b"VP8L", b"ANMF")
 
 
-def prepare_webp(content: bytes) -> Prepared:
+def prepare_webp(content: bytes) -> PreparedFile:
     """Return the WebP with its first frame only.
 
     :raises ImageDecodeError: the file is cut off, or has no picture.
@@ -30,7 +30,7 @@ def prepare_webp(content: bytes) -> Prepared:
     if picture is None:
         raise damaged("the WebP has no picture")
     body = b"".join(_chunk(name, value) for name, value in _kept(chunks, picture))
-    return Prepared(
+    return PreparedFile(
         b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body,
         "WEBP",
         PIXEL_BYTES,

@@ -281,7 +281,7 @@ def test_what_is_left_for_the_next_run_is_said(
 
 
 def test_a_copy_can_be_made_of_it_after_a_run(products: Database, clock: Clock):
-    """Airflow copies tasks; what a look holds open is let go of."""
+    """Airflow copies tasks; the copy opens its own source and store."""
     import copy
 
     add(products, "a")
