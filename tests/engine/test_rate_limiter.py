@@ -7,11 +7,12 @@ import itertools
 from collections import Counter
 
 import pytest
-from virtual_time import AtOnce, Never, run
+from virtual_time import Never, run
 
 from airflow_imagetag.engine.flow.rate_limiter import RateLimiter, RateLimiterConfig
 from airflow_imagetag.engine.flow.schedule import CATCH_UP_SECONDS
 from airflow_imagetag.errors import QuotaUnavailableError
+from airflow_imagetag.runtime.threads import InlineExecutor
 
 MARGIN = RateLimiterConfig().margin
 
@@ -112,7 +113,9 @@ def test_a_waiter_that_is_cancelled_leaves_its_slot_to_the_next(is_shared):
     """No slot is lost, and the others keep their order."""
 
     async def main() -> None:
-        limiter = RateLimiter(10, Shared(), threads=AtOnce()) if is_shared else RateLimiter(10)
+        limiter = (
+            RateLimiter(10, Shared(), threads=InlineExecutor()) if is_shared else RateLimiter(10)
+        )
         await limiter.acquire()
         times: dict[int, float] = {}
 
@@ -140,7 +143,7 @@ def test_no_quota_is_no_wait():
 
     async def main() -> None:
         schedule = Shared()
-        times = await grants(RateLimiter(None, schedule, threads=AtOnce()), 5000)
+        times = await grants(RateLimiter(None, schedule, threads=InlineExecutor()), 5000)
         assert times[-1] == times[0]
         assert schedule.asked == []
 
@@ -189,7 +192,7 @@ def test_processes_that_share_a_schedule_share_evenly():
         times: list[float] = []
 
         async def process(name: int) -> None:
-            limiter = RateLimiter(20, schedule, threads=AtOnce())
+            limiter = RateLimiter(20, schedule, threads=InlineExecutor())
             while now() < 1020:
                 await limiter.acquire()
                 counts[name] += 1
@@ -210,7 +213,9 @@ def test_a_slower_process_leaves_the_rest_to_the_others():
         schedule, counts = Shared(), Counter()
 
         async def process(name: str, rate: float) -> None:
-            limiter = RateLimiter(rate, schedule, shared_requests_per_second=20, threads=AtOnce())
+            limiter = RateLimiter(
+                rate, schedule, shared_requests_per_second=20, threads=InlineExecutor()
+            )
             start = now()
             while now() < start + 20:
                 await limiter.acquire()
@@ -229,7 +234,7 @@ def test_a_shared_quota_that_is_throttled():
 
     async def main() -> None:
         schedule = Shared()
-        limiter = RateLimiter(20, schedule, threads=AtOnce())
+        limiter = RateLimiter(20, schedule, threads=InlineExecutor())
         await grants(limiter, 10)
         limiter.record_throttled()
         slow = gaps(await grants(limiter, 200))
@@ -246,7 +251,7 @@ def test_a_lease_is_a_twentieth_of_a_second(rate, lease):
 
     async def main() -> None:
         schedule = Shared()
-        times = await grants(RateLimiter(rate, schedule, threads=AtOnce()), 200)
+        times = await grants(RateLimiter(rate, schedule, threads=InlineExecutor()), 200)
         assert set(schedule.asked) == {lease}
         assert len(schedule.asked) == 200 / lease
         assert gaps(times) == pytest.approx([(1 + MARGIN) / rate] * 199)
@@ -259,7 +264,7 @@ def test_slots_that_were_leased_and_not_used_are_given_up():
 
     async def main() -> None:
         schedule = Shared()
-        limiter = RateLimiter(200, schedule, threads=AtOnce())
+        limiter = RateLimiter(200, schedule, threads=InlineExecutor())
         await grants(limiter, 13)
         await asyncio.sleep(5)
         times = await grants(limiter, 40)
@@ -287,7 +292,7 @@ def test_an_error_of_the_shared_schedule_reaches_the_caller():
 
     async def main() -> None:
         schedule = Shared()
-        limiter = RateLimiter(20, schedule, threads=AtOnce())
+        limiter = RateLimiter(20, schedule, threads=InlineExecutor())
         schedule.error = QuotaUnavailableError("gone")
         with pytest.raises(QuotaUnavailableError, match="gone"):
             await limiter.acquire()
@@ -304,7 +309,7 @@ def test_no_call_waits_once_the_run_ends(kind):
     async def main() -> None:
         stopping = asyncio.Event()
         schedule = None if kind == "local" else Shared()
-        threads = Never() if kind == "hung" else AtOnce()
+        threads = Never() if kind == "hung" else InlineExecutor()
         limiter = RateLimiter(0.01, schedule, threads=threads, stopping=stopping)
         waiting = [asyncio.create_task(limiter.acquire()) for _ in range(50)]
         await asyncio.sleep(3)

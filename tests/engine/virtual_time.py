@@ -38,18 +38,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.now
 
 
-class AtOnce(Executor):
-    """Runs work at once: a thread takes real time."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class Never(Executor):
     """Begins work that never ends."""
 
