@@ -29,6 +29,7 @@ class Status(enum.StrEnum):
     """How an image ended, as a store keeps it."""
 
     TAGGED = "tagged"
+    """With an answer, which may hold no labels."""
     FAILED = "failed"
     """By a fault of its own: another try would fail again."""
     UNFINISHED = "unfinished"

@@ -110,8 +110,8 @@ class OpenParquetStore(OpenStore):
     def _answer(self, content_sha256: str) -> TagResult | Failure | None:
         try:
             return self._read_answer(content_sha256)
-        except FileNotFoundError:
-            # Compacted since it was indexed: after a reload the index knows the new part.
+        except (FileNotFoundError, StoreError):
+            # Compacted since the index was filled: after a reload it knows the new part.
             self._dataset.load()
             return self._read_answer(content_sha256)
 

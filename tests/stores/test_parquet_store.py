@@ -29,7 +29,7 @@ from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores import ParquetLabelStore
 from airflow_imagetag.stores.files import Files
 from airflow_imagetag.stores.parquet_dataset import ParquetDataset, open_dataset
-from airflow_imagetag.stores.parquet_open import open_parquet_store
+from airflow_imagetag.stores.parquet_open import OpenParquetStore, open_parquet_store
 from airflow_imagetag.stores.part_index import PartIndex
 from airflow_imagetag.stores.rows import key_digest
 
@@ -312,6 +312,35 @@ def test_an_open_store_answers_after_a_compaction(folder: Folder):
     with folder.store.open(API) as opened:
         folder.store.compact()
         assert set(opened.answers(digests)) == set(digests)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_an_answer_survives_a_compaction_while_it_is_read(folder: Folder, kind: str):
+    """The part may be removed before its images or before its labels are read."""
+    for number in range(3):
+        write(folder, tagged(f"key {number}", "x", content_sha256=f"{number}" * 64))
+    compacted = []
+
+    class Compacting(Files):
+        is_armed = False
+
+        def read(self, of: str, name: str, *rest: Any, **options: Any) -> Iterator[pa.Table]:
+            if of == kind and self.is_armed and not compacted:
+                compacted.append(name)
+                folder.store.compact()
+            return super().read(of, name, *rest, **options)
+
+    files = Compacting(folder.path, None)
+    index = PartIndex()
+    dataset = ParquetDataset(files, index, abandoned_seconds=60)
+    dataset.load()
+    files.is_armed = True
+    opened = OpenParquetStore(dataset, API, retry_seconds=0, clock=lambda: NOON)
+    [answer] = opened.answers(["1" * 64]).values()
+    assert compacted
+    assert isinstance(answer, TagResult)
+    assert answer.labels == labels_named("x")
+    index.close()
 
 
 def test_opening_survives_a_compaction(folder: Folder):
