@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_imagetag.backends.engine_cache import EngineCache
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.selection.shards import key_hash
 
@@ -20,16 +21,25 @@ SQLITE_BUSY_SECONDS = 60.0
 """How long a writer waits for another one's transaction on a SQLite file."""
 
 
+_CONNECTION_FIELDS = ("conn_type", "host", "schema", "login", "password", "port", "extra")
+_engines = EngineCache()
+
+
 def engine_of(conn_id: str) -> Engine:
     """Return an SQLAlchemy engine for a connection, with a session in UTC.
 
     :param conn_id: a connection whose hook is one of ``common.sql``.
     :raises ConfigurationError: it has no such hook, or the driver is not installed.
     """
+    connection, hook = _hook_of(conn_id)
+    key = (conn_id, *(getattr(connection, name) for name in _CONNECTION_FIELDS))
+    return _engines.engine(key, lambda: _new_engine(conn_id, hook))
+
+
+def _new_engine(conn_id: str, hook: Any) -> Engine:
     from sqlalchemy import event
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-    hook = _hook_of(conn_id)
     try:
         # 'future' makes SQLAlchemy 1.4, which Airflow 2.11 has, behave as 2.0.
         engine: Engine = hook.get_sqlalchemy_engine({"future": True, "pool_pre_ping": True})
@@ -133,7 +143,8 @@ _POSTGRES_REFUSALS = (
 """What libpq says of a login that is refused: at this time it hands no code to the driver."""
 
 
-def _hook_of(conn_id: str) -> Any:
+def _hook_of(conn_id: str) -> tuple[Any, Any]:
+    """Return a connection and its hook."""
     from airflow.providers.common.compat.sdk import (
         AirflowException,
         AirflowNotFoundException,
@@ -141,7 +152,8 @@ def _hook_of(conn_id: str) -> Any:
     )
 
     try:
-        hook = BaseHook.get_connection(conn_id).get_hook()  # type: ignore[no-untyped-call]
+        connection = BaseHook.get_connection(conn_id)
+        hook = connection.get_hook()  # type: ignore[no-untyped-call]
     except AirflowNotFoundException:
         raise UnknownConnectionError(
             f"There is no connection {conn_id!r}. Correct conn_id, or create it with 'airflow "
@@ -159,7 +171,7 @@ def _hook_of(conn_id: str) -> Any:
             f"Connection {conn_id!r} is no SQL database: {type(hook).__name__} is not a hook of "
             "common.sql."
         )
-    return hook
+    return connection, hook
 
 
 def _execute(statement: str, dbapi_connection: Any, _record: Any) -> None:
