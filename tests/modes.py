@@ -31,9 +31,9 @@ base = importlib.import_module("airflow.sensors.base" if AIRFLOW_2 else "airflow
 
 
 class Clock:
-    """The time of a test: passes when something waits, and then the world may change.
+    """The time of a test, which passes in a pause only; then the world may change.
 
-    It begins now, since storages note the true time of what is written.
+    It begins now, since a storage keeps the true time of each file.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Clock:
         self._changes: list[tuple[float, Callable[[], Any]]] = []
 
     def at(self, second: float, change: Callable[[], Any]) -> None:
-        """Let the world change when so many seconds have passed."""
+        """Let the world change when this number of seconds has passed."""
         self._changes.append((second, change))
         self._changes.sort(key=lambda entry: entry[0])
 
@@ -82,10 +82,10 @@ def clock_fixture(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Outcome:
-    """What became of a task.
+    """The outcome of a task.
 
-    :param xcom: what it returned.
-    :param error: what it raised.
+    :param xcom: its return value.
+    :param error: its error.
     """
 
     def __init__(self, xcom: Any = None, error: BaseException | None = None) -> None:
@@ -102,7 +102,7 @@ class Outcome:
 
 
 class _TaskInstance:
-    """What a sensor asks of its task instance."""
+    """The part of a task instance that a sensor uses."""
 
     dag_id, task_id, run_id, map_index, max_tries = "watch", "wait", "manual", -1, 0
 
@@ -181,7 +181,7 @@ class Task:
 
 
 def rebuilt(trigger: Any) -> NewImagesTrigger:
-    """Return the trigger as the triggerer makes it of what Airflow's database holds."""
+    """Return the trigger as the triggerer makes it of the values in Airflow's database."""
     row = Trigger.from_object(trigger)
     assert row.classpath == "airflow_imagetag.triggers.imagetag.NewImagesTrigger"
     made = NewImagesTrigger(**row.kwargs)

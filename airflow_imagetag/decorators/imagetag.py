@@ -56,7 +56,7 @@ class _ImageTagDecoratedOperator(DecoratedOperator, ImageTagOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Call the function, label what it returns, and return the labels frame."""
+        """Call the function, label the images that it returns, and return the labels frame."""
         context_merge(context, self.op_kwargs)
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         # Not rendered: the function's result is data, which must not run templates.
