@@ -31,9 +31,9 @@ base = importlib.import_module("airflow.sensors.base" if AIRFLOW_2 else "airflow
 
 
 class Clock:
-    """The time of a test: it passes when the code sleeps, and then the world may change.
+    """The time of a test, which passes in a pause only; then the world may change.
 
-    It begins now, since storages note the true time of each object.
+    It begins now, since a storage keeps the true time of each file.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Clock:
         self._changes: list[tuple[float, Callable[[], Any]]] = []
 
     def at(self, second: float, change: Callable[[], Any]) -> None:
-        """Change the world when this number of seconds has passed."""
+        """Let the world change when this number of seconds has passed."""
         self._changes.append((second, change))
         self._changes.sort(key=lambda entry: entry[0])
 
@@ -73,10 +73,10 @@ class Clock:
 
 
 class Outcome:
-    """The end of a task.
+    """The outcome of a task.
 
     :param xcom: its return value.
-    :param error: the exception that it raised.
+    :param error: its error.
     """
 
     def __init__(self, xcom: Any = None, error: BaseException | None = None) -> None:
@@ -93,7 +93,7 @@ class Outcome:
 
 
 class _TaskInstance:
-    """The task instance, as far as a sensor uses it."""
+    """The part of a task instance that a sensor uses."""
 
     dag_id, task_id, run_id, map_index, max_tries = "watch", "wait", "manual", -1, 0
 
@@ -172,7 +172,7 @@ class Task:
 
 
 def rebuilt(trigger: Any) -> NewImagesTrigger:
-    """Return the trigger as the triggerer makes it from a row of Airflow's database."""
+    """Return the trigger as the triggerer makes it of the values in Airflow's database."""
     row = Trigger.from_object(trigger)
     assert row.classpath == "airflow_imagetag.triggers.imagetag.NewImagesTrigger"
     made = NewImagesTrigger(**row.kwargs)

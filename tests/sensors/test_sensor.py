@@ -1,4 +1,4 @@
-"""The sensor apart from its modes: what it returns, says and hands to the triggerer."""
+"""The sensor: its result, its log lines, and the parameters that it hands to the triggerer."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def sensor(**fields: Any) -> NewImagesSensor:
 
 
 def deferred(task: NewImagesSensor, run: Any) -> TaskDeferred:
-    """Return how a task is deferred by what it is made to do."""
+    """Return the deferral that a call ends with."""
     with pytest.raises(TaskDeferred) as caught:
         run()
     return caught.value
 
 
 def keys(xcom: Any) -> list[str]:
-    """Return the keys of what was found."""
+    """Return the keys of the images that were found."""
     return [image["image_key"] for image in xcom]
 
 
 # -- deferred ---------------------------------------------------------------------------------
 
 
-def test_others_have_labelled_the_images_meanwhile(products: Database, clock: Clock):
-    """More images than an event holds are looked up again, and waited for until the first end."""
+def test_images_that_were_labelled_meanwhile(products: Database, clock: Clock):
+    """More images than an event holds are queried again; the wait keeps its first deadline."""
     many = [f"{number:04}" for number in range(MOST + 50)]
     clock.at(50, lambda: add(products, *many))
     task = sensor(deferrable=True)
@@ -83,7 +83,7 @@ def test_others_have_labelled_the_images_meanwhile(products: Database, clock: Cl
 
 
 def test_a_worker_that_finds_nothing_after_the_deadline(products: Database, clock: Clock):
-    """The trigger found many, others have labelled them, and the time is over: the task ends."""
+    """The trigger found many images, which have labels now, and the deadline has passed."""
     add(products, *(f"{number:04}" for number in range(MOST + 50)))
     task = sensor(deferrable=True)
     event = found_many()
@@ -100,7 +100,7 @@ def found_many() -> dict[str, Any]:
 
 
 def test_airflows_own_timeout_comes_after_the_triggers(products: Database, clock: Clock):
-    """The trigger looks once more at the end, and tells what it found."""
+    """The trigger queries once more at the deadline and sends the result."""
     task = sensor(deferrable=True)
     found = deferred(task, lambda: task.execute({}))
     assert found.timeout is not None
@@ -108,8 +108,8 @@ def test_airflows_own_timeout_comes_after_the_triggers(products: Database, clock
 
 
 @pytest.mark.parametrize("event", [None, {}, "success", {"status": "success"}])
-def test_an_event_that_is_none(event: Any):
-    """It is no reason to succeed."""
+def test_a_value_that_is_not_an_event(event: Any):
+    """The task fails."""
     with pytest.raises(ImageTagError, match="not send an event of NewImagesTrigger"):
         sensor().execute_complete({}, event=event)
 
@@ -117,7 +117,7 @@ def test_an_event_that_is_none(event: Any):
 def test_a_sensor_that_starts_in_the_triggerer(
     products: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
-    """No worker is needed before images are there; the timeout counts from the task's start."""
+    """No worker is needed before images exist; the timeout counts from the task's start."""
     task = sensor(deferrable=True, start_from_trigger=True)
     assert task.start_from_trigger
     start = task.start_trigger_args
@@ -137,9 +137,19 @@ def test_a_sensor_that_starts_in_the_triggerer(
     assert datetime.fromisoformat(again.trigger.deadline) == end
 
 
+def test_a_wrong_parameter_of_a_sensor_that_starts_in_the_triggerer(clock: Clock):
+    """The error is the same as on a worker, where ``never_fail`` covers queries only."""
+    task = sensor(deferrable=True, start_from_trigger=True, min_images="some", never_fail=True)
+    assert task.start_trigger_args is not None
+    trigger = NewImagesTrigger(**(task.start_trigger_args.trigger_kwargs or {}))
+    [event] = run_to_end(trigger)
+    with pytest.raises(ConfigurationError, match="min_images must be"):
+        task.resume_execution("execute_complete", {"event": event}, {})
+
+
 @pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 renders no template in the triggerer")
 def test_templates_of_a_sensor_that_starts_in_the_triggerer():
-    """They are rendered there, so they are kept as they are."""
+    """The trigger renders them, so they are kept unrendered."""
     task = sensor(
         deferrable=True, start_from_trigger=True, modified_after="{{ data_interval_start }}"
     )
@@ -161,7 +171,7 @@ def test_templates_of_a_sensor_that_starts_in_the_triggerer():
 def test_a_template_that_becomes_a_list_in_the_triggerer(
     urls: str, found: list[str], tmp_path: Path, clock: Clock
 ):
-    """It is read when it is rendered, as on a worker."""
+    """The list is read when it is rendered, as on a worker."""
     task = sensor(
         images="{{ urls }}",
         store=ParquetLabelStore(str(tmp_path)),
@@ -178,8 +188,8 @@ def test_a_template_that_becomes_a_list_in_the_triggerer(
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 renders no template in the triggerer")
-def test_a_template_that_becomes_no_list(tmp_path: Path, clock: Clock):
-    """The message is the one that a worker gives."""
+def test_a_template_that_does_not_become_a_list(tmp_path: Path, clock: Clock):
+    """The message is the same as on a worker."""
     store = ParquetLabelStore(str(tmp_path))
     trigger = NewImagesTrigger(images="{{ urls }}", store=store)
     trigger.template_fields = ("images", "store")
@@ -190,13 +200,13 @@ def test_a_template_that_becomes_no_list(tmp_path: Path, clock: Clock):
 
 
 def test_the_output_of_a_task_is_not_known_in_the_triggerer():
-    """The DAG's author learns it when the DAG is parsed."""
+    """The error appears when the DAG is parsed."""
     upstream = sensor(task_id="upstream")
     with pytest.raises(ConfigurationError, match="start_from_trigger"):
         sensor(images=upstream.output, deferrable=True, start_from_trigger=True)
 
 
-# -- what it returns --------------------------------------------------------------------------
+# -- the result -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -216,7 +226,7 @@ def test_a_signature_is_in_no_xcom(
 def test_files_of_a_folder(
     mode: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
-    """A folder that stands in the DAG file may be read, in the triggerer too."""
+    """A folder that stands in the DAG file may be read, in the triggerer, too."""
     folder = tmp_path / "photos"
     folder.mkdir()
     clock.at(50, lambda: (folder / "a.jpg").write_bytes(b"x"))
@@ -237,7 +247,7 @@ def test_a_folder_that_a_template_has_named(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """It is data, which must not lead the worker or the triggerer to any folder."""
+    """The name is data, which must not lead the worker or the triggerer to any folder."""
     (tmp_path / "a.jpg").write_bytes(b"x")
     if is_allowed:
         monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(tmp_path))
@@ -254,7 +264,7 @@ def test_a_folder_that_a_template_has_named(
 def test_a_folder_that_a_template_has_named_in_the_triggerer(
     is_allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Where the triggerer renders it, the same holds."""
+    """The same holds if the triggerer renders the template."""
     (tmp_path / "a.jpg").write_bytes(b"x")
     if is_allowed:
         monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(tmp_path))
@@ -268,20 +278,20 @@ def test_a_folder_that_a_template_has_named_in_the_triggerer(
     assert event["error"] == ("" if is_allowed else "ConfigurationError")
 
 
-def test_what_is_left_for_the_next_run_is_said(
+def test_the_log_tells_that_images_are_left_for_the_next_run(
     products: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
-    """A limit is logged when it leaves images out."""
+    """A silent limit would be a loss."""
     add(products, *"abcde")
-    told: list[str] = []
+    lines: list[str] = []
     task = sensor(max_images=2)
-    monkeypatch.setattr(task.log, "info", lambda text, *values: told.append(text % values))
+    monkeypatch.setattr(task.log, "info", lambda text, *values: lines.append(text % values))
     assert keys(task.execute({})) == ["a", "b"]
-    assert any("left for the next run" in text for text in told)
+    assert any("left for the next run" in line for line in lines)
 
 
 def test_a_copy_can_be_made_of_it_after_a_run(products: Database, clock: Clock):
-    """Airflow copies tasks; the copy opens its own source and store."""
+    """Airflow copies tasks, and a query that is open has locks, which cannot be copied."""
     import copy
 
     add(products, "a")
@@ -290,8 +300,8 @@ def test_a_copy_can_be_made_of_it_after_a_run(products: Database, clock: Clock):
     assert keys(copy.deepcopy(task).execute({})) == ["a"]
 
 
-def test_what_is_no_store_or_no_source_is_refused():
-    """When the DAG is parsed."""
+def test_a_wrong_store_or_source_is_refused():
+    """The error appears when the DAG is parsed."""
     with pytest.raises(ConfigurationError, match="store must be"):
         sensor(store="s3://lake")
     with pytest.raises(ConfigurationError, match="images is a store"):

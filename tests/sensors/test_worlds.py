@@ -29,12 +29,13 @@ Checked = Callable[[], bool]
 
 @dataclass
 class Scene:
-    """What a world is made of.
+    """The parts of a world.
 
     :param place: where images are.
     :param store: where labels are kept.
     :param clock: the time.
-    :param patch: the test's.
+    :param patch: changes that end with the test.
+    :param stack: callbacks that run when the task has ended.
     """
 
     place: Place
@@ -46,15 +47,15 @@ class Scene:
 
 @dataclass
 class Expected:
-    """What becomes of a task, in any mode.
+    """The outcome of a task in every mode.
 
-    :param names: of the images that it returns; None where it returns nothing.
+    :param names: names of the images that it returns; None if it returns none.
     :param kind: ``returned``, ``skipped`` or the error's class.
-    :param message: what the error says, among other things.
-    :param passed: seconds that pass until then, from and to; how they are spent is the mode's.
-    :param fields: of the sensor.
-    :param values: for templates.
-    :param source: described otherwise than by default.
+    :param message: part of the error's message.
+    :param passed: range of the seconds that pass until then.
+    :param fields: parameters of the sensor.
+    :param values: values of its templates.
+    :param source: the source; None for the place's own.
     """
 
     names: list[str] | None = None
@@ -72,7 +73,7 @@ TIMED_OUT = Expected(kind="AirflowSensorTimeout", message="timed out", passed=(L
 
 
 def world(*pairs: str) -> Callable[[World], World]:
-    """Have a world tried with these sources and stores."""
+    """Try a world with these sources and stores."""
 
     def keep(make: World) -> World:
         WORLDS.extend(pytest.param(make, pair, id=f"{make.__name__}-{pair}") for pair in pairs)
@@ -119,7 +120,7 @@ def one_comes_later(scene: Scene) -> Expected:
 
 @world("postgres-sql", "sqlite-sql", "bucket-sql")
 def settling(scene: Scene) -> Expected:
-    """Images that were just written are left out until they are no longer written."""
+    """Images that were just written are left out until they have settled."""
     scene.place.put("a", "b")
     return Expected(["a", "b"], passed=(60, 60), fields={"settle_seconds": 45})
 
@@ -186,7 +187,7 @@ def more_than_max_images_later(scene: Scene) -> Expected:
 
 @world("postgres-sql", "sqlite-parquet", "bucket-sql")
 def more_than_an_event_holds(scene: Scene) -> Expected:
-    """They come while the task waits, and all are returned."""
+    """Many images come while the task waits, and all are returned."""
     scene.clock.at(50, lambda: scene.place.put(*names(MOST + 50)))
     return Expected(names(MOST + 50), passed=(60, 60))
 
@@ -224,7 +225,7 @@ def more_are_needed_than_may_be_returned(scene: Scene) -> Expected:
 
 @world("postgres-sql", "sqlite-sql", "sqlite-parquet", "bucket-sql")
 def labelled_while_it_waits(scene: Scene) -> Expected:
-    """The operator makes the store and labels what was there, before there are enough."""
+    """The operator makes the store and labels the first images, before there are enough."""
     scene.place.put("a", "b")
 
     def go_on() -> None:
@@ -238,7 +239,7 @@ def labelled_while_it_waits(scene: Scene) -> Expected:
 
 @world("postgres-sql", "sqlite-sql")
 def changed_after_a_moment(scene: Scene) -> Expected:
-    """Without a store, new is what changed since then."""
+    """Without a store, images that changed since then are new."""
     scene.place.put("old", age=5_000)
     scene.place.put("young", "younger", age=100)
     moment = scene.clock.now() - timedelta(seconds=1_000)
@@ -247,7 +248,7 @@ def changed_after_a_moment(scene: Scene) -> Expected:
 
 @world("bucket-sql")
 def objects_changed_after_a_moment(scene: Scene) -> Expected:
-    """The storage's own time counts; an object of the very second belongs to it."""
+    """The storage's own time counts; an object of the same second is included."""
     moment = scene.clock.now()
     scene.place.put("a", "b")
     fields = {"store": None, "modified_after": moment.isoformat()}
@@ -256,7 +257,7 @@ def objects_changed_after_a_moment(scene: Scene) -> Expected:
 
 @world("sqlite-sql")
 def nothing_changed_after_a_moment(scene: Scene) -> Expected:
-    """What is there is older."""
+    """All images are older."""
     scene.place.put("a")
     moment = scene.clock.now() + timedelta(seconds=5_000)
     return Expected(
@@ -268,7 +269,7 @@ def nothing_changed_after_a_moment(scene: Scene) -> Expected:
 
 @world("postgres-sql", "sqlite-sql")
 def changed_after_a_moment_and_not_labelled(scene: Scene) -> Expected:
-    """With a store, both must be so."""
+    """With a store, an image must have changed and have no labels."""
     scene.place.put("a", "b")
     label(scene.place, scene.store, "a")
     moment = scene.clock.now() - timedelta(seconds=1_000)
@@ -286,7 +287,7 @@ def entries_that_are_no_images(scene: Scene) -> Expected:
 
 @world("postgres-sql", "bucket-sql")
 def source_away_for_a_while(scene: Scene) -> Expected:
-    """It cannot be reached at first, and then it can."""
+    """The source cannot be reached at first."""
     scene.place.put("a")
     away = scene.place.away(scene.patch)
     away.__enter__()
@@ -296,7 +297,7 @@ def source_away_for_a_while(scene: Scene) -> Expected:
 
 @world("postgres-sql")
 def source_away_in_between(scene: Scene) -> Expected:
-    """It goes away while the task waits, and images come meanwhile."""
+    """The source cannot be reached for a while, and images come meanwhile."""
     away = scene.place.away(scene.patch)
     scene.clock.at(70, away.__enter__)
     scene.clock.at(190, lambda: scene.place.put("a"))
@@ -306,14 +307,14 @@ def source_away_in_between(scene: Scene) -> Expected:
 
 @world("postgres-sql")
 def source_away_for_good(scene: Scene) -> Expected:
-    """Waiting ends all the same."""
+    """The timeout ends the wait."""
     scene.place.away(scene.patch).__enter__()
     return TIMED_OUT
 
 
 @world("sqlite-sql")
 def store_locked_for_a_while(scene: Scene) -> Expected:
-    """Another program holds the database of the store, and then no longer."""
+    """Another program locks the database of the store for a while."""
     scene.place.put("a")
     label(scene.place, scene.store, "a")
     scene.place.put("b")
@@ -335,7 +336,7 @@ def database_file() -> str:
 
 
 def misplaced(place: Place) -> Any:
-    """Describe a source that does not exist."""
+    """Return a source that does not exist."""
     if isinstance(place, BucketPlace):
         return place.source(path="s3://aws_default@there-is-none/photos/")
     return SqlImages("warehouse", table="there_is_none")
@@ -351,7 +352,7 @@ def no_such_source(scene: Scene) -> Expected:
 
 @world("postgres-sql", "bucket-parquet")
 def source_removed_while_it_waits(scene: Scene) -> Expected:
-    """The table is dropped, or the bucket deleted: the task fails at the next look."""
+    """The table is dropped, or the bucket deleted: the task fails at the next query."""
     if isinstance(scene.place, SqlPlace):
         database = scene.place.database
         scene.clock.at(50, lambda: database.run("DROP TABLE products"))
@@ -363,7 +364,7 @@ def source_removed_while_it_waits(scene: Scene) -> Expected:
 
 @world("sqlite-sql")
 def no_such_source_and_silent_fail(scene: Scene) -> Expected:
-    """Airflow's option lets the task wait on, whatever the fault."""
+    """Airflow's option lets the task wait on after any error."""
     return Expected(
         kind=TIMED_OUT.kind,
         passed=TIMED_OUT.passed,
@@ -374,7 +375,7 @@ def no_such_source_and_silent_fail(scene: Scene) -> Expected:
 
 @world("sqlite-sql")
 def no_such_source_and_silent_fail_until_it_is_made(scene: Scene) -> Expected:
-    """The fault is mended while the task waits."""
+    """The error is corrected while the task waits."""
     if isinstance(scene.place, SqlPlace):
         database = scene.place.database
         database.run("ALTER TABLE products RENAME TO others")
@@ -404,7 +405,7 @@ def no_such_source_and_never_fail(scene: Scene) -> Expected:
 
 @world("postgres-sql")
 def source_removed_while_it_waits_and_never_fail(scene: Scene) -> Expected:
-    """The fault comes later, and skips the task all the same."""
+    """A later error skips the task, too."""
     assert isinstance(scene.place, SqlPlace)
     database = scene.place.database
     scene.clock.at(70, lambda: database.run("DROP TABLE products"))
@@ -419,14 +420,14 @@ def soft_fail(scene: Scene) -> Expected:
 
 @world("sqlite-sql")
 def no_time_at_all(scene: Scene) -> Expected:
-    """With a timeout of zero it looks, and does not wait."""
+    """With a timeout of zero the sensor queries and does not wait."""
     scene.clock.at(120, lambda: scene.place.put("a"))
     return Expected(kind=TIMED_OUT.kind, passed=(0, 60), fields={"timeout": 0})
 
 
 @world("sqlite-sql")
 def backing_off(scene: Scene) -> Expected:
-    """Looks become rarer, and the images are found."""
+    """The pauses grow, and the images are found."""
     scene.clock.at(400, lambda: scene.place.put("a"))
     fields = {
         "exponential_backoff": True,
@@ -434,6 +435,13 @@ def backing_off(scene: Scene) -> Expected:
         "timeout": timedelta(seconds=5_000),
     }
     return Expected(["a"], passed=(400, 700), fields=fields)
+
+
+@world("sqlite-sql")
+def longest_wait_without_backoff(scene: Scene) -> Expected:
+    """The longest wait bounds a growing pause only: it does not shorten the interval."""
+    scene.clock.at(50, lambda: scene.place.put("a"))
+    return Expected(["a"], passed=(60, 60), fields={"max_wait": timedelta(seconds=20)})
 
 
 @world("postgres-sql", "sqlite-parquet")
@@ -508,6 +516,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("min_silently", {"min_images": "some", "silent_fail": True}, "min_images must be"),
     ("max_silently", {"max_images": 0, "silent_fail": True}, "max_images must be"),
     ("settle_silently", {"settle_seconds": "-1", "silent_fail": True}, "settle_seconds must be"),
+    ("min_and_never_fail", {"min_images": "some", "never_fail": True}, "min_images must be"),
     ("account", {"imagetag_conn_id": "there_is_none"}, "there_is_none"),
 ]
 
@@ -539,7 +548,7 @@ def test_the_same_world_gives_the_same_result_in_every_mode(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """A task may wait in any mode: result, error and time are the same."""
+    """Result, error and time do not depend on the mode in which a task waits."""
     clock = Clock()
     place, store = make_pair(pair, request, tmp_path)
     clock.install(monkeypatch)

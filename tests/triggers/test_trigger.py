@@ -68,20 +68,20 @@ class Gated(ImageSource):
 
 
 @dataclass(repr=False)
-class Faulty(ImageSource):
+class Failing(ImageSource):
     """A source that fails.
 
-    :param fault: class name of the error.
+    :param error: class name of the error.
     """
 
-    fault: str
+    error: str
 
     template_fields: ClassVar[tuple[str, ...]] = ()
 
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Raise."""
         kinds = (ConfigurationError, StorageError, ImageUnreadableError, KeyError, MemoryError)
-        raise {kind.__name__: kind for kind in kinds}[self.fault]("This is the fault.")
+        raise {kind.__name__: kind for kind in kinds}[self.error]("This is the error.")
 
 
 @pytest.fixture
@@ -212,10 +212,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"imagetag_conn_id": "no_such"}, "UnknownConnectionError", "no_such"),
     ({"images": {"type": "no.such.Source"}}, "ConfigurationError", "no.such.Source"),
     ({"store": {"type": "builtins.dict"}}, "ConfigurationError", "builtins.dict"),
-    ({"images": Faulty("ConfigurationError")}, "ConfigurationError", "This is the fault."),
-    ({"images": Faulty("ImageUnreadableError")}, "ImageUnreadableError", "This is the fault."),
-    ({"images": Faulty("KeyError")}, "KeyError", "This is the fault."),
-    ({"images": Faulty("MemoryError")}, "MemoryError", "This is the fault."),
+    ({"images": Failing("ConfigurationError")}, "ConfigurationError", "This is the error."),
+    ({"images": Failing("ImageUnreadableError")}, "ImageUnreadableError", "This is the error."),
+    ({"images": Failing("KeyError")}, "KeyError", "This is the error."),
+    ({"images": Failing("MemoryError")}, "MemoryError", "This is the error."),
 ]
 
 
@@ -230,12 +230,12 @@ def test_an_error_that_waiting_does_not_cure(
     assert clock.passed == 0
 
 
-@pytest.mark.parametrize("fault", ["ConfigurationError", "KeyError"])
-def test_silent_fail_waits_on(fault: str, clock: Clock):
+@pytest.mark.parametrize("error", ["ConfigurationError", "KeyError"])
+def test_silent_fail_waits_on(error: str, clock: Clock):
     """Airflow's option lets the task wait on after any error of a query."""
     deadline = (clock.now() + timedelta(seconds=100)).isoformat()
     waiting = trigger(
-        images=Faulty(fault),
+        images=Failing(error),
         store=ParquetLabelStore("/tmp/there-is-none"),
         deadline=deadline,
         silent_fail=True,
@@ -248,12 +248,12 @@ def test_a_storage_that_cannot_be_reached_is_waited_for(clock: Clock):
     """It may be back later; the deadline ends the wait."""
     deadline = (clock.now() + timedelta(seconds=100)).isoformat()
     waiting = trigger(
-        images=Faulty("StorageError"), store=None, modified_after="2026-07-01", deadline=deadline
+        images=Failing("StorageError"), store=None, modified_after="2026-07-01", deadline=deadline
     )
     # This source does not know when an image changed, which is checked first.
     assert [payload["status"] for payload in run_to_end(waiting)] == ["error"]
     waiting = trigger(
-        images=Faulty("StorageError"), store=ParquetLabelStore("/tmp/none"), deadline=deadline
+        images=Failing("StorageError"), store=ParquetLabelStore("/tmp/none"), deadline=deadline
     )
     assert [payload["status"] for payload in run_to_end(waiting)] == ["timeout"]
 
