@@ -7,7 +7,6 @@ import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.backends.engine_cache import EngineCache
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.selection.shards import key_hash
 
@@ -54,11 +53,7 @@ _POSTGRES_REFUSALS = (
 """Messages of libpq about a refused login, for which it passes no SQLSTATE to the driver."""
 
 
-_CONNECTION_FIELDS = ("conn_type", "host", "schema", "login", "password", "port", "extra")
-_engines = EngineCache()
-
-
-def engine_of(conn_id: str) -> Engine:
+def engine_of(conn_id: str, *, sqlite_busy_seconds: float | None = None) -> Engine:
     """Return an SQLAlchemy engine for a connection, with a session in UTC.
 
     :param conn_id: a connection whose hook is one of ``common.sql``.
@@ -66,15 +61,10 @@ def engine_of(conn_id: str) -> Engine:
         ``SQLITE_BUSY_SECONDS``.
     :raises ConfigurationError: it has no such hook, or the driver is not installed.
     """
-    connection, hook = _hook_of(conn_id)
-    key = (conn_id, *(getattr(connection, name) for name in _CONNECTION_FIELDS))
-    return _engines.engine(key, lambda: _new_engine(conn_id, hook))
-
-
-def _new_engine(conn_id: str, hook: Any) -> Engine:
     from sqlalchemy import event
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+    hook = _hook_of(conn_id)
     try:
         # 'future' makes SQLAlchemy 1.4, which Airflow 2.11 has, behave as 2.0.
         engine: Engine = hook.get_sqlalchemy_engine({"future": True, "pool_pre_ping": True})
@@ -166,8 +156,7 @@ def _sqlstate_of(origin: Any) -> str | None:
     return None if state is None else str(state)
 
 
-def _hook_of(conn_id: str) -> tuple[Any, Any]:
-    """Return a connection and its hook."""
+def _hook_of(conn_id: str) -> Any:
     from airflow.providers.common.compat.sdk import (
         AirflowException,
         AirflowNotFoundException,
@@ -175,8 +164,7 @@ def _hook_of(conn_id: str) -> tuple[Any, Any]:
     )
 
     try:
-        connection = BaseHook.get_connection(conn_id)
-        hook = connection.get_hook()  # type: ignore[no-untyped-call]
+        hook = BaseHook.get_connection(conn_id).get_hook()  # type: ignore[no-untyped-call]
     except AirflowNotFoundException:
         raise UnknownConnectionError(
             f"There is no connection {conn_id!r}. Correct conn_id, or create it with 'airflow "
@@ -194,7 +182,7 @@ def _hook_of(conn_id: str) -> tuple[Any, Any]:
             f"Connection {conn_id!r} is not an SQL database: {type(hook).__name__} is not a hook "
             "of common.sql. Name another connection."
         )
-    return connection, hook
+    return hook
 
 
 def _execute(statement: str, dbapi_connection: Any, _record: Any) -> None:
