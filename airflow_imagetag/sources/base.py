@@ -33,8 +33,8 @@ class Trust:
 class ImageSource(Description):
     """Where images are. A source is a description: it reads nothing until a task runs.
 
-    Only ``entries`` must be implemented. The other methods let a source offer what the operator,
-    the sensor and the engine can use; each has a default that offers nothing.
+    Only ``entries`` must be implemented. The other members have defaults that offer nothing; a
+    source overrides them to offer a total, a window of time, trusted files or a push-down.
     """
 
     send: str = "bytes"

@@ -24,12 +24,12 @@ class ObjectStorageImages(ImageSource):
     """Images below a path of any storage that ObjectStoragePath reaches.
 
     All objects below the path are listed, page by page. Empty objects are reported in the
-    failures; objects that are no images by their name are left out, and the log says how many.
+    failures; objects without the name of an image are left out, and the log gives their number.
     The ``image_key`` of the outputs is the object's URI without the connection; the version is its
-    ETag, or its size and time of modification where the storage has none.
+    ETag, or its size and time of modification if the storage has none.
 
     :param path: a bucket or folder, such as ``s3://aws_default@photos/2026/``. (templated)
-    :param conn_id: the storage's connection, where the path names none. (templated)
+    :param conn_id: the storage's connection, if the path names none. (templated)
     :param pattern: only objects whose path below ``path`` matches; ``*`` stands for any text, also
         across folders, ``?`` for one character. None takes the usual suffixes of images.
         (templated)
@@ -75,7 +75,7 @@ class ObjectStorageImages(ImageSource):
         """Yield the images in the order of the storage's listing.
 
         :param shard: only the images of this part; the whole path is listed all the same.
-        :param limit: not needed here: pages are read as they are taken.
+        :param limit: has no effect here: pages are read as they are taken.
         :raises ConfigurationError: the path or its connection cannot be used.
         """
         del limit
@@ -84,7 +84,7 @@ class ObjectStorageImages(ImageSource):
     def images(self, *, limit: int | None = None, window: Window | None = None) -> Iterator[Image]:
         """Yield the objects that are images and not empty, in the order of the storage's listing.
 
-        :param limit: not needed here: pages are read as they are taken.
+        :param limit: has no effect here: pages are read as they are taken.
         :param window: only objects that were written in this time.
         :raises ConfigurationError: the path or its connection cannot be used, or the storage does
             not keep the time of writing.

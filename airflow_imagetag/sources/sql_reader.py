@@ -109,11 +109,6 @@ class SqlReader:
                 "modified_after and settle_seconds need the time of a row's last change: name a "
                 "column of timestamps with SqlImages(version=...), such as 'updated_at'."
             )
-        if window is not None and self._source.version is None:
-            raise ConfigurationError(
-                "modified_after and settle_seconds need to know when a row changed: give "
-                "SqlImages(version=...) a column of timestamps, such as 'updated_at'."
-            )
         hint = "" if window is None else f" {self._needs_times()}"
         return self._reading(lambda rows: self._images(rows, window), hint)
 

@@ -29,7 +29,7 @@ class ParquetLabelStore(LabelStore):
     once, ``labels()`` and ``compact()`` keep only its latest rows.
 
     :param path: folder of the dataset, such as ``s3://aws_default@lake/labels/``. (templated)
-    :param conn_id: the storage's connection, where the path names none. (templated)
+    :param conn_id: the storage's connection, if the path names none. (templated)
     """
 
     path: str

@@ -65,7 +65,7 @@ class SqlLabelStore(LabelStore):
 
     @property
     def asset_uri(self) -> str:
-        """``imagetag://connection/schema/table``, the schema where one is named."""
+        """``imagetag://connection/schema/table``, or without the schema if none is named."""
         in_name, table = split_name(self.table, "table")
         schema = self.schema or in_name
         parts = [self.conn_id, table] if schema is None else [self.conn_id, schema, table]

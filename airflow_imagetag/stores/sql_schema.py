@@ -19,7 +19,7 @@ MYSQL_INDEXED_CHARACTERS = 191
 
 
 class UtcDateTime(sa_types.TypeDecorator[datetime]):
-    """A point in time: with its zone where the database has such a type, else in UTC."""
+    """A point in time: with its zone if the database has such a type, else in UTC."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True

@@ -136,7 +136,7 @@ ODD_NAMES = [
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.parametrize("unique", [True, False])
 def test_odd_names(database: Database, name: str, unique: bool):
-    """Tables and columns may have any name; none is taken for SQL."""
+    """Tables and columns may have any name; no name is read as SQL."""
     quote = '"' + name.replace('"', '""') + '"'
     key_column = '"' + (name + " key").replace('"', '""') + '"'
     database.script(f"CREATE TABLE {quote} ({key_column} text, {quote} text)")
