@@ -160,6 +160,9 @@ class ImagePipeline:
             result = await retry_policy.retry_failed(attempt, error, self._policy, self._sleep)
         except ImageTagError as last:
             raise GaveUpError(last, sent, prepared.payload.sha256) from None
+        finally:
+            # Its traceback refers to this frame: a cycle that would keep the image's bytes.
+            del error
         return replace(result, attempts=sent)
 
     async def _send(self, prepared: Prepared, *, is_retry: bool = False) -> TagResult:

@@ -6,14 +6,14 @@ A query that hangs delays only queries of the same database or bucket.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from airflow_imagetag.errors import StorageError
+from airflow_imagetag.runtime.relaxed_gc import relaxed_gc
 from airflow_imagetag.runtime.threads import submit_daemon
 from airflow_imagetag.watching.condition import WaitCondition
 from airflow_imagetag.watching.query import NewImagesQuery
@@ -88,19 +88,11 @@ def _place(item: Any) -> tuple[str, str]:
 
 
 async def _in_thread(work: Callable[[], T], result: Future[T]) -> T:
-    submit_daemon(work, name="new-images", future=result)
-    try:
-        return await asyncio.wrap_future(result)
-    finally:
-        # After the first query, all modules that the others use are loaded.
-        _freeze_loaded_modules()
+    submit_daemon(partial(_with_relaxed_gc, work), name="new-images", future=result)
+    return await asyncio.wrap_future(result)
 
 
-@cache
-def _freeze_loaded_modules() -> None:
-    """Keep the garbage collector from scanning the modules that are loaded now.
-
-    Queries make garbage, and the event loop stands still during each full collection; over all of
-    Airflow that takes a quarter of a second.
-    """
-    gc.freeze()
+def _with_relaxed_gc(work: Callable[[], T]) -> T:
+    # The event loop stands still during each full collection, which scans all of Airflow.
+    with relaxed_gc(freezes=False):
+        return work()
