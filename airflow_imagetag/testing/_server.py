@@ -75,7 +75,7 @@ async def serve(
             answer_form=answer_form,
         )
         # The vendor documents no compressed body, and one could unpack to more than the memory.
-        server = web.Server(service.handle, access_log=None, auto_decompress=False)
+        server = _StoppableServer(service.handle, access_log=None, auto_decompress=False)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
         try:
             await runner.setup()
@@ -83,19 +83,31 @@ async def serve(
             await site.start()
             yield int(runner.addresses[0][1])
         finally:
-            await _close(server, runner)
+            await server.stop(runner)
             service.close()
 
 
-async def _close(server: web.Server, runner: web.ServerRunner) -> None:
-    """Stop listening and close every connection without waiting for clients."""
-    transports = [protocol.transport for protocol in server.connections]
-    await runner.cleanup()
-    # An orderly end of TLS needs the client's answer, and the loop ends before that arrives.
-    for transport in transports:
-        if transport is not None:
+class _StoppableServer(web.Server):
+    """Closes every connection at its stop without waiting for clients."""
+
+    _is_stopping = False
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Abort a connection that was accepted just before the stop."""
+        super().connection_made(handler, transport)
+        if self._is_stopping:
             transport.abort()
-    await asyncio.sleep(0)
+
+    async def stop(self, runner: web.ServerRunner) -> None:
+        """Stop listening and close every connection."""
+        self._is_stopping = True
+        transports = [protocol.transport for protocol in self.connections]
+        await runner.cleanup()
+        # An orderly end of TLS needs the client's answer, and the loop ends before that arrives.
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(0)
 
 
 class ConnectionDroppedError(Exception):

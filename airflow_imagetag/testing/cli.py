@@ -131,9 +131,14 @@ def _print_counts(stats: Stats) -> None:
         for api, requests in sorted(stats.by_api.items())
     ]
     rows.append(("total", stats.requests, stats.billed, stats.refused))
-    print(f"\n{'api':18}{'requests':>10}{'billed':>10}{'refused':>10}")
+    lines = [f"{'api':18}{'requests':>10}{'billed':>10}{'refused':>10}"]
     for api, requests, billed, refused in rows:
-        print(f"{api:18}{requests:>10,}{billed:>10,}{refused:>10,}")
+        lines.append(f"{api:18}{requests:>10,}{billed:>10,}{refused:>10,}")
+    try:
+        print("", *lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        # Ctrl-C also ends the process that reads a pipe. Python flushes once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -98,6 +98,17 @@ def post(url: str, connection: dict, image: bytes) -> dict:
     return response.json()
 
 
+def test_the_end_survives_a_reader_that_is_gone(tmp_path):
+    """Ctrl-C also ends the reader of the output; the exit code is 0 all the same."""
+    with running(tmp_path / "ready.json") as (process, _):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
+
+
 def test_the_printed_line_is_ready_for_a_shell(tmp_path):
     """The export line survives the shell's quoting for any key."""
     with running(tmp_path / "ready.json", "--secret-key", "it's $HOME") as (process, ready):
