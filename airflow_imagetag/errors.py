@@ -43,6 +43,46 @@ from __future__ import annotations
 import enum
 from typing import ClassVar
 
+__all__ = [
+    "AnswerLostError",
+    "AuthenticationError",
+    "Billing",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "Decision",
+    "DuplicateKeyError",
+    "EndpointError",
+    "ImageDecodeError",
+    "ImageDownloadError",
+    "ImageEmptyError",
+    "ImageError",
+    "ImageFormatError",
+    "ImageNotAllowedError",
+    "ImageRefusedError",
+    "ImageTagError",
+    "ImageTooLargeError",
+    "ImageUnreadableError",
+    "InvalidImageError",
+    "InvalidRequestError",
+    "MalformedAnswerError",
+    "OutageError",
+    "ParameterTooLongError",
+    "QuotaUnavailableError",
+    "RequestRefusedError",
+    "ResultTooLargeError",
+    "RunError",
+    "RunInterruptedError",
+    "ServiceUnavailableError",
+    "StorageError",
+    "StoreError",
+    "ThrottledError",
+    "TooManyFailuresError",
+    "TransientError",
+    "UnknownCodeError",
+    "UnknownConnectionError",
+    "error_named",
+]
+
 
 class Decision(enum.Enum):
     """The reaction of a run to an error."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["FAILURE_COLUMNS", "LABEL_COLUMNS"]
+
 # pandas 2 and 3 both have this nullable type, and Airflow's XCom serializer returns it unchanged,
 # also for a column of missing values only.
 _STRING = "string"

@@ -1,4 +1,4 @@
-"""The description of this package for Airflow; read at start-up, so it imports nothing."""
+"""Private: the description of this package for Airflow; read at start-up, so it imports nothing."""
 
 from __future__ import annotations
 

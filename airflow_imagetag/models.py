@@ -8,6 +8,16 @@ from datetime import datetime
 from airflow_imagetag.errors import ImageError
 from airflow_imagetag.safety.redaction import redact
 
+__all__ = [
+    "Entry",
+    "Failure",
+    "Image",
+    "Label",
+    "RejectedImage",
+    "SkippedImage",
+    "TagResult",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

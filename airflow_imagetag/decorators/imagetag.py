@@ -18,6 +18,8 @@ from airflow_imagetag.sources.values import ValueImages
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
+__all__ = ["image_tag_task"]
+
 
 class _ImageTagDecoratedOperator(DecoratedOperator, ImageTagOperator):
     """Calls a function and labels the images that it returns.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_imagetag.labellers.http import HttpLabeller
 
+__all__ = ["ImageTagHook"]
+
 ASYNC_CONNECTIONS = 64
 """Maximum number of connections that ``async with`` keeps open for concurrent ``atag`` calls."""
 

@@ -1,4 +1,4 @@
-"""The checkpoint of a run without a store, kept until its task succeeds."""
+"""Private: the checkpoint of a run without a store, kept until its task succeeds."""
 
 from __future__ import annotations
 

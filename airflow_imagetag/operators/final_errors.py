@@ -1,4 +1,4 @@
-"""Errors after which Airflow does not retry the task: a retry would fail again, at full price."""
+"""Private: errors that Airflow does not retry: a retry would fail again, at full price."""
 
 from __future__ import annotations
 

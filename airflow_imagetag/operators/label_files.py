@@ -1,4 +1,4 @@
-"""Read the label map before a run: a dict, a CSV file or a JSON file."""
+"""Private: read the label map before a run: a dict, a CSV file or a JSON file."""
 
 from __future__ import annotations
 

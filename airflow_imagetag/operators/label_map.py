@@ -1,4 +1,4 @@
-"""The field ``label_map``: its values, and how Airflow renders and shows them."""
+"""Private: the field ``label_map``: its values, and how Airflow renders and shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the labeller of a run: the account, and the images that it may read."""
+"""Private: makes the labeller of a run: the account, and the images that it may read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the engine in a thread of its own, while the task's thread waits for it."""
+"""Private: runs the engine in a thread of its own, while the task's thread waits for it."""
 
 from __future__ import annotations
 

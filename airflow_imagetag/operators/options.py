@@ -1,4 +1,4 @@
-"""The operator's parameters, which may come from templates and so arrive as text."""
+"""Private: the operator's parameters, which templates may give as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chooses the output of a run."""
+"""Private: chooses the output of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outputs of the operator: a frame, a frame with a checkpoint, or a store."""
+"""Private: the operator's outputs: a frame, a frame with a checkpoint, or a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a run goes: its rate, its images in flight, and the quota that workers share."""
+"""Private: the pace of a run: rate, images in flight, and the quota that workers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The summary of a run, and the judgement of its failures."""
+"""Private: the summary of a run, and the judgement of its failures."""
 
 from __future__ import annotations
 

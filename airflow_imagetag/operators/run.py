@@ -1,4 +1,4 @@
-"""One execution of the operator: account, source, engine and output put together."""
+"""Private: one execution of the operator, put together of account, source, engine and output."""
 
 from __future__ import annotations
 

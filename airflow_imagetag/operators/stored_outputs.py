@@ -1,4 +1,4 @@
-"""The outputs that a run can go on from: a frame with a checkpoint, and a store."""
+"""Private: the outputs that a run can go on from: a frame with a checkpoint, and a store."""
 
 from __future__ import annotations
 

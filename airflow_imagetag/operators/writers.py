@@ -1,4 +1,4 @@
-"""The writers of the operator's outputs, and the look-up of answers in a store."""
+"""Private: the writers of the operator's outputs, and the look-up of answers in a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a source of images."""
+"""Private: the contract of a source of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field ``images`` of operator and sensor: how it is checked, wrapped and rendered."""
+"""Private: the field ``images`` of operator and sensor: checked, wrapped and rendered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One value that names an image: a URI, a path, bytes, a dict or an ``Image``."""
+"""Private: one value that names an image: a URI, a path, bytes, a dict or an ``Image``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List the objects below a path, one page or folder at a time."""
+"""Private: list the objects below a path, one page or folder at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in a bucket or folder."""
+"""Private: images in a bucket or folder."""
 
 from __future__ import annotations
 

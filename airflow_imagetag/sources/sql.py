@@ -1,4 +1,4 @@
-"""Images that a database table or query lists."""
+"""Private: images that a database table or query lists."""
 
 from __future__ import annotations
 

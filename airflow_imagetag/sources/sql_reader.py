@@ -1,4 +1,4 @@
-"""Read a table or query page by page; loaded only when a task reads one."""
+"""Private: read a table or query page by page; loaded only when a task reads one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare the time of a row's change in its database; loaded when a task reads a table."""
+"""Private: the time of a row's change in its database; loaded when a task reads a table."""
 
 from __future__ import annotations
 

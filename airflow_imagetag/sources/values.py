@@ -1,4 +1,4 @@
-"""Images given as values: a list, a DataFrame, or the return value of an upstream task."""
+"""Private: images as values: a list, a DataFrame, or the return value of an upstream task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a label store."""
+"""Private: the contract of a label store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List, read and write the Parquet files of a dataset on any storage."""
+"""Private: list, read and write the Parquet files of a dataset on any storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels in Parquet files on any storage."""
+"""Private: labels in Parquet files on any storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset of labels in Parquet files: its parts, the latest rows, compaction.
+"""Private: a dataset of labels in Parquet files: its parts, the latest rows, compaction.
 
 A part is a pair of files of one name, in ``labels/`` and in ``images/``. The images file makes the
 part count: a labels file without one belongs to a writer that was killed between the two.

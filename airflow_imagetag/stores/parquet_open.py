@@ -1,4 +1,4 @@
-"""Asks and fills a dataset of labels in Parquet files; loaded by a running task."""
+"""Private: asks and fills a Parquet dataset of labels; loaded by a running task."""
 
 from __future__ import annotations
 

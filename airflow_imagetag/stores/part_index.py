@@ -1,4 +1,4 @@
-"""A temporary index of the part that holds the latest row of each image.
+"""Private: a temporary index of the part that holds the latest row of each image.
 
 A dataset may hold more images than memory, so the index is an SQLite file, removed with the run.
 """

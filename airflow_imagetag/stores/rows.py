@@ -1,4 +1,4 @@
-"""Convert outcomes to rows of images and of labels, and back."""
+"""Private: convert outcomes to rows of images and of labels, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels in two tables of an SQL database."""
+"""Private: labels in two tables of an SQL database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a batch of rows to the two tables of a store; loaded by a running task."""
+"""Private: writes a batch of rows to the two tables of a store; loaded by a running task."""
 
 from __future__ import annotations
 

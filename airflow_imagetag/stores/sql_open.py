@@ -1,4 +1,4 @@
-"""Asks and fills the tables of a label store in a database; loaded by a running task."""
+"""Private: asks and fills the tables of a label store; loaded by a running task."""
 
 from __future__ import annotations
 

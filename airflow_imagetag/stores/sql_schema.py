@@ -1,4 +1,4 @@
-"""The two tables of a store, and whether tables that exist fit; loaded only by a running task."""
+"""Private: the two tables of a store, and whether existing ones fit; loaded by a running task."""
 
 from __future__ import annotations
 

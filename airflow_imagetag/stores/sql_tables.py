@@ -1,4 +1,4 @@
-"""The tables of a label store in a database: created, checked, read; loaded by a running task."""
+"""Private: the tables of a label store: created, checked, read; loaded by a running task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulator: a local stand-in for the label service, for tests."""
+"""Private: the emulator: a local stand-in for the label service, for tests."""
 
 from __future__ import annotations
 

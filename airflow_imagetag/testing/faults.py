@@ -1,4 +1,4 @@
-"""The faults of an emulator, as a description."""
+"""Private: the faults of an emulator, as a description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The counts of an emulator."""
+"""Private: the counts of an emulator."""
 
 from __future__ import annotations
 
