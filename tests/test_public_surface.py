@@ -51,7 +51,9 @@ def test_exports_are_documented(name):
     module = importlib.import_module(name)
     exports = [getattr(module, export) for export in module.__all__]
     assert module.__doc__
-    assert [value for value in exports if isinstance(value, type | FunctionType) and not value.__doc__] == []
+    assert [
+        value for value in exports if isinstance(value, type | FunctionType) and not value.__doc__
+    ] == []
 
 
 def test_every_other_module_says_that_it_is_private():
