@@ -651,7 +651,16 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         retry_policy,
         worker_pool,
     )
-    from airflow_imagetag.loading import advice, content, download, downscaling, jpeg_guard
+    from airflow_imagetag.loading import (
+        advice,
+        content,
+        download,
+        downscaling,
+        encoding,
+        jpeg_guard,
+        prepared,
+        webp_guard,
+    )
     from airflow_imagetag.operators import label_files, writers
     from airflow_imagetag.operators.pace import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
     from airflow_imagetag.quota import QuotaTiming
@@ -715,10 +724,9 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         ],
         "limits.md": [
             f"the first {('one', 'two', 'three')[advice.LOGGED_WARNINGS - 1]} images of each kind",
-            f"JPEG of quality {downscaling.JPEG_QUALITY},",
-            f"up to {downscaling.MAX_PROFILE_BYTES // 1024} KB is kept",
-            f"some {6 / downscaling.EXPECTED_BYTES_PER_PIXEL:.0f} million",
-            f"some {3 / downscaling.EXPECTED_BYTES_PER_PIXEL:.0f} million",
+            f"JPEG of quality {encoding.JPEG_QUALITY}:",
+            f"up to {prepared.MAX_PROFILE_BYTES // 1024} KB is kept",
+            f"more than {most // jpeg_guard.BUFFERED_BYTES_PER_PIXEL} million pixels | is not",
             (
                 f"up to {content.MAX_IMAGE_BYTES // 2**20} MB each, or "
                 f"{content.MAX_LARGE_IMAGE_BYTES // 2**20} MB with"
@@ -729,7 +737,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             ),
             (
                 f"more than {most // downscaling.BYTES_PER_PIXEL} million pixels, or "
-                f"{most // downscaling.WEBP_BYTES_PER_PIXEL} million as WebP"
+                f"{most // webp_guard.PIXEL_BYTES} million as WebP"
             ),
             f"more than {jpeg_guard.MAX_SCANS} scans",
         ],

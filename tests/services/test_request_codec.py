@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.labellers.http import HttpLabeller
 from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize
@@ -89,7 +90,8 @@ def test_where_a_request_is_built(
         async with HttpLabeller(
             account, codec, ContentLoader(), preflight, max_connections=1
         ) as labeller:
-            assert (await labeller.call(Image("a"), Payload(content=content))).labels
+            prepared = Prepared(Image("a"), Payload(content=content))
+            assert (await labeller.call(prepared)).labels
         return threading.current_thread()
 
     loop_thread = asyncio.run(label())
