@@ -17,9 +17,21 @@ from airflow_imagetag.engine.prefetcher import ENTRIES_PER_WORKER, PrefetchConfi
 from airflow_imagetag.engine.settings import EngineSettings
 from airflow_imagetag.runtime.threads import DaemonExecutor, InlineExecutor
 
+INLINE_ENTRIES = 8
+"""Maximum number of entries in a chunk of a source in memory."""
+
+INLINE_BYTES = 128 * 1024
+"""Size of image bytes from which such a chunk ends."""
+
 
 def prefetch_config(settings: EngineSettings) -> PrefetchConfig:
-    """Return the bounds of reading ahead: few workers need few entries at hand."""
+    """Return the bounds of reading ahead: few workers need few entries at hand.
+
+    A source in memory is not read ahead, since reading it takes no time; its chunks are only large
+    enough that their handling costs little.
+    """
+    if settings.reads_inline:
+        return PrefetchConfig(max_entries=INLINE_ENTRIES, max_bytes=INLINE_BYTES, is_ahead=False)
     bounds = PrefetchConfig()
     entries = min(ENTRIES_PER_WORKER * settings.max_in_flight, bounds.max_entries)
     return PrefetchConfig(max_entries=entries)

@@ -31,11 +31,13 @@ class PrefetchConfig:
     :param max_bytes: size of image bytes from which a chunk ends.
     :param max_seconds: reading time after which a chunk ends, so that a slow source delays no
         entry that it has already given.
+    :param is_ahead: read the next chunk before the one at hand is used up.
     """
 
     max_entries: int = 128
     max_bytes: int = 4 * 1024 * 1024
     max_seconds: float = 0.02
+    is_ahead: bool = True
 
 
 class PreparedEntry(NamedTuple):
@@ -105,7 +107,7 @@ class Prefetcher:
         if self._stopping.is_set():
             return None
         taken = self._at_hand.popleft()
-        if len(self._at_hand) <= self._refill_at and not self._has_ended:
+        if self._config.is_ahead and len(self._at_hand) <= self._refill_at and not self._has_ended:
             self._start_reading()
         return taken
 
