@@ -10,6 +10,7 @@ The class tells a caller how to react, and the fields carry the service's answer
     |   |-- DuplicateKeyError              another image of this run has the same key
     |   |-- ImageNotAllowedError           the trust rules forbid reading it
     |   |-- ImageUnreadableError           the storage has no such object, or refuses it
+    |   |-- ImageStorageError              the worker cannot use the storage that data names
     |   |-- ImageTooLargeError             over the size limit of the protocol
     |   |-- ImageEmptyError                zero bytes
     |   |-- ImageDecodeError               it cannot be decoded
@@ -41,7 +42,7 @@ The class tells a caller how to react, and the fields carry the service's answer
 from __future__ import annotations
 
 import enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AnswerLostError",
@@ -59,6 +60,7 @@ __all__ = [
     "ImageFormatError",
     "ImageNotAllowedError",
     "ImageRefusedError",
+    "ImageStorageError",
     "ImageTagError",
     "ImageTooLargeError",
     "ImageUnreadableError",
@@ -73,6 +75,7 @@ __all__ = [
     "RunError",
     "RunInterruptedError",
     "ServiceUnavailableError",
+    "StorageAccessError",
     "StorageError",
     "StoreError",
     "ThrottledError",
@@ -117,6 +120,9 @@ class ImageTagError(Exception):
 
     decision: ClassVar[Decision] = Decision.STOP
 
+    is_final: ClassVar[bool] = False
+    """Whether the bytes or the form of the image are at fault: a later run would fail alike."""
+
     def __init__(
         self,
         message: str,
@@ -143,6 +149,10 @@ class ConfigurationError(ImageTagError, ValueError):
     """A connection field, parameter or setting is missing or malformed; nothing was sent."""
 
 
+class StorageAccessError(ConfigurationError):
+    """The worker cannot use a storage: its connection, package, credentials or disk."""
+
+
 class UnknownConnectionError(ConfigurationError):
     """Airflow knows no connection of this id."""
 
@@ -151,6 +161,7 @@ class ImageError(ImageTagError):
     """The image's own fault: the next image may be fine."""
 
     decision = Decision.RECORD
+    is_final = True
 
 
 class InvalidImageError(ImageError):
@@ -162,11 +173,29 @@ class DuplicateKeyError(ImageError):
 
 
 class ImageNotAllowedError(ImageError):
-    """The trust rules forbid reading this URI on the worker."""
+    """The trust rules forbid reading this URI on the worker: the rules may change."""
+
+    is_final = False
 
 
 class ImageUnreadableError(ImageError):
-    """The storage has no such object, or refuses to hand it out."""
+    """The storage has no such object, or refuses to hand it out: it may do so later."""
+
+    is_final = False
+
+
+class ImageStorageError(ImageError):
+    """The worker cannot use the storage that data names: its connection, package or credentials.
+
+    :param message: the problem and its remedy.
+    :param cause: names the cause, which many images may share.
+    """
+
+    is_final = False
+
+    def __init__(self, message: str, *, cause: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.cause = cause or message
 
 
 class ImageTooLargeError(ImageError):
@@ -193,6 +222,7 @@ class ImageDownloadError(ImageError):
     """The service cannot download the image from its URL: it may be there later."""
 
     decision = Decision.RETRY
+    is_final = False
 
 
 class ParameterTooLongError(ImageError):

@@ -281,6 +281,27 @@ def _config_options() -> dict[str, Any]:
             "example": None,
             "default": "500000",
         },
+        "retry_pauses": {
+            "description": (
+                "With a store, the pauses before an image is tried again whose link is dead or\n"
+                "that the storage or the service failed for. The last pause is repeated. Numbers\n"
+                "with s, m, h or d, separated by commas.\n"
+            ),
+            "version_added": "0.2.0",
+            "type": "string",
+            "example": "30m, 6h, 2d",
+            "default": "1h, 4h, 1d, 3d, 7d",
+        },
+        "give_up_after": {
+            "description": (
+                "Time after the first failure when such an image is given up: it is tried again\n"
+                "only when its version changes, or with retry_failed.\n"
+            ),
+            "version_added": "0.2.0",
+            "type": "string",
+            "example": "90d",
+            "default": "30d",
+        },
         "user_agent": {
             "description": (
                 "Header User-Agent of the images that fetch='worker' downloads. Empty:\n"

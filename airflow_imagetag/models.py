@@ -144,9 +144,15 @@ class Failure:
     :param failed_at: when the last of them failed, in UTC.
     :param version: version of the image, if its source has one.
     :param content_sha256: digest of the bytes, in hex, if they were read.
-    :param is_final: the fault is the image's own, so another try would meet it again.
+    :param is_final: the bytes or the form of the image are at fault: another try would fail alike.
     :param is_of_image: False where the failure is that of an extra entry for the same key.
     :param is_tolerated: reported, and not counted against ``max_failure_ratio``.
+    :param tries: number of runs in which this version of the image failed, this one included.
+    :param first_failed_at: when this version failed first, in UTC; None for a fault of the image.
+    :param next_try_at: when a run tries the image again, in UTC; None for the next run.
+    :param has_given_up: the fault did not pass for a long time, so no run tries the image again.
+    :param is_again: the image had failed in an earlier run, too: it is not counted against
+        ``max_failure_ratio``.
     """
 
     image_key: str
@@ -161,3 +167,8 @@ class Failure:
     is_final: bool = True
     is_of_image: bool = True
     is_tolerated: bool = False
+    tries: int = 1
+    first_failed_at: datetime | None = None
+    next_try_at: datetime | None = None
+    has_given_up: bool = False
+    is_again: bool = False

@@ -6,6 +6,11 @@ import re
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_imagetag.selection.retry_schedule import (
+    RetrySchedule,
+    parse_duration,
+    parse_pauses,
+)
 from airflow_imagetag.transport.headers import USER_AGENT
 
 DEFAULT_CONN_ID = "imagetag_default"
@@ -43,3 +48,17 @@ def checkpoint_path() -> str | None:
 def max_result_rows() -> int:
     """Return the maximum number of labels that a run without a store may return."""
     return int(conf.getint(SECTION, "max_result_rows", fallback=DEFAULT_MAX_RESULT_ROWS))
+
+
+def retry_schedule() -> RetrySchedule:
+    """Return the tries of images whose fault may pass.
+
+    :raises ConfigurationError: an option is not a duration.
+    """
+    default = RetrySchedule()
+    pauses = conf.get(SECTION, "retry_pauses", fallback="")
+    give_up = conf.get(SECTION, "give_up_after", fallback="")
+    return RetrySchedule(
+        parse_pauses("retry_pauses", pauses) if pauses else default.pauses,
+        parse_duration("give_up_after", give_up) if give_up else default.give_up_after,
+    )

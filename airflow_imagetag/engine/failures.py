@@ -42,8 +42,8 @@ class FailureRecorder:
             datetime.now(UTC),
             version=entry.version,
             content_sha256=given_up.sha256,
-            is_final=error.decision is Decision.RECORD or retry_policy.is_unreadable_success(error),
-            is_of_image=_is_of_image(entry),
+            is_final=error.is_final or retry_policy.is_unreadable_success(error),
+            is_of_image=_is_of_image(entry, error),
             is_tolerated=isinstance(entry, RejectedImage) and entry.is_tolerated,
         )
 
@@ -57,13 +57,14 @@ class FailureRecorder:
             log.warning("Image %r failed: %s: %s%s", redact(entry.key), name, message, last)
 
 
-def _is_of_image(entry: Image | RejectedImage) -> bool:
+def _is_of_image(entry: Image | RejectedImage, error: ImageTagError) -> bool:
     """Tell whether a store keeps the failure under the key of its entry.
 
-    A faulty entry of a list may have the key of a good image, and nothing was paid for it.
+    A faulty entry of a list may have the key of a good image, and nothing was paid for it. An error
+    that ends the run is not the image's fault.
     """
     if isinstance(entry, Image):
-        return True
+        return error.decision is not Decision.STOP
     return entry.is_tolerated and not isinstance(entry.error, DuplicateKeyError)
 
 

@@ -179,6 +179,10 @@ class ImagePipeline:
             if _was_not_sent(error):
                 self._counts.calls -= calls
                 self._counts.retries -= is_retry
+            elif error.billing is Billing.REFUSED:
+                self._counts.refused_calls += calls
+            elif error.billing is Billing.UNKNOWN:
+                self._counts.unknown_calls += calls
             self._note_failure(error)
             raise
         except BaseException:

@@ -51,15 +51,20 @@ class ImageTagOperator(LabelMapField):
     :param top_k: labels of each image at most; None for all. (templated)
     :param max_images: images of this run at most; None for all. (templated)
     :param max_failure_ratio: the task fails when a larger share of the images failed, from 0 to 1,
-        after all outputs are written. (templated)
+        after all outputs are written. With a store, only images that had not failed before count.
+        (templated)
+    :param min_failures: fewer failures do not make the task fail, unless all of at least three
+        images failed or ``max_failure_ratio`` is 0. (templated)
     :param max_in_flight: images handled at the same time; None takes the connection's
         ``max_in_flight``, else 256, or 64 without a quota. (templated)
     :param requests_per_second: pace of this task; None takes the connection's quota. (templated)
     :param store: where labels are kept: ``SqlLabelStore`` or ``ParquetLabelStore``. (templated)
     :param retag: with a store, when an image that it holds is labelled again: ``changed``, when its
         version differs; ``never``; ``always``, in every run and at full price. (templated)
-    :param retry_failed: with a store, whether images that failed by their own fault are tried
-        again. (templated)
+    :param retry_failed: with a store, whether images that failed by their own fault, or were given
+        up, are tried again. (templated)
+    :param only_failed: with a store, label only images that failed, wait for another try or were
+        given up, whether they are due or not. (templated)
     :param batch_size: finished images that are written together. (templated)
     :param flush_seconds: how long a finished image waits at most to be written. (templated)
     :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
@@ -86,11 +91,13 @@ class ImageTagOperator(LabelMapField):
         "top_k",
         "max_images",
         "max_failure_ratio",
+        "min_failures",
         "max_in_flight",
         "requests_per_second",
         "store",
         "retag",
         "retry_failed",
+        "only_failed",
         "batch_size",
         "flush_seconds",
         "shard",
@@ -112,11 +119,13 @@ class ImageTagOperator(LabelMapField):
         top_k: int | str | None = None,
         max_images: int | str | None = None,
         max_failure_ratio: float | str = 0.1,
+        min_failures: int | str = 10,
         max_in_flight: int | str | None = None,
         requests_per_second: float | str | None = None,
         store: LabelStore | None = None,
         retag: str = "changed",
         retry_failed: bool | str = False,
+        only_failed: bool | str = False,
         batch_size: int | str = 200,
         flush_seconds: float | str = 2.0,
         shard: str | None = None,
@@ -133,6 +142,7 @@ class ImageTagOperator(LabelMapField):
             self.outlets = _with_store(self.outlets, self.store)
         self.retag = retag
         self.retry_failed = retry_failed
+        self.only_failed = only_failed
         self.batch_size: Number = batch_size
         self.flush_seconds: Number = flush_seconds
         self.shard = shard
@@ -146,6 +156,7 @@ class ImageTagOperator(LabelMapField):
         self.top_k: Number = top_k
         self.max_images: Number = max_images
         self.max_failure_ratio: Number = max_failure_ratio
+        self.min_failures: Number = min_failures
         self.max_in_flight: Number = max_in_flight
         self.requests_per_second: Number = requests_per_second
         self._running: list[OperatorRun] = []

@@ -43,6 +43,7 @@ class Options:
     :param top_k: maximum number of labels of each image; None for all.
     :param max_images: maximum number of images of this run; None for all.
     :param max_failure_ratio: the share of failed images that a task accepts, from 0 to 1.
+    :param min_failures: fewer failures are accepted, unless all of at least three images failed.
     :param max_in_flight: None takes the connection's.
     :param requests_per_second: None takes the connection's.
     :param batch_size: number of finished images that are written together.
@@ -59,6 +60,7 @@ class Options:
     top_k: int | None
     max_images: int | None
     max_failure_ratio: float
+    min_failures: int
     max_in_flight: int | None
     requests_per_second: float | None
     batch_size: int
@@ -97,11 +99,12 @@ def parse_options(
         top_k=COUNT.parse_whole("top_k", given.top_k),
         max_images=COUNT.parse_whole("max_images", given.max_images),
         max_failure_ratio=SHARE.require("max_failure_ratio", given.max_failure_ratio),
+        min_failures=REQUIRED_COUNT.require_whole("min_failures", given.min_failures),
         max_in_flight=IN_FLIGHT.parse_whole("max_in_flight", given.max_in_flight),
         requests_per_second=RATE.parse("requests_per_second", given.requests_per_second),
         batch_size=REQUIRED_COUNT.require_whole("batch_size", given.batch_size),
         flush_seconds=SECONDS.require("flush_seconds", given.flush_seconds),
-        rule=parse_rule(given.retag, given.retry_failed),
+        rule=parse_rule(given.retag, given.retry_failed, given.only_failed),
         shard=parse_shard(given.shard),
         is_fetched_by_worker=_is_fetched_by_worker(given.fetch),
         oversize=parse_oversize(given.oversize),

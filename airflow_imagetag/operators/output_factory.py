@@ -28,7 +28,7 @@ def make_output(
     """
     check_xcom_can_hold_frames()
     if store is not None:
-        return StoreOutput(options, store)
+        return StoreOutput(options, store, schedule=configuration.retry_schedule())
     max_rows = configuration.max_result_rows()
     folder = configuration.checkpoint_path()
     if folder is None or task_instance is None:

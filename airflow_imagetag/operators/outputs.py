@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.output.label_rows import failures_frame
 from airflow_imagetag.engine.protocols import AnswerLookup, OutcomeWriter
 from airflow_imagetag.errors import ConfigurationError
@@ -46,6 +48,26 @@ class OpenRun:
     lookup: AnswerLookup | None = None
     resumed_tagged: int = 0
     resumed_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The images of a run by what was known of them, and those that wait after it.
+
+    :param new: images that were never tried in their version.
+    :param due: images that had failed and were tried again.
+    :param failed_again: those of them that failed again.
+    :param waiting: images that a later run tries again; with a store, all of its interface.
+    :param gave_up: images that are not tried again, likewise.
+    :param next_try_at: earliest time of a later try, with a zone; None for none.
+    """
+
+    new: int = 0
+    due: int = 0
+    failed_again: int = 0
+    waiting: int = 0
+    gave_up: int = 0
+    next_try_at: datetime | None = None
 
 
 class Output(ABC):
@@ -112,6 +134,14 @@ class Output(ABC):
         :param result: the operator's return value.
         """
         del push, result
+
+    def selection(self, counts: Counts) -> Selection:
+        """Return the counts of images by what was known of them.
+
+        :param counts: the counts of the run.
+        """
+        waiting = sum(not failure.is_final for failure in self.failures)
+        return Selection(new=counts.done, waiting=waiting)
 
     @abstractmethod
     def describe(self) -> dict[str, Any] | None:

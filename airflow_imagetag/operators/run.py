@@ -91,7 +91,7 @@ class OperatorRun:
         finally:
             self._is_cut_off = self._is_cut_off or self._engine.is_stopped
             self._elapsed_seconds = time.monotonic() - self._started
-            log.info("Ended: %s", self._progress())
+            self._log_end()
         # Here and not where the outputs are made: after an interrupt here, they can still be made.
         self._engine.import_pandas()
         if self._engine.is_stopped:
@@ -102,7 +102,9 @@ class OperatorRun:
         report.check_failures(
             self._counts,
             self._output.failures,
+            failed_again=self._output.selection(self._counts).failed_again,
             max_failure_ratio=self._options.max_failure_ratio,
+            min_failures=self._options.min_failures,
             place=self._output.place,
         )
 
@@ -114,6 +116,8 @@ class OperatorRun:
         """Return the counts so far."""
         return report.summary(
             self._counts,
+            self._output.selection(self._counts),
+            self._output.failures,
             elapsed_seconds=self._elapsed_seconds,
             price_per_thousand=self._hook.account.price_per_thousand,
             store=self._output.describe(),
@@ -142,6 +146,19 @@ class OperatorRun:
             self._hook.imagetag_conn_id,
             self._pace.describe(),
         )
+
+    def _log_end(self) -> None:
+        found = self._output.selection(self._counts)
+        cost = report.estimated_cost(self._counts, self._hook.account.price_per_thousand)
+        parts = [f"{found.new:,} new", f"{found.due:,} due again"]
+        if found.waiting:
+            at = "" if found.next_try_at is None else f" until {found.next_try_at:%Y-%m-%d %H:%M}Z"
+            parts.append(f"{found.waiting:,} waiting{at}")
+        if found.gave_up:
+            parts.append(f"{found.gave_up:,} given up")
+        if cost is not None:
+            parts.append(f"about {cost:g} of cost")
+        log.info("Ended: %s; %s", self._progress(), ", ".join(parts))
 
     def _progress(self) -> str:
         return progress.line(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.errors import ResultTooLargeError
-from airflow_imagetag.models import Entry, Failure, TagResult
+from airflow_imagetag.models import Entry, Failure, Image, TagResult
 from airflow_imagetag.operators.options import Options
-from airflow_imagetag.operators.outputs import FrameOutput, OpenRun, Output, Push
+from airflow_imagetag.operators.outputs import FrameOutput, OpenRun, Output, Push, Selection
 from airflow_imagetag.operators.writers import CheckpointWriter, StoreWriter, answer_lookup
 from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.selection.difference import limited, new_entries, pending_entries
-from airflow_imagetag.selection.rules import Retag, Rule
+from airflow_imagetag.selection.retry_schedule import RetrySchedule
+from airflow_imagetag.selection.rules import Retag, Rule, StoredState, has_failed_before
+from airflow_imagetag.stores.base import OpenStore, UnlabelledCounts
 
 if TYPE_CHECKING:
     from airflow_imagetag.sources.base import ImageSource
@@ -96,14 +101,17 @@ class StoreOutput(Output):
 
     :param options: the operator's checked parameters.
     :param store: where the labels are kept.
+    :param schedule: when images that failed are tried again.
     """
 
     place = "store"
     needs_sha256 = True
 
-    def __init__(self, options: Options, store: LabelStore) -> None:
+    def __init__(self, options: Options, store: LabelStore, *, schedule: RetrySchedule) -> None:
         super().__init__(options)
         self._store = store
+        self._schedule = schedule
+        self._unlabelled = UnlabelledCounts()
 
     @property
     def asset_uri(self) -> str:
@@ -112,25 +120,83 @@ class StoreOutput(Output):
 
     @contextmanager
     def open(self, source: ImageSource, api: str) -> Iterator[OpenRun]:
-        """Open a run over the entries that the store does not hold."""
+        """Open a run over the entries that the store does not hold, or that are due."""
         options = self._options
         log.info("Finished images go to %r", self._store)
         executor = DaemonExecutor(STORE_THREADS, "imagetag-store")
+        rule = replace(options.rule, now=datetime.now(UTC))
+        tried: dict[str, StoredState] = {}
         with self._store.open(api) as opened:
             opened.check_writable(originals=options.mapping is not None)
+            self._log_unlabelled(opened)
             entries = new_entries(
-                source, opened, options.rule, shard=options.shard, limit=options.max_images
+                source,
+                opened,
+                rule,
+                shard=options.shard,
+                limit=options.max_images,
+                tried=tried,
+            )
+            writer = StoreWriter(
+                opened,
+                executor,
+                options.label_filter,
+                self.collected,
+                tried=tried,
+                schedule=self._schedule,
             )
             # retag='always' bypasses the cache of paid answers.
-            uses_answers = options.rule.retag is not Retag.ALWAYS
+            uses_answers = rule.retag is not Retag.ALWAYS
             try:
                 yield OpenRun(
-                    limited(entries, options.max_images),
-                    StoreWriter(opened, executor, options.label_filter, self.collected),
-                    lookup=answer_lookup(opened, options.rule, executor) if uses_answers else None,
+                    self._counted(limited(entries, options.max_images), tried),
+                    writer,
+                    lookup=answer_lookup(opened, rule, executor) if uses_answers else None,
                 )
             finally:
                 executor.shutdown()
+                self._count_unlabelled(opened)
+
+    def _counted(
+        self, entries: Iterator[Entry], tried: Mapping[str, StoredState]
+    ) -> Iterator[Entry]:
+        for entry in entries:
+            if isinstance(entry, Image):
+                stored = tried.get(entry.key)
+                has_uri = entry.uri is not None
+                is_due = has_failed_before(stored, version=entry.version, has_uri=has_uri)
+                self.collected.due += is_due
+                self.collected.new += not is_due
+            yield entry
+
+    def _log_unlabelled(self, opened: OpenStore) -> None:
+        found = opened.unlabelled(datetime.now(UTC))
+        if found is not None and (found.waiting or found.gave_up):
+            log.info(
+                "Images without labels in the store: %d are due for another try, %d wait, %d were "
+                "given up",
+                found.due,
+                found.waiting - found.due,
+                found.gave_up,
+            )
+
+    def _count_unlabelled(self, opened: OpenStore) -> None:
+        """Count what waits after the run; a store that has failed is not asked again."""
+        if not self.collected.unsaved:
+            self._unlabelled = opened.unlabelled(datetime.now(UTC)) or self._unlabelled
+
+    def selection(self, counts: Counts) -> Selection:
+        """Return the counts of images by what was known of them."""
+        del counts
+        collected, found = self.collected, self._unlabelled
+        return Selection(
+            collected.new,
+            collected.due,
+            collected.failed_again,
+            found.waiting,
+            found.gave_up,
+            found.next_try_at,
+        )
 
     def result(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Return the summary."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_imagetag.engine.output.label_filter import LabelFilter
@@ -14,7 +14,8 @@ from airflow_imagetag.engine.output.label_rows import LabelRows
 from airflow_imagetag.engine.protocols import AnswerLookup, CachedAnswer, Outcome, as_exception
 from airflow_imagetag.errors import ImageError, ResultTooLargeError, StoreError, error_named
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.selection.rules import Rule
+from airflow_imagetag.selection.retry_schedule import RetrySchedule
+from airflow_imagetag.selection.rules import Rule, StoredState, has_failed_before
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,11 +37,17 @@ class Collected:
     :param originals: a label map renames labels, so frames have their original names, too.
     :param failures: images without labels.
     :param unsaved: outcomes that are paid for and that the store did not take.
+    :param new: number of images that were never tried in their version.
+    :param due: number of images that had failed and are tried again.
+    :param failed_again: number of failed images that had failed in an earlier run, too.
     """
 
     originals: bool = False
     failures: list[Failure] = field(default_factory=list)
     unsaved: list[Outcome] = field(default_factory=list)
+    new: int = 0
+    due: int = 0
+    failed_again: int = 0
     labels: LabelRows = field(init=False)
     """Rows of the labels frame."""
 
@@ -131,6 +138,9 @@ class StoreWriter:
     :param executor: runs the writing.
     :param label_filter: selects the labels that are kept.
     :param collected: failures, and outcomes that the store did not take.
+    :param tried: the stored states of images that were tried before; those that are finished are
+        removed.
+    :param schedule: when images that failed are tried again.
     """
 
     def __init__(
@@ -139,7 +149,12 @@ class StoreWriter:
         executor: Executor,
         label_filter: LabelFilter,
         collected: Collected,
+        *,
+        tried: dict[str, StoredState],
+        schedule: RetrySchedule,
     ) -> None:
+        self._tried = tried
+        self._schedule = schedule
         self._opened = opened
         self._executor = executor
         self._label_filter = label_filter
@@ -154,7 +169,7 @@ class StoreWriter:
         await _in_executor(self._executor, lambda: self._write(outcomes))
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:
-        filtered = list(map(self._label_filter, outcomes))
+        filtered = [self._with_next_try(self._label_filter(outcome)) for outcome in outcomes]
         room = MAX_SHOWN_FAILURES - len(self._collected.failures)
         failures = [outcome for outcome in filtered if isinstance(outcome, Failure)]
         self._collected.failures += failures[:room]
@@ -166,6 +181,17 @@ class StoreWriter:
             self._errors.append(error)
             self._collected.unsaved += filtered
             raise
+
+    def _with_next_try(self, outcome: Outcome) -> Outcome:
+        """Return the outcome, a failure with the time of its next try; count what fails again."""
+        stored = self._tried.pop(outcome.image_key, None)
+        if not isinstance(outcome, Failure):
+            return outcome
+        is_again = has_failed_before(
+            stored, version=outcome.version, has_uri=outcome.image_uri is not None
+        )
+        self._collected.failed_again += is_again and not outcome.is_tolerated
+        return replace(self._schedule.after(outcome, stored), is_again=is_again)
 
 
 def answer_lookup(opened: OpenStore, rule: Rule, executor: Executor) -> AnswerLookup:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Protocol, TypeVar
 
 from airflow_imagetag.models import Entry, Image, SkippedImage
-from airflow_imagetag.selection.rules import Condition, Rule, StoredState, Window
+from airflow_imagetag.selection.rules import Condition, Need, Rule, StoredState, Window
 from airflow_imagetag.selection.shards import Shard
 
 LOOKUP_ENTRIES = 500
 """Number of keys in one look-up of the store."""
+
+HELD_BACK_ENTRIES = 20_000
+"""Maximum number of entries held back until the images that were never tried have come."""
+
+HELD_BACK_BYTES = 64 * 1024 * 1024
+"""Maximum size of the image bytes among them."""
 
 E = TypeVar("E", bound=Entry)
 
@@ -80,34 +87,44 @@ class Held(Protocol):
         """Return the rule as a condition of a statement in the store's database, if it has one."""
         ...
 
+    def may_be_due(self, rule: Rule) -> bool:
+        """Tell whether some stored image may be due by the rule."""
+        ...
+
     def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
         """Return the state of the images with these keys."""
         ...
 
 
 def new_entries(
-    source: Source, held: Held, rule: Rule, *, shard: Shard | None, limit: int | None
+    source: Source,
+    held: Held,
+    rule: Rule,
+    *,
+    shard: Shard | None,
+    limit: int | None,
+    tried: dict[str, StoredState] | None = None,
 ) -> Iterator[Entry]:
-    """Yield the entries that are to be labelled.
+    """Yield the entries that are to be labelled: those never tried first, then those that are due.
 
     If source and store share a database, the database compares them; else the store is asked for
     some keys at a time.
 
     :param source: gives the images.
     :param held: the open store.
-    :param rule: decides which images are new.
+    :param rule: decides which images are new, and which are due.
     :param shard: only the images of this part.
     :param limit: maximum number of images that the caller takes.
+    :param tried: takes the stored states of the entries that are yielded and were tried before.
     """
-    push_down = source.push_down
-    condition = _shared_condition(push_down, held, rule)
-    if push_down is None or condition is None:
-        entries = source.entries(shard=shard, limit=None)
-    else:
-        entries = push_down.entries(condition, shard=shard, limit=limit)
-    # After a push-down, too: a statement that compares keys says nothing about rows without a key,
-    # which would be reported in every run.
-    return pending_entries(entries, held, rule)
+
+    def selected(condition: Condition, push_down: PushDown) -> Iterator[Entry]:
+        return push_down.entries(condition, shard=shard, limit=limit)
+
+    def every() -> Iterator[Entry]:
+        return source.entries(shard=shard, limit=None)
+
+    return _new_first(source, held, rule, selected, every, limit=limit, tried=tried)
 
 
 def new_images(
@@ -115,41 +132,111 @@ def new_images(
 ) -> Iterator[Image]:
     """Yield the images that are to be labelled, without their bytes, read as they are taken.
 
-    Entries that cannot be labelled are left out.
+    Images never tried come first. Entries that cannot be labelled are left out.
 
     :param source: gives the images.
     :param held: the open store.
-    :param rule: decides which images are new.
+    :param rule: decides which images are new, and which are due.
     :param window: only images that changed in this time.
     :param limit: maximum number of images that the caller takes.
     """
-    push_down = source.push_down
-    condition = _shared_condition(push_down, held, rule)
-    if push_down is None or condition is None:
+
+    def selected(condition: Condition, push_down: PushDown) -> Iterator[Image]:
+        return push_down.images(condition, window=window, limit=limit)
+
+    def every() -> Iterator[Image]:
         # No limit: a page of the source holds images that are not new.
-        images = source.images(limit=None, window=window)
-    else:
-        images = push_down.images(condition, window=window, limit=limit)
-    return pending_entries(images, held, rule)
+        return source.images(limit=None, window=window)
+
+    return _new_first(source, held, rule, selected, every, limit=limit, tried=None)
 
 
-def _shared_condition(push_down: PushDown | None, held: Held, rule: Rule) -> Condition | None:
-    """Return the rule as a condition if source and store are in one database."""
-    if push_down is None or push_down.database != held.database:
-        return None
-    return held.condition(rule)
+def _new_first(
+    source: Source,
+    held: Held,
+    rule: Rule,
+    selected: Callable[[Condition, PushDown], Iterator[E]],
+    every: Callable[[], Iterator[E]],
+    *,
+    limit: int | None,
+    tried: dict[str, StoredState] | None,
+) -> Iterator[E]:
+    """Yield the entries that are to be labelled, those that are due last.
+
+    :param selected: reads the entries that meet a condition of the source's database.
+    :param every: reads all entries.
+    """
+    push_down = source.push_down
+    if push_down is None or push_down.database != held.database or held.condition(rule) is None:
+        yield from _due_last(with_needs(every(), held, rule, tried), limit)
+        return
+    for need in Need:
+        if need is Need.DUE and not held.may_be_due(rule):
+            return
+        only = replace(rule, need=need)
+        condition = held.condition(only)
+        if condition is not None:
+            # After a push-down, too: a statement that compares keys says nothing about rows without
+            # a key, which would be reported in every run.
+            found = selected(condition, push_down)
+            yield from (entry for entry, _ in with_needs(found, held, only, tried))
 
 
 def pending_entries(entries: Iterable[E], held: Held, rule: Rule) -> Iterator[E]:
-    """Yield the entries that the store does not hold in their version."""
+    """Yield the entries that are to be labelled, in their order."""
+    return (entry for entry, _ in with_needs(entries, held, rule))
+
+
+def with_needs(
+    entries: Iterable[E],
+    held: Held,
+    rule: Rule,
+    tried: dict[str, StoredState] | None = None,
+) -> Iterator[tuple[E, Need]]:
+    """Yield the entries that are to be labelled, each with the reason.
+
+    :param tried: takes the stored states of the entries that were tried before.
+    """
     iterator = iter(entries)
     while chunk := list(islice(iterator, LOOKUP_ENTRIES)):
         states = held.known([entry.key for entry in chunk])
         for entry in chunk:
-            if isinstance(entry, SkippedImage) or rule.is_pending(
-                states.get(entry.key), version=entry.version, has_uri=entry.uri is not None
-            ):
-                yield entry
+            if isinstance(entry, SkippedImage):
+                yield entry, Need.NEW
+                continue
+            stored = states.get(entry.key)
+            has_uri = entry.uri is not None
+            need = rule.need_of(stored, version=entry.version, has_uri=has_uri)
+            if need is None or rule.need not in (None, need):
+                continue
+            if stored is not None and tried is not None:
+                tried[entry.key] = stored
+            yield entry, need
+
+
+def _due_last(needed: Iterator[tuple[E, Need]], limit: int | None) -> Iterator[E]:
+    """Yield entries, those that are due last.
+
+    A source is read once, so entries that are due are held back. More than the bounds allow come in
+    the order of the source; those that the limit excludes are dropped.
+
+    :param limit: maximum number of images that the caller takes.
+    """
+    held_back: list[E] = []
+    size_bytes = 0
+    for entry, need in needed:
+        size = _size_bytes(entry)
+        is_full = len(held_back) >= HELD_BACK_ENTRIES or size_bytes + size > HELD_BACK_BYTES
+        if need is Need.NEW or (is_full and (limit is None or len(held_back) < limit)):
+            yield entry
+        elif limit is None or len(held_back) < limit:
+            held_back.append(entry)
+            size_bytes += size
+    yield from held_back
+
+
+def _size_bytes(entry: Entry) -> int:
+    return len(entry.content) if isinstance(entry, Image) and entry.content is not None else 0
 
 
 def limited(entries: Iterator[Entry], max_images: int | None) -> Iterator[Entry]:

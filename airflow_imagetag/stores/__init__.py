@@ -6,15 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
-    from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode
+    from airflow_imagetag.selection.rules import (
+        Condition,
+        Need,
+        Retag,
+        Rule,
+        Status,
+        StoredState,
+    )
+    from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode, UnlabelledCounts
     from airflow_imagetag.stores.parquet import ParquetLabelStore
-    from airflow_imagetag.stores.rows import outcome_of, rows_of, state_of
+    from airflow_imagetag.stores.rows import holds_answer, merged, outcome_of, rows_of, state_of
     from airflow_imagetag.stores.sql import SqlLabelStore
 
 __all__ = [
     "Condition",
     "LabelStore",
+    "Need",
     "OpenStore",
     "ParquetLabelStore",
     "Retag",
@@ -23,6 +31,9 @@ __all__ = [
     "Status",
     "StoreMode",
     "StoredState",
+    "UnlabelledCounts",
+    "holds_answer",
+    "merged",
     "outcome_of",
     "rows_of",
     "state_of",
@@ -36,6 +47,7 @@ _ROWS = "airflow_imagetag.stores.rows"
 _MODULES = {
     "Condition": _RULES,
     "LabelStore": _BASE,
+    "Need": _RULES,
     "OpenStore": _BASE,
     "ParquetLabelStore": "airflow_imagetag.stores.parquet",
     "Retag": _RULES,
@@ -44,6 +56,9 @@ _MODULES = {
     "Status": _RULES,
     "StoreMode": _BASE,
     "StoredState": _RULES,
+    "UnlabelledCounts": _BASE,
+    "holds_answer": _ROWS,
+    "merged": _ROWS,
     "outcome_of": _ROWS,
     "rows_of": _ROWS,
     "state_of": _ROWS,

@@ -6,18 +6,27 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.selection.rules import Condition, Rule, StoredState
+from airflow_imagetag.selection.rules import Condition, Retag, Rule, StoredState
 
 if TYPE_CHECKING:
     import pandas as pd
     from airflow.providers.common.compat.sdk import Asset
 
-__all__ = ["DEFAULT_FRAME_ROWS", "LabelStore", "OpenStore", "StoreMode", "as_store"]
+__all__ = [
+    "DEFAULT_FRAME_ROWS",
+    "LabelStore",
+    "OpenStore",
+    "StoreMode",
+    "UnlabelledCounts",
+    "as_store",
+]
 
 DEFAULT_FRAME_ROWS = 50_000
 """Approximate number of rows in a frame of labels."""
@@ -31,6 +40,22 @@ class StoreMode(enum.Enum):
     raised without a retry."""
     WRITE = "write"
     """For a run: the store is created if it does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnlabelledCounts:
+    """The images of one interface whose last try failed by a fault that may pass.
+
+    :param waiting: images that are tried again, those that are due included.
+    :param due: images whose next try is now or earlier.
+    :param gave_up: images that are not tried again.
+    :param next_try_at: earliest time of a later try, with a zone; None for none.
+    """
+
+    waiting: int = 0
+    due: int = 0
+    gave_up: int = 0
+    next_try_at: datetime | None = None
 
 
 class OpenStore(ABC):
@@ -92,6 +117,22 @@ class OpenStore(ABC):
         del rule
         return None
 
+    def may_be_due(self, rule: Rule) -> bool:
+        """Tell whether some stored image may be due by the rule; True if that is unknown.
+
+        The source is not read for images that are due where none is.
+        """
+        return rule.retag is not Retag.ALWAYS
+
+    def unlabelled(self, now: datetime) -> UnlabelledCounts | None:
+        """Return the number of images that wait or were given up; None if counting is costly.
+
+        :param now: the time, with a zone.
+        :raises StoreError: the store failed for too long.
+        """
+        del now
+        return None
+
     @abstractmethod
     def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest.
@@ -108,8 +149,10 @@ class OpenStore(ABC):
         """Write a batch, all of it or nothing; writing the same batch again changes nothing.
 
         The labels of an image replace earlier ones, and so does a failure that is final. A failure
-        that is not final leaves an earlier answer as it is. A failure that is not of the image
-        itself (``is_of_image`` is False) is not written.
+        that is not final leaves an earlier answer for the same version as it is. For a new version
+        it becomes the state of the image (``waiting``, or ``gave_up``), with its ``tries``,
+        ``first_failed_at`` and ``next_try_at``; the labels of the earlier version stay. A failure
+        that is not of the image itself (``is_of_image`` is False) is not written.
 
         :param outcomes: outcomes of images; the last one of a key counts.
         :raises StoreError: the store failed for too long.

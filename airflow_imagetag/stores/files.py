@@ -16,11 +16,15 @@ from airflow_imagetag.backends.storages import storage_failure, storage_path
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.stores.rows import LIFE_COLUMNS
 
 SUFFIX = ".parquet"
 UNFINISHED = ".unfinished"
 
-ADDED_LATER = frozenset({ORIGINAL_LABEL})
+LABELS_BATCH = "labels_batch"
+"""Column of the batch with an image's labels, if it is not the batch of the image's row."""
+
+ADDED_LATER = frozenset({ORIGINAL_LABEL, LABELS_BATCH, *LIFE_COLUMNS})
 """Columns that files of earlier versions do not have; they are read as null."""
 
 

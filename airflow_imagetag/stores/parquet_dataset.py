@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from airflow_imagetag.errors import StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
-from airflow_imagetag.stores.files import Files
-from airflow_imagetag.stores.part_index import IndexRow, PartIndex
+from airflow_imagetag.stores.files import LABELS_BATCH, Files
+from airflow_imagetag.stores.part_index import IndexRow, PartIndex, utc_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +62,10 @@ IMAGES = pa.schema(
         "key_sha256": pa.string(),
         "written_at": _TIME,
         "batch": pa.string(),
+        "tries": pa.int64(),
+        "first_failed_at": _TIME,
+        "next_try_at": _TIME,
+        LABELS_BATCH: pa.string(),
     }
 )
 LABELS = pa.schema(
@@ -81,6 +85,16 @@ LABELS = pa.schema(
         ORIGINAL_LABEL: pa.string(),
     }
 )
+
+
+def part_name(batch: str) -> str:
+    """Return the name of the part that a batch is written to."""
+    return f"part-{batch}.parquet"
+
+
+def is_compacted(part: str) -> bool:
+    """Tell whether a part replaces others."""
+    return part.startswith("compacted-")
 
 
 @contextmanager
@@ -157,7 +171,7 @@ class ParquetDataset:
         replaced = {
             name
             for part in names
-            if part.startswith("compacted-")
+            if is_compacted(part)
             for name in self.files.footer_list("images", part, REPLACES)
         }
         return [name for name in names if name not in replaced]
@@ -189,10 +203,30 @@ class ParquetDataset:
         for table in self.files.read(kind, part, schema, READ_ROWS, filters):
             yield table.to_pylist()
 
-    def is_latest(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether a row belongs to the latest batch of its image."""
-        batch: str = row["batch"]
-        return self.index.batch(row["api"], row["key_sha256"]) == batch
+    def is_latest_image(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether an image's row is its latest."""
+        batches = self.index.batches(row["api"], row["key_sha256"])
+        return batches is not None and batches[0] == row["batch"]
+
+    def is_latest_label(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a label's row belongs to the labels of its image that count."""
+        batches = self.index.batches(row["api"], row["key_sha256"])
+        return batches is not None and batches[1] == row["batch"]
+
+    def labels_for(self, image: Mapping[str, Any]) -> Rows:
+        """Return the labels of an image that count, perhaps of an earlier batch than its row's.
+
+        :param image: the latest row of the image.
+        """
+        wanted = [("key_sha256", "=", image["key_sha256"]), ("api", "=", image["api"])]
+        batch = image[LABELS_BATCH] or image["batch"]
+        names = set(self.files.names("images"))
+        own = part_name(batch)
+        for part in [own] if own in names else [name for name in names if is_compacted(name)]:
+            found = [row for rows in self.labels_of(part, wanted) for row in rows]
+            if labels := list(filter(self.is_latest_label, found)):
+                return labels
+        return []
 
     def labels(self, *, frame_rows: int, originals: bool) -> Iterator[pd.DataFrame]:
         """Yield the latest labels of each image as frames.
@@ -205,7 +239,7 @@ class ParquetDataset:
         columns: dict[str, list[Any]] = {name: [] for name in types}
         for part in self.live_parts():
             for rows in self.labels_of(part):
-                for row in filter(self.is_latest, rows):
+                for row in filter(self.is_latest_label, rows):
                     for name, values in columns.items():
                         values.append(row[name])
                 if len(columns["label"]) >= frame_rows:
@@ -225,24 +259,36 @@ class ParquetDataset:
         now = datetime.now(UTC)
         part = f"compacted-{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}.parquet"
         metadata = {REPLACES: json.dumps(every).encode()}
-        readers: tuple[tuple[str, pa.Schema, Callable[[str], Iterator[Rows]]], ...] = (
-            ("labels", LABELS, self.labels_of),
-            ("images", IMAGES, self.images_of),
-        )
-        for kind, schema, read in readers:
-            noted = schema.with_metadata(metadata)
-            self.files.write_all(kind, part, noted, self._latest_tables(old, read, noted))
+        noted = LABELS.with_metadata(metadata)
+        labels = self._kept(old, self.labels_of, self.is_latest_label, noted)
+        self.files.write_all("labels", part, noted, labels)
+        noted = IMAGES.with_metadata(metadata)
+        images = self._kept(old, self._images_with_labels, self.is_latest_image, noted)
+        self.files.write_all("images", part, noted, images)
         for kind in ("images", "labels"):
             for name in set(every).intersection(self.files.names(kind)):
                 self.files.remove(kind, name)
         log.info("Compacted %d parts into %s", len(every), part)
 
-    def _latest_tables(
-        self, parts: list[str], read: Callable[[str], Iterator[Rows]], schema: pa.Schema
+    def _images_with_labels(self, part: str) -> Iterator[Rows]:
+        """Yield the image rows of a part, each with the batch of the labels that count."""
+        for rows in self.images_of(part):
+            for row in rows:
+                batches = self.index.batches(row["api"], row["key_sha256"])
+                if batches is not None and batches[0] != batches[1]:
+                    row[LABELS_BATCH] = batches[1]
+            yield rows
+
+    def _kept(
+        self,
+        parts: list[str],
+        read: Callable[[str], Iterator[Rows]],
+        is_kept: Callable[[Mapping[str, Any]], bool],
+        schema: pa.Schema,
     ) -> Iterator[pa.Table]:
         for part in parts:
             for rows in read(part):
-                if kept := [row for row in rows if self.is_latest(row)]:
+                if kept := list(filter(is_kept, rows)):
                     yield pa.Table.from_pylist(kept, schema)
 
     def _remove_abandoned(self) -> None:
@@ -273,7 +319,11 @@ def _index_row(row: Mapping[str, Any], part: str) -> IndexRow:
         row["status"],
         row["image_uri"] is not None,
         row["content_sha256"],
-        row["written_at"].isoformat(timespec="microseconds"),
+        utc_text(row["written_at"]),
         row["batch"],
         part,
+        row[LABELS_BATCH] or row["batch"],
+        None if row["next_try_at"] is None else utc_text(row["next_try_at"]),
+        row["tries"],
+        None if row["first_failed_at"] is None else utc_text(row["first_failed_at"]),
     )

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -16,17 +17,28 @@ from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.selection.rules import Status, StoredState
-from airflow_imagetag.stores.base import OpenStore
+from airflow_imagetag.stores.base import OpenStore, UnlabelledCounts
+from airflow_imagetag.stores.files import LABELS_BATCH
 from airflow_imagetag.stores.parquet_dataset import (
     IMAGES,
     LABELS,
     ParquetDataset,
     Rows,
     open_dataset,
+    part_name,
 )
-from airflow_imagetag.stores.rows import key_digest, outcome_of, rows_of
+from airflow_imagetag.stores.rows import (
+    ANSWERED,
+    holds_answer,
+    key_digest,
+    merged,
+    outcome_of,
+    rows_of,
+)
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RETRY_SECONDS = 300.0
 """How long a batch, which is paid for, is retried while the storage fails."""
@@ -104,50 +116,63 @@ class OpenParquetStore(OpenStore):
 
     def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest."""
-        found = ((digest, self._answer(digest)) for digest in content_sha256)
+        found = (
+            (digest, self._despite_compaction(partial(self._read_answer, digest)))
+            for digest in content_sha256
+        )
         return {digest: answer for digest, answer in found if answer is not None}
 
-    def _answer(self, content_sha256: str) -> TagResult | Failure | None:
+    def _despite_compaction(self, read: Callable[[], T]) -> T:
+        """Call ``read`` again after the index was filled anew, if a part was compacted since."""
         try:
-            return self._read_answer(content_sha256)
+            return read()
         except (FileNotFoundError, StoreError):
-            # Compacted since the index was filled: after a reload it knows the new part.
             self._dataset.load()
-            return self._read_answer(content_sha256)
+            return read()
 
     def _read_answer(self, content_sha256: str) -> TagResult | Failure | None:
         place = self._dataset.index.settled_by_content(self._api, content_sha256)
         if place is None:
             return None
         digest, part = place
-        wanted = [("key_sha256", "=", digest), ("api", "=", self._api)]
-        images = self._latest(self._dataset.images_of(part, filters=wanted))
-        labels = self._latest(self._dataset.labels_of(part, filters=wanted))
-        return _outcome(images[0], labels) if images else None
+        image = self._image(part, digest)
+        return None if image is None else _outcome(image, self._dataset.labels_for(image))
 
-    def _latest(self, pieces: Iterator[Rows]) -> Rows:
-        return [row for rows in pieces for row in rows if self._dataset.is_latest(row)]
+    def _image(self, part: str, digest: str) -> dict[str, Any] | None:
+        """Return the latest row of an image from the part that holds it."""
+        wanted = [("key_sha256", "=", digest), ("api", "=", self._api)]
+        found = (row for rows in self._dataset.images_of(part, filters=wanted) for row in rows)
+        return next(filter(self._dataset.is_latest_image, found), None)
 
     def write(self, outcomes: Sequence[TagResult | Failure]) -> None:
         """Write a batch: the labels first, then the images, whose file makes the batch count."""
         images, labels = rows_of(outcomes, self._api)
-        images = [row for row in images if not self._has_answer_already(row)]
-        if images:
-            self._write(images, labels)
+        merged_rows = (row if holds_answer(row) else self._merged(row) for row in images)
+        if kept := [row for row in merged_rows if row is not None]:
+            self._write(kept, labels)
 
-    def _has_answer_already(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether an unfinished row meets an earlier answer, which must stay."""
-        if _is_settled(row):
-            return False
-        stored = self._dataset.index.stored(row["api"], row["key_sha256"])
-        return stored is not None and stored.status is not Status.UNFINISHED
+    def _merged(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the row to write for an image without an answer; None to leave the held one."""
+        held = self._dataset.index.row(row["api"], row["key_sha256"])
+        if held is None:
+            return row
+        if held.status in ANSWERED and held.version == row["version"]:
+            return None
+        if held.status != Status.TAGGED.value and held.labels_batch == held.batch:
+            # It has no labels that would stay.
+            return row
+        image = self._despite_compaction(lambda: self._image(held.part, held.key_sha256))
+        if image is None or (new := merged(row, image)) is None:
+            return row if image is None else None
+        return new | {LABELS_BATCH: held.labels_batch}
 
     def _write(self, images: Rows, labels: Rows) -> None:
         now = self._dataset.index.later_than_all(self._clock())
         batch = f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}"
-        part = f"part-{batch}.parquet"
+        part = part_name(batch)
         label_rows = [{**row, "batch": batch} for row in labels]
-        image_rows = [{**row, "written_at": now, "batch": batch} for row in images]
+        own = {"written_at": now, "batch": batch}
+        image_rows = [{LABELS_BATCH: None, **row, **own} for row in images]
         self._retry(_part_writer(self._dataset, part, image_rows, label_rows), len(images))
         self._dataset.add(part, image_rows)
         self._dataset.mark_loaded(part)
@@ -166,17 +191,25 @@ class OpenParquetStore(OpenStore):
                 f"{type(error).__name__}: {redact_text(str(error))[:300]}"
             ) from None
 
+    def unlabelled(self, now: datetime) -> UnlabelledCounts:
+        """Return the number of images that wait or were given up."""
+        return self._dataset.index.unlabelled(self._api, now)
+
     def outcomes(self) -> Iterator[list[TagResult | Failure]]:
         """Yield the outcomes of images that need no further try, part by part."""
-        for part in self._dataset.live_parts():
+        dataset = self._dataset
+        for part in dataset.live_parts():
             labels: dict[str, Rows] = {}
-            for row in self._latest(self._dataset.labels_of(part)):
-                labels.setdefault(row["key_sha256"], []).append(row)
-            for rows in self._dataset.images_of(part):
+            for rows in dataset.labels_of(part):
+                for row in filter(dataset.is_latest_label, rows):
+                    labels.setdefault(row["key_sha256"], []).append(row)
+            for rows in dataset.images_of(part):
                 yield [
                     _outcome(row, labels.get(row["key_sha256"], []))
                     for row in rows
-                    if row["api"] == self._api and self._dataset.is_latest(row) and _is_settled(row)
+                    if row["api"] == self._api
+                    and holds_answer(row)
+                    and dataset.is_latest_image(row)
                 ]
 
 
@@ -201,11 +234,6 @@ def _is_worth_retrying(error: Exception, attempt: int) -> bool:
 
 def _log_failure(error: Exception, attempt: int) -> None:
     log.warning("Attempt %d to write a batch failed: %s", attempt, redact_text(str(error))[:300])
-
-
-def _is_settled(row: Mapping[str, Any]) -> bool:
-    status: Status = Status(row["status"])
-    return status is not Status.UNFINISHED
 
 
 def _outcome(image: Mapping[str, Any], labels: Rows) -> TagResult | Failure:

@@ -9,28 +9,42 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from airflow_imagetag.selection.rules import Status, StoredState
+from airflow_imagetag.selection.rules import UNFINISHED, Status, StoredState
+from airflow_imagetag.stores.base import UnlabelledCounts
 
 _TABLE = """
 CREATE TABLE image (
     api TEXT, key_sha256 TEXT, version TEXT, status TEXT, has_uri INTEGER,
-    content_sha256 TEXT, written_at TEXT, batch TEXT, part TEXT,
+    content_sha256 TEXT, written_at TEXT, batch TEXT, part TEXT, labels_batch TEXT,
+    next_try_at TEXT, tries INTEGER, first_failed_at TEXT,
     PRIMARY KEY (api, key_sha256)
 ) WITHOUT ROWID
 """
 _PUT = """
-INSERT INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (api, key_sha256) DO UPDATE SET
     version = excluded.version, status = excluded.status, has_uri = excluded.has_uri,
     content_sha256 = excluded.content_sha256, written_at = excluded.written_at,
-    batch = excluded.batch, part = excluded.part
-WHERE (excluded.status <> 'unfinished' OR image.status = 'unfinished')
-  AND ((excluded.written_at, excluded.batch) >= (image.written_at, image.batch)
-       OR (image.status = 'unfinished' AND excluded.status <> 'unfinished'))
+    batch = excluded.batch, part = excluded.part,
+    labels_batch = CASE
+        -- The labels of an earlier version stay, also if their writer did not know them.
+        WHEN excluded.status NOT IN ('tagged', 'failed')
+            AND excluded.labels_batch = excluded.batch THEN image.labels_batch
+        ELSE excluded.labels_batch
+    END,
+    next_try_at = excluded.next_try_at, tries = excluded.tries,
+    first_failed_at = excluded.first_failed_at
+WHERE CASE
+    WHEN excluded.status IN ('tagged', 'failed') AND image.status NOT IN ('tagged', 'failed')
+        AND (excluded.version = image.version OR image.status = 'unfinished') THEN true
+    WHEN excluded.status NOT IN ('tagged', 'failed') AND image.status IN ('tagged', 'failed')
+        AND (excluded.version = image.version OR excluded.status = 'unfinished') THEN false
+    ELSE (excluded.written_at, excluded.batch) >= (image.written_at, image.batch)
+END
 """
 
 
@@ -38,8 +52,12 @@ class IndexRow(NamedTuple):
     """An image's row in a part of the dataset.
 
     :param written_at: time of the batch, as text that sorts by time.
-    :param batch: name of its batch; the image's labels in the same batch count.
+    :param batch: name of its batch.
     :param part: name of the file that holds the row.
+    :param labels_batch: name of the batch whose labels of the image count.
+    :param next_try_at: time of the next try of a waiting image, as ISO text.
+    :param tries: number of runs in which this version failed.
+    :param first_failed_at: time when it failed first, as ISO text.
     """
 
     api: str
@@ -51,6 +69,10 @@ class IndexRow(NamedTuple):
     written_at: str
     batch: str
     part: str
+    labels_batch: str
+    next_try_at: str | None = None
+    tries: int | None = None
+    first_failed_at: str | None = None
 
 
 class PartIndex:
@@ -68,6 +90,9 @@ class PartIndex:
         self._database.execute(_TABLE)
         self._database.execute("CREATE INDEX by_content ON image (content_sha256)")
         self._database.execute("CREATE INDEX by_time ON image (written_at)")
+        self._database.execute(
+            "CREATE INDEX unanswered ON image (api) WHERE status NOT IN ('tagged', 'failed')"
+        )
 
     def later_than_all(self, now: datetime) -> datetime:
         """Return the time, or a later one if another writer's clock runs ahead of this one.
@@ -86,7 +111,10 @@ class PartIndex:
         self._folder.cleanup()
 
     def put(self, rows: Iterable[IndexRow]) -> None:
-        """Add rows; the latest row of an image stays, and an unfinished one replaces no answer."""
+        """Add rows; the latest row of an image stays.
+
+        Whatever their order, an answer is preferred to a failure that may pass, for one version.
+        """
         # The rows are read first: without a journal, an error in the middle cannot be rolled back.
         taken = list(rows)
         with self._lock:
@@ -98,27 +126,72 @@ class PartIndex:
         """Return the state of an image; None if the dataset does not hold it."""
         with self._lock:
             row = self._database.execute(
-                "SELECT version, status, has_uri FROM image WHERE api = ? AND key_sha256 = ?",
+                "SELECT version, status, has_uri, next_try_at, tries, first_failed_at"
+                " FROM image WHERE api = ? AND key_sha256 = ?",
                 (api, key_sha256),
             ).fetchone()
-        return None if row is None else StoredState(row[0], Status(row[1]), bool(row[2]))
+        if row is None:
+            return None
+        version, status, has_uri, next_try_at, tries, first_failed_at = row
+        return StoredState(
+            version,
+            Status(status),
+            bool(has_uri),
+            _moment(next_try_at),
+            tries or 0,
+            _moment(first_failed_at),
+        )
 
-    def batch(self, api: str, key_sha256: str) -> str | None:
-        """Return the batch that has the latest rows of an image; None for an unknown image."""
+    def row(self, api: str, key_sha256: str) -> IndexRow | None:
+        """Return the latest row of an image; None for an unknown image."""
         with self._lock:
             row = self._database.execute(
-                "SELECT batch FROM image WHERE api = ? AND key_sha256 = ?", (api, key_sha256)
+                "SELECT * FROM image WHERE api = ? AND key_sha256 = ?", (api, key_sha256)
             ).fetchone()
-        return None if row is None else str(row[0])
+        return None if row is None else IndexRow(*row)
+
+    def batches(self, api: str, key_sha256: str) -> tuple[str, str] | None:
+        """Return the batches with the latest row and with the labels of an image that count."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT batch, labels_batch FROM image WHERE api = ? AND key_sha256 = ?",
+                (api, key_sha256),
+            ).fetchone()
+        return None if row is None else (str(row[0]), str(row[1]))
+
+    def unlabelled(self, api: str, now: datetime) -> UnlabelledCounts:
+        """Return the number of images that wait or were given up."""
+        now_text = utc_text(now)
+        with self._lock:
+            waiting, due, gave_up, next_try_at = self._database.execute(
+                "SELECT count(*) FILTER (WHERE status <> 'gave_up'),"
+                " count(*) FILTER (WHERE status <> 'gave_up'"
+                " AND (next_try_at IS NULL OR next_try_at <= ?)),"
+                " count(*) FILTER (WHERE status = 'gave_up'),"
+                " min(next_try_at) FILTER (WHERE next_try_at > ?)"
+                " FROM image WHERE status NOT IN ('tagged', 'failed') AND api = ?",
+                (now_text, now_text, api),
+            ).fetchone()
+        return UnlabelledCounts(waiting, due, gave_up, _moment(next_try_at))
 
     def settled_by_content(self, api: str, content_sha256: str) -> tuple[str, str] | None:
         """Return key digest and part of an image with these bytes and an answer; None for none."""
         with self._lock:
             row = self._database.execute(
                 "SELECT key_sha256, part FROM image"
-                " WHERE api = ? AND content_sha256 = ? AND status <> 'unfinished'"
+                " WHERE api = ? AND content_sha256 = ? AND status <> ?"
                 # Labels before a failure, if equal bytes had both.
-                " ORDER BY status DESC LIMIT 1",
-                (api, content_sha256),
+                " ORDER BY CASE status WHEN 'tagged' THEN 0 WHEN 'failed' THEN 2 ELSE 1 END"
+                " LIMIT 1",
+                (api, content_sha256, UNFINISHED),
             ).fetchone()
         return None if row is None else (str(row[0]), str(row[1]))
+
+
+def utc_text(moment: datetime) -> str:
+    """Return a time as text that sorts by time."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, Label, TagResult
-from airflow_imagetag.selection.rules import Status, StoredState
+from airflow_imagetag.selection.rules import UNFINISHED, Status, StoredState
+
+LIFE_COLUMNS = ("tries", "first_failed_at", "next_try_at")
+"""Columns of images that failed by a fault that may pass; tables of version 0.1.0 have none."""
+
+ANSWERED = (Status.TAGGED.value, Status.FAILED.value)
+"""Statuses of images with an answer."""
 
 
 def key_digest(key: str) -> str:
@@ -51,7 +58,7 @@ def _image_row(digest: str, outcome: TagResult | Failure, api: str) -> dict[str,
         "attempts": outcome.attempts,
     }
     if isinstance(outcome, TagResult):
-        nothing = {"error": None, "code": None, "message": None}
+        nothing = dict.fromkeys(("error", "code", "message", *LIFE_COLUMNS))
         return {
             **row,
             **nothing,
@@ -61,13 +68,50 @@ def _image_row(digest: str, outcome: TagResult | Failure, api: str) -> dict[str,
         }
     return {
         **row,
-        "status": (Status.FAILED if outcome.is_final else Status.UNFINISHED).value,
+        "status": _status_of(outcome).value,
         "labels_count": 0,
         "error": outcome.error,
         "code": outcome.code,
         "message": outcome.message,
         "tagged_at": outcome.failed_at,
+        # A store finds answers by this digest, and this image has none.
+        "content_sha256": outcome.content_sha256 if outcome.is_final else None,
+        "tries": None if outcome.is_final else outcome.tries,
+        "first_failed_at": outcome.first_failed_at,
+        "next_try_at": outcome.next_try_at,
     }
+
+
+def _status_of(failure: Failure) -> Status:
+    if failure.is_final:
+        return Status.FAILED
+    return Status.GAVE_UP if failure.has_given_up else Status.WAITING
+
+
+def holds_answer(row: Mapping[str, Any]) -> bool:
+    """Tell whether an image's row is that of an answer: labels, or a failure for good.
+
+    :param row: a row of ``rows_of``, or one that holds its ``status``.
+    """
+    return row["status"] in ANSWERED
+
+
+def merged(row: dict[str, Any], held: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the row to store for an image without an answer; None to leave the held row.
+
+    An answer for the same version stays. The labels of an earlier version stay, too, and with them
+    the digest of their bytes, for which an answer was paid.
+
+    :param row: a row of ``rows_of`` that holds no answer.
+    :param held: the row that the store holds.
+    """
+    if holds_answer(held) and held["version"] == row["version"]:
+        return None
+    if held["status"] in (Status.FAILED.value, UNFINISHED):
+        return row
+    kept = ("content_sha256", "labels_count")
+    times = ("tagged_at",) if held["content_sha256"] or held["labels_count"] else ()
+    return row | {name: held[name] for name in (*kept, *times)}
 
 
 def _label_rows(digest: str, result: TagResult) -> Iterator[dict[str, Any]]:
@@ -98,9 +142,20 @@ def without_originals(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def state_of(image: Mapping[str, Any]) -> StoredState:
     """Return the state of an image from its row.
 
-    :param image: a row of ``rows_of``.
+    :param image: a row of ``rows_of``; its times may be ISO texts.
     """
-    return StoredState(image["version"], Status(image["status"]), image["image_uri"] is not None)
+    return StoredState(
+        image["version"],
+        Status(image["status"]),
+        image["image_uri"] is not None,
+        _moment(image.get("next_try_at")),
+        image.get("tries") or 0,
+        _moment(image.get("first_failed_at")),
+    )
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def outcome_of(
@@ -110,7 +165,8 @@ def outcome_of(
 
     Renamed labels get the service's own names back, since each run applies a label map of its own.
 
-    :param image: a row of ``rows_of`` that is tagged or failed.
+    :param image: a row of ``rows_of`` that is tagged or failed, or one that has kept the digest of
+        an earlier answer.
     :param labels: the rows of its labels, in the order of ``rank``.
     """
     if image["status"] == Status.FAILED.value:

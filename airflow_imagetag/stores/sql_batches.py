@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_imagetag.selection.rules import Status
+from airflow_imagetag.stores.rows import holds_answer, merged
 
 LOOKUP_KEYS = 500
 """Maximum number of keys in one statement; SQLite before 3.32 takes 999 parameters."""
@@ -35,35 +35,72 @@ class Batch:
         """Write the batch within the connection's transaction."""
         # The image rows go first and in one order: their locks make two writers of the same image
         # take turns, and the order prevents a deadlock.
-        settled = [row for row in self.image_rows if row["status"] != Status.UNFINISHED.value]
-        unfinished = [row for row in self.image_rows if row["status"] == Status.UNFINISHED.value]
-        self._put(connection, settled, replace=True)
-        # A failure of the service says nothing about the image, so an earlier answer stays.
-        self._put(connection, unfinished, replace=False)
+        answered = [row for row in self.image_rows if holds_answer(row)]
+        self._put(connection, answered)
+        self._put_unanswered(connection, [row for row in self.image_rows if not holds_answer(row)])
         ours = self.labels.c
-        for digests in chunks([row["key_sha256"] for row in settled]):
+        for digests in chunks([row["key_sha256"] for row in answered]):
             connection.execute(
                 self.labels.delete().where(ours.api == self.api, ours.key_sha256.in_(digests))
             )
         if self.label_rows:
             connection.execute(self.labels.insert(), self.label_rows)
 
-    def _put(self, connection: sa.Connection, rows: list[dict[str, Any]], *, replace: bool) -> None:
+    def _put(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+        """Insert rows, or overwrite those that exist."""
         if not rows:
             return
-        insert = _insert(self.images, connection.dialect.name, replace=replace)
+        insert = _insert(self.images, connection.dialect.name, replace=True)
         if insert is None:
-            ours = self.images.c
-            digests = [row["key_sha256"] for row in rows]
-            there = (ours.api == self.api) & ours.key_sha256.in_(digests)
-            if replace:
-                connection.execute(self.images.delete().where(there))
-            else:
-                held = set(connection.execute(sa.select(ours.key_sha256).where(there)).scalars())
-                rows = [row for row in rows if row["key_sha256"] not in held]
+            there = self._with_digests([row["key_sha256"] for row in rows])
+            connection.execute(self.images.delete().where(there))
             insert = self.images.insert()
-        if rows:
-            connection.execute(insert, rows)
+        connection.execute(insert, rows)
+
+    def _put_unanswered(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+        """Insert rows of images without an answer, or take over an earlier answer's digest.
+
+        An answer for the same version stays as it is.
+        """
+        if not rows:
+            return
+        held = self._held(connection, [row["key_sha256"] for row in rows])
+        found = [merged(row, held[row["key_sha256"]]) for row in rows if row["key_sha256"] in held]
+        if changed := [row for row in found if row is not None]:
+            connection.execute(_update(self.images), list(map(_with_bound_key, changed)))
+        new = [row for row in rows if row["key_sha256"] not in held]
+        if new:
+            insert = _insert(self.images, connection.dialect.name, replace=False)
+            connection.execute(self.images.insert() if insert is None else insert, new)
+
+    def _held(self, connection: sa.Connection, digests: list[str]) -> dict[str, dict[str, Any]]:
+        """Return and lock the existing rows of images."""
+        images = self.images
+        held: dict[str, dict[str, Any]] = {}
+        for some in chunks(digests):
+            statement = sa.select(images).where(self._with_digests(some))
+            statement = statement.order_by(images.c.key_sha256).with_for_update()
+            for row in connection.execute(statement).mappings():
+                held[row["key_sha256"]] = dict(row)
+        return held
+
+    def _with_digests(self, digests: list[str]) -> Any:
+        return (self.images.c.api == self.api) & self.images.c.key_sha256.in_(digests)
+
+
+def _update(table: sa.Table) -> Any:
+    """Return the statement that overwrites the row of ``_with_bound_key``."""
+    keys = [column.name for column in table.primary_key.columns]
+    others = [column.name for column in table.columns if column.name not in keys]
+    same = sa.and_(*(table.c[name] == sa.bindparam(f"old_{name}") for name in keys))
+    return table.update().where(same).values({name: sa.bindparam(name) for name in others})
+
+
+def _with_bound_key(row: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("api", "key_sha256")
+    return {name: value for name, value in row.items() if name not in keys} | {
+        f"old_{name}": row[name] for name in keys
+    }
 
 
 def chunks(items: list[str]) -> Iterator[list[str]]:

@@ -17,11 +17,26 @@ from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageEr
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.runtime.retries import BlockingRetrier
-from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
-from airflow_imagetag.stores.base import OpenStore, StoreMode
-from airflow_imagetag.stores.rows import key_digest, outcome_of, rows_of, without_originals
+from airflow_imagetag.selection.rules import (
+    UNFINISHED,
+    Condition,
+    Need,
+    Retag,
+    Rule,
+    Status,
+    StoredState,
+)
+from airflow_imagetag.stores.base import OpenStore, StoreMode, UnlabelledCounts
+from airflow_imagetag.stores.rows import (
+    LIFE_COLUMNS,
+    key_digest,
+    outcome_of,
+    rows_of,
+    without_originals,
+)
 from airflow_imagetag.stores.sql_batches import Batch, chunks, without_zero_bytes
-from airflow_imagetag.stores.sql_schema import equal_texts
+from airflow_imagetag.stores.sql_rule import SqlRule, is_due
+from airflow_imagetag.stores.sql_schema import UNANSWERED, equal_texts
 from airflow_imagetag.stores.sql_tables import SqlTables, open_tables
 
 log = logging.getLogger(__name__)
@@ -121,12 +136,22 @@ class OpenSqlStore(OpenStore):
         found: dict[str, StoredState] = {}
         with self._tables.engine.connect() as connection:
             for some in chunks(list(key_of)):
+                # The texts of URIs are not needed, and may be long.
                 statement = sa.select(
-                    images.c.key_sha256, images.c.version, images.c.status, images.c.image_uri
+                    images.c.key_sha256,
+                    images.c.version,
+                    images.c.status,
+                    images.c.image_uri.is_not(None).label("has_uri"),
+                    *(images.c.get(name, sa.null().label(name)) for name in LIFE_COLUMNS),
                 ).where(images.c.api == self._api, images.c.key_sha256.in_(some))
                 for row in connection.execute(statement):
                     found[key_of[row.key_sha256]] = StoredState(
-                        row.version, Status(row.status), row.image_uri is not None
+                        row.version,
+                        Status(row.status),
+                        bool(row.has_uri),
+                        row.next_try_at,
+                        row.tries or 0,
+                        row.first_failed_at,
                     )
         return found
 
@@ -136,24 +161,66 @@ class OpenSqlStore(OpenStore):
         return self._tables.conn_id
 
     def condition(self, rule: Rule) -> Condition:
-        """Return the condition that an image is new."""
-        return partial(self._is_new, rule)
+        """Return the condition that an image is new, or due."""
+        return partial(self._is_pending, rule)
 
-    def _is_new(self, rule: Rule, key: Any, version: Any, uri: Any) -> Any:
-        if rule.retag is Retag.ALWAYS or self._tables.is_missing:
-            return sa.true()
+    def _is_pending(self, rule: Rule, key: Any, version: Any, uri: Any) -> Any:
+        if self._tables.is_missing:
+            return sa.false() if rule.only_failed or rule.need is Need.DUE else sa.true()
         images, dialect = self._tables.images, self._tables.dialect
-        settled = images.c.status == Status.TAGGED.value
-        if not rule.retry_failed:
-            failed = images.c.status == Status.FAILED.value
-            if uri is not None:
-                is_empty = sa.func.trim(sa.func.coalesce(uri, "")) == ""
-                failed &= images.c.image_uri.is_not(None) | is_empty
-            settled |= failed
-        same = equal_texts(images.c.image_key, key, dialect) & (images.c.api == self._api)
-        if rule.retag is Retag.CHANGED:
-            same &= equal_texts(images.c.version, version, dialect)
-        return ~sa.exists().where(same & settled)
+        same_image = equal_texts(images.c.image_key, key, dialect) & (images.c.api == self._api)
+        same_version = equal_texts(images.c.version, version, dialect)
+        parts = SqlRule(images, rule, same_image, same_version, uri)
+        wanted = [Need.NEW, Need.DUE] if rule.need is None else [rule.need]
+        return sa.or_(*(parts.condition(need) for need in wanted))
+
+    def may_be_due(self, rule: Rule) -> bool:
+        """Tell whether some stored image is due by the rule."""
+        if rule.retag is Retag.ALWAYS or self._tables.is_missing:
+            return False
+        if rule.retry_failed or rule.only_failed:
+            return True
+        statement = sa.select(sa.literal(1)).where(*self._unanswered(), self._is_due(rule.now))
+        return self._retry(lambda: self._first(statement.limit(1)) is not None, self._not_read)
+
+    def unlabelled(self, now: datetime) -> UnlabelledCounts:
+        """Return the number of images that wait or were given up."""
+        if self._tables.is_missing:
+            return UnlabelledCounts()
+        images = self._tables.images
+        next_try_at = images.c.get("next_try_at", sa.null())
+        is_due = self._is_due(now) & (images.c.status != Status.GAVE_UP.value)
+        group = sa.case(
+            (images.c.status == Status.GAVE_UP.value, "gave_up"), (is_due, "due"), else_="later"
+        )
+        statement = sa.select(
+            group.label("kind"), sa.func.count().label("images"), sa.func.min(next_try_at)
+        )
+        statement = statement.where(*self._unanswered()).group_by(group)
+        rows = self._retry(lambda: self._all(statement), self._not_read)
+        counts = {kind: images for kind, images, _ in rows}
+        times = [moment for kind, _, moment in rows if kind == "later"]
+        return UnlabelledCounts(
+            waiting=counts.get("due", 0) + counts.get("later", 0),
+            due=counts.get("due", 0),
+            gave_up=counts.get("gave_up", 0),
+            next_try_at=_utc(times[0]) if times else None,
+        )
+
+    def _unanswered(self) -> list[Any]:
+        """Return the conditions of images without an answer, which a small index serves."""
+        return [sa.text(UNANSWERED), self._tables.images.c.api == self._api]
+
+    def _is_due(self, now: datetime | None) -> Any:
+        return is_due(self._tables.images, now)
+
+    def _first(self, statement: Any) -> Any:
+        with self._tables.engine.connect() as connection:
+            return connection.execute(statement).first()
+
+    def _all(self, statement: Any) -> list[Any]:
+        with self._tables.engine.connect() as connection:
+            return list(connection.execute(statement).all())
 
     def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest."""
@@ -180,10 +247,13 @@ class OpenSqlStore(OpenStore):
         statement = sa.select(images).where(
             images.c.content_sha256.in_(digests),
             images.c.api == self._api,
-            images.c.status.in_([Status.TAGGED.value, Status.FAILED.value]),
+            # In version 0.1.0 such an image has a digest, and no answer.
+            images.c.status != UNFINISHED,
         )
         # The last row of equal bytes is kept: labels rather than a failure.
-        rows = connection.execute(statement.order_by(images.c.status)).mappings()
+        is_failed = images.c.status == Status.FAILED.value
+        order = sa.case((is_failed, 0), (images.c.status == Status.TAGGED.value, 2), else_=1)
+        rows = connection.execute(statement.order_by(order)).mappings()
         return {row["content_sha256"]: dict(row) for row in rows}
 
     def _labels_by_key(
@@ -245,6 +315,15 @@ def _probe_rows(labels_table: sa.Table) -> tuple[dict[str, Any], dict[str, Any]]
     shared = {name: image[name] for name in ("api", "key_sha256", "image_key", "tagged_at")}
     own = {"rank": 1, "label": "probe", "probability": 0.0}
     return image, {column.name: None for column in labels_table.columns} | shared | own
+
+
+def _utc(moment: Any) -> datetime | None:
+    """Return a time of an aggregate, whose type some databases lose."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if not isinstance(moment, datetime):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _log_failure(what: str, error: Exception, attempt: int) -> None:

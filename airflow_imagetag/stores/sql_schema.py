@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +12,19 @@ from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import ORIGINAL_LABEL
+from airflow_imagetag.stores.rows import ANSWERED, LIFE_COLUMNS
 
 KEY_DIGEST_LENGTH = 64
+
+NEXT_TRY_AT = "next_try_at"
+
+ADDED_COLUMNS = (*LIFE_COLUMNS, ORIGINAL_LABEL)
+"""Columns that tables of earlier versions do not have."""
+
+UNANSWERED = f"status NOT IN ({', '.join(map(repr, ANSWERED))})"
+"""Condition of a small index in PostgreSQL and SQLite. They use it for queries that have the same
+condition, word for word."""
+
 MYSQL_INDEXED_CHARACTERS = 191
 """Number of characters in MySQL's index of a text: 767 bytes, the limit of older row formats."""
 
@@ -44,13 +55,16 @@ class UtcDateTime(sa_types.TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def tables(name: str, schema: str | None, *, originals: bool = True) -> tuple[sa.Table, sa.Table]:
+def tables(
+    name: str, schema: str | None, *, lacking: Collection[str] = ()
+) -> tuple[sa.Table, sa.Table]:
     """Return the images table and the labels table.
 
     The primary key holds a digest of the image's key: keys of any length must be unique, and no
     database indexes a text of any length.
 
-    :param originals: False for a labels table of an earlier version, without ``original_label``.
+    :param lacking: columns that tables of an earlier version do not have, some of
+        ``ADDED_COLUMNS``.
     """
     names = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
     metadata = sa.MetaData(schema=schema, naming_convention=names)
@@ -70,6 +84,7 @@ def tables(name: str, schema: str | None, *, originals: bool = True) -> tuple[sa
         sa.Column("message", sa.Text),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("tagged_at", UtcDateTime, nullable=False),
+        *(column for column in _life_columns() if column.name not in lacking),
     )
     labels = sa.Table(
         name,
@@ -86,7 +101,7 @@ def tables(name: str, schema: str | None, *, originals: bool = True) -> tuple[sa
         sa.Column("subcategory", sa.Text),
         sa.Column("scene", sa.Text),
         sa.Column("tagged_at", UtcDateTime, nullable=False),
-        *([sa.Column(ORIGINAL_LABEL, sa.Text)] if originals else []),
+        *([] if ORIGINAL_LABEL in lacking else [sa.Column(ORIGINAL_LABEL, sa.Text)]),
     )
     for table in (images, labels):
         # PostgreSQL's B-tree takes no text above some 2,700 bytes, a hash index takes any.
@@ -98,13 +113,58 @@ def tables(name: str, schema: str | None, *, originals: bool = True) -> tuple[sa
             mariadb_length={"image_key": MYSQL_INDEXED_CHARACTERS},
         )
     sa.Index(None, images.c.content_sha256)
+    if NEXT_TRY_AT in images.c:
+        unanswered = sa.text(UNANSWERED)
+        sa.Index(
+            None,
+            images.c[NEXT_TRY_AT],
+            postgresql_where=unanswered,
+            sqlite_where=unanswered,
+        )
     return images, labels
 
 
-def has_originals(engine: sa.Engine, table: sa.Table) -> bool:
-    """Tell whether an existing labels table can hold the original names of renamed labels."""
+def _life_columns() -> Iterator[sa.Column[Any]]:
+    yield sa.Column("tries", sa.Integer)
+    yield sa.Column("first_failed_at", UtcDateTime)
+    yield sa.Column(NEXT_TRY_AT, UtcDateTime)
+
+
+def added_columns(engine: sa.Engine, table: sa.Table, names: Iterable[str]) -> list[str]:
+    """Return the statements that add columns to an existing table.
+
+    :param table: the table with all columns.
+    """
+    name = engine.dialect.identifier_preparer.format_table(table)
+    return [
+        f"ALTER TABLE {name} ADD {column} {table.c[column].type.compile(engine.dialect)}"
+        for column in names
+    ]
+
+
+def add_columns(engine: sa.Engine, table: sa.Table, names: Collection[str]) -> None:
+    """Add columns to an existing table, and the index of the time of the next try.
+
+    :param table: the table with all columns.
+    :raises sqlalchemy.exc.DBAPIError: the database refuses it.
+    """
+    with engine.begin() as connection:
+        for statement in added_columns(engine, table, names):
+            connection.execute(sa.DDL(statement))  # type: ignore[no-untyped-call]
+    for index in table.indexes:
+        if NEXT_TRY_AT in index.columns and NEXT_TRY_AT in names:
+            index.create(engine, checkfirst=True)
+
+
+def lacking_columns(engine: sa.Engine, table: sa.Table) -> list[str]:
+    """Return the columns of ``ADDED_COLUMNS`` that an existing table lacks."""
     found = sa.inspect(engine).get_columns(table.name, schema=table.schema)
-    return any(column["name"] == ORIGINAL_LABEL for column in found)
+    names = {column["name"] for column in found}
+    return [
+        column.name
+        for column in table.columns
+        if column.name in ADDED_COLUMNS and column.name not in names
+    ]
 
 
 def require_originals(engine: sa.Engine, table: sa.Table, place: str) -> None:

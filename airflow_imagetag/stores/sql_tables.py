@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -16,9 +16,12 @@ from airflow_imagetag.backends.databases import engine_of, is_transient, reason_
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.frames import frame, label_columns
 from airflow_imagetag.stores.base import StoreMode
+from airflow_imagetag.stores.rows import LIFE_COLUMNS
 from airflow_imagetag.stores.sql_schema import (
+    add_columns,
+    added_columns,
     gather_statistics,
-    has_originals,
+    lacking_columns,
     require_originals,
     schema_mismatches,
     tables,
@@ -78,6 +81,7 @@ class SqlTables:
         self.is_missing = False
         """Whether a table does not exist yet; only in read mode."""
         self.images, self.labels_table = tables(name, schema)
+        self._lacking: Collection[str] = ()
 
     @property
     def dialect(self) -> str:
@@ -112,6 +116,9 @@ class SqlTables:
                 f"The label tables in connection {self.conn_id!r} have an incompatible schema: "
                 f"{'; '.join(problems)}. Fix them, or use another table."
             )
+        added = [name for name in LIFE_COLUMNS if name in self._lacking]
+        if added and self.mode is StoreMode.WRITE:
+            self._upgrade(added)
 
     def _create(self) -> None:
         for attempt in tenacity.Retrying(
@@ -128,11 +135,39 @@ class SqlTables:
         def exists(table: sa.Table) -> bool:
             return inspector.has_table(table.name, schema=table.schema)
 
-        labels = self.labels_table
-        if exists(labels) and not has_originals(self.engine, labels):
-            # Made by an earlier version; it serves as it is unless a label is renamed.
-            self.images, self.labels_table = tables(labels.name, labels.schema, originals=False)
+        found = list(filter(exists, (self.images, self.labels_table)))
+        lacking = [name for table in found for name in lacking_columns(self.engine, table)]
+        self._use_tables(lacking)
         return list(filter(exists, (self.images, self.labels_table)))
+
+    def _use_tables(self, lacking: Collection[str]) -> None:
+        """Take tables of an earlier version as they are.
+
+        :param lacking: columns that they do not have.
+        """
+        labels = self.labels_table
+        self._lacking = lacking
+        self.images, self.labels_table = tables(labels.name, labels.schema, lacking=lacking)
+
+    def _upgrade(self, added: list[str]) -> None:
+        """Add the columns that the images table of an earlier version lacks.
+
+        :raises ConfigurationError: the database refuses it; names the statements.
+        """
+        self._use_tables([name for name in self._lacking if name not in added])
+        images = self.images
+        log.info("Adding the columns %s to %s", ", ".join(added), images.fullname)
+        try:
+            add_columns(self.engine, images, added)
+        except sa_exc.DBAPIError as error:
+            # Another task may have added them meanwhile.
+            if lacking := lacking_columns(self.engine, images):
+                statements = "; ".join(added_columns(self.engine, images, lacking))
+                raise ConfigurationError(
+                    f"{images.fullname} was created by an earlier version and lacks columns, which "
+                    f"cannot be added: {reason_of(error)}. Run these statements once through "
+                    f"connection {self.conn_id!r}: {statements}"
+                ) from None
 
     def require_originals(self) -> None:
         """Check that the labels table can hold the original names of renamed labels.

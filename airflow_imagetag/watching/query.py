@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
@@ -107,7 +107,7 @@ class NewImagesQuery:
         return new_images(
             condition.source,
             self._open(condition.store),
-            condition.rule,
+            replace(condition.rule, now=now),
             window=window,
             limit=limit,
         )

@@ -230,7 +230,7 @@ def test_errors_of_single_images(
     web: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """They are recorded with code and class; one that may pass is tried again by the next run."""
+    """They are recorded with code and class; one that may pass is tried again when it is due."""
     use(monkeypatch, emulator, "DetectLabelPro")
     emulator.faults = Faults(error_codes={code: 1.0})
     task = ImageTagOperator(
@@ -248,7 +248,12 @@ def test_errors_of_single_images(
     assert set(failures["code"]) == {code}
     assert set(failures["attempts"]) == {attempts}
     emulator.faults = Faults()
-    assert task.execute({})["tagged"] == (3 if error == "ImageDownloadError" else 0)
+    expected = 3 if error == "ImageDownloadError" else 0
+    assert summary["waiting"] == expected
+    assert task.execute({})["tagged"] == 0
+    with postgres.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE image_labels_images SET next_try_at = now()")
+    assert task.execute({})["tagged"] == expected
 
 
 def test_many_dead_urls_are_no_outage(

@@ -179,7 +179,7 @@ def test_an_outage_is_made_up_for(
     service: Emulator,
     small_jpegs: Callable[[int], list[bytes]],
 ):
-    """Images that failed by the service's fault are the next run's."""
+    """Images that failed by the service's fault wait, and are labelled when they are due."""
 
     class Quick(ImageTagOperator):
         def _engine_settings(self) -> dict[str, Any]:
@@ -188,10 +188,15 @@ def test_an_outage_is_made_up_for(
     crossing.put({f"k{n}": data for n, data in enumerate(small_jpegs(30))})
     service.faults = Faults(error_rates={503: 0.5})
     with pytest.raises(ImageTagError):
-        crossing.run(Quick, max_failure_ratio=0.01)
+        crossing.run(Quick, max_failure_ratio=0)
     assert 0 < service.stats.billed < 30
     service.faults = Faults()
-    assert crossing.run()["failed"] == 0
+    summary = crossing.run()
+    assert (summary["new"], summary["calls"]) == (0, 0)
+    waiting = summary["waiting"]
+    assert service.stats.billed == 30 - waiting
+    summary = crossing.run(only_failed=True)
+    assert (summary["due"], summary["failed"], summary["waiting"]) == (waiting, 0, 0)
     assert service.stats.billed == 30
     assert crossing.labelled() == dict.fromkeys((f"k{n}" for n in range(30)), 1)
 

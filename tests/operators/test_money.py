@@ -157,7 +157,7 @@ def test_an_output_that_cannot_be_kept_takes_no_other_along(
     ends_well: bool, service: Emulator, small_jpegs: SmallJpegs
 ):
     """The labels go where the others go before the task fails; the run's own error goes first."""
-    task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0.1)
+    task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0)
     instance = Refusing()
     with pytest.raises(ConnectionError if ends_well else TooManyFailuresError):
         task.execute({"ti": instance})
@@ -183,7 +183,7 @@ def test_an_output_that_cannot_be_made_takes_no_other_along(
         monkeypatch.setattr(LabelRows, "frame", too_large)
     else:
         monkeypatch.setattr(OperatorRun, name, too_large)
-    task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0.1)
+    task = with_a_bad_image(small_jpegs, max_failure_ratio=1 if ends_well else 0)
     instance = TaskInstance()
     with pytest.raises(MemoryError if ends_well else TooManyFailuresError):
         task.execute({"ti": instance})
@@ -226,7 +226,7 @@ def test_errors_that_a_retry_would_meet_again(
     """Airflow is told not to try again, where that would only cost the same once more."""
     broken = rows([*small_jpegs(3), b"no image", b"none either"])
     with pytest.raises(TooManyFailuresError, match="cannot decode") as failures:
-        label(broken)
+        label(broken, max_failure_ratio=0)
     assert isinstance(failures.value, AirflowFailException)
     monkeypatch.setenv("AIRFLOW__IMAGETAG__MAX_RESULT_ROWS", "5")
     with pytest.raises(ResultTooLargeError) as large:

@@ -31,6 +31,10 @@ class Held:
     def condition(self, rule: Rule) -> None:
         """Return None: the store has no database."""
 
+    def may_be_due(self, rule: Rule) -> bool:
+        """Return True: it is not known."""
+        return True
+
     def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
         """Return the states of the keys that are held."""
         self.asked.append(len(keys))

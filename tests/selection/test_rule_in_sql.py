@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 from databases import API, Database, failed, tagged
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from properties import property_test
 
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.selection.rules import Retag, Rule, Status, StoredState
+from airflow_imagetag.selection.rules import Need, Retag, Rule, Status, StoredState
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import OpenStore, SqlLabelStore
 
@@ -23,8 +24,31 @@ STORE = SqlLabelStore("warehouse", "product_labels")
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
 # Close to each other, since two texts of any characters are rarely equal.
 versions = st.sampled_from(["", "v1", "V1", "v1 ", "v2", "\u00e4", "a\u0308"]) | texts
-states = st.builds(StoredState, versions, st.sampled_from(Status), st.booleans())
-rules = st.builds(Rule, st.sampled_from(Retag), st.booleans())
+EARLY, LATE = (datetime(2026, 7, 1, hour, tzinfo=UTC) for hour in (12, 13))
+
+
+def state(
+    version: str, status: Status, has_uri: bool, next_try_at: datetime | None, tries: int
+) -> StoredState:
+    """Return a state that a store may hold: only an image without an answer is tried again."""
+    if status in (Status.TAGGED, Status.FAILED):
+        return StoredState(version, status, has_uri)
+    at = next_try_at if status is Status.WAITING else None
+    return StoredState(version, status, has_uri, at, tries, EARLY)
+
+
+moments = st.sampled_from([None, EARLY, LATE])
+states = st.builds(
+    state, versions, st.sampled_from(Status), st.booleans(), moments, st.integers(1, 9)
+)
+rules = st.builds(
+    Rule,
+    st.sampled_from(Retag),
+    st.booleans(),
+    st.booleans(),
+    moments,
+    st.none() | st.sampled_from(Need),
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +76,18 @@ class Case:
         uri = URI if stored.has_uri else None
         if stored.status is Status.TAGGED:
             return tagged(self.key, "label", uri=uri, version=stored.version)
-        is_final = stored.status is Status.FAILED
-        return failed(self.key, final=is_final, uri=uri, version=stored.version)
+        if stored.status is Status.FAILED:
+            return failed(self.key, uri=uri, version=stored.version)
+        return failed(
+            self.key,
+            final=False,
+            uri=uri,
+            version=stored.version,
+            has_given_up=stored.status is Status.GAVE_UP,
+            next_try_at=stored.next_try_at,
+            tries=stored.tries,
+            first_failed_at=stored.first_failed_at,
+        )
 
 
 cases = st.lists(

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.selection.rules import Retag, Rule, Status, StoredState, parse_rule
+from airflow_imagetag.selection.rules import (
+    Need,
+    Retag,
+    Rule,
+    Status,
+    StoredState,
+    parse_rule,
+)
 
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 EVERY_RULE = [Rule(retag, retry) for retag, retry in itertools.product(Retag, (False, True))]
 
 
@@ -19,9 +30,54 @@ def test_an_unknown_image_is_new(rule: Rule):
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE)
-def test_an_unfinished_image_is_new(rule: Rule):
-    """An image that failed by the service's fault was not labelled."""
-    assert rule.is_pending(StoredState("1", Status.UNFINISHED), version="1", has_uri=True)
+@pytest.mark.parametrize("next_try_at", [None, NOW - HOUR, NOW])
+def test_a_waiting_image_is_due_when_its_time_has_come(rule: Rule, next_try_at: datetime | None):
+    """An image of version 0.1.0 has no time, and is due."""
+    stored = StoredState("1", Status.WAITING, next_try_at=next_try_at)
+    need = Need.NEW if rule.retag is Retag.ALWAYS else Need.DUE
+    assert replace(rule, now=NOW).need_of(stored, version="1", has_uri=True) is need
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE)
+def test_a_waiting_image_is_left_alone_until_then(rule: Rule):
+    """Another call would fail alike; a rule without a time takes all as due."""
+    stored = StoredState("1", Status.WAITING, next_try_at=NOW + HOUR)
+    is_always = rule.retag is Retag.ALWAYS
+    assert replace(rule, now=NOW).is_pending(stored, version="1", has_uri=True) is is_always
+    assert rule.is_pending(stored, version="1", has_uri=True)
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE)
+def test_a_waiting_image_that_changes_is_new(rule: Rule):
+    """The new version was not tried, and the image has no labels."""
+    stored = StoredState("1", Status.WAITING, next_try_at=NOW + HOUR)
+    assert replace(rule, now=NOW).need_of(stored, version="2", has_uri=True) is Need.NEW
+
+
+def test_an_image_that_was_given_up_is_as_one_that_failed():
+    """It is tried again when its version changes, or when asked."""
+    stored = StoredState("1", Status.GAVE_UP)
+    assert not Rule(now=NOW).is_pending(stored, version="1", has_uri=True)
+    assert Rule(now=NOW).need_of(stored, version="2", has_uri=True) is Need.NEW
+    assert Rule(retry_failed=True).need_of(stored, version="1", has_uri=True) is Need.DUE
+
+
+@pytest.mark.parametrize("status", Status)
+def test_only_failed_takes_what_has_no_labels(status: Status):
+    """Whether it is due or not, and no image that was never tried."""
+    rule = Rule(only_failed=True, now=NOW)
+    stored = StoredState("1", status, next_try_at=NOW + HOUR)
+    assert rule.is_pending(stored, version="1", has_uri=True) is (status is not Status.TAGGED)
+    assert not rule.is_pending(None, version="1", has_uri=True)
+
+
+@pytest.mark.parametrize("need", Need)
+def test_a_rule_for_one_need_takes_no_other(need: Need):
+    """A run takes new images first, and then those that are due."""
+    rule = Rule(now=NOW, need=need)
+    waiting = StoredState("1", Status.WAITING)
+    assert rule.is_pending(None, version="1", has_uri=True) is (need is Need.NEW)
+    assert rule.is_pending(waiting, version="1", has_uri=True) is (need is Need.DUE)
 
 
 @pytest.mark.parametrize(

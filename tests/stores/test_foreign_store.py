@@ -9,19 +9,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from databases import API, Database, TaskInstance, add, failed, tagged
+from databases import API, NOON, Database, TaskInstance, add, failed, tagged
 from foreign import code_of, install
 from modes import MODES, Clock, Task
 
 from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.models import Failure, Image, TagResult
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.selection.rules import Retag, Rule
+from airflow_imagetag.selection.rules import Need, Retag, Rule
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import LabelStore, StoreMode
@@ -194,7 +195,7 @@ def test_a_trigger_makes_the_store_anew(store: LabelStore):
 
 STATES = [
     None,
-    *itertools.product(("tagged", "failed", "unfinished"), ("", "v1"), (None, "https://x")),
+    *itertools.product(("tagged", "failed", "waiting"), ("", "v1"), (None, "https://x")),
 ]
 PRESENT = list(itertools.product((None, "v1", "v2"), (None, " ", "https://x")))
 
@@ -212,11 +213,12 @@ def test_its_condition_is_the_rule(package: ModuleType, sqlite: Database):
         )
         if stored is not None:
             status, held_version, held_uri = stored
+            next_try_at = NOON + timedelta(hours=1) if status == "waiting" else None
             fields = {"version": held_version, "uri": held_uri}
             outcomes.append(
                 tagged(key, "x", **fields)
                 if status == "tagged"
-                else failed(key, final=status == "failed", **fields)
+                else failed(key, final=status == "failed", next_try_at=next_try_at, **fields)
             )
     push_down = SqlImages("warehouse", table="products", version="changed").push_down
     with package.SqliteFileStore(path).open(API) as opened:
@@ -224,8 +226,9 @@ def test_its_condition_is_the_rule(package: ModuleType, sqlite: Database):
     beside = package.OpenBesideImages(path, API)
     states = beside.known([key for key, *_ in cases])
     assert beside.database == push_down.database
-    for retag, retry_failed in itertools.product(Retag, (False, True)):
-        rule = Rule(retag, retry_failed)
+    assert beside.condition(Rule(Retag.NEVER)) is None
+    for now, need in itertools.product((None, NOON, NOON + timedelta(hours=2)), (None, *Need)):
+        rule = Rule(now=now, need=need)
         entries = push_down.entries(beside.condition(rule), shard=None, limit=None)
         assert {entry.key for entry in entries} == {
             key

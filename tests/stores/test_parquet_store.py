@@ -191,13 +191,20 @@ def test_a_failure_for_now_leaves_the_earlier_answer(folder: Folder):
     with folder.store.open(API) as unaware:
         write(folder, tagged("a", "x", version="1"))
         unaware.write([failed("a", final=False, version="2")])
-    assert known(folder, "a") == {"a": StoredState("1", Status.TAGGED)}
-    write(folder, failed("a", final=False, version="2"), failed("b", final=False))
-    assert known(folder, "a", "b") == {
-        "a": StoredState("1", Status.TAGGED),
-        "b": StoredState("", Status.UNFINISHED),
-    }
-    assert rows(folder) == [("a", "x")]
+    assert known(folder, "a") == {"a": StoredState("2", Status.WAITING, tries=1)}
+    write(folder, failed("a", final=False, version="3"), failed("b", final=False))
+    for _ in range(2):
+        assert known(folder, "a", "b") == {
+            "a": StoredState("3", Status.WAITING, tries=1),
+            "b": StoredState("", Status.WAITING, tries=1),
+        }
+        assert rows(folder) == [("a", "x")]
+        folder.store.compact()
+    with folder.store.open(API) as unaware:
+        write(folder, tagged("a", "y", version="3"))
+        unaware.write([failed("a", final=False, version="3")])
+    assert known(folder, "a") == {"a": StoredState("3", Status.TAGGED)}
+    assert rows(folder) == [("a", "y")]
 
 
 def test_the_failure_of_a_second_row_is_not_the_images(folder: Folder):

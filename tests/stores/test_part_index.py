@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,9 +32,16 @@ def row(
     version: str = "",
     api: str = "api",
     content: str | None = None,
+    **life: Any,
 ) -> IndexRow:
     """Return a row of an images file."""
-    return IndexRow(api, key, version, status, True, content, at, batch, part)
+    return IndexRow(api, key, version, status, True, content, at, batch, part, batch, **life)
+
+
+def batch_of(index: PartIndex, key: str) -> str | None:
+    """Return the batch with the latest row of an image."""
+    batches = index.batches("api", key)
+    return None if batches is None else batches[0]
 
 
 def test_a_row_is_found(index: PartIndex):
@@ -43,8 +51,8 @@ def test_a_row_is_found(index: PartIndex):
     assert index.stored("api", "b") == StoredState("", Status.FAILED, True)
     assert index.stored("api", "c") is None
     assert index.stored("other", "a") is None
-    assert index.batch("api", "a") == "b1"
-    assert index.batch("api", "c") is None
+    assert batch_of(index, "a") == "b1"
+    assert batch_of(index, "c") is None
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -53,7 +61,7 @@ def test_the_latest_wins_in_any_order(index: PartIndex, order: tuple[int, int]):
     rows = [row(at=EARLY, batch="z"), row(at=LATE, batch="a", version="2")]
     for place in order:
         index.put([rows[place]])
-    assert index.batch("api", "a") == "a"
+    assert batch_of(index, "a") == "a"
     assert index.stored("api", "a") == StoredState("2", Status.TAGGED, True)
 
 
@@ -63,20 +71,25 @@ def test_at_the_same_moment_the_batch_decides(index: PartIndex, order: tuple[int
     rows = [row(batch="a"), row(batch="b")]
     for place in order:
         index.put([rows[place]])
-    assert index.batch("api", "a") == "b"
+    assert batch_of(index, "a") == "b"
 
 
+@pytest.mark.parametrize("open_status", ["waiting", "gave_up", "unfinished"])
 @pytest.mark.parametrize("settled", ["tagged", "failed"])
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("times", [(EARLY, LATE), (LATE, EARLY)])
 def test_an_answer_outweighs_a_failure_for_now(
-    index: PartIndex, settled: str, order: tuple[int, int], times: tuple[str, str]
+    index: PartIndex,
+    settled: str,
+    open_status: str,
+    order: tuple[int, int],
+    times: tuple[str, str],
 ):
     """In any order of time, and in any order of reading."""
-    rows = [row(status=settled, at=times[0]), row(status="unfinished", at=times[1], batch="b2")]
+    rows = [row(status=settled, at=times[0]), row(status=open_status, at=times[1], batch="b2")]
     for place in order:
         index.put([rows[place]])
-    assert index.batch("api", "a") == "b1"
+    assert batch_of(index, "a") == "b1"
 
 
 def test_the_same_row_in_another_part_moves_there(index: PartIndex):

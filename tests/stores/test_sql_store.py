@@ -37,7 +37,7 @@ from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.models import Failure, Image, TagResult
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.selection.difference import pending_entries
-from airflow_imagetag.selection.rules import Condition, Retag, Rule, Status, StoredState
+from airflow_imagetag.selection.rules import Condition, Need, Retag, Rule, Status, StoredState
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.stores.rows import key_digest
@@ -57,6 +57,9 @@ IMAGES_COLUMNS = {
     "message": "text",
     "attempts": "whole number",
     "tagged_at": "time",
+    "tries": "whole number",
+    "first_failed_at": "time",
+    "next_try_at": "time",
 }
 LABELS_COLUMNS = {
     "api": "text",
@@ -150,7 +153,10 @@ def test_the_tables_have_keys_and_indexes(database: Database, store: SqlLabelSto
         {tuple(index["column_names"]) for index in inspector.get_indexes(table)}
         for table in ("product_labels_images", "product_labels")
     ]
-    assert indexed == [{("image_key",), ("content_sha256",)}, {("image_key",)}]
+    assert indexed == [
+        {("image_key",), ("content_sha256",), ("next_try_at",)},
+        {("image_key",)},
+    ]
 
 
 def test_times_keep_their_zone_and_their_microseconds(database: Database, store: SqlLabelStore):
@@ -199,7 +205,7 @@ def test_a_restored_store_is_not_compared_row_by_row(postgres: Database):
     postgres.run("INSERT INTO products SELECT n, 'u' FROM generate_series(1, 20001) AS n")
     source = SqlImages("warehouse", table="products")
     with store.open(API) as opened:
-        condition = opened.condition(Rule())
+        condition = opened.condition(Rule(need=Need.NEW))
         [new] = source.push_down.entries(condition, shard=None, limit=None)
     assert new.key == "20001"
     assert postgres.value(known) == 20_000
@@ -407,13 +413,13 @@ def test_a_final_failure_removes_the_labels(store: SqlLabelStore):
 
 def test_a_failure_for_now_leaves_the_earlier_answer(store: SqlLabelStore):
     """A service that is down says nothing of an image that has labels."""
-    write(store, tagged("a", "x", version="1"), failed("b", version="1"))
+    write(store, tagged("a", "x", version="1"), failed("b", version="2"))
     write(store, *(failed(key, final=False, version="2") for key in "abc"))
     assert gathered(store.labels()) == [("a", "x")]
     assert known(store, "a", "b", "c") == {
-        "a": StoredState("1", Status.TAGGED),
-        "b": StoredState("1", Status.FAILED),
-        "c": StoredState("2", Status.UNFINISHED),
+        "a": StoredState("2", Status.WAITING, tries=1),
+        "b": StoredState("2", Status.FAILED),
+        "c": StoredState("2", Status.WAITING, tries=1),
     }
     write(store, tagged("c", "y", version="2"))
     assert gathered(store.labels()) == [("a", "x"), ("c", "y")]
@@ -553,7 +559,7 @@ def test_an_empty_store_has_no_frames(store: SqlLabelStore):
 
 STORED: list[tuple[str | None, str, str | None]] = [
     (None, "", None),
-    *itertools.product(("tagged", "failed", "unfinished"), ("", "v1"), (None, "https://x/a")),
+    *itertools.product(("tagged", "failed", "waiting"), ("", "v1"), (None, "https://x/a")),
 ]
 NOW = list(itertools.product((None, "", "v1", "v2"), (None, "", "  ", "https://x/a")))
 
@@ -587,8 +593,8 @@ def test_the_database_decides_as_the_rule_does(
     source = SqlImages("warehouse", table="products", version="changed")
     disagreements = []
     decisions = set()
-    for retag, retry_failed in itertools.product(Retag, (False, True)):
-        rule = Rule(retag, retry_failed)
+    for retag, retry_failed, need in itertools.product(Retag, (False, True), (None, *Need)):
+        rule = Rule(retag, retry_failed, need=need)
         with store.open(API) as opened:
             in_sql = selected(source, opened.condition(rule))
             held = pending_entries(source.entries(), opened, rule)

@@ -6,7 +6,9 @@ import json
 import threading
 from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,10 +21,13 @@ from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.stores import (
     LabelStore,
     ParquetLabelStore,
+    Retag,
+    Rule,
     SqlLabelStore,
     Status,
     StoredState,
     StoreMode,
+    UnlabelledCounts,
 )
 
 KINDS = ("postgres", "sqlite", "parquet", "foreign")
@@ -73,7 +78,7 @@ def test_a_batch_is_read_back(store: LabelStore):
         "a": StoredState("1", Status.TAGGED),
         "b": StoredState("", Status.TAGGED, has_uri=False),
         "c": StoredState("", Status.FAILED),
-        "d": StoredState("", Status.UNFINISHED),
+        "d": StoredState("", Status.WAITING, tries=1),
     }
     [frame] = store.labels()
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == dict(LABEL_COLUMNS)
@@ -143,14 +148,72 @@ def test_the_last_outcome_of_a_key_counts(store: LabelStore):
 
 
 def test_a_final_failure_replaces_labels_and_another_one_does_not(store: LabelStore):
-    """A failure of the service says nothing about the image."""
+    """A failure that may pass is the state of the new version; the earlier labels stay."""
     write(store, tagged("a", "x", version="1"), tagged("b", "y", version="1"))
     write(store, failed("a", version="2"), failed("b", version="2", final=False))
     assert rows(store) == [("b", "y")]
     assert known(store, "a", "b") == {
         "a": StoredState("2", Status.FAILED),
-        "b": StoredState("1", Status.TAGGED),
+        "b": StoredState("2", Status.WAITING, tries=1),
     }
+    write(store, failed("b", version="2", final=False))
+    assert rows(store) == [("b", "y")]
+    write(store, tagged("b", "z", version="2"))
+    assert rows(store) == [("b", "z")]
+
+
+def test_an_answer_stays_when_its_version_fails_for_now(store: LabelStore):
+    """Another run may have labelled the image meanwhile."""
+    write(store, tagged("a", "x", version="1"), failed("b", version="1"))
+    write(store, failed("a", version="1", final=False), failed("b", version="1", final=False))
+    assert rows(store) == [("a", "x")]
+    assert known(store, "a", "b") == {
+        "a": StoredState("1", Status.TAGGED),
+        "b": StoredState("1", Status.FAILED),
+    }
+
+
+def test_the_next_try_of_an_image_is_kept(store: LabelStore):
+    """The number of tries, their times, and that the image was given up."""
+    later, latest = NOON + timedelta(hours=1), NOON + timedelta(days=1)
+    life: dict[str, Any] = {"tries": 3, "first_failed_at": NOON}
+    write(
+        store,
+        failed("a", final=False, next_try_at=later, **life),
+        failed("b", final=False, next_try_at=latest, **life),
+        failed("c", final=False, has_given_up=True, **life),
+        failed("d"),
+        tagged("e", "x"),
+    )
+    assert known(store, *"abc") == {
+        "a": StoredState("", Status.WAITING, True, later, 3, NOON),
+        "b": StoredState("", Status.WAITING, True, latest, 3, NOON),
+        "c": StoredState("", Status.GAVE_UP, True, None, 3, NOON),
+    }
+    with store.open(API) as opened:
+        assert opened.may_be_due(Rule(now=later))
+        assert not opened.may_be_due(Rule(Retag.ALWAYS))
+        if opened.unlabelled(NOON) is None:
+            # A store need not count.
+            return
+        assert opened.unlabelled(NOON) == UnlabelledCounts(2, 0, 1, later)
+        assert opened.unlabelled(later) == UnlabelledCounts(2, 1, 1, latest)
+        assert opened.unlabelled(latest) == UnlabelledCounts(2, 2, 1, None)
+    with store.open("DetectLabelPro") as other:
+        assert other.unlabelled(latest) == UnlabelledCounts()
+
+
+def test_a_paid_answer_is_found_although_a_newer_version_fails(store: LabelStore):
+    """The labels of the earlier bytes are still there, so equal bytes are not paid again."""
+    digest = "a" * 64
+    write(store, tagged("a", "x", version="1", content_sha256=digest))
+    for _ in range(2):
+        write(store, failed("a", version="2", final=False, content_sha256="b" * 64))
+        with store.open(API) as opened:
+            [answer] = opened.answers([digest, "b" * 64]).values()
+        assert isinstance(answer, TagResult)
+        assert answer.labels == labels_named("x")
+        assert answer.tagged_at == NOON
 
 
 def test_the_failure_of_another_entry_of_the_same_key_is_not_written(store: LabelStore):
