@@ -4,13 +4,14 @@ The class tells a caller how to react, and the fields carry the service's answer
 
     ImageTagError
     |-- ConfigurationError         STOP    a connection, parameter or setting is wrong
+    |   |-- StorageAccessError             the worker cannot use a storage
     |   `-- UnknownConnectionError         Airflow knows no connection of this id
     |-- ImageError                 RECORD  this image's fault: record it, go on with the next
     |   |-- InvalidImageError              the entry names no image
     |   |-- DuplicateKeyError              another image of this run has the same key
     |   |-- ImageNotAllowedError           the trust rules forbid reading it
     |   |-- ImageUnreadableError           the storage has no such object, or refuses it
-    |   |-- ImageStorageError              the worker cannot use the storage that data names
+    |   |   `-- ImageStorageError          the worker cannot use the storage that data names
     |   |-- ImageTooLargeError             over the size limit of the protocol
     |   |-- ImageEmptyError                zero bytes
     |   |-- ImageDecodeError               it cannot be decoded
@@ -179,23 +180,21 @@ class ImageNotAllowedError(ImageError):
 
 
 class ImageUnreadableError(ImageError):
-    """The storage has no such object, or refuses to hand it out: it may do so later."""
-
-    is_final = False
-
-
-class ImageStorageError(ImageError):
-    """The worker cannot use the storage that data names: its connection, package or credentials.
+    """The storage has no such object, or refuses to hand it out: it may do so later.
 
     :param message: the problem and its remedy.
-    :param cause: names the cause, which many images may share.
+    :param cause: names a cause that many images may share, such as a connection; None for none.
     """
 
     is_final = False
 
-    def __init__(self, message: str, *, cause: str = "", **details: Any) -> None:
+    def __init__(self, message: str, *, cause: str | None = None, **details: Any) -> None:
         super().__init__(message, **details)
-        self.cause = cause or message
+        self.cause = cause
+
+
+class ImageStorageError(ImageUnreadableError):
+    """The worker cannot use the storage that data names: its connection, package or credentials."""
 
 
 class ImageTooLargeError(ImageError):

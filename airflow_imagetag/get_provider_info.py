@@ -260,6 +260,17 @@ def _config_options() -> dict[str, Any]:
             "example": "images.intranet.example,10.1.2.3",
             "default": "",
         },
+        "allowed_connections": {
+            "description": (
+                "Storage connections that image URIs from data, such as s3://my_s3@bucket/key in\n"
+                "a table, may name, separated by commas. Empty: all connections of the storage's\n"
+                "own type. What the DAG file itself names is always allowed.\n"
+            ),
+            "version_added": "0.2.0",
+            "type": "string",
+            "example": "photos_s3,archive_s3",
+            "default": "",
+        },
         "checkpoint_path": {
             "description": (
                 "Folder on any object storage where a task without a store keeps its paid answers\n"

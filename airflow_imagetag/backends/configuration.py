@@ -35,6 +35,12 @@ def allowed_private_hosts() -> list[str]:
     return [host.strip() for host in text.split(",") if host.strip()]
 
 
+def allowed_connections() -> frozenset[str] | None:
+    """Return the connections that image URIs from data may name; None for no list of them."""
+    text = conf.get(SECTION, "allowed_connections", fallback="") or ""
+    return frozenset(filter(None, map(str.strip, text.split(",")))) or None
+
+
 def user_agent() -> str:
     """Return the header User-Agent of the worker's downloads."""
     return conf.get(SECTION, "user_agent", fallback="") or USER_AGENT

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
-from airflow_imagetag.errors import ConfigurationError, StorageError, UnknownConnectionError
+from airflow_imagetag.backends.storage_faults import Fault, diagnose
+from airflow_imagetag.errors import (
+    ImageNotAllowedError,
+    StorageAccessError,
+    StorageError,
+    UnknownConnectionError,
+)
 from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import scheme_of
 
@@ -14,7 +21,8 @@ def storage_path(uri: str, conn_id: str | None = None) -> Any:
     """Return Airflow's path object for an object-storage URI.
 
     :param conn_id: connection of the storage; None if the URI names one, or none is needed.
-    :raises ConfigurationError: the storage's connection or package is missing.
+    :raises ConfigurationError: the storage's connection or package is missing, or cannot be used.
+    :raises StorageError: the storage failed, perhaps for a while.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 
@@ -28,9 +36,17 @@ def storage_path(uri: str, conn_id: str | None = None) -> Any:
     except AirflowNotFoundException as error:
         raise UnknownConnectionError(f"{redact(uri)} cannot be used: {error}") from None
     except (ImportError, ValueError) as error:
-        raise ConfigurationError(
-            f"{redact(uri)} cannot be used: {error}. Install the package for {scheme_of(uri)}://, "
-            "for S3 the extra [s3] of this package."
+        raise StorageAccessError(
+            f"{redact(uri)} cannot be used: {redact_text(str(error))}. Install the package for "
+            f"{scheme_of(uri)}://, for S3 the extra [s3] of this package."
+        ) from None
+    # Each provider and each storage's library has errors of its own.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {redact_text(str(error))[:300]}"
+        if diagnose(error).fault is Fault.MOMENT:
+            raise StorageError(f"{redact(uri)} cannot be used: {reason}") from None
+        raise StorageAccessError(
+            f"{redact(uri)} cannot be used: {reason}. Check the storage's connection."
         ) from None
     return path
 
@@ -60,3 +76,70 @@ def _check_connection(conn_id: str) -> None:
     from airflow.providers.common.compat.sdk import BaseHook
 
     BaseHook.get_connection(conn_id)
+
+
+CONNECTION_TYPES = {
+    "s3": frozenset({"aws", "s3"}),
+    "s3a": frozenset({"aws", "s3"}),
+    "s3n": frozenset({"aws", "s3"}),
+    "gs": frozenset({"google_cloud_platform"}),
+    "gcs": frozenset({"google_cloud_platform"}),
+    "abfs": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "abfss": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "adl": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "az": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "wasb": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "wasbs": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "oss": frozenset({"oss"}),
+    "hdfs": frozenset({"hdfs", "webhdfs"}),
+    "webhdfs": frozenset({"hdfs", "webhdfs"}),
+}
+"""Types of the connections that data may name in URIs of each scheme."""
+
+
+def check_named_by_data(uri: str, allowed: Collection[str] | None) -> None:
+    """Check that data may name the connection of a URI.
+
+    A connection of another type, such as a database's, would send its login and password to the
+    bucket that the data names.
+
+    :param allowed: ids of the connections that data may name; None for all of the right type.
+    :raises ImageNotAllowedError: it may not.
+    :raises UnknownConnectionError: there is no such connection.
+    """
+    conn_id = connection_in(uri)
+    if conn_id is None:
+        return
+    if allowed is not None and conn_id not in allowed:
+        raise ImageNotAllowedError(
+            f"{redact(uri)} names the connection {conn_id!r}, which images from data may not use. "
+            "To allow it, add it to the option [imagetag] allowed_connections."
+        )
+    conn_type = _type_of(conn_id)
+    if conn_type not in CONNECTION_TYPES.get(scheme_of(uri), frozenset()):
+        raise ImageNotAllowedError(
+            f"{redact(uri)} names the connection {conn_id!r} of the type {conn_type!r}, which is "
+            f"not one of a storage for {scheme_of(uri)}://."
+        )
+
+
+def connection_in(uri: str) -> str | None:
+    """Return the id of the connection that a URI of an object storage names; None for none."""
+    place = uri.partition("://")[2].partition("/")[0]
+    named, at, _ = place.rpartition("@")
+    return named if at else None
+
+
+def _type_of(conn_id: str) -> str | None:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    try:
+        return BaseHook.get_connection(conn_id).conn_type
+    except AirflowNotFoundException as error:
+        raise UnknownConnectionError(f"The connection {conn_id!r}: {error}") from None
+    # A connection may be malformed, or its backend out of reach.
+    except Exception as error:
+        raise StorageAccessError(
+            f"The connection {conn_id!r} cannot be read: {type(error).__name__}: "
+            f"{redact_text(str(error))[:300]}"
+        ) from None

@@ -10,6 +10,7 @@ from airflow_imagetag.engine.failures import FailureRecorder
 from airflow_imagetag.engine.image_pipeline import GaveUpError, ImagePipeline, StoppingError
 from airflow_imagetag.engine.prefetcher import PreparedEntry
 from airflow_imagetag.engine.protocols import Outcome
+from airflow_imagetag.engine.shared_causes import SharedCauses
 from airflow_imagetag.errors import ConfigurationError, Decision
 from airflow_imagetag.models import Image, RejectedImage, SkippedImage
 
@@ -37,6 +38,11 @@ class OutcomeMaker:
         self._stopping = stopping
         self._end_with = end_with
         self._recorder = FailureRecorder()
+        self._causes = SharedCauses()
+
+    def report(self) -> None:
+        """Log the causes that many images shared."""
+        self._causes.report()
 
     async def outcome_of(self, taken: PreparedEntry) -> Outcome | None:
         """Return the outcome of an entry; None for an entry that needs no work.
@@ -48,11 +54,15 @@ class OutcomeMaker:
         entry = taken.entry
         if isinstance(entry, Image):
             try:
-                return await self._pipeline.label(entry, taken.prepared)
+                result = await self._pipeline.label(entry, taken.prepared)
             except GaveUpError as given_up:
                 if given_up.error.decision is Decision.STOP:
                     self._end_with(given_up.error)
+                elif ending := self._causes.record(given_up.error):
+                    self._end_with(ending)
                 return self._recorder.record(entry, given_up)
+            self._causes.record_readable()
+            return result
         if isinstance(entry, RejectedImage):
             return self._recorder.record(entry, GaveUpError(entry.error, 0))
         if not isinstance(entry, SkippedImage):

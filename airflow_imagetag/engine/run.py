@@ -124,6 +124,7 @@ class _Run:
             reporter.cancel()
             self._writer.close()
             await writing
+            self._outcomes.report()
             # Not waited for: after a stop, a thread may still hang in a storage's read.
             for executor in (self._reading, self._asking):
                 executor.shutdown(wait=False, cancel_futures=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_imagetag.adapters.connection_form import connection_form_widgets, ui_field_behaviour
 from airflow_imagetag.backends.accounts import CONN_TYPE, account_of
-from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
-from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.backends.configuration import (
+    DEFAULT_CONN_ID,
+    allowed_connections,
+    allowed_local_folders,
+)
+from airflow_imagetag.errors import ImageTagError, UnknownConnectionError
 from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BYTES, ContentLoader
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize
 from airflow_imagetag.models import Image, TagResult
@@ -73,10 +77,16 @@ class ImageTagHook(BaseHook):
     def account(self) -> Account:
         """The account that the connection describes; the connection is read once.
 
-        :raises ConfigurationError: names the field of the connection that is wrong.
+        :raises ConfigurationError: there is no such connection, or one of its fields is wrong.
         """
         if self._account is None:
-            self._account = account_of(self.get_connection(self.imagetag_conn_id))
+            try:
+                connection = self.get_connection(self.imagetag_conn_id)
+            except AirflowNotFoundException as error:
+                raise UnknownConnectionError(
+                    f"{error}. Correct imagetag_conn_id, or create the connection."
+                ) from None
+            self._account = account_of(connection)
         return self._account
 
     @property
@@ -165,6 +175,7 @@ class ImageTagHook(BaseHook):
                 allowed_local_folders(),
                 max_bytes=self.max_image_bytes,
                 service_url=self.account.endpoint,
+                allowed_connections=allowed_connections(),
             )
         return self._loader
 

@@ -10,21 +10,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.backends.storages import storage_failure, storage_path
+from airflow_imagetag.backends.storage_faults import Fault, all_statuses, diagnose
+from airflow_imagetag.backends.storages import check_named_by_data, storage_failure, storage_path
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
     ImageNotAllowedError,
+    ImageStorageError,
     ImageTagError,
     ImageTooLargeError,
     ImageUnreadableError,
     InvalidImageError,
+    StorageAccessError,
+    StorageError,
 )
 from airflow_imagetag.models import Image
 from airflow_imagetag.runtime import digests
 from airflow_imagetag.safety.addresses import is_link_local, names_private_host
 from airflow_imagetag.safety.redaction import redact, redact_text
-from airflow_imagetag.safety.uris import is_below, is_http, is_local, local_path, scheme_of
+from airflow_imagetag.safety.uris import (
+    is_below,
+    is_http,
+    is_local,
+    local_path,
+    scheme_of,
+    split_object,
+)
 from airflow_imagetag.services.messages import Payload
 
 if TYPE_CHECKING:
@@ -58,9 +69,6 @@ MAX_INLINE_KEYED_HASH_BYTES = 1024 * 1024
 RANGE_NOT_SATISFIABLE = 416
 """HTTP status of a ranged request for an object without bytes (RFC 9110, 15.5.17)."""
 
-EXPIRED_CREDENTIALS = "ExpiredToken"
-"""S3's code for temporary credentials that have expired; s3fs takes it for a missing permission."""
-
 
 class ContentLoader:
     """Load images under the rules of trust.
@@ -78,6 +86,10 @@ class ContentLoader:
     :param service_url: URL of the service. A service in the internet is given no URL of a private
         address, since it cannot fetch it. None for a service that may be in the same network.
     :param needs_sha256: whether the digests are stored, and so compared with those of other runs.
+    :param storages: scheme, connection and bucket of the storages that the DAG's author named, such
+        as ``s3://my_s3@photos``.
+    :param allowed_connections: ids of the connections that data may name; None for all of the
+        storage's own type.
     :raises ConfigurationError: a folder is not an absolute path.
     """
 
@@ -91,7 +103,11 @@ class ContentLoader:
         max_bytes: int = MAX_IMAGE_BYTES,
         service_url: str | None = None,
         needs_sha256: bool = True,
+        storages: Collection[str] = (),
+        allowed_connections: Collection[str] | None = None,
     ) -> None:
+        self._storages = storages
+        self._allowed_connections = allowed_connections
         self._digest = digests.sha256 if needs_sha256 else digests.keyed_hasher()
         self._max_inline_bytes = (
             MAX_INLINE_SHA256_BYTES if needs_sha256 else MAX_INLINE_KEYED_HASH_BYTES
@@ -118,7 +134,14 @@ class ContentLoader:
         """
         if self.downloader is None or image.content is not None or not is_http(image.uri or ""):
             return image
-        return replace(image, content=await self.downloader.download(image.uri or ""))
+        try:
+            content = await self.downloader.download(image.uri or "")
+        except ImageTagError:
+            raise
+        # An error that was not foreseen is this image's: one row must not end a run.
+        except Exception as error:
+            raise _unforeseen(error, image.uri) from None
+        return replace(image, content=content)
 
     def inline(self, image: Image) -> Payload | None:
         """Return the payload of a URL or of a few bytes; None if ``load`` would block.
@@ -138,8 +161,18 @@ class ContentLoader:
 
         :raises ImageError: the image names nothing that may be read.
         :raises StorageError: the storage failed.
-        :raises ConfigurationError: the storage cannot make presigned URLs.
+        :raises ConfigurationError: the storage cannot make presigned URLs, or the worker cannot use
+            a storage that the DAG's author named.
         """
+        try:
+            return self._load(image)
+        except ImageTagError:
+            raise
+        # An error that was not foreseen is this image's: one row must not end a run.
+        except Exception as error:
+            raise _unforeseen(error, image.uri) from None
+
+    def _load(self, image: Image) -> Payload:
         uri = image.uri
         if image.content is not None:
             return self._hashed(image.content)
@@ -148,7 +181,7 @@ class ContentLoader:
         if is_http(uri):
             return self._url(uri)
         if self._presign and not is_local(uri):
-            return Payload(url=_presigned(uri))
+            return Payload(url=self._presigned(uri))
         content = self._local(uri) if is_local(uri) else self._stored(uri)
         if not content:
             raise ImageEmptyError(f"{redact(uri)} is empty: it has zero bytes.")
@@ -189,14 +222,95 @@ class ContentLoader:
                 size = min(found.st_size or self._max_bytes, self._max_bytes)
                 return self._within_limit(file.read(size + 1), uri)
         except OSError as error:
-            raise ImageUnreadableError(
-                f"{redact(uri)} cannot be read: {error.strerror or type(error).__name__}."
-            ) from None
+            problem = f"{redact(uri)} cannot be read: {error.strerror or type(error).__name__}."
+            match diagnose(error).fault:
+                case Fault.MOMENT:
+                    raise StorageError(problem) from None
+                case Fault.WORKER:
+                    # Its disk, or its number of open files.
+                    raise StorageAccessError(problem) from None
+                case _:
+                    raise ImageUnreadableError(problem) from None
 
     def _stored(self, uri: str) -> bytes:
-        file_system, path = _object(uri)
-        with _storage_errors(uri):
+        file_system, path = self._object(uri)
+        with self._storage_errors(uri):
             return self._within_limit(read_start(file_system, path, self._max_bytes + 1), uri)
+
+    def _presigned(self, uri: str) -> str:
+        file_system, path = self._object(uri)
+        with self._storage_errors(uri):
+            try:
+                return str(file_system.sign(path, expiration=PRESIGNED_SECONDS))
+            except NotImplementedError:
+                raise ConfigurationError(
+                    f"The storage of {redact(uri)} cannot make presigned URLs. Use send='bytes'."
+                ) from None
+
+    def _object(self, uri: str) -> tuple[Any, str]:
+        """Return the file system of an object, and its path there."""
+        scheme = scheme_of(uri)
+        if scheme not in STORAGE_SCHEMES:
+            raise InvalidImageError(
+                f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), "
+                "a local path, or an object storage such as s3, gs or abfs."
+            )
+        # Only the bucket goes through the path object, which would change a name with a tab, or
+        # with a dot alone between slashes.
+        storage, slash, name = split_object(uri)
+        if not name:
+            raise ImageUnreadableError(f"{redact(uri)} names a bucket. Name an object in it.")
+        try:
+            if storage not in self._storages:
+                check_named_by_data(uri, self._allowed_connections)
+            root = storage_path(storage)
+        except ConfigurationError as error:
+            raise self._access_error(uri, error.message, type(error).__name__) from None
+        return root.fs, f"{root.path.rstrip('/')}{slash}{name}"
+
+    def _access_error(self, uri: str, message: str, reason: str) -> ImageTagError:
+        """Return the error of a storage that the worker cannot use.
+
+        The one that the DAG's author named ends the run; one that only data named does not.
+        """
+        storage = split_object(uri)[0]
+        if storage in self._storages or uri in self._literal_paths:
+            return StorageAccessError(message)
+        return ImageStorageError(message, cause=f"{redact(storage)}: {reason}")
+
+    @contextmanager
+    def _storage_errors(self, uri: str) -> Iterator[None]:
+        """Map the errors of a storage's library to ours."""
+        try:
+            yield
+        except ImageTagError:
+            raise
+        # Each library has its own errors.
+        except Exception as error:
+            raise self._storage_error(error, uri) from None
+
+    def _storage_error(self, error: Exception, uri: str) -> ImageTagError:
+        found = diagnose(error)
+        match found.fault:
+            case Fault.MOMENT:
+                return storage_failure(error, f"{redact(uri)} cannot be read")
+            case Fault.WORKER:
+                message = (
+                    f"{redact(uri)} cannot be read: the worker cannot use the storage "
+                    f"({found.reason}: {redact_text(str(error))[:300]}). Check the storage's "
+                    "connection and its credentials."
+                )
+                return self._access_error(uri, message, found.reason)
+            case Fault.REFUSED:
+                return ImageUnreadableError(
+                    f"{redact(uri)}: the storage refuses to read it ({found.reason}).",
+                    cause=f"{redact(split_object(uri)[0])}: {found.reason}",
+                )
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+            return ImageUnreadableError(f"{redact(uri)} does not exist.")
+        return ImageUnreadableError(
+            f"{redact(uri)} cannot be read ({found.reason}): {redact_text(str(error))[:300]}"
+        )
 
     def _within_limit(self, content: bytes, uri: str) -> bytes:
         if len(content) > self._max_bytes:
@@ -225,20 +339,9 @@ def read_start(file_system: Any, path: str, max_bytes: int) -> bytes:
     # Each storage's library has its own errors; the status tells them apart.
     except Exception as error:
         # S3 and Google Cloud Storage have no range of an empty object.
-        if RANGE_NOT_SATISFIABLE in _codes(error):
+        if RANGE_NOT_SATISFIABLE in all_statuses(error):
             return b""
         raise
-
-
-def _codes(error: BaseException | None) -> Iterator[Any]:
-    """Yield the statuses and codes of a storage's answer, from an error and its causes."""
-    while error is not None:
-        yield getattr(error, "code", None)
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):  # of botocore
-            yield response.get("Error", {}).get("Code")
-            yield response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        error = error.__cause__
 
 
 def _absolute(folder: str) -> str:
@@ -249,56 +352,6 @@ def _absolute(folder: str) -> str:
     return folder
 
 
-def _object(uri: str) -> tuple[Any, str]:
-    """Return the file system of an object, and its path there."""
-    scheme = scheme_of(uri)
-    if scheme not in STORAGE_SCHEMES:
-        raise InvalidImageError(
-            f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), a "
-            "local path, or an object storage such as s3, gs or abfs."
-        )
-    # Only the bucket goes through the path object, which would change a name with a tab, or with a
-    # dot alone between slashes.
-    bucket, slash, name = uri.partition("://")[2].partition("/")
-    if not name:
-        raise ImageUnreadableError(f"{redact(uri)} names a bucket. Name an object in it.")
-    try:
-        root = storage_path(f"{scheme}://{bucket}")
-    except ConfigurationError as error:
-        # Connection and scheme are in the URI, which is data: one wrong row must not end the run.
-        raise ImageUnreadableError(error.message) from None
-    return root.fs, f"{root.path.rstrip('/')}{slash}{name}"
-
-
-def _presigned(uri: str) -> str:
-    file_system, path = _object(uri)
-    with _storage_errors(uri):
-        try:
-            return str(file_system.sign(path, expiration=PRESIGNED_SECONDS))
-        except NotImplementedError:
-            raise ConfigurationError(
-                f"The storage of {redact(uri)} cannot make presigned URLs. Use send='bytes'."
-            ) from None
-
-
-@contextmanager
-def _storage_errors(uri: str) -> Iterator[None]:
-    """Map the errors of a storage's library to ours."""
-    try:
-        yield
-    except ImageTagError:
-        raise
-    # Each library has its own errors; those without a meaning here are retried.
-    except Exception as error:
-        raise _storage_error(error, uri) from None
-
-
-def _storage_error(error: Exception, uri: str) -> ImageTagError:
-    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
-        return ImageUnreadableError(f"{redact(uri)} does not exist.")
-    if isinstance(error, PermissionError) and EXPIRED_CREDENTIALS not in _codes(error):
-        return ImageUnreadableError(f"{redact(uri)}: the storage refuses to read it.")
-    if isinstance(error, ValueError):
-        # The storage's library does not accept the name, and another attempt would fail alike.
-        return ImageUnreadableError(f"{redact(uri)} cannot be read: {redact_text(str(error))}")
-    return storage_failure(error, f"{redact(uri)} cannot be read")
+def _unforeseen(error: Exception, uri: str | None) -> ImageUnreadableError:
+    reason = f"{type(error).__name__}: {redact_text(str(error))[:300]}"
+    return ImageUnreadableError(f"{redact(uri or 'The image')} cannot be read: {reason}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
 from airflow_imagetag.sources.images_field import as_source, wrap_images
@@ -172,6 +173,10 @@ class ImageTagOperator(LabelMapField):
 
         :return: the labels frame, or with a store the summary.
         """
+        with certain_errors_are_final():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
         from airflow_imagetag.hooks.imagetag import ImageTagHook
         from airflow_imagetag.operators.label_files import read_label_map
         from airflow_imagetag.operators.options import parse_options

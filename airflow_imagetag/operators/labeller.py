@@ -45,5 +45,7 @@ def labeller_of(
         max_bytes=hook.max_image_bytes,
         service_url=account.endpoint,
         needs_sha256=needs_sha256,
+        storages=trust.storages,
+        allowed_connections=configuration.allowed_connections(),
     )
     return hook.labeller(loader, max_connections=max_connections)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from airflow_imagetag.adapters.final_errors import without_retry
 from airflow_imagetag.engine.counts import Counts
-from airflow_imagetag.errors import ResultTooLargeError, RunError, TooManyFailuresError
+from airflow_imagetag.errors import ImageTagError, TooManyFailuresError
 from airflow_imagetag.models import Failure
-from airflow_imagetag.operators.final_errors import without_retry
 from airflow_imagetag.operators.outputs import Selection
 from airflow_imagetag.safety.redaction import redact
 
@@ -127,11 +127,12 @@ def as_raised(error: BaseException, failures: Sequence[Failure]) -> BaseExceptio
 
     :param failures: the failures; of a run with a store, the first of them.
     """
-    is_final = isinstance(error, ResultTooLargeError) or (
-        isinstance(error, TooManyFailuresError)
-        and all(failure.is_final for failure in failures if not failure.is_again)
+    if not isinstance(error, ImageTagError):
+        return error
+    is_final = isinstance(error, TooManyFailuresError) and all(
+        failure.is_final for failure in failures if not failure.is_again
     )
-    return without_retry(error) if is_final and isinstance(error, RunError) else error
+    return without_retry(error) if is_final else error
 
 
 def _error_name(failure: Failure) -> str:

@@ -22,6 +22,33 @@ def is_local(uri: str) -> bool:
     return scheme_of(uri) in ("", "file", "local")
 
 
+def is_storage(uri: str) -> bool:
+    """Tell whether the URI has a scheme that is neither that of a URL nor that of a local file."""
+    return not is_http(uri) and not is_local(uri)
+
+
+def split_object(uri: str) -> tuple[str, str, str]:
+    """Return the storage of an object's URI, the slash after it, and the object's name.
+
+    ``s3://my_s3@photos/a/b.jpg`` is in the storage ``s3://my_s3@photos``.
+    """
+    scheme, _, place = uri.partition("://")
+    bucket, slash, name = place.partition("/")
+    return f"{scheme.lower()}://{bucket}", slash, name
+
+
+def storage_of(uri: str, conn_id: str | None = None) -> str:
+    """Return scheme, connection and bucket of an object's URI, such as ``s3://my_s3@photos``.
+
+    :param conn_id: the connection, if the URI names none.
+    """
+    storage = split_object(uri)[0]
+    if conn_id is None or "@" in storage:
+        return storage
+    scheme, _, bucket = storage.partition("://")
+    return f"{scheme}://{conn_id}@{bucket}"
+
+
 def local_path(uri: str) -> str:
     """Return the path that a local URI names."""
     if not scheme_of(uri):

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (  # type: ignore[attr-defined]
 )
 
 from airflow_imagetag.adapters.descriptions import is_template
+from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError, error_named
 from airflow_imagetag.sources.base import ImageSource
@@ -111,6 +112,10 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the new images."""
+        with certain_errors_are_final():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> Any:
         started = timezone.utcnow()
         with self._open_query():
             if not self.deferrable:
@@ -150,6 +155,10 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         :param event: the event of the trigger.
         :param deadline: when waiting ends, as ISO text.
         """
+        with certain_errors_are_final():
+            return self._complete(context, event, deadline)
+
+    def _complete(self, context: Context, event: Any, deadline: str | None) -> Any:
         from airflow_imagetag.watching import events
 
         parsed = events.parse_event(event)

@@ -18,16 +18,21 @@ __all__ = ["ImageSource", "PushDown", "Trust"]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The local files that the author of the DAG file has named.
+    """The places that the author of the DAG file has named.
 
     Every other local path counts as data and must lie inside ``[imagetag] allowed_local_paths``.
+    Every other storage counts as data: its connection must be one of the storage's own type, and
+    if it cannot be used, only its images fail.
 
     :param paths: paths or file URIs of single images.
     :param folders: absolute paths of folders.
+    :param storages: scheme, connection and bucket of object storages, such as
+        ``s3://my_s3@photos``.
     """
 
     paths: frozenset[str] = frozenset()
     folders: tuple[str, ...] = ()
+    storages: frozenset[str] = frozenset()
 
 
 class ImageSource(Description):
@@ -79,7 +84,7 @@ class ImageSource(Description):
         return None
 
     def trust(self) -> Trust:
-        """Return the local files that the author of the DAG file has named."""
+        """Return the places that the author of the DAG file has named."""
         return Trust()
 
     def check_trusted(self, allowed_folders: Collection[str]) -> None:

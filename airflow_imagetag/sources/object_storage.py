@@ -10,7 +10,7 @@ from typing import ClassVar
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.safety.redaction import redact
-from airflow_imagetag.safety.uris import is_below, is_local, local_path
+from airflow_imagetag.safety.uris import is_below, is_local, local_path, storage_of
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
@@ -51,8 +51,10 @@ class ObjectStorageImages(ImageSource):
         self._written = self.path
 
     def trust(self) -> Trust:
-        """Return the local folder that the author of the DAG file wrote, if the path is one."""
+        """Return the storage, or the local folder if the author of the DAG file wrote it."""
         written = self._written
+        if not is_local(self.path):
+            return Trust(storages=frozenset({storage_of(self.path, self.conn_id)}))
         is_folder = is_local(written) and "{" not in written
         return Trust(folders=(local_path(written),) if is_folder else ())
 

@@ -14,7 +14,7 @@ from airflow_imagetag.adapters.templating import IsData, Render, TemplatedValue
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, ImageError
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.safety.redaction import redact
-from airflow_imagetag.safety.uris import is_local
+from airflow_imagetag.safety.uris import is_local, is_storage, storage_of
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
 from airflow_imagetag.sources.items import (
@@ -61,11 +61,15 @@ class ValueImages(ImageSource, TemplatedValue):
         return images
 
     def trust(self) -> Trust:
-        """Return the local paths and file URIs that stand in the DAG file as they are."""
+        """Return the local paths, file URIs and storages that stand in the DAG file as they are."""
         if self._written is None:
             return Trust()
-        uris = (_uri_of(item, *self._columns) for item in _flatten(self._written, *self._columns))
-        return Trust(paths=frozenset(uri for uri in uris if uri and is_local(uri)))
+        items = _flatten(self._written, *self._columns)
+        uris = {uri for item in items if (uri := _uri_of(item, *self._columns))}
+        return Trust(
+            paths=frozenset(filter(is_local, uris)),
+            storages=frozenset(storage_of(uri) for uri in uris if is_storage(uri)),
+        )
 
     def pack(self) -> Packed:
         """Return the images as plain values, with the signatures of their URLs.

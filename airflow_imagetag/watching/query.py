@@ -133,15 +133,11 @@ def api_of(imagetag_conn_id: str) -> str:
 
     :raises ConfigurationError: there is no such connection, or a field of it is wrong.
     """
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
     try:
         return ImageTagHook(imagetag_conn_id).account.api
-    except AirflowNotFoundException as error:
+    except UnknownConnectionError:
         if imagetag_conn_id != DEFAULT_CONN_ID:
-            raise UnknownConnectionError(
-                f"{error}. Correct imagetag_conn_id, or create the connection."
-            ) from None
+            raise
         log.warning(
             "There is no connection %r; assuming the interface %s", imagetag_conn_id, DEFAULT_API
         )

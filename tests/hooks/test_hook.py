@@ -181,7 +181,7 @@ def test_all_ways_find_the_same(emulator, photograph):
         (None, errors.InvalidImageError),
         ("ftp://host/a.jpg", errors.InvalidImageError),
         ("/etc/passwd", errors.ImageNotAllowedError),
-        ("s3://no_such_connection@b/a.jpg", errors.ImageUnreadableError),
+        ("s3://no_such_connection@b/a.jpg", errors.ImageStorageError),
         (b"x" * 7_000_000, errors.ImageTooLargeError),
     ],
 )

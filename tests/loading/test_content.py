@@ -25,9 +25,11 @@ from airflow_imagetag.errors import (
     Decision,
     ImageEmptyError,
     ImageNotAllowedError,
+    ImageStorageError,
     ImageTooLargeError,
     ImageUnreadableError,
     InvalidImageError,
+    StorageAccessError,
     StorageError,
 )
 from airflow_imagetag.loading import content
@@ -575,15 +577,22 @@ def test_an_object_that_cannot_be_used_takes_one_request(recording, name, expect
     ("status", "code", "expected"),
     [
         (403, "AccessDenied", ImageUnreadableError),
-        (403, "InvalidAccessKeyId", ImageUnreadableError),
-        (404, "NoSuchBucket", ImageUnreadableError),
-        (400, "ExpiredToken", StorageError),
-        (400, "InvalidToken", StorageError),
+        (403, "InvalidAccessKeyId", ImageStorageError),
+        (403, "RequestTimeTooSkewed", ImageStorageError),
+        (404, "NoSuchBucket", ImageStorageError),
+        (400, "ExpiredToken", ImageStorageError),
+        (400, "InvalidToken", ImageStorageError),
+        (404, "NoSuchKey", ImageUnreadableError),
+        (403, "InvalidObjectState", ImageUnreadableError),
         (500, "InternalError", StorageError),
+        (503, "SlowDown", StorageError),
     ],
 )
 def test_an_error_of_the_storage(monkeypatch, status, code, expected):
-    """A refused object is the image's error; expired credentials and failures may pass."""
+    """A refused object is the image's error, the credentials are the worker's; failures pass.
+
+    Where the author named the storage, the worker's faults end the run.
+    """
 
     class Refusing(Handler):
         def answer(self) -> None:
@@ -595,8 +604,90 @@ def test_an_error_of_the_storage(monkeypatch, status, code, expected):
 
     with serving(Refusing) as url:
         monkeypatch.setenv(f"AIRFLOW_CONN_AWS_{code.upper()}", connection(url))
-        with pytest.raises(expected):
-            read(ContentLoader(), f"s3://aws_{code.lower()}@photos/a.jpg")
+        storage = f"s3://aws_{code.lower()}@photos"
+        with pytest.raises(expected) as caught:
+            read(ContentLoader(), f"{storage}/a.jpg")
+        assert type(caught.value) is expected
+        assert not caught.value.is_final
+        of_author = StorageAccessError if expected is ImageStorageError else expected
+        with pytest.raises(of_author):
+            read(ContentLoader(storages=[storage]), f"{storage}/a.jpg")
+
+
+CONNECTIONS = {
+    "http": {"conn_type": "http", "host": "127.0.0.1", "login": "user", "password": "s3cret"},
+    "postgres": {"conn_type": "postgres", "login": "user", "password": "s3cret"},
+    "imagetag": {"conn_type": "imagetag", "login": "AKID", "password": "s3cret"},
+    "redis": {"conn_type": "redis", "password": "s3cret"},
+    "google": {"conn_type": "google_cloud_platform"},
+    "generic": {"conn_type": "generic", "login": "user", "password": "s3cret"},
+    "none": {"conn_type": ""},
+}
+
+
+@pytest.mark.parametrize("kind", CONNECTIONS)
+def test_data_may_not_name_a_connection_of_another_type(kind, monkeypatch):
+    """Its login would be sent to the bucket that the data names; nothing of it is opened."""
+    monkeypatch.setenv(f"AIRFLOW_CONN_{kind.upper()}", json.dumps(CONNECTIONS[kind]))
+    with pytest.raises(ImageNotAllowedError, match=f"the connection '{kind}' of the type") as error:
+        read(ContentLoader(), f"s3://{kind}@photos/a.jpg")
+    assert "s3cret" not in str(error.value)
+    assert not error.value.is_final
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["{", "no-json ://", "[]", '{"conn_type": 7}', "aws://%zz@:x:y", '{"extra": "x"}', "null"],
+)
+def test_a_malformed_connection_that_data_names_is_the_image_s_error(value, monkeypatch):
+    """Whatever Airflow raises for it."""
+    monkeypatch.setenv("AIRFLOW_CONN_ODD", value)
+    with pytest.raises((ImageUnreadableError, ImageNotAllowedError)):
+        read(ContentLoader(), "s3://odd@photos/a.jpg")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"role_arn": "arn:aws:iam::1:role/none"},
+        {"profile_name": "none"},
+        {"region_name": 7},
+        {"endpoint_url": "no url"},
+        {"config_kwargs": {"no_such": 1}},
+        {"session_kwargs": {"no_such": 1}},
+        {"assume_role_method": "no_such", "role_arn": "arn:aws:iam::1:role/none"},
+        {"service_config": "x"},
+    ],
+    ids=str,
+)
+def test_an_unusable_connection_that_data_names_is_the_image_s_error(extra, monkeypatch):
+    """A role that cannot be had, a missing profile, nonsense: one row must not end a run."""
+    fields = {"endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1", **extra}
+    extras = {"config_kwargs": {"retries": {"max_attempts": 0}}, **fields}
+    document = {"conn_type": "aws", "login": "a", "password": "b", "extra": extras}
+    monkeypatch.setenv("AIRFLOW_CONN_ODD_AWS", json.dumps(document))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises((ImageUnreadableError, StorageError)):
+        read(ContentLoader(), "s3://odd_aws@photos/a.jpg")
+
+
+def test_allowed_connections_narrow_what_data_may_name(monkeypatch):
+    """The list holds for data only, not for the storages of the DAG file."""
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "aws"}))
+    with pytest.raises(ImageNotAllowedError, match="allowed_connections"):
+        read(ContentLoader(allowed_connections={"photos_s3"}), "s3://other@photos/a.jpg")
+
+
+def test_a_path_that_may_not_be_followed_is_the_image_s_error(tmp_path, monkeypatch):
+    """An error that was not foreseen, from the file system or elsewhere."""
+
+    def refuse(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os.path, "realpath", refuse)
+    loader = ContentLoader()
+    with pytest.raises(ImageUnreadableError, match="PermissionError"):
+        read(loader, "/proc/1/cwd")
 
 
 def file_systems(folder: Path) -> dict[str, tuple[Any, str]]:
