@@ -135,8 +135,10 @@ def _type_of(conn_id: str) -> str | None:
 
     try:
         return BaseHook.get_connection(conn_id).conn_type
-    except AirflowNotFoundException as error:
-        raise UnknownConnectionError(f"The connection {conn_id!r}: {error}") from None
+    except AirflowNotFoundException:
+        raise UnknownConnectionError(
+            f"There is no connection {conn_id!r}. Create it, or correct the URI that names it."
+        ) from None
     # A connection may be malformed, or its backend out of reach.
     except Exception as error:
         raise StorageAccessError(

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.backends.storage_faults import Fault, all_statuses, diagnose
-from airflow_imagetag.backends.storages import check_named_by_data, storage_failure, storage_path
+from airflow_imagetag.backends.storages import (
+    check_named_by_data,
+    connection_in,
+    storage_failure,
+    storage_path,
+)
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
@@ -276,7 +281,7 @@ class ContentLoader:
         storage = split_object(uri)[0]
         if storage in self._storages or uri in self._literal_paths:
             return StorageAccessError(message)
-        return ImageStorageError(message, cause=f"{redact(storage)}: {reason}")
+        return ImageStorageError(message, cause=f"{_shown_storage(uri)}: {reason}")
 
     @contextmanager
     def _storage_errors(self, uri: str) -> Iterator[None]:
@@ -304,7 +309,7 @@ class ContentLoader:
             case Fault.REFUSED:
                 return ImageUnreadableError(
                     f"{redact(uri)}: the storage refuses to read it ({found.reason}).",
-                    cause=f"{redact(split_object(uri)[0])}: {found.reason}",
+                    cause=f"{_shown_storage(uri)}: {found.reason}",
                 )
         if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
             return ImageUnreadableError(f"{redact(uri)} does not exist.")
@@ -350,6 +355,12 @@ def _absolute(folder: str) -> str:
             f"[imagetag] allowed_local_paths holds {folder!r}, which is not an absolute path."
         )
     return folder
+
+
+def _shown_storage(uri: str) -> str:
+    """Return the connection that a URI names, or its storage, for a message."""
+    conn_id = connection_in(uri)
+    return redact(split_object(uri)[0]) if conn_id is None else f"connection {conn_id!r}"
 
 
 def _unforeseen(error: Exception, uri: str | None) -> ImageUnreadableError:
