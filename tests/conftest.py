@@ -28,6 +28,33 @@ if TYPE_CHECKING:
 pytest_plugins = ["buckets", "databases", "redis_server"]
 """Modules of this folder whose fixtures every test may use."""
 
+OWN_CLUSTERS = ("test_celery.py", "test_examples.py", "test_waiting.py", "test_watching.py")
+"""Files in ``tests/airflow`` that start Airflows of their own; the others share one."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Keep the tests of a file in one process, and those of a running Airflow in two.
+
+    They start first, since they take longest. Each process that ran some of them would migrate a
+    database and start an Airflow of its own.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+    yield
+    items.sort(key=lambda item: not _is_of_airflow(item))
+
+
+def _group_of(item: pytest.Item) -> str:
+    if not _is_of_airflow(item):
+        return str(item.path)
+    return "own clusters" if item.path.name in OWN_CLUSTERS else "one cluster"
+
+
+def _is_of_airflow(item: pytest.Item) -> bool:
+    return item.path.parent.name == "airflow"
+
+
 PHOTOGRAPHS = ("rocket.jpg", "coffee.png", "chelsea.png", "astronaut.png")
 
 

@@ -211,6 +211,19 @@ class Cluster:
         """Ask one of its processes to end, which it may do later."""
         self.processes[name].terminate()
 
+    def is_ready(self) -> bool:
+        """Tell whether the API server answers, which tasks of Airflow 3 need."""
+        if self.url is None:
+            return True
+        try:
+            return requests.get(f"{self.url}/api/v2/version", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def unpause(self, dag_id: str) -> None:
+        """Let the scheduler start the runs of a DAG."""
+        self.home.execute("update dag set is_paused = false where dag_id = ?", dag_id)
+
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Start a run with ``airflow dags trigger`` and return its id."""
         run_id = f"test_{time.time_ns()}"
@@ -339,6 +352,7 @@ def running(
             " join serialized_dag on serialized_dag.dag_id = dag.dag_id"
         )
         wait_until(lambda: home.query(parsed)[0][0] == len(files), cluster.logs)
+        wait_until(cluster.is_ready, cluster.logs)
         yield cluster
     finally:
         for process in cluster.processes.values():

@@ -116,7 +116,7 @@ def test_a_result_too_large_is_not_tried_again(run_limited, emulator, many_urls)
 def test_failures_for_good_are_not_tried_again(run_limited, emulator, many_urls):
     """Images with a fault of their own would fail again; the others would be paid again."""
     images = [*many_urls(6), b"no image", b"no photograph"]
-    fields = {"top_k": 1, "retries": 1, "retry_delay": timedelta(seconds=0)}
+    fields = {"top_k": 1, "retries": 1, "retry_delay": timedelta(seconds=0), "min_failures": 1}
     run = run_limited(label_literals, images, fields)
     assert run.states["label", -1] == "failed"
     assert "TooManyFailuresError: 2 of 8 images failed" in run.log

@@ -244,7 +244,8 @@ def test_summary_counts_images_and_calls(run_dag, image_urls):
 def test_failure_ratio_decides_and_outputs_are_there_either_way(ratio, state, run_dag, image_urls):
     """A share of failures over the limit fails the task, after labels, failures and summary."""
     images = [*image_urls[:3], {"image_key": "broken", "content": b"no image"}]
-    run = run_dag(label_literals, images, {"max_failure_ratio": ratio}, {})
+    fields = {"max_failure_ratio": ratio, "min_failures": 1}
+    run = run_dag(label_literals, images, fields, {})
     assert run.states["label", -1] == state, run.log
     assert keys(run.xcom("label")) == sorted(image_urls[:3])
     failures = run.xcom("label", "failures")

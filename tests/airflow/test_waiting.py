@@ -87,7 +87,10 @@ def waiting(
     text = EXAMPLE.read_text()
     assert "poke_interval=60," in text
     example = tmp_path_factory.mktemp("example") / EXAMPLE.name
-    example.write_text(text.replace("poke_interval=60,", "poke_interval=2,"))
+    text = text.replace("poke_interval=60,", "poke_interval=2,")
+    # Its first run must not start before the test does, nor before Airflow's API server.
+    text = text.replace("catchup=False,", "catchup=False, is_paused_upon_creation=True,")
+    example.write_text(text)
     with (
         pytest.MonkeyPatch.context() as patch,
         # The bucket of the example's params, since the scheduler starts its runs by itself.
@@ -100,6 +103,7 @@ def waiting(
 def test_the_example_waits_labels_and_loads(waiting, pytestconfig):
     """The scheduled run is deferred until photographs have settled, then labels and loads them."""
     home = waiting.cluster.home
+    waiting.cluster.unpause("sensor_to_load")
     [run_id] = wait_until(
         lambda: [
             run_id
