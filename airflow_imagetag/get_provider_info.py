@@ -103,18 +103,18 @@ def _connection_fields() -> dict[str, Any]:
         "api": {
             "label": "API",
             "description": (
-                "The interface: picture_classify, imagetag_detect, DetectLabelPro, DetectLabel, or "
+                "The interface: DetectLabelPro, DetectLabel, picture_classify, imagetag_detect, or "
                 "one that another package adds."
             ),
             # Examples, since an enum would refuse the interfaces of other packages.
             "schema": {
                 "type": ["string", "null"],
-                "default": "picture_classify",
+                "default": "DetectLabelPro",
                 "examples": [
-                    "picture_classify",
-                    "imagetag_detect",
                     "DetectLabelPro",
                     "DetectLabel",
+                    "picture_classify",
+                    "imagetag_detect",
                 ],
             },
         },

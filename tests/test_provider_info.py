@@ -235,10 +235,12 @@ def test_the_hook_agrees_with_the_declaration(connection_type):
 
 def test_the_form_proposes_every_interface_and_forbids_none(connection_type):
     """An enum would refuse the interfaces of other packages; proposals refuse nothing."""
+    from airflow_imagetag.services.account import DEFAULT_API
     from airflow_imagetag.services.registry import BUILT_IN
 
     field = connection_type["conn-fields"]["api"]
-    assert field["schema"]["examples"] == list(BUILT_IN)
+    assert sorted(field["schema"]["examples"]) == sorted(BUILT_IN)
+    assert field["schema"]["default"] == field["schema"]["examples"][0] == DEFAULT_API
     assert "enum" not in field["schema"]
     assert all(api in field["description"] for api in BUILT_IN)
     jsonschema.validate("of-another-package", field["schema"])

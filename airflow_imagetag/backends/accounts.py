@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import mask_secret
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.services.account import Account
+from airflow_imagetag.services.account import API_OF_APP_ID, DEFAULT_API, Account
 from airflow_imagetag.services.connection_fields import parse_account
 from airflow_imagetag.services.registry import BUILT_IN, find_service
 
@@ -49,6 +49,16 @@ def account_of(connection: Connection) -> Account:
             f"{error.message} The connection has the type {connection.conn_type!r}; that of an "
             f"account is {CONN_TYPE!r}."
         ) from None
+    if account.api == API_OF_APP_ID and not account.extra.get("api"):
+        log.warning(
+            "Connection %r names no api. It has an app_id, so it goes on with %s, the default of "
+            'version 0.1. Write "api": "%s" into its extra to keep that, or "api": "%s", the '
+            "interface that the vendor keeps.",
+            connection.conn_id,
+            API_OF_APP_ID,
+            API_OF_APP_ID,
+            DEFAULT_API,
+        )
     # A service of another package may read names of its own.
     if account.api in BUILT_IN and (unknown := account.unknown_names):
         log.warning(

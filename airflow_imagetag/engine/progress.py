@@ -6,16 +6,22 @@ from airflow_imagetag.engine.counts import Counts
 
 
 def line(
-    counts: Counts, *, elapsed_seconds: float, total: int | None, is_cut_off: bool = False
+    counts: Counts,
+    *,
+    elapsed_seconds: float,
+    total: int | None,
+    unwritten: int = 0,
+    is_cut_off: bool = False,
 ) -> str:
     """Return the progress as a sentence.
 
     :param counts: the counts so far.
     :param elapsed_seconds: since the start of the run.
     :param total: entries of the source, None if unknown.
+    :param unwritten: finished images that are not written yet, and so not counted.
     :param is_cut_off: the run has ended before its last image, so skipped entries are not done.
     """
-    done = counts.done + (0 if is_cut_off else counts.skipped)
+    done = counts.done + unwritten + (0 if is_cut_off else counts.skipped)
     rate = done / elapsed_seconds if elapsed_seconds > 0 else 0.0
     parts = [plural(done, "image")]
     if total:

@@ -183,4 +183,10 @@ class _Run:
         while True:
             await asyncio.sleep(self._settings.tuning.progress_seconds)
             elapsed = time.monotonic() - self._started
-            log.info(progress.line(self._counts, elapsed_seconds=elapsed, total=self._total))
+            line = progress.line(
+                self._counts,
+                elapsed_seconds=elapsed,
+                total=self._total,
+                unwritten=self._writer.unwritten,
+            )
+            log.info(line)

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MANY_REFUSALS = 10
+"""Number of refusals from which the log warns of a quota that is set too high."""
+
+MANY_REFUSED_SHARE = 0.1
+"""Share of the calls that they must be."""
+
 
 class OperatorRun:
     """Labels the images of a source through a hook.
@@ -159,6 +165,22 @@ class OperatorRun:
         if cost is not None:
             parts.append(f"about {cost:g} of cost")
         log.info("Ended: %s; %s", self._progress(), ", ".join(parts))
+        self._warn_of_quota()
+
+    def _warn_of_quota(self) -> None:
+        throttled, calls = self._counts.throttled, self._counts.calls
+        if throttled < MANY_REFUSALS or throttled < MANY_REFUSED_SHARE * calls:
+            return
+        rate = self._pace.requests_per_second
+        log.warning(
+            "The service asked for fewer requests %d times in %d calls. %s the quota of the "
+            "account into requests_per_second of the connection %r; if other tasks or programs "
+            "use the account, too, share it with quota_conn_id.",
+            throttled,
+            calls,
+            "Set" if rate is None else f"The rate of this run was {rate:g}/s: set",
+            self._hook.imagetag_conn_id,
+        )
 
     def _progress(self) -> str:
         return progress.line(

@@ -11,7 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 DEFAULT_HOST = "recognition.image.myqcloud.com"
-DEFAULT_API = "picture_classify"
+DEFAULT_API = "DetectLabelPro"
+"""Interface of a connection that names none."""
+
+API_OF_APP_ID = "picture_classify"
+"""Interface of a connection that names none and has an AppID: the default of version 0.1."""
 DEFAULT_REGION = "ap-guangzhou"
 DEFAULT_REQUESTS_PER_SECOND = 20.0
 DEFAULT_TIMEOUT_SECONDS = 30.0

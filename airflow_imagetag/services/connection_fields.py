@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from airflow_imagetag.adapters.numbers import NumberRule
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import (
+    API_OF_APP_ID,
     CREDENTIALS,
     DEFAULT_API,
     DEFAULT_REGION,
@@ -60,12 +61,14 @@ def parse_account(
     :raises ConfigurationError: names the connection, the field and the change to make.
     """
     fields = _Fields(conn_id, extra)
-    service = fields.optional("api", find_service, find_service(DEFAULT_API))
+    app_id = fields.optional("app_id", _app_id, "")
+    default = find_service(API_OF_APP_ID if app_id else DEFAULT_API)
+    service = fields.optional("api", find_service, default)
     requests_per_second = fields.number(
         "requests_per_second", REQUESTS_PER_SECOND, DEFAULT_REQUESTS_PER_SECOND
     )
     account = Account(
-        app_id=fields.optional("app_id", _app_id, ""),
+        app_id=app_id,
         secret_id=fields.check(LABELS_OF_FIELDS["login"], login, _token, ""),
         secret_key=fields.check(LABELS_OF_FIELDS["password"], password, _token, ""),
         endpoint=_endpoint(fields, host or service.host, port, schema),

@@ -276,8 +276,7 @@ def _connection_extra(account: EmulatorAccount, api: ApiName) -> dict[str, str]:
         extra = {"api": api, "region": REGION, "token": account.token}
     else:
         # A connection that names no API uses V2.
-        named = "" if api == "picture_classify" else api
-        extra = {"app_id": account.app_id, "bucket": account.bucket, "api": named}
+        extra = {"app_id": account.app_id, "bucket": account.bucket, "api": api}
     return {name: value for name, value in extra.items() if value}
 
 

@@ -991,6 +991,7 @@ def emulated(
         connection.login,
         secret_key or connection.password,
         emulator.url,
+        api="picture_classify",
         timeout_seconds=5,
     )
     codec = RequestCodec(account)

@@ -179,7 +179,7 @@ def test_a_good_extra(name, value, attribute):
 
 NOT_NUMBERS = ["many", "nan", "inf", "-inf", True, [], {}, "1,5", -1, "-0.5", 10**400, float("nan")]
 WRONG = [
-    *[("app_id", value) for value in (None, "", "abc", "12 34", 1.5, True, "1" * 21, [1], "١٢")],
+    *[("app_id", value) for value in ("abc", "12 34", 1.5, True, "1" * 21, [1], "١٢")],
     *[("bucket", value) for value in ("my bucket", "a&b", "é", ["b"])],
     *[("api", value) for value in ("Picture_Classify", 7, ["picture_classify"], {"a": 1})],
     *itertools.product(["requests_per_second", "price_per_thousand"], NOT_NUMBERS),
@@ -245,7 +245,14 @@ def test_a_wrong_number_says_which_ones_are_right(name, value, expected):
 def test_a_missing_app_id_is_named():
     """The AppID has no default."""
     with pytest.raises(ConfigurationError, match=r"'my_labels': app_id in extra is missing"):
-        parse_account(**GOOD, extra={})
+        parse_account(**GOOD, extra={"api": "picture_classify"})
+
+
+@pytest.mark.parametrize("app_id", [None, "", " "])
+def test_the_interface_without_a_name(app_id):
+    """It is the one that the vendor keeps; an AppID belongs to a connection of version 0.1."""
+    assert parse_account(**GOOD, extra={"app_id": app_id}).api == "DetectLabelPro"
+    assert parse_account(**GOOD, extra={"app_id": "1250000001"}).api == "picture_classify"
 
 
 def test_an_unknown_api_lists_the_known_ones():

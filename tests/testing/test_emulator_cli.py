@@ -127,7 +127,7 @@ def test_options_reach_the_emulator(tmp_path):
     options = ["--app-id", "5", "--secret-id", "AKIDfive", "--latency-ms", "200"]
     with running(tmp_path / "ready.json", *options, "--requests-per-second", "0.1") as (_, ready):
         connection = json.loads(ready["connection_json"])
-        assert connection["extra"] == {"app_id": "5"}
+        assert connection["extra"] == {"app_id": "5", "api": "picture_classify"}
         assert connection["login"] == "AKIDfive"
         first = requests.get(ready["url"], timeout=60)
         assert first.status_code == 404

@@ -322,13 +322,14 @@ def test_the_airflow_connection():
             assert connection.schema == "http"
             assert connection.login.startswith("AKID")
             assert connection.password == "emulatorSecretKey000000000000000"
-            assert connection.extra_dejson == {"app_id": "1250000001", "bucket": "mine"}
+            extra = {"app_id": "1250000001", "bucket": "mine", "api": "picture_classify"}
+            assert connection.extra_dejson == extra
 
 
 @pytest.mark.parametrize(
     ("api", "extra"),
     [
-        ("picture_classify", {"app_id": "1250000001"}),
+        ("picture_classify", {"app_id": "1250000001", "api": "picture_classify"}),
         ("imagetag_detect", {"app_id": "1250000001", "api": "imagetag_detect"}),
         (
             "DetectLabelPro",

@@ -31,7 +31,7 @@ def test_a_connection(imagetag_connection, imagetag_emulator):
 
     found = BaseHook.get_connection("imagetag_default")
     assert found.port == imagetag_connection.port == imagetag_emulator.port
-    assert found.extra_dejson == {"app_id": "1250000001"}
+    assert found.extra_dejson == {"app_id": "1250000001", "api": "picture_classify"}
 
 
 @pytest.mark.parametrize("imagetag_api", ["DetectLabelPro"])

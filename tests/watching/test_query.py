@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from conditions import condition
-from databases import API, Database, tagged
+from databases import Database, tagged
 
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.models import Image
+from airflow_imagetag.services.account import DEFAULT_API
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
@@ -60,7 +61,7 @@ def test_a_source_without_times_is_an_error():
 
 def test_the_interface_of_the_account(monkeypatch: pytest.MonkeyPatch):
     """A store keeps the labels of each interface apart; the default account need not exist."""
-    assert api_of("imagetag_default") == "picture_classify"
+    assert api_of("imagetag_default") == DEFAULT_API
     with pytest.raises(UnknownConnectionError, match="elsewhere"):
         api_of("elsewhere")
     fields = {
@@ -83,7 +84,7 @@ def test_the_next_query_finds_rows_that_were_written_meanwhile(sqlite: Database)
     store = SqlLabelStore("warehouse")
     query = NewImagesQuery(condition(SqlImages("warehouse", table="products"), store))
     assert keys(query.run(NOON, enough=9)) == ["a", "b", "c"]
-    with store.open(API) as opened:
+    with store.open(DEFAULT_API) as opened:
         opened.write([tagged("a", "x")])
     assert keys(query.run(NOON, enough=9)) == ["b", "c"]
     query.close()

@@ -44,6 +44,9 @@ class AdmissionControl:
         self._stopping = stopping
         self._paused_until = 0.0
         self._breaker = CircuitBreaker(breaker)
+        self._max_asked_seconds = breaker.max_asked_seconds
+        # When the service first asked for a pause since the last answer.
+        self._asked_at: float | None = None
 
     async def acquire(self, *, is_retry: bool = False) -> None:
         """Wait until one request may be sent, or until the run has been asked to end.
@@ -66,11 +69,14 @@ class AdmissionControl:
 
     def pause(self, seconds: float) -> None:
         """Admit no request for some seconds."""
-        until = asyncio.get_running_loop().time() + seconds
-        self._paused_until = max(self._paused_until, until)
+        now = asyncio.get_running_loop().time()
+        self._paused_until = max(self._paused_until, now + seconds)
+        if self._asked_at is None:
+            self._asked_at = now
 
     def record_success(self) -> None:
         """Record an answer of the service, also one that refuses the image."""
+        self._asked_at = None
         self._breaker.record_success()
 
     def record_no_result(self) -> None:
@@ -97,7 +103,13 @@ class AdmissionControl:
 
     def outage_message(self) -> str | None:
         """Return the message about an outage that should end the run; None while there is none."""
-        seconds = self._breaker.outage_seconds(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        if self._asked_at is not None and now - self._asked_at >= self._max_asked_seconds:
+            return (
+                f"The service has asked for pauses for {now - self._asked_at:.0f} seconds and has "
+                "answered no call in this time, so this run ends here."
+            )
+        seconds = self._breaker.outage_seconds(now)
         if seconds is None:
             return None
         return (

@@ -15,12 +15,15 @@ class CircuitBreakerConfig:
     :param max_pause_seconds: maximum length of a pause.
     :param max_outage_seconds: time without an answer after which the run ends; the task's own
         retry comes later.
+    :param max_asked_seconds: time in which the service only asks for pauses (Retry-After) after
+        which the run ends.
     """
 
     max_failures: int = 10
     first_pause_seconds: float = 0.5
     max_pause_seconds: float = 20.0
     max_outage_seconds: float = 60.0
+    max_asked_seconds: float = 300.0
 
 
 class CircuitBreaker:

@@ -45,6 +45,11 @@ class BatchWriter:
         self._written = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def unwritten(self) -> int:
+        """Number of finished images that are not written yet."""
+        return self._unwritten
+
     async def add(self, outcome: Outcome) -> None:
         """Add a finished image; waits while a whole batch is unwritten.
 
