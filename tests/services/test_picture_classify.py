@@ -37,7 +37,7 @@ def build(payload: Payload, account: Account = MULTIPART):
 
 
 def is_signed(request: Request) -> bool:
-    """Return whether a request carries a signature of the account, and nothing else beside it."""
+    """Tell whether a request carries a signature of the account, and nothing else beside it."""
     signed = base64.b64decode(request.headers["Authorization"], validate=True)
     return b"a=1250000001&b=&k=AKIDlogin&" in signed and len(request.headers) == 2
 
