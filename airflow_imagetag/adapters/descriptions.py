@@ -62,6 +62,15 @@ class Description(ABC):
         """Whether a field holds a template that is not rendered yet."""
         return any(is_template(str(getattr(self, name))) for name in self.template_fields)
 
+    @property
+    def server_name(self) -> str:
+        """Name of the server that answers queries, such as the id of its connection.
+
+        A triggerer bounds the queries that run at a time at one server, so that one that hangs does
+        not delay those of others. By default all places of a class count as one server.
+        """
+        return class_path(type(self))
+
     def __repr__(self) -> str:
         # Airflow 2 keeps this text where Airflow 3 keeps the result of serialize().
         shown = self.serialize()

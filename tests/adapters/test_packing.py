@@ -164,6 +164,24 @@ def test_a_source_is_not_a_store():
         unpack_source(STORES[0].pack())
 
 
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        (SOURCES[0], "warehouse"),
+        (STORES[1], "warehouse"),
+        (SOURCES[4], "/aws_default@photos"),
+        (SOURCES[5], "aws/"),
+        (STORES[2], "/aws_default@lake"),
+        (ParquetLabelStore("/data/labels"), "/"),
+        (Shelf("attic"), f"{__name__}.Shelf"),
+        (Shelf("cellar"), f"{__name__}.Shelf"),
+    ],
+)
+def test_the_server_of_a_description(item: Description, name: str):
+    """The connection of a database, the bucket of a storage, else the class."""
+    assert item.server_name == name
+
+
 def test_a_set_is_packed_in_one_order():
     """The order of a set differs between processes, and each would make a new DAG version."""
     uris = {f"https://shop/{number}.jpg" for number in range(20)}
