@@ -139,7 +139,7 @@ def ours(job: Job) -> ImagePipeline:
         "aiohttp",
         "pandas",
         "airflow_imagetag.operators.run",
-        "airflow_imagetag.stores.parquet_dataset",
+        "airflow_imagetag.stores.parquet_open",
     ):
         importlib.import_module(name)
     from airflow.providers.common.compat.sdk import BaseHook
