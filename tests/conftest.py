@@ -25,8 +25,8 @@ from airflow_imagetag.testing import Emulator
 if TYPE_CHECKING:
     from modes import Clock
 
-pytest_plugins = ["buckets", "databases", "redis_server"]
-"""Modules of this folder whose fixtures every test may use."""
+pytest_plugins = ["session_end", "buckets", "databases", "redis_server"]
+"""Modules of this folder: the end of what tests share, and the fixtures that every test may use."""
 
 PHOTOGRAPHS = ("rocket.jpg", "coffee.png", "chelsea.png", "astronaut.png")
 
