@@ -35,7 +35,7 @@ COVERAGE_FLOOR ?= 85
 COVERAGE_ARGS = -p no:imagetag --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-airflow2 demo test test-airflow2 check lint types types-of-tests imports format \
+.PHONY: help venv venv-airflow2 demo test test-airflow2 check lint types imports format \
 	build docs bench constraints clean
 
 help:  ## Show the targets
@@ -94,18 +94,14 @@ lint: venv
 
 MYPY := $(call AIRFLOW_ENV,airflow3) "$(abspath $(BIN))/mypy"
 
-# The package, then code that imports it as an installed one.
+# The package, and the code that imports it; then code that imports it as an installed one. A folder
+# with a conftest.py of its own is a run of its own, since mypy takes one module of a name.
 types: venv
 	@mkdir -p $(BUILD)
-	$(MYPY)
-	cd tests/typing && $(MYPY) --config-file mypy.ini .
-
-# A folder with a conftest.py of its own is a run of its own: mypy takes one module of a name.
-types-of-tests: venv
-	@mkdir -p $(BUILD)
-	$(MYPY) tests dags_examples scripts benchmarks --exclude '^tests/(airflow|testing|typing)/'
+	$(MYPY) airflow_imagetag tests dags_examples scripts benchmarks --exclude '^tests/(airflow|testing|typing)/'
 	$(MYPY) tests/airflow
 	$(MYPY) tests/testing
+	cd tests/typing && $(MYPY) --config-file mypy.ini .
 
 imports: venv
 	$(BIN)/lint-imports

@@ -139,7 +139,7 @@ def ours(job: Job) -> ImagePipeline:
         "aiohttp",
         "pandas",
         "airflow_imagetag.operators.run",
-        "airflow_imagetag.stores.parquet_dataset",
+        "airflow_imagetag.stores.parquet_open",
     ):
         importlib.import_module(name)
     from airflow.providers.common.compat.sdk import BaseHook
@@ -151,7 +151,7 @@ def ours(job: Job) -> ImagePipeline:
 
     if "quota_conn_id" in extra:
         # The search for the provider of the hook takes seconds.
-        BaseHook.get_connection(extra["quota_conn_id"]).get_hook()  # type: ignore[no-untyped-call]
+        BaseHook.get_connection(extra["quota_conn_id"]).get_hook()
 
     class Pictures(ImageSource):
         template_fields = ()
@@ -175,7 +175,7 @@ def ours(job: Job) -> ImagePipeline:
 
     def label() -> int:
         task_instance = TaskInstance()
-        operator.execute({"ti": task_instance})  # type: ignore[typeddict-item]
+        operator.execute({"ti": task_instance})
         return int(task_instance.xcoms["summary"]["tagged"])
 
     return label

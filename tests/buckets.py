@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from session_end import at_session_end
 
 _numbers = itertools.count(1)
 
@@ -75,7 +76,7 @@ def s3_server(config: pytest.Config) -> str:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    config.add_cleanup(server.stop)
+    at_session_end(config, server.stop)
     host, port = server.get_host_and_port()
     return f"http://{host}:{port}"
 

@@ -25,8 +25,8 @@ from airflow_imagetag.testing import Emulator
 if TYPE_CHECKING:
     from modes import Clock
 
-pytest_plugins = ["buckets", "databases", "redis_server"]
-"""Modules of this folder whose fixtures every test may use."""
+pytest_plugins = ["session_end", "buckets", "databases", "redis_server"]
+"""Modules of this folder: the end of what tests share, and the fixtures that every test may use."""
 
 OWN_CLUSTERS = ("test_celery.py", "test_examples.py", "test_waiting.py", "test_watching.py")
 """Files in ``tests/airflow`` that start Airflows of their own; the others share one."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from session_end import at_session_end
 
 from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.testing import Emulator
@@ -128,7 +129,7 @@ def postgres_server(config: pytest.Config) -> Any:
     """Return the server that all tests share; it ends with the test session."""
     folder = _short_folder(config)
     if not _postgres_server.cache_info().currsize:
-        config.add_cleanup(_postgres_server(folder).cleanup)
+        at_session_end(config, _postgres_server(folder).cleanup)
     return _postgres_server(folder)
 
 
@@ -136,7 +137,7 @@ def postgres_server(config: pytest.Config) -> Any:
 def _short_folder(config: pytest.Config) -> str:
     # A socket's path has about a hundred characters at most; pytest's own folders are longer.
     holder = tempfile.TemporaryDirectory(prefix="imagetag-")
-    config.add_cleanup(holder.cleanup)
+    at_session_end(config, holder.cleanup)
     return holder.name
 
 

@@ -26,6 +26,7 @@ def run(name: str, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("name", "arguments", "last"),
     [
+        ("imports.py", ("--rounds", "1"), "from airflow_imagetag.stores"),
         ("incremental.py", ("--sizes", "20", "40"), "peak memory"),
         ("waiting.py", ("--rows", "100"), "nothing new"),
         ("scaling.py", ("--sql", "400", "--parquet", "400"), "400"),

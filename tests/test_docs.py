@@ -180,11 +180,21 @@ def with_named_dags(code: str) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
+def part_of(text: str, pattern: str) -> str:
+    """Return the group of a pattern that a text has; a dot of the pattern matches any character."""
+    found = re.search(pattern, text, re.DOTALL)
+    assert found is not None, pattern
+    return found[1]
+
+
 def serialized(dag: Any) -> dict[str, Any]:
     """Return a DAG as Airflow's parser keeps it."""
     import airflow.serialization.serialized_objects as objects
 
-    return getattr(objects, "DagSerialization", objects.SerializedDAG).to_dict(dag)
+    is_new = hasattr(objects, "DagSerialization")
+    serializer: Any = getattr(objects, "DagSerialization" if is_new else "SerializedDAG")
+    document: dict[str, Any] = serializer.to_dict(dag)
+    return document
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
@@ -233,7 +243,7 @@ def test_tests_of_the_service_of_the_page_pass(surroundings):
     )
     assert done.returncode == 0, done.stdout
     ran = sum(code.count("\ndef test_") for code in tests)
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= ran > 0
+    assert int(part_of(done.stdout, r"(\d+) passed")) >= ran > 0
 
 
 def names_documented_by(page: Path) -> set[str]:
@@ -314,7 +324,9 @@ def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
     store = SqlLabelStore(database.conn_id, table="product_labels")
     fill(store)
     labels = pd.concat(store.labels())
-    best = dict(labels[labels["rank"] == 1][["image_key", "label"]].itertuples(index=False))
+    best: dict[str, str] = dict(
+        labels[labels["rank"] == 1][["image_key", "label"]].itertuples(index=False)
+    )
     assert sorted(best) == ["0", "1", "2"]
     joined, view, of_numbers, failed = (
         block
@@ -523,7 +535,7 @@ def test_every_column_of_the_dataset_is_listed():
     athena = next(block.code for block in blocks("sql") if "EXTERNAL TABLE" in block.code)
     kinds = {"int64": "bigint", "timestamp[us, tz=UTC]": "timestamp"}
     for name, schema in (("label_rows", LABELS), ("image_rows", IMAGES)):
-        said = re.search(rf"{name} \((.*?)\) STORED", athena, re.DOTALL)[1].replace("`", "")
+        said = part_of(athena, rf"{name} \((.*?)\) STORED").replace("`", "")
         columns = [tuple(column.split()) for column in said.split(",")]
         expected = [(f.name, kinds.get(str(f.type), str(f.type))) for f in schema]
         assert columns == expected
@@ -607,7 +619,7 @@ def test_every_public_module_has_a_reference():
 def test_every_error_is_listed():
     """The page lists all classes of the tree, and no others."""
 
-    def tree(kind: type) -> set[str]:
+    def tree(kind: type[errors.ImageTagError]) -> set[str]:
         children = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
         return {kind.__name__}.union(*map(tree, children))
 
@@ -766,10 +778,8 @@ def test_numbers_of_the_pages_are_those_of_the_code():
 
 def test_readme_names_the_pinned_airflow():
     """The version of Airflow in the README is that of the constraints."""
-    pinned = re.search(
-        r"^apache-airflow==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
-    )
-    assert f"Airflow {pinned[1]} among them" in " ".join((ROOT / "README.md").read_text().split())
+    pinned = part_of((ROOT / "constraints.txt").read_text(), r"(?m:^)apache-airflow==(\S+)\n")
+    assert f"Airflow {pinned} among them" in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_limits_of_the_page_are_those_of_the_services():
@@ -835,9 +845,7 @@ def test_links_lead_somewhere(page):
 def test_every_page_is_in_the_table_of_contents():
     """Each page is in the list of its index."""
     for index in (DOCS / "index.md", DOCS / "reference" / "index.md"):
-        listed = set(
-            re.search(r"\{toctree\}.*?\n\n(.*?)```", index.read_text(), re.DOTALL)[1].split()
-        )
+        listed = set(part_of(index.read_text(), r"\{toctree\}.*?\n\n(.*?)```").split())
         pages = {path.stem for path in index.parent.glob("*.md")} - {"index"}
         assert pages <= listed
 

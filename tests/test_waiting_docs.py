@@ -77,9 +77,9 @@ def test_without_a_store_changed_rows_are_new(items):
     """A row is new from the given moment on, in any zone; a row without a time is not."""
     images = SqlImages(items, table="items", uri="url", version="changed")
     for moment in ("2026-07-01T12:00:00", "2026-07-01T14:00:00+02:00"):
-        assert [image["image_key"] for image in check(images=images, modified_after=moment)] == [
-            "a"
-        ]
+        found = check(images=images, modified_after=moment)
+        assert found is not None
+        assert [image["image_key"] for image in found] == ["a"]
     assert check(images=images, modified_after="2026-07-01T12:00:01") is None
 
 
@@ -122,6 +122,7 @@ def test_images_that_an_xcom_may_not_hold_are_left_out_with_a_warning(
 ):
     """URIs with a password or a signature, and bytes, are left out of the list."""
     found = check(images=SqlImages(items, table="items", **fields), store=store(items))
+    assert found is not None
     assert [image["image_uri"] for image in found] == uris
     # Airflow 3 writes to the output, Airflow 2 to Python's logging.
     said = capsys.readouterr().out + caplog.text

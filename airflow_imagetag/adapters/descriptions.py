@@ -62,6 +62,15 @@ class Description(ABC):
         """Whether a field holds a template that is not rendered yet."""
         return any(is_template(str(getattr(self, name))) for name in self.template_fields)
 
+    @property
+    def server_name(self) -> str:
+        """Name of the server that answers queries, such as the id of its connection.
+
+        A triggerer bounds the queries that run at a time at one server, so that one that hangs does
+        not delay those of others. By default all places of a class count as one server.
+        """
+        return class_path(type(self))
+
     def __repr__(self) -> str:
         # Airflow 2 keeps this text where Airflow 3 keeps the result of serialize().
         shown = self.serialize()
@@ -78,21 +87,34 @@ def unpack(packed: Mapping[str, Any], kind: type) -> Any:
     """Return the object that ``Description.pack`` turned into plain values.
 
     :param kind: the object must be an instance of it.
-    :raises ConfigurationError: the class cannot be imported, or does not take the values.
+    :raises ConfigurationError: the class cannot be imported, is another one, or does not take the
+        values.
     """
     values = dict(packed)
     path = str(values.pop("type", ""))
-    module, _, name = path.rpartition(".")
-    try:
-        found: Any = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, kind)):
-        raise ConfigurationError(f"{path!r} is not a {kind.__name__}: it cannot be imported.")
+    found = _imported_class(path, kind)
     try:
         return found(**(_unset_fields(found, values) | values))
     except TypeError as error:
         raise ConfigurationError(f"{path} cannot be made from its kept values: {error}") from None
+
+
+def _imported_class(path: str, kind: type) -> Any:
+    """Return the class with an import path, which must be of a kind."""
+    expected = f"Expected an object of class {kind.__name__}, got"
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{expected} {path!r}, which cannot be imported: {error}. It must be in a module that "
+            "the triggerer can import."
+        ) from None
+    if not isinstance(found, type):
+        raise ConfigurationError(f"{expected} {path!r}, which is not a class.")
+    if not issubclass(found, kind):
+        raise ConfigurationError(f"{expected} one of class {path}.")
+    return found
 
 
 def _fields_of(item: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.operators.options import Number
     from airflow_imagetag.operators.outputs import Output
     from airflow_imagetag.operators.run import OperatorRun
+    from airflow_imagetag.quota import QuotaTiming
 
 __all__ = ["ImageTagOperator"]
 
@@ -184,7 +185,12 @@ class ImageTagOperator(LabelMapField):
         from airflow_imagetag.operators.run import OperatorRun
 
         mapping = read_label_map(self.label_map, allowed_local_folders())
-        options = parse_options(self, mapping=mapping, engine=self._engine_settings())
+        options = parse_options(
+            self,
+            mapping=mapping,
+            engine=self._engine_settings(),
+            quota_timing=self._quota_timing(),
+        )
         source = as_source(self.images).with_columns(self.key_column, self.uri_column)
         output = make_output(
             options,
@@ -206,6 +212,12 @@ class ImageTagOperator(LabelMapField):
     def _engine_settings(self) -> dict[str, Any]:
         """Return settings of the engine that no parameter sets; a subclass may add some."""
         return {}
+
+    def _quota_timing(self) -> QuotaTiming:
+        """Return the time limits of a shared quota, which no parameter sets."""
+        from airflow_imagetag.quota import DEFAULT_TIMING
+
+        return DEFAULT_TIMING
 
     def _label(
         self, context: Context, run: OperatorRun, output: Output

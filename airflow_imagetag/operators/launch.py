@@ -35,7 +35,7 @@ class EngineThread:
         return self._stop.requested
 
     def import_pandas(self) -> None:
-        """Return when pandas is imported.
+        """Wait until pandas is imported.
 
         :raises ImportError: it cannot be imported.
         """

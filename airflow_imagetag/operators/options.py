@@ -11,6 +11,7 @@ from airflow_imagetag.engine.output.label_filter import LabelFilter
 from airflow_imagetag.engine.output.label_mapping import LabelMapping
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.loading.preflight import Oversize, parse_oversize
+from airflow_imagetag.quota import DEFAULT_TIMING, QuotaTiming
 from airflow_imagetag.selection.rules import Rule, parse_rule
 from airflow_imagetag.selection.shards import Shard, parse_shard
 
@@ -54,6 +55,7 @@ class Options:
     :param oversize: handling of an image with more bytes than the service takes.
     :param mapping: renames, drops and merges labels; None leaves them as they are.
     :param engine: further settings of the engine.
+    :param quota_timing: time limits of a shared quota.
     """
 
     min_probability: float
@@ -71,6 +73,7 @@ class Options:
     oversize: Oversize
     mapping: LabelMapping | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
+    quota_timing: QuotaTiming = DEFAULT_TIMING
 
     @property
     def label_filter(self) -> LabelFilter:
@@ -85,12 +88,14 @@ def parse_options(
     *,
     mapping: LabelMapping | None = None,
     engine: Mapping[str, Any] | None = None,
+    quota_timing: QuotaTiming = DEFAULT_TIMING,
 ) -> Options:
     """Check the parameters of an operator.
 
     :param parameters: an object with the operator's parameters as attributes, rendered.
     :param mapping: the label map, which is read by itself.
     :param engine: further settings of the engine.
+    :param quota_timing: time limits of a shared quota.
     :raises ConfigurationError: names the parameter and the values that it allows.
     """
     given = parameters
@@ -110,6 +115,7 @@ def parse_options(
         oversize=parse_oversize(given.oversize),
         mapping=mapping,
         engine=engine or {},
+        quota_timing=quota_timing,
     )
 
 

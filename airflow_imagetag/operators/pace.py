@@ -76,7 +76,12 @@ class Pace:
 
         account = self.account
         return closing(
-            open_schedule(conn_id, account.quota_name, fallback_share=account.quota_fallback_share)
+            open_schedule(
+                conn_id,
+                account.quota_name,
+                fallback_share=account.quota_fallback_share,
+                timing=self.options.quota_timing,
+            )
         )
 
     def describe(self) -> str:

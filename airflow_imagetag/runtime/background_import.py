@@ -33,7 +33,7 @@ class BackgroundImport:
             importing.add_done_callback(self._report)
 
     def wait(self) -> None:
-        """Return when the module is imported.
+        """Wait until the module is imported; begin the import if it has not begun.
 
         :raises Exception: the error of the import.
         """

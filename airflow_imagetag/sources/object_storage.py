@@ -10,7 +10,7 @@ from typing import ClassVar
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.safety.redaction import redact
-from airflow_imagetag.safety.uris import is_below, is_local, local_path, storage_of
+from airflow_imagetag.safety.uris import host_of, is_below, is_local, local_path, storage_of
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
@@ -49,6 +49,11 @@ class ObjectStorageImages(ImageSource):
             raise ConfigurationError(f"send must be 'bytes' or 'url', not {self.send!r}.")
         # As the author wrote it: a rendered template is data, and may name any folder.
         self._written = self.path
+
+    @property
+    def server_name(self) -> str:
+        """The connection and the bucket, as far as they are named."""
+        return f"{self.conn_id or ''}/{host_of(self.path)}"
 
     def trust(self) -> Trust:
         """Return the storage, or the local folder if the author of the DAG file wrote it."""

@@ -76,6 +76,11 @@ class SqlImages(ImageSource):
         return self._read(limit=limit).images(window)
 
     @property
+    def server_name(self) -> str:
+        """Id of the connection."""
+        return self.conn_id
+
+    @property
     def push_down(self) -> SqlPushDown:
         """The database of the connection can compare the rows with a store of its own."""
         return SqlPushDown(self)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_imagetag.safety.redaction import redact
-from airflow_imagetag.safety.uris import is_local, local_path
+from airflow_imagetag.safety.uris import host_of, is_local, local_path
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ class ParquetLabelStore(LabelStore):
         from airflow_imagetag.stores.parquet_dataset import open_dataset
 
         return open_dataset(self.path, self.conn_id)
+
+    @property
+    def server_name(self) -> str:
+        """The connection and the bucket, as far as they are named."""
+        return f"{self.conn_id or ''}/{host_of(self.path)}"
 
     @property
     def asset_uri(self) -> str:

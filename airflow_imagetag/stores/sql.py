@@ -64,6 +64,11 @@ class SqlLabelStore(LabelStore):
             yield from tables.labels(frame_rows=frame_rows, originals=originals)
 
     @property
+    def server_name(self) -> str:
+        """Id of the connection."""
+        return self.conn_id
+
+    @property
     def asset_uri(self) -> str:
         """``imagetag://connection/schema/table``, or without the schema if none is named."""
         in_name, table = split_name(self.table, "table")

@@ -21,8 +21,8 @@ from airflow_imagetag.watching.query import NewImagesQuery
 T = TypeVar("T")
 
 THREADS = 8
-"""Maximum number of queries of a triggerer that run at a time at one place: they wait for its
-database or storage, but each also competes with the event loop."""
+"""Maximum number of queries of a triggerer that run at a time for one source's and store's servers:
+they wait for a database or storage, but each also competes with the event loop."""
 
 QUERY_SECONDS = 1_800.0
 """Maximum time of a query; the listing of ten million objects takes less."""
@@ -43,8 +43,9 @@ class QueryThread:
     def __init__(self, condition: WaitCondition) -> None:
         self._query = NewImagesQuery(condition)
         self._hanging: list[Future[Any]] = []
-        key = (asyncio.get_running_loop(), *_place(condition.source), *_place(condition.store))
-        # The semaphore lives as long as a trigger waits at the place.
+        store = None if condition.store is None else condition.store.server_name
+        key = (asyncio.get_running_loop(), condition.source.server_name, store)
+        # The semaphore lives as long as a trigger waits for these servers.
         self._slots = _slots.setdefault(key, asyncio.Semaphore(THREADS))
 
     async def ask(self, work: Callable[[NewImagesQuery], T], *, seconds: float) -> T:
@@ -79,12 +80,6 @@ class QueryThread:
         """Close the store that is kept open between two queries."""
         # Not on the event loop: closing a store may remove files.
         asyncio.get_running_loop().run_in_executor(None, self._query.close)
-
-
-def _place(item: Any) -> tuple[str, str]:
-    """Return the name of the server of a source or store, as far as it is known."""
-    bucket = str(getattr(item, "path", "")).partition("://")[2].partition("/")[0]
-    return str(getattr(item, "conn_id", None)), bucket
 
 
 async def _in_thread(work: Callable[[], T], result: Future[T]) -> T:

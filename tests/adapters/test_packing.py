@@ -156,12 +156,49 @@ def test_values_that_describe_no_source_are_refused(packed: dict[str, Any]):
         unpack_source(packed)
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("airflow_imagetag.stores.sql.SqlLabelStore", "got one of class airflow_imagetag.stores"),
+        ("builtins.dict", "got one of class builtins.dict."),
+        ("airflow_imagetag.sources.sql.field", "field', which is not a class"),
+        ("there.is.none", "'there.is.none', which cannot be imported: No module named 'there'"),
+        ("..none", "'..none', which cannot be imported"),
+        ("builtins.NoSuchClass", "cannot be imported: module 'builtins' has no attribute"),
+    ],
+)
+def test_the_message_about_a_wrong_class(path: str, words: str):
+    """It names the class that is expected, and tells what the given one is."""
+    with pytest.raises(ConfigurationError) as caught:
+        unpack_source({"type": path})
+    assert "Expected an object of class ImageSource" in caught.value.message
+    assert words in caught.value.message
+
+
 def test_a_source_is_not_a_store():
     """Neither takes the other's place."""
-    with pytest.raises(ConfigurationError, match="not a LabelStore"):
+    with pytest.raises(ConfigurationError, match=r"LabelStore, got one of class .*SqlImages"):
         unpack_store(SOURCES[0].pack())
-    with pytest.raises(ConfigurationError, match=r"not an? ImageSource"):
+    with pytest.raises(ConfigurationError, match=r"ImageSource, got one of class .*SqlLabel"):
         unpack_source(STORES[0].pack())
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        (SOURCES[0], "warehouse"),
+        (STORES[1], "warehouse"),
+        (SOURCES[4], "/aws_default@photos"),
+        (SOURCES[5], "aws/"),
+        (STORES[2], "/aws_default@lake"),
+        (ParquetLabelStore("/data/labels"), "/"),
+        (Shelf("attic"), f"{__name__}.Shelf"),
+        (Shelf("cellar"), f"{__name__}.Shelf"),
+    ],
+)
+def test_the_server_of_a_description(item: Description, name: str):
+    """The connection of a database, the bucket of a storage, else the class."""
+    assert item.server_name == name
 
 
 def test_a_set_is_packed_in_one_order():

@@ -30,7 +30,7 @@ PRELOADED = [
     "airflow.providers.redis.hooks.redis",
     "airflow_imagetag.operators.run",
     "airflow_imagetag.sources.sql_reader",
-    "airflow_imagetag.stores.sql_tables",
+    "airflow_imagetag.stores.sql_open",
     "pandas",
 ]
 """Modules that each task would load by itself, which takes seconds of a small machine."""

@@ -68,7 +68,8 @@ def errors_of_botocore() -> Iterator[type[Exception]]:
     for _, kind in inspect.getmembers(botocore.exceptions, inspect.isclass):
         bases = (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError)
         if issubclass(kind, bases):
-            yield kind
+            found: type[Exception] = kind
+            yield found
 
 
 @pytest.mark.parametrize("kind", list(errors_of_botocore()), ids=lambda kind: kind.__name__)

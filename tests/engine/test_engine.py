@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import itertools
 import logging
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_imagetag import errors
+from airflow_imagetag.backends.accounts import account_of
 from airflow_imagetag.engine import failures
 from airflow_imagetag.engine import run as engine_run
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreakerConfig
@@ -30,10 +32,17 @@ from airflow_imagetag.labellers.base import Labeller, Prepared
 from airflow_imagetag.labellers.http import HttpLabeller
 from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.loading.preflight import ImagePreflight
-from airflow_imagetag.models import Entry, Image, Label, RejectedImage, SkippedImage, TagResult
+from airflow_imagetag.models import (
+    Entry,
+    Failure,
+    Image,
+    Label,
+    RejectedImage,
+    SkippedImage,
+    TagResult,
+)
 from airflow_imagetag.runtime.loop_thread import StopSignal
 from airflow_imagetag.safety.uris import is_http
-from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.testing import Emulator, Faults
@@ -142,6 +151,13 @@ class FakeWriter:
     @property
     def outcomes(self) -> list[Outcome]:
         return list(itertools.chain.from_iterable(self.batches))
+
+    @property
+    def failure(self) -> Failure:
+        """The only outcome, which is a failure."""
+        [outcome] = self.outcomes
+        assert isinstance(outcome, Failure)
+        return outcome
 
     @property
     def tagged(self) -> set[str]:
@@ -324,7 +340,7 @@ def test_an_entry_that_is_no_image_ends_the_run(reads_inline):
 def test_a_stop_leaves_a_source_in_memory_alone():
     """The rest of it is neither read nor counted."""
     stop = StopSignal()
-    labeller = FakeLabeller(lambda key, attempt: stop.request())  # type: ignore[func-returns-value]
+    labeller = FakeLabeller(lambda key, attempt: stop.request())
     run = make(urls(100_000), labeller, FakeWriter(), stop, reads_inline=True)
     assert go(run) is None
     assert run.counts.seen == run.counts.tagged + run.counts.skipped < 100
@@ -505,6 +521,7 @@ def test_an_image_that_stays_transient_is_a_failure():
     assert go(run) is None
     assert writer.failed == {"7": "AnswerLostError"}
     (failure,) = [item for item in writer.outcomes if item.image_key == "7"]
+    assert isinstance(failure, Failure)
     assert (failure.attempts, failure.message, labeller.calls["7"]) == (4, "lost", 4)
     assert (run.counts.failed, run.counts.tagged) == (1, 49)
 
@@ -519,9 +536,8 @@ def test_an_images_own_fault_is_recorded(error):
     assert go(make(urls(100), labeller, writer)) is None
     assert len(writer.failed) == len(writer.tagged) == 50
     assert set(labeller.calls.values()) == {1}
-    assert {item.code for item in writer.outcomes if item.image_key in writer.failed} == {
-        error.code
-    }
+    codes = {item.code for item in writer.outcomes if isinstance(item, Failure)}
+    assert codes == {error.code}
 
 
 def test_retry_after_holds_everyone():
@@ -669,11 +685,11 @@ def test_a_source_that_raises():
 def test_a_source_that_raises_at_once():
     """Without a single image the error is raised all the same."""
 
-    def source() -> Iterator[Image]:
+    def refuse(number: int) -> Image:
         raise errors.ConfigurationError("images is None")
-        yield
 
-    assert isinstance(go(make(source(), FakeLabeller(), FakeWriter())), errors.ConfigurationError)
+    source = map(refuse, [1])
+    assert isinstance(go(make(source, FakeLabeller(), FakeWriter())), errors.ConfigurationError)
 
 
 @pytest.mark.parametrize("fail_at", [0, 2])
@@ -706,7 +722,7 @@ def test_a_fault_of_ours_ends_the_run(where):
 
 def test_entries_that_are_not_sent():
     """A rejected entry is a failure without an attempt, a skipped one only counts."""
-    entries = [
+    entries: list[Entry] = [
         RejectedImage("bad", None, errors.InvalidImageError("no image")),
         SkippedImage("twin"),
         Image("good", "https://h/a"),
@@ -725,7 +741,7 @@ def test_what_an_error_says_can_be_stored(caplog):
     error = errors.ImageDecodeError("half of \ud800 a character", code="\ud83d" * 300)
     writer = FakeWriter()
     assert go(make(urls(1), FakeLabeller(lambda key, attempt: error), writer)) is None
-    [failure] = writer.outcomes
+    failure = writer.failure
     assert (failure.code, failure.message) == ("?" * 128, "half of ? a character")
     assert "half of ? a character" in caplog.text
 
@@ -769,7 +785,8 @@ def test_equal_bytes_are_called_once(seconds):
     assert labeller.calls.total() == 2
     assert len(writer.tagged) == 100
     assert run.counts.reused == 98
-    assert sum(item.reused for item in writer.outcomes) == 98
+    results = [item for item in writer.outcomes if isinstance(item, TagResult)]
+    assert sum(item.reused for item in results) == 98
 
 
 def test_equal_bytes_share_a_fault_of_theirs():
@@ -966,7 +983,7 @@ def test_an_image_that_does_not_fit_costs_no_call():
     labeller, writer = Strict(), FakeWriter()
     run = make([Image("a", content=b"a")], labeller, writer)
     go(run)
-    [failure] = writer.outcomes
+    failure = writer.failure
     assert (failure.error, failure.attempts, failure.is_final) == ("ImageTooLargeError", 0, True)
     assert failure.content_sha256 == hashlib.sha256(b"a").hexdigest()
     assert run.counts.calls == 0
@@ -985,15 +1002,9 @@ def emulated(
     emulator: Emulator, images: list[Image], secret_key: str | None = None, **fields: Any
 ) -> tuple[LabelEngine, FakeWriter]:
     """Make a run against the emulator, and its writer."""
-    connection = emulator.connection
-    account = Account(
-        connection.extra_dejson["app_id"],
-        connection.login,
-        secret_key or connection.password,
-        emulator.url,
-        api="picture_classify",
-        timeout_seconds=5,
-    )
+    account = dataclasses.replace(account_of(emulator.connection), timeout_seconds=5)
+    if secret_key is not None:
+        account = dataclasses.replace(account, secret_key=secret_key)
     codec = RequestCodec(account)
     preflight = ImagePreflight(account.api, codec.limits)
     labeller = HttpLabeller(account, codec, ContentLoader(), preflight, max_connections=16)
@@ -1050,9 +1061,8 @@ def test_an_answer_that_cannot_be_read(small_jpegs, garbage, requests):
         run, writer = emulated(emulator, images_of(small_jpegs(1)), retry=policy)
         assert go_emulated(run) is None
         assert emulator.stats.requests == requests
-    [failure] = writer.outcomes
-    assert failure.error == "MalformedAnswerError"
-    assert failure.is_final is (requests == 2)
+    assert writer.failure.error == "MalformedAnswerError"
+    assert writer.failure.is_final is (requests == 2)
 
 
 def test_the_quota_is_used_and_kept(small_jpegs):

@@ -126,6 +126,7 @@ def test_order_of_the_choices(options, expected):
     )
     names = mapping(水印=None, 天空="sky", 云="sky", 草="grass", 人="person")
     chosen = LabelFilter(mapping=names, **options)(result(*labels))
+    assert isinstance(chosen, TagResult)
     assert [label.name for label in chosen.labels] == expected
 
 

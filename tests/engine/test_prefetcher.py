@@ -82,7 +82,7 @@ def run(scene: Callable[[Executor], Awaitable[Any]], *, is_inline: bool = False)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

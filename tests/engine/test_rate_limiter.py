@@ -188,7 +188,7 @@ def test_processes_that_share_a_schedule_share_evenly():
     """Together they use the quota, never a request more in any second, in equal parts."""
 
     async def main() -> None:
-        schedule, counts = Shared(), Counter()
+        schedule, counts = Shared(), Counter[int]()
         times: list[float] = []
 
         async def process(name: int) -> None:
@@ -210,7 +210,7 @@ def test_a_slower_process_leaves_the_rest_to_the_others():
     """Slots that one process does not take are free for the others."""
 
     async def main() -> None:
-        schedule, counts = Shared(), Counter()
+        schedule, counts = Shared(), Counter[str]()
 
         async def process(name: str, rate: float) -> None:
             limiter = RateLimiter(

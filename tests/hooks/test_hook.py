@@ -49,7 +49,7 @@ def atag_inside(hook: ImageTagHook, image: Any) -> TagResult:
 WAYS = {"tag": tag, "atag": atag, "atag inside": atag_inside}
 
 
-@pytest.fixture(params=WAYS.values(), ids=WAYS)
+@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
 def way(request: pytest.FixtureRequest) -> Tag:
     """Return each of the three ways to label one image."""
     return request.param
@@ -492,7 +492,9 @@ def test_a_hook_may_be_used_in_one_loop_after_another(emulator, photograph):
 def secrets_of(hook: ImageTagHook, emulator: Emulator) -> list[str]:
     """Return the key, the signature and the presigned query."""
     signature = hook.codec.probe().headers["Authorization"]
-    return [emulator.connection.password, signature, "5ecre7"]
+    password = emulator.connection.password
+    assert password is not None
+    return [password, signature, "5ecre7"]
 
 
 @pytest.mark.parametrize(

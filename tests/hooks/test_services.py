@@ -157,8 +157,13 @@ def test_airflow_masks_the_secrets_of_the_extra():
     """
     token, proxy = "7okenOfTheDatabase", "http://user:5ecre7OfTheProxy@proxy.invalid:3128"
     extra = json.dumps({"api": "DetectLabelPro", "token": token, "proxy": proxy})
-    fields = {"conn_type": "imagetag", "login": "AKIDlogin", "password": KEY, "extra": extra}
-    connection = Connection(conn_id="imagetag_default", **fields)
+    connection = Connection(
+        conn_id="imagetag_default",
+        conn_type="imagetag",
+        login="AKIDlogin",
+        password=KEY,
+        extra=extra,
+    )
     assert token in redact(f"token {token}")
     assert account_of(connection).token == token
     assert redact(f"token {token}, proxy {proxy}") == "token ***, proxy ***"

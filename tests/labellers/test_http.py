@@ -37,6 +37,7 @@ from airflow_imagetag.models import Image
 from airflow_imagetag.services.messages import Payload, Request
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.testing import Emulator
+from airflow_imagetag.testing._api import ApiName
 
 LOOP = "MainThread"
 LARGE = b"x" * 300_000
@@ -102,7 +103,7 @@ class Parts:
         emulator: Emulator,
         loader: Loader | None = None,
         *,
-        api: str = "picture_classify",
+        api: ApiName = "picture_classify",
         oversize: Oversize = Oversize.ERROR,
         max_connections: int = 4,
         **extra: Any,
@@ -238,7 +239,7 @@ class Server:
         self.url = self._serving.__enter__()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, *exc_info: Any) -> None:
         self._serving.__exit__(*exc_info)
 
 
@@ -517,7 +518,7 @@ def test_the_bytes_of_an_image_that_cannot_be_downscaled_are_freed(emulator, con
     """The error is no cycle that keeps them until the next garbage collection."""
     parts = Parts(emulator, oversize=Oversize.DOWNSCALE)
 
-    async def scene(labeller: HttpLabeller) -> weakref.ref[Image]:
+    async def scene(labeller: HttpLabeller) -> weakref.ref[TracedImage]:
         image = TracedImage("a", content=content())
         alive = weakref.ref(image)
         prepared = await labeller.prepare(image)
@@ -548,7 +549,7 @@ def test_the_bytes_of_an_image_that_is_not_loaded_are_freed(emulator, tmp_path: 
 
     parts = Parts(emulator, Failing())
 
-    async def scene(labeller: HttpLabeller) -> weakref.ref[Image]:
+    async def scene(labeller: HttpLabeller) -> weakref.ref[TracedImage]:
         image = TracedImage("a", content=LARGE)
         alive = weakref.ref(image)
         failed = False

@@ -196,6 +196,7 @@ def test_a_photograph_is_upright_however_it_was_stored(orientation):
     assert (picture.width > picture.height) == (upright.width > upright.height)
     for x, y in ((0.1, 0.1), (0.9, 0.1), (0.1, 0.9), (0.9, 0.9)):
         there = upright.getpixel((int(x * upright.width), int(y * upright.height)))
+        assert isinstance(there, tuple)
         assert near(picture.getpixel((int(x * picture.width), int(y * picture.height))), there)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from buckets import Bucket
 from databases import API, TaskInstance
@@ -92,6 +93,7 @@ def test_tries_go_on_where_the_last_one_stopped(
     service.faults = Faults()
     instance = TaskInstance(3)
     frame = operator(images).execute({"ti": instance})
+    assert isinstance(frame, pd.DataFrame)
     assert set(frame["image_key"]) == {f"key {n}" for n in range(COUNT) if n != 7}
     assert len(frame) == len(frame.drop_duplicates(["image_key", "rank"]))
     assert instance.xcoms["failures"]["image_key"].tolist() == ["key 7"]

@@ -110,6 +110,7 @@ def test_any_image_with_any_service_into_any_place(
     assert summary["estimated_cost"] == pytest.approx(calls * 2.5 / 1000)
     assert emulator.stats.billed_by_api == {api: calls}
     frame = returned if store is None else pd.concat(store.labels())
+    assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == list(LABEL_COLUMNS)
     assert frame["image_key"].nunique() == 4
     assert set(frame["api"]) == {api}

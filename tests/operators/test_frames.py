@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pandas as pd
 import pytest
+from xcoms import through_xcom
 
 from airflow_imagetag.engine.output.label_filter import LabelFilter
 from airflow_imagetag.engine.output.label_rows import failures_frame
@@ -93,12 +94,8 @@ def test_columns_and_types(outcomes):
 @CASES
 def test_an_xcom_keeps_the_types(outcomes):
     """Airflow's own serializer of XComs gives back an equal frame."""
-    try:
-        from airflow.sdk.serde import deserialize, serialize
-    except ImportError:
-        from airflow.serialization.serde import deserialize, serialize
     for frame, columns in frames(outcomes):
-        again = deserialize(serialize(frame))
+        again = through_xcom(frame)
         assert types(again) == expected(columns)
         pd.testing.assert_frame_equal(again, frame)
 
@@ -118,7 +115,7 @@ def test_one_row_for_each_label():
     assert frame["rank"].tolist() == [1, 2, 1]
     assert frame["image_uri"].isna().tolist() == [False, False, True]
     assert frame["category"].tolist()[2:] == ["风景"]
-    assert frame.loc[2, ["subcategory", "scene"]].tolist() == ["自然", "WEB"]
+    assert [frame.loc[2, column] for column in ("subcategory", "scene")] == ["自然", "WEB"]
     assert frame["scene"].isna().tolist() == [True, True, False]
     assert frame["tagged_at"].tolist() == [pd.Timestamp(NOW)] * 3
     assert failures_frame(found.failures)["image_key"].tolist() == ["c"]

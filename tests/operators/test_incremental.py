@@ -60,7 +60,8 @@ class Setup:
     ) -> dict[str, Any]:
         """Run the operator here and return its summary."""
         task = operator(task_id="label", images=self.source, store=self.store, **parameters)
-        summary: dict[str, Any] = task.execute({})
+        summary = task.execute({})
+        assert isinstance(summary, dict)
         return summary
 
     def start(self, driver: Driver, service: Emulator, **fields: Any) -> Task:
@@ -298,10 +299,15 @@ def interrupted(
     """Start the operator, end it by a signal at these counts of calls, and then let it finish."""
     fields = {"batch_size": BATCH_SIZE, "max_in_flight": MAX_IN_FLIGHT}
     codes = []
+    wanted = 0
+
+    def is_reached() -> bool:
+        return service.stats.billed >= wanted
+
     for threshold in thresholds:
         task = place.start(driver, service, **fields)
         wanted = service.stats.billed + threshold
-        wait_for(task, lambda wanted=wanted: service.stats.billed >= wanted)
+        wait_for(task, is_reached)
         task.signal(number)
         codes.append(task.wait())
     assert place.start(driver, service, **fields).summary()["failed"] == 0

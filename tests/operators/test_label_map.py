@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from buckets import Bucket
 from databases import Database, TaskInstance
+from xcoms import through_xcom
 
 from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS
@@ -120,6 +121,7 @@ def test_an_empty_frame_has_the_column_too(images_of, images, service):
     instance = TaskInstance()
     task = ImageTagOperator(task_id="x", images=images_of(images), label_map={"*": None})
     frame = task.execute({"ti": instance})
+    assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == WITH_ORIGINALS
     assert len(frame) == 0
     assert str(frame["original_label"].dtype) == "string"
@@ -137,12 +139,8 @@ def test_without_a_map_nothing_changes(label_map, images, plain):
 
 def test_an_xcom_keeps_the_column(images, names):
     """Airflow's own serializer of XComs gives back an equal frame."""
-    try:
-        from airflow.sdk.serde import deserialize, serialize
-    except ImportError:
-        from airflow.serialization.serde import deserialize, serialize
     for frame in (label(images, label_map=names), label([], label_map=names)):
-        pd.testing.assert_frame_equal(deserialize(serialize(frame)), frame)
+        pd.testing.assert_frame_equal(through_xcom(frame), frame)
 
 
 @pytest.mark.parametrize("label_map", [{"a": 1}, "labels.txt", "none.csv", "s3://nobody@b/a.csv"])
@@ -343,6 +341,8 @@ def test_a_checkpoint_holds_the_services_names(
         assert len(instance.xcoms["return_value"]) > 0 or number == 1
     task = ImageTagOperator(task_id="label", images=images, label_map=names)
     instance = TaskInstance(3)
-    pd.testing.assert_frame_equal(in_order(task.execute({"ti": instance})), as_mapped(plain, names))
+    frame = task.execute({"ti": instance})
+    assert isinstance(frame, pd.DataFrame)
+    pd.testing.assert_frame_equal(in_order(frame), as_mapped(plain, names))
     assert instance.xcoms["summary"]["reused"] >= 6
     assert service.stats.billed == COUNT

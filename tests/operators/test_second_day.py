@@ -63,7 +63,8 @@ class Shop:
     def run(self, **parameters: Any) -> dict[str, Any]:
         """Run the operator and return its summary."""
         task = ImageTagOperator(task_id="label", images=self.source, store=STORE, **parameters)
-        summary: dict[str, Any] = task.execute({})
+        summary = task.execute({})
+        assert isinstance(summary, dict)
         return summary
 
     def pass_time(self, text: str) -> None:
@@ -184,6 +185,7 @@ def test_a_sensor_announces_what_a_run_would_send_now(shop: Shop):
     shop.pass_time("61 minutes")
     found = sensor.poke({})
     assert found.is_done
+    assert found.xcom_value is not None
     assert [image["image_key"] for image in found.xcom_value] == ["A00"]
 
 
@@ -240,7 +242,8 @@ def test_a_connection_that_comes_later(
         task = ImageTagOperator(
             task_id="label", images=ValueImages(images), store=store, **parameters
         )
-        summary: dict[str, Any] = task.execute({})
+        summary = task.execute({})
+        assert isinstance(summary, dict)
         return summary
 
     log = logging.getLogger("airflow_imagetag.engine.shared_causes")

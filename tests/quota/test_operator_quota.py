@@ -6,11 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from databases import TaskInstance
 from forked import Driver
 from redis_server import RedisServer
@@ -22,7 +22,7 @@ from airflow_imagetag.errors import (
     UnknownConnectionError,
 )
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.quota import QuotaTiming, shared
+from airflow_imagetag.quota import QuotaTiming
 from airflow_imagetag.testing import Emulator, Faults
 
 DRIVER = Path(__file__).resolve().parents[1] / "operators" / "label_driver.py"
@@ -88,10 +88,45 @@ def test_two_tasks_share_one_quota(kind, request, driver, small_jpegs, tmp_path)
     assert min(summary["elapsed_seconds"] for summary in summaries) >= count / rate * 1.2
 
 
-def limit_outage(patch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Give the operator's schedule a shorter time limit, which no parameter of a task sets."""
-    timing = QuotaTiming(max_outage_seconds=seconds)
-    patch.setattr(shared, "open_schedule", partial(shared.open_schedule, timing=timing))
+class Enduring(ImageTagOperator):
+    """Bears a shared quota that is out of reach for another time than the default.
+
+    :param outage_seconds: maximum time.
+    """
+
+    def __init__(self, *, outage_seconds: float, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._outage_seconds = outage_seconds
+
+    def _quota_timing(self) -> QuotaTiming:
+        return QuotaTiming(max_outage_seconds=self._outage_seconds)
+
+
+class CommandLog:
+    """The commands that a Redis runs from now on, those of scripts included.
+
+    :param server: the Redis.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        self._port = server.port
+        with redis.Redis(port=self._port) as client:
+            client.config_set("slowlog-max-len", 10_000)
+            client.config_set("slowlog-log-slower-than", 0)
+
+    def arguments(self, name: str) -> list[list[bytes]]:
+        """Return the arguments of each run of a command."""
+        with redis.Redis(port=self._port) as client:
+            commands = [entry["command"].split() for entry in client.slowlog_get(10_000)]
+        return [arguments for command, *arguments in commands if command == name.encode()]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a state that a running task reaches."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class Stopping:
@@ -121,10 +156,9 @@ class Stopping:
 
 def test_a_redis_that_goes_ends_the_task(redis_server, emulator, small_jpegs, monkeypatch):
     """With an error that says so; the outputs hold the images that were labelled before."""
-    limit_outage(monkeypatch, 0.5)
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connected(emulator))
     task_instance = TaskInstance()
-    task = ImageTagOperator(task_id="label", images=rows(small_jpegs(400)))
+    task = Enduring(task_id="label", images=rows(small_jpegs(400)), outage_seconds=0.5)
     with (
         Stopping(emulator, redis_server, 10),
         pytest.raises(QuotaUnavailableError, match="'quota'"),
@@ -159,43 +193,79 @@ def test_a_redis_that_is_not_there_is_found_out_before_a_call(
     redis_server, emulator, small_jpegs, monkeypatch
 ):
     """Nothing is sent without a slot."""
-    limit_outage(monkeypatch, 0.2)
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connected(emulator))
     redis_server.stop()
+    task = Enduring(task_id="label", images=rows(small_jpegs(5)), outage_seconds=0.2)
     with pytest.raises(QuotaUnavailableError):
-        ImageTagOperator(task_id="label", images=rows(small_jpegs(5))).execute({})
+        task.execute({})
     assert emulator.stats.requests == 0
 
 
-def test_a_killed_task_does_not_wait_for_the_quota(
+class Killing:
+    """Kills a task that a ``with`` block executes.
+
+    :param task: the task.
+    :param is_due: tells whether the task waits.
+    """
+
+    def __init__(self, task: ImageTagOperator, is_due: Callable[[], bool]) -> None:
+        self._task = task
+        self._is_due = is_due
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._kill)
+        self.has_ended_it = False
+
+    def _kill(self) -> None:
+        wait_until(self._is_due)
+        self._task.on_kill()
+        # Any wait that the kill does not end takes longer.
+        self.has_ended_it = self._ended.wait(45)
+
+    def __enter__(self) -> Killing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def is_asking() -> bool:
+    """Tell whether a thread asks for the shared quota."""
+    return any("imagetag-quota" in thread.name for thread in threading.enumerate())
+
+
+def test_a_killed_task_does_not_wait_for_a_slot(redis_server, emulator, small_jpegs, monkeypatch):
+    """It ends long before its next slot."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_IMAGETAG_DEFAULT", connected(emulator, requests_per_second=1 / 200)
+    )
+    log = CommandLog(redis_server)
+    task = ImageTagOperator(task_id="label", images=rows(small_jpegs(20)))
+
+    def has_next_slot() -> bool:
+        # Each reservation sets the key of the quota.
+        return emulator.stats.billed == 1 and len(log.arguments("SET")) == 2
+
+    with Killing(task, has_next_slot) as killing, pytest.raises(RunInterruptedError):
+        task.execute({"ti": TaskInstance()})
+    assert killing.has_ended_it
+    assert emulator.stats.billed == 1
+    wait_until(lambda: not is_asking())
+
+
+def test_a_killed_task_does_not_wait_for_a_redis_that_is_away(
     redis_server, emulator, small_jpegs, monkeypatch
 ):
-    """Neither for a slot in the far future nor for a Redis that is away."""
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_IMAGETAG_DEFAULT", connected(emulator, requests_per_second=0.1)
-    )
-    task = ImageTagOperator(task_id="label", images=rows(small_jpegs(20)))
-    asked: list[float] = []
-
-    def kill() -> None:
-        deadline = time.monotonic() + 20
-        while not emulator.stats.billed and time.monotonic() < deadline:
-            time.sleep(0.02)
-        redis_server.stop()
-        asked.append(time.monotonic())
-        task.on_kill()
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    with pytest.raises(RunInterruptedError):
+    """It ends, and so does the thread that asks, although an outage may take an hour."""
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connected(emulator))
+    redis_server.stop()
+    task = Enduring(task_id="label", images=rows(small_jpegs(20)), outage_seconds=3600)
+    with Killing(task, is_asking) as killing, pytest.raises(RunInterruptedError):
         task.execute({"ti": TaskInstance()})
-    thread.join()
-    assert time.monotonic() - asked[0] < 3
-    assert emulator.stats.billed == 1
-    # The process does not wait either: the thread that asks ends.
-    while [thread for thread in threading.enumerate() if "imagetag-quota" in thread.name]:
-        assert time.monotonic() - asked[0] < 10
-        time.sleep(0.02)
+    assert killing.has_ended_it
+    assert emulator.stats.requests == 0
+    wait_until(lambda: not is_asking())
 
 
 @pytest.mark.parametrize(
@@ -226,6 +296,7 @@ def test_the_pace_of_a_task_does_not_hold_up_others(
     """A task with a slower ``requests_per_second`` takes no more of the quota than it uses."""
     connection = connected(emulator, requests_per_second=50)
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connection)
+    log = CommandLog(redis_server)
     *contents, first, second, third = small_jpegs(63)
     paths = [tmp_path / f"{number}.jpg" for number in range(3)]
     for path, body in zip(paths, (first, second, third), strict=True):
@@ -241,12 +312,11 @@ def test_the_pace_of_a_task_does_not_hold_up_others(
             "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection,
         },
     )
-    deadline = time.monotonic() + 30
-    while not emulator.stats.billed and time.monotonic() < deadline:
-        time.sleep(0.02)
-    task_instance = TaskInstance()
-    ImageTagOperator(task_id="fast", images=rows(contents)).execute({"ti": task_instance})
-    # Two slots of the slow task, were they as wide as it is slow, would take four seconds.
-    assert task_instance.xcoms["summary"]["elapsed_seconds"] < 60 / 50 + 2
+    wait_until(lambda: emulator.stats.billed > 0)
+    ImageTagOperator(task_id="fast", images=rows(contents)).execute({})
     assert slow.summary()["elapsed_seconds"] >= 3.9
     assert emulator.stats.billed == 63
+    # A reservation takes one or two slots of the quota, and none as wide as the slow task is slow.
+    slot = round(1_020_000 / 50)
+    widths = {int(width) for _script, _keys, _key, width, _kept in log.arguments("EVALSHA")}
+    assert widths == {slot, 2 * slot}

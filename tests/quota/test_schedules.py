@@ -217,7 +217,8 @@ def test_the_servers_clock_counts(kind, opened, monkeypatch):
 def test_the_clock_of_mysql_tells_microseconds():
     """In whole seconds, all slots of a second would be one and the same."""
     schedule = SqlSchedule.__new__(SqlSchedule)
-    schedule._engine = sa.create_mock_engine("mysql+pymysql://", lambda *_: None)
+    engine: Any = sa.create_mock_engine("mysql+pymysql://", lambda *_: None)
+    schedule._engine = engine
     now = str(sa.select(schedule._now()).compile(dialect=mysql.dialect()))
     assert "SYSDATE(6)" in now
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def always(error: Exception, attempt: int) -> bool:
     return True
 
 
-def retrier(time: Time, max_seconds: float = 300.0, **fields: float) -> BlockingRetrier:
+def retrier(time: Time, max_seconds: float = 300.0, **fields: Any) -> BlockingRetrier:
     return BlockingRetrier(max_seconds, clock=time.clock, sleep=time.sleep, **fields)
 
 

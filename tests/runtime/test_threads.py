@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -58,7 +59,8 @@ def test_arguments_are_passed():
 
 def test_one_thread_works_in_order():
     """Work is done in the order in which it was submitted."""
-    pool, done = DaemonExecutor(1, "t"), []
+    pool = DaemonExecutor(1, "t")
+    done: list[int] = []
     for future in [pool.submit(done.append, number) for number in range(100)]:
         future.result(10)
     assert done == list(range(100))
@@ -172,7 +174,7 @@ def test_the_arguments_of_failed_work_are_freed_with_its_future(way):
     gc.disable()
     try:
         if way == "thread":
-            future = submit_daemon(lambda content=content: fail(content), name="t")
+            future = submit_daemon(partial(fail, content), name="t")
         else:
             future = pool.submit(fail, content)
         del content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from databases import NOON, failed
@@ -61,7 +62,7 @@ def test_an_image_of_version_0_1_starts_when_it_fails_again():
 
 
 @pytest.mark.parametrize("fields", [{"final": True}, {"final": False, "is_of_image": False}])
-def test_other_failures_are_left_as_they_are(fields: dict[str, bool]):
+def test_other_failures_are_left_as_they_are(fields: dict[str, Any]):
     """A fault of the bytes has no next try."""
     failure = failed("a", **fields)
     assert RetrySchedule().after(failure, None) is failure

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from impatient import ImpatientStore
 from modes import MODES, Clock, Task
 from places import PAIRS, BucketPlace, Place, SqlPlace, label, make_pair
 
-from airflow_imagetag.backends import databases as doors
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore
@@ -318,14 +318,14 @@ def store_locked_for_a_while(scene: Scene) -> Expected:
     scene.place.put("a")
     label(scene.place, scene.store, "a")
     scene.place.put("b")
-    scene.patch.setattr(doors, "SQLITE_BUSY_SECONDS", 0.02)
     engine = sa.create_engine(f"sqlite:///{database_file()}", poolclass=sa.pool.NullPool)
     connection = engine.raw_connection()
     connection.isolation_level = None  # type: ignore[attr-defined]
     connection.cursor().execute("BEGIN EXCLUSIVE")
     scene.stack.callback(connection.close)
     scene.clock.at(130, connection.rollback)
-    return Expected(["b"], passed=(180, 180))
+    store = ImpatientStore("warehouse", busy_seconds=0.02)
+    return Expected(["b"], passed=(180, 180), fields={"store": store})
 
 
 def database_file() -> str:

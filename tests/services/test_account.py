@@ -178,6 +178,8 @@ def test_a_good_extra(name, value, attribute):
 
 
 NOT_NUMBERS = ["many", "nan", "inf", "-inf", True, [], {}, "1,5", -1, "-0.5", 10**400, float("nan")]
+NOT_SHARES: list[object] = [0, "0", -0.5, 1.01, "a half", True, [], "nan"]
+NOT_FILES: list[object] = ["/no/such/file.pem", "/", 1, [], "a\x00b"]
 WRONG = [
     *[("app_id", value) for value in ("abc", "12 34", 1.5, True, "1" * 21, [1], "١٢")],
     *[("bucket", value) for value in ("my bucket", "a&b", "é", ["b"])],
@@ -187,13 +189,13 @@ WRONG = [
     ("max_in_flight", 1.5),
     *[("image_encoding", value) for value in ("gzip", 1, ["base64"])],
     *[("quota_conn_id", value) for value in ("two words", "a\nb", 5, ["redis_default"], True)],
-    *[("quota_fallback_share", value) for value in (0, "0", -0.5, 1.01, "a half", True, [], "nan")],
+    *itertools.product(["quota_fallback_share"], NOT_SHARES),
     *[("region", value) for value in ("Beijing", "ap beijing", "ap_beijing", "-", 5.5, ["ap-x"])],
     *[("scenes", value) for value in (5, {"WEB": 1}, ["WEB", 1], True)],
     *[("token", value) for value in (f"{SECRET} x", f"{SECRET}\nx", f"{SECRET}é")],
     *[("credentials", value) for value in ("role", 1, ["keys"], "Keys")],
     *[("role", value) for value in ("two words", "a\nb")],
-    *[("verify", value) for value in ("/no/such/file.pem", "/", 1, [], "a\x00b")],
+    *itertools.product(["verify"], NOT_FILES),
     *[
         ("proxy", value)
         for value in (

@@ -132,7 +132,7 @@ def test_the_codes_are_those_of_version_2(code, expected):
 def test_the_probe_is_an_empty_image():
     """It is complete, and a refusal of the image proves the rest."""
     service = ImagetagDetect(WITH_BUCKET)
-    document = json.loads(service.build_probe().body)
+    document = json.loads(service.build_probe().joined())
     assert document == {"appid": "1250000001", "bucket": "photos", "image": ""}
     service.check_probe(HttpResponse(200, {}, b'{"code": -1300}'))
     with pytest.raises(MalformedAnswerError):

@@ -7,7 +7,7 @@ import dataclasses
 import email
 import email.policy
 import json
-from email.message import Message
+from email.message import MIMEPart
 
 import pytest
 
@@ -22,7 +22,8 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, Payload, Request
-from airflow_imagetag.services.recognition.picture_classify import MAX_BODY_BYTES, PictureClassify
+from airflow_imagetag.services.recognition.base import MAX_BODY_BYTES
+from airflow_imagetag.services.recognition.picture_classify import PictureClassify
 from airflow_imagetag.services.registry import BUILT_IN
 
 MULTIPART = Account("1250000001", "AKIDlogin", "key", "http://gateway:8080")
@@ -36,7 +37,7 @@ def build(payload: Payload, account: Account = MULTIPART):
 
 
 def is_signed(request: Request) -> bool:
-    """Return whether a request carries a signature of the account, and nothing else beside it."""
+    """Tell whether a request carries a signature of the account, and nothing else beside it."""
     signed = base64.b64decode(request.headers["Authorization"], validate=True)
     return b"a=1250000001&b=&k=AKIDlogin&" in signed and len(request.headers) == 2
 
@@ -62,15 +63,13 @@ def test_bytes_go_as_base64(content):
     assert request.headers["Content-Type"] == "application/json"
 
 
-def parts_of(request: Request) -> dict[str | None, Message]:
+def parts_of(request: Request) -> dict[str, MIMEPart]:
     """Return the parts of a multipart body by name, as the standard library reads them."""
     head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode()
     message = email.message_from_bytes(head + request.joined(), policy=email.policy.HTTP)
     assert message.get_content_type() == "multipart/form-data"
     assert not message.defects
-    return {
-        part.get_param("name", header="content-disposition"): part for part in message.iter_parts()
-    }
+    return {part["Content-Disposition"].params["name"]: part for part in message.iter_parts()}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_bytes_go_as_multipart(content):
     assert request.joined().count(b"--" + boundary) == 3
     parts = parts_of(request)
     assert set(parts) == {"app_id", "image"}
-    assert parts["app_id"].get_payload().strip() == "1250000001"
+    assert parts["app_id"].get_content().strip() == "1250000001"
     assert parts["image"].get_filename() == "image"
     assert parts["image"].get_content_type() == "application/octet-stream"
     _, _, rest = request.joined().rpartition(b"octet-stream\r\n\r\n")
@@ -145,7 +144,7 @@ def test_repr_of_a_request_shows_nothing_secret():
 def test_the_probe_is_an_empty_image():
     """It is signed and complete, and holds nothing that could be labelled and billed."""
     request = PictureClassify(MULTIPART).build_probe()
-    assert json.loads(request.body or b"") == {"app_id": "1250000001", "image": ""}
+    assert json.loads(request.joined()) == {"app_id": "1250000001", "image": ""}
     assert is_signed(request)
 
 

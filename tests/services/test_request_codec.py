@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_imagetag.backends.accounts import account_of
 from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.labellers.http import HttpLabeller
 from airflow_imagetag.loading.content import ContentLoader
@@ -75,14 +77,7 @@ def test_where_a_request_is_built(
 ):
     """In the event loop where the service says that it takes no time, else in a thread."""
     [content] = small_jpegs(1)
-    connection = emulator.connection
-    account = Account(
-        connection.extra_dejson["app_id"],
-        connection.login,
-        connection.password,
-        emulator.url,
-        image_encoding="base64",
-    )
+    account = dataclasses.replace(account_of(emulator.connection), image_encoding="base64")
     codec = Recording(account, **facts(len(content)))
 
     async def label() -> threading.Thread:

@@ -208,7 +208,7 @@ MALFORMED = {
     "item null": {"code": 0, "data": [{"items": [None]}]},
     "item text": {"code": 0, "data": [{"items": ["Person"]}]},
 }
-WRONG_PROBABILITIES = [-0.01, 1.01, 97, True, False, None, "0.5", [0.5], {}, 10**400]
+WRONG_PROBABILITIES: list[object] = [-0.01, 1.01, 97, True, False, None, "0.5", [0.5], {}, 10**400]
 WRONG_NAMES = [None, "", "  ", 5, True, ["Person"], "\ud800"]
 
 

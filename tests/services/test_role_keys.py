@@ -91,9 +91,9 @@ def test_the_role_of_a_machine(server, role):
     """Named or not, the metadata server gives its keys, and a request is signed with them."""
     account = dataclasses.replace(CVM, role=role)
     service = DetectLabelPro(account)
-    assert service.needs_io
+    needed_at_first = service.needs_io
     headers = service.build(Payload(url="https://host/a.jpg")).headers
-    assert not service.needs_io, "the keys are at hand"
+    assert (needed_at_first, service.needs_io) == (True, False)
     assert headers["X-TC-Token"] == TOKEN
     assert "Credential=AKIDtemporary/" in headers["Authorization"]
     assert len(server.requests) == (1 if role else 2)
@@ -200,16 +200,17 @@ def test_sts_is_out_of_reach(server, monkeypatch):
 def test_keys_are_used_for_a_while_before_the_sdk_is_asked_again(server, clock):
     """The SDK renews keys minutes before their end, so it need not be asked for each request."""
     keys = RoleKeys(CVM, clock=clock)
-    assert not keys.at_hand
+    at_hand = [keys.at_hand]
     keys.current()
-    assert keys.at_hand
+    at_hand.append(keys.at_hand)
     clock.now += RENEWAL_SECONDS - 1
     keys.current()
-    assert keys.at_hand
+    at_hand.append(keys.at_hand)
     clock.now += 1
-    assert not keys.at_hand
+    at_hand.append(keys.at_hand)
     keys.current()
-    assert keys.at_hand
+    at_hand.append(keys.at_hand)
+    assert at_hand == [False, True, True, False, True]
     assert len(server.requests) == 2, "the SDK still holds keys for an hour"
 
 

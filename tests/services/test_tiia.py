@@ -213,7 +213,7 @@ def test_the_limit_of_four_megabytes(service):
 def test_what_is_advised_of_an_image():
     """The vendor's words on format, sides and proportions."""
     limits = DetectLabelPro(ACCOUNT).limits
-    assert limits.formats == {"PNG", "JPEG", "BMP"}
+    assert limits.formats == frozenset({"PNG", "JPEG", "BMP"})
     assert (limits.advised_min_pixels, limits.advised_max_aspect) == (50, 5.0)
 
 

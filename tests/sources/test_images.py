@@ -23,7 +23,7 @@ from airflow_imagetag.sources.values import ValueImages
 try:
     from airflow.sdk.io import attach
 except ImportError:
-    from airflow.io.store import attach
+    from airflow.io.store import attach  # type: ignore[no-redef]
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 EAST = timezone(timedelta(hours=8))

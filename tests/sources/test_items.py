@@ -100,7 +100,7 @@ def test_a_value_is_not_missing(value):
         Image("k"),
         Image("k", ""),
         Image("", "u"),
-        Image("k", content="text"),
+        Image("k", content="text"),  # type: ignore[arg-type]
         "/data/\ud800.jpg",
         {"image_key": "\ud800", "image_uri": "u"},
         {"image_key": "k", "image_uri": "u", "version": "\ud800"},

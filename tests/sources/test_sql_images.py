@@ -184,7 +184,7 @@ def test_a_query_is_taken_as_it_is(database: Database, sql: str):
     expected = {"a:b": "a:b", "12:30:45": "12:30:45", r"back\:slash": r"back\:slash"}
     for text, version in expected.items():
         if f"'{text}'" in sql:
-            assert {entry.version for entry in found} == {version}
+            assert {entry.version for entry in found if isinstance(entry, Image)} == {version}
 
 
 def test_casts_in_a_query(postgres: Database):

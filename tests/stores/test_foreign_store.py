@@ -214,7 +214,7 @@ def test_its_condition_is_the_rule(package: ModuleType, sqlite: Database):
         if stored is not None:
             status, held_version, held_uri = stored
             next_try_at = NOON + timedelta(hours=1) if status == "waiting" else None
-            fields = {"version": held_version, "uri": held_uri}
+            fields: dict[str, Any] = {"version": held_version, "uri": held_uri}
             outcomes.append(
                 tagged(key, "x", **fields)
                 if status == "tagged"
@@ -266,6 +266,7 @@ def test_the_operator_lets_the_database_compare(
             images=SqlImages("warehouse", table="photos", content="jpeg"),
             store=Beside(str(sqlite.engine.url.database)),
         ).execute({})
+        assert isinstance(summary, dict)
         return int(summary["tagged"])
 
     assert run() == 4

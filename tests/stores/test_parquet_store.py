@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 from buckets import Bucket
 from databases import API, NOON, failed, gathered, labels_named, tagged
 
+from airflow_imagetag.engine.protocols import Outcome
 from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.models import Failure, TagResult
@@ -169,7 +170,8 @@ def test_files_are_never_changed(folder: Folder):
 
 def test_writing_twice_shows_once(folder: Folder):
     """A batch that is written again is there once for a reader of the store."""
-    batch = [tagged("a", "x", "y"), tagged("b"), failed("c"), failed("d", final=False)]
+    batch: list[Outcome] = [tagged("a", "x", "y"), tagged("b")]
+    batch += [failed("c"), failed("d", final=False)]
     write(folder, *batch)
     write(folder, *batch)
     assert rows(folder) == [("a", "x"), ("a", "y")]
@@ -257,7 +259,7 @@ def test_readers_of_the_files_see_what_the_store_gives(folder: Folder):
     for frame in (by_pandas, by_duckdb):
         theirs = frame.sort_values(order, ignore_index=True)
         for column, dtype in LABEL_COLUMNS.items():
-            assert theirs[column].astype(dtype).equals(ours[column]), column
+            assert theirs.astype({column: dtype})[column].equals(ours[column]), column
 
 
 def test_compacted_files_are_what_the_store_gives(folder: Folder):
@@ -326,16 +328,17 @@ def test_an_answer_survives_a_compaction_while_it_is_read(folder: Folder, kind: 
     """The part may be removed before its images or before its labels are read."""
     for number in range(3):
         write(folder, tagged(f"key {number}", "x", content_sha256=f"{number}" * 64))
-    compacted = []
+    compacted: list[str] = []
+    compacted_at = kind
 
     class Compacting(Files):
         is_armed = False
 
-        def read(self, of: str, name: str, *rest: Any, **options: Any) -> Iterator[pa.Table]:
-            if of == kind and self.is_armed and not compacted:
+        def read(self, kind: str, name: str, *rest: Any, **options: Any) -> Iterator[pa.Table]:
+            if kind == compacted_at and self.is_armed and not compacted:
                 compacted.append(name)
                 folder.store.compact()
-            return super().read(of, name, *rest, **options)
+            return super().read(kind, name, *rest, **options)
 
     files = Compacting(folder.path, None)
     index = PartIndex()
@@ -354,7 +357,7 @@ def test_opening_survives_a_compaction(folder: Folder):
     """Images whose file is removed between listing and reading are not new."""
     for number in range(3):
         write(folder, tagged(f"key {number}", "x"))
-    compacted = []
+    compacted: list[str] = []
 
     class Compacting(Files):
         def read(self, kind: str, name: str, *rest: Any, **options: Any) -> Iterator[pa.Table]:
@@ -572,9 +575,8 @@ def test_an_unfinished_file_is_not_read(local: Folder):
     local.put(f"images/{Path(name).name}.unfinished", b"PAR1 half")
     local.put("labels/_SUCCESS", b"")
     assert rows(local) == [("a", "x")]
-    assert gathered(
-        iter([pd.read_parquet(sorted((Path(local.path) / "labels").glob("*.parquet")))])
-    ) == [("a", "x")]
+    files = sorted((Path(local.path) / "labels").glob("*.parquet"))
+    assert gathered(map(pd.read_parquet, files)) == [("a", "x")]
 
 
 def no_parquet() -> bytes:
@@ -692,9 +694,14 @@ def test_a_missing_bucket_is_named(bucket: Bucket):
 
 def test_a_part_names_its_time(local: Folder):
     """The names of parts sort by the time of writing, also if the clock goes backwards."""
-    for number, now in enumerate([NOON, NOON + timedelta(minutes=1), NOON]):
-        with open_parquet_store(local.path, None, API, clock=lambda now=now: now) as opened:
-            opened.write([tagged(f"key {number}", "x")])
+
+    def write_at(now: datetime, key: str) -> None:
+        with open_parquet_store(local.path, None, API, clock=lambda: now) as opened:
+            opened.write([tagged(key, "x")])
+
+    write_at(NOON, "key 0")
+    write_at(NOON + timedelta(minutes=1), "key 1")
+    write_at(NOON, "key 2")
     times = [Path(name).name.rpartition("-")[0] for name in sorted(parts(local, "images/"))]
     assert times == [
         "part-20260701T120000.123456Z",

@@ -32,6 +32,7 @@ from databases import (
 )
 from impatient import ImpatientStore
 
+from airflow_imagetag.engine.protocols import Outcome
 from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.frames import LABEL_COLUMNS
 from airflow_imagetag.models import Failure, Image, TagResult
@@ -386,7 +387,8 @@ def test_a_connection_that_is_no_database_is_named(
 
 def test_writing_a_batch_twice_changes_nothing(database: Database, store: SqlLabelStore):
     """A batch whose answer got lost may be written again."""
-    batch = [tagged("a", "x", "y"), tagged("b"), failed("c"), failed("d", final=False)]
+    batch: list[Outcome] = [tagged("a", "x", "y"), tagged("b")]
+    batch += [failed("c"), failed("d", final=False)]
     write(store, *batch)
     tables = ("product_labels", "product_labels_images")
     before = [sorted(database.rows(f"SELECT * FROM {table}"), key=str) for table in tables]

@@ -16,6 +16,7 @@ from databases import API, NOON, failed, gathered, labels_named, tagged
 from foreign import code_of, install
 
 from airflow_imagetag.adapters.descriptions import unpack
+from airflow_imagetag.engine.protocols import Outcome
 from airflow_imagetag.frames import LABEL_COLUMNS, label_columns
 from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.stores import (
@@ -130,7 +131,8 @@ def test_an_open_reader_sees_later_writers(store: LabelStore):
 
 def test_a_batch_that_is_written_again_changes_nothing(store: LabelStore):
     """The answer of a write may get lost."""
-    batch = [tagged("a", "x", "y"), tagged("b"), failed("c"), failed("d", final=False)]
+    batch: list[Outcome] = [tagged("a", "x", "y"), tagged("b")]
+    batch += [failed("c"), failed("d", final=False)]
     write(store, *batch)
     before = known(store, *"abcd")
     write(store, *batch)

@@ -41,8 +41,8 @@ class Client:
     def signature(self, *, app_id: str = APP_ID, secret_id: str = SECRET_ID, **fields: Any) -> str:
         """Return an Authorization value with the given fields, else a good one."""
         life = {"now": self._now, "expires": self._now + 600}
-        fields = {"secret_key": SECRET_KEY, "nonce": 7, **life} | fields
-        return sign(app_id, secret_id, fields.pop("secret_key"), **fields)
+        secret_key = fields.pop("secret_key", SECRET_KEY)
+        return sign(app_id, secret_id, secret_key, **{"nonce": 7, **life, **fields})
 
     def post(self, url: str = "", **kwargs: Any) -> requests.Response:
         """Post with a signature, to V2 by default."""

@@ -171,7 +171,7 @@ def test_without_pillow_it_says_what_to_install(tmp_path):
 def test_wrong_arguments(options, capsys):
     """Wrong arguments give exit code 2 and a message."""
     try:
-        code = main(options)
+        code: object = main(options)
     except SystemExit as error:
         code = error.code
     assert code == 2

@@ -8,6 +8,7 @@ import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -15,6 +16,7 @@ import requests
 from airflow_imagetag.testing import Emulator, Faults
 from airflow_imagetag.testing._fault_injector import FaultInjector
 from airflow_imagetag.testing._recorder import SlidingWindow
+from airflow_imagetag.testing.faults import Garbage
 
 
 def statuses(client, images) -> list[int]:
@@ -74,8 +76,9 @@ def test_statuses_and_codes_share_one_chance():
         ("error_rates", "error_codes"),
         ("first_attempts", "first_attempt_codes"),
     ):
+        shares: dict[str, Any] = {statuses: {500: 0.6}, codes: {"InternalError": 0.6}}
         with pytest.raises(ValueError, match=codes):
-            Faults(**{statuses: {500: 0.6}, codes: {"InternalError": 0.6}})
+            Faults(**shares)
 
 
 def test_a_description_does_not_change():
@@ -85,9 +88,9 @@ def test_a_description_does_not_change():
     rates[500] = 0.0
     assert faults.error_rates == {500: 0.5}
     with pytest.raises(TypeError):
-        faults.error_rates[500] = 0.0
+        faults.error_rates[500] = 0.0  # type: ignore[index]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        faults.drop_rate = 1.0
+        faults.drop_rate = 1.0  # type: ignore[misc]
 
 
 def test_latency(client, photograph):
@@ -231,7 +234,7 @@ def test_each_kind_of_garbage(client, photograph, v1):
     """Every kind of garbage has status 200 and its own form, and is billed."""
     parameters = {"app_id": "1250000001", "image": base64.b64encode(photograph).decode()}
 
-    def answer(kind: str) -> requests.Response:
+    def answer(kind: Garbage) -> requests.Response:
         client.emulator.faults = Faults(garbage_rate=1.0, garbage=kind)
         response = client.post(client.v1 if v1 else client.v2, json=parameters)
         assert response.status_code == 200

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import aiohttp
 import pytest
@@ -78,7 +79,7 @@ def test_misuse_is_told():
     with pytest.raises(ValueError, match="fetch_timeout_seconds"):
         Emulator(fetch_timeout_seconds=0)
     with pytest.raises(ValueError, match="answer_form"):
-        Emulator(answer_form="other")
+        Emulator(answer_form="other")  # type: ignore[arg-type]
 
 
 def test_a_port_that_is_taken():
@@ -247,7 +248,7 @@ def test_stats_can_be_reset(client, photograph):
     assert client.emulator.stats.in_flight == 0
 
 
-EMPTY_MAPPINGS: dict[str, dict] = {
+EMPTY_MAPPINGS: dict[str, Any] = {
     name: {}
     for name in (
         "by_api",
@@ -320,6 +321,7 @@ def test_the_airflow_connection():
             assert connection.conn_type == "imagetag"
             assert (connection.host, connection.port) == ("127.0.0.1", emulator.port)
             assert connection.schema == "http"
+            assert connection.login is not None
             assert connection.login.startswith("AKID")
             assert connection.password == "emulatorSecretKey000000000000000"
             extra = {"app_id": "1250000001", "bucket": "mine", "api": "picture_classify"}
@@ -349,4 +351,4 @@ def test_a_connection_for_each_api(api, extra):
 def test_an_unknown_api():
     """An unknown name raises an error that lists the known ones."""
     with Emulator() as emulator, pytest.raises(ValueError, match="DetectLabelPro"):
-        emulator.connection_json_for("detectlabelpro")
+        emulator.connection_json_for("detectlabelpro")  # type: ignore[arg-type]

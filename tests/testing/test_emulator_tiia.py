@@ -17,6 +17,7 @@ from tc3_requests import TiiaClient, code_of
 from airflow_imagetag.testing import Emulator, Faults
 from airflow_imagetag.testing._labels import label
 from airflow_imagetag.testing._tiia import CATEGORIES, SCENES, items
+from airflow_imagetag.testing.faults import Garbage
 
 FOUR_MEGABYTES = 4 * 1024 * 1024
 
@@ -266,11 +267,13 @@ def test_a_first_attempt_fails_and_the_second_works(tiia, small_images):
 def test_dropped_connections(tiia, photograph):
     """A drop before the work bills nothing; a drop after it bills every scene."""
     for field, billed in (("drop_rate", 0), ("drop_after_work_rate", 2)):
-        tiia.emulator.faults = Faults(**{field: 1.0})
+        faults: dict[str, Any] = {field: 1.0}
+        tiia.emulator.faults = Faults(**faults)
         with pytest.raises(requests.ConnectionError):
             tiia.send({**encoded(photograph), "Scenes": ["WEB", "NEWS"]}, "DetectLabel")
         stats = tiia.emulator.stats
         assert stats.billed == stats.billed_dropped == billed
+    stats = tiia.emulator.stats
     assert stats.dropped == 2
     assert stats.by_status == {}
 
@@ -282,7 +285,7 @@ def test_each_kind_of_garbage(tiia, photograph, action):
     if action == "DetectLabel":
         parameters["Scenes"] = ["CAMERA", "NEWS"]
 
-    def answer(kind: str) -> requests.Response:
+    def answer(kind: Garbage) -> requests.Response:
         tiia.emulator.faults = Faults(garbage_rate=1.0, garbage=kind)
         response = tiia.send(parameters, action)
         assert response.status_code == 200

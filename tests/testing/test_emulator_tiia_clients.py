@@ -100,7 +100,7 @@ def code_of(call: Call, *args: Any, **kwargs: Any) -> str:
     """Return the code of the error that the client raises, which has a request id."""
     with pytest.raises(TencentCloudSDKException) as caught:
         call(*args, **kwargs)
-    assert uuid.UUID(caught.value.requestId)
+    assert str(uuid.UUID(caught.value.requestId)) == caught.value.requestId
     assert caught.value.message
     return caught.value.code
 
@@ -205,7 +205,8 @@ def test_an_injected_status(vendor, emulator, photograph_base64):
 @pytest.mark.parametrize("field", ["error_codes", "first_attempt_codes"])
 def test_an_injected_code(vendor, emulator, photograph_base64, field):
     """Any code of TIIA can be injected, at random or for an image's first attempt."""
-    emulator.faults = Faults(**{field: {"FailedOperation.RpcFail": 1.0}})
+    faults: dict[str, Any] = {field: {"FailedOperation.RpcFail": 1.0}}
+    emulator.faults = Faults(**faults)
     code = code_of(vendor, "DetectLabelPro", ImageBase64=photograph_base64)
     assert code == "FailedOperation.RpcFail"
     assert emulator.stats.by_code == {"FailedOperation.RpcFail": 1}

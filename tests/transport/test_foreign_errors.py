@@ -159,7 +159,7 @@ AIOHTTP = {
     "WSServerHandshakeError": LOST,
 }
 
-BUILTINS_UNDER_AIOHTTP = {
+BUILTINS_UNDER_AIOHTTP: dict[type[BaseException], type[ImageTagError]] = {
     **{kind: LOST if expected is WRONG else expected for kind, expected in BUILTINS.items()},
     ssl.SSLCertVerificationError: WRONG,
     ValueError: WRONG,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import select
 import socket
 import ssl
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import trustme
 
+from airflow_imagetag.backends.accounts import account_of
 from airflow_imagetag.errors import (
     AnswerLostError,
     AuthenticationError,
@@ -458,14 +460,7 @@ def probe(send: Send, at: Account) -> HttpResponse:
 
 def at_emulator(emulator: Emulator, **fields: Any) -> Account:
     """Return the emulator's account."""
-    connection = emulator.connection
-    return Account(
-        connection.extra_dejson["app_id"],
-        connection.login,
-        connection.password,
-        emulator.url,
-        **fields,
-    )
+    return dataclasses.replace(account_of(emulator.connection), **fields)
 
 
 def test_an_untrusted_certificate(send, tls_emulator):

@@ -25,7 +25,7 @@ with DAG(
 
     @task
     def list_urls(params: dict[str, Any] | None = None) -> list[str]:
-        """Return what the run's params hold."""
+        """Return the URLs in the run's params."""
         assert params
         return list(params["urls"])
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-import sqlalchemy as sa
 
 from airflow_imagetag.backends.databases import engine_of
 from airflow_imagetag.stores import SqlLabelStore, StoreMode
@@ -29,15 +26,10 @@ class ImpatientStore(SqlLabelStore):
     @contextmanager
     def open(self, api: str, mode: StoreMode = StoreMode.WRITE) -> Iterator[OpenSqlStore]:
         """Open the store as its base does, but for the waits."""
-        engine = engine_of(self.conn_id)
-        if engine.dialect.name == "sqlite":
-            sa.event.listen(engine, "connect", self._limit_wait)
+        engine = engine_of(self.conn_id, sqlite_busy_seconds=self.busy_seconds)
         try:
             tables = SqlTables(engine, self.table, self.schema, conn_id=self.conn_id, mode=mode)
             tables.prepare()
             yield OpenSqlStore(tables, api, retry_seconds=self.retry_seconds)
         finally:
             engine.dispose()
-
-    def _limit_wait(self, dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.execute(f"PRAGMA busy_timeout = {int(self.busy_seconds * 1000)}")
