@@ -34,10 +34,16 @@ from airflow_imagetag.runtime import digests
 from airflow_imagetag.safety.addresses import is_link_local, names_private_host
 from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import (
+    BLANKS,
+    LOCAL_SCHEMES,
+    MAX_NAME_CHARACTERS,
+    STORAGE_SCHEMES,
     is_below,
+    is_data,
     is_http,
     is_local,
     local_path,
+    name_fault,
     scheme_of,
     split_object,
 )
@@ -45,16 +51,6 @@ from airflow_imagetag.services.messages import Payload
 
 if TYPE_CHECKING:
     from airflow_imagetag.loading.download import Downloader
-
-STORAGE_SCHEMES = frozenset(
-    {"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs"}
-    | {"oss", "cos", "cosn", "oci", "hdfs", "webhdfs"}
-)
-"""Schemes that are given to ObjectStoragePath.
-
-fsspec knows many more, and some of them (``simplecache::file``, ``zip``, ``ftp``) would reach the
-worker's disk or network behind the rules below.
-"""
 
 PRESIGNED_SECONDS = 3600
 """Lifetime of a presigned URL: longer than the image waits, retries included."""
@@ -139,6 +135,7 @@ class ContentLoader:
         """
         if self.downloader is None or image.content is not None or not is_http(image.uri or ""):
             return image
+        _check_name(image)
         try:
             content = await self.downloader.download(image.uri or "")
         except ImageTagError:
@@ -178,6 +175,7 @@ class ContentLoader:
             raise _unforeseen(error, image.uri) from None
 
     def _load(self, image: Image) -> Payload:
+        _check_name(image)
         uri = image.uri
         if image.content is not None:
             return self._hashed(image.content)
@@ -202,6 +200,11 @@ class ContentLoader:
         return Payload(url=url)
 
     def _local(self, uri: str) -> bytes:
+        if is_data(uri) or scheme_of(uri.lstrip(BLANKS)) not in LOCAL_SCHEMES:
+            raise InvalidImageError(
+                f"{redact(uri)!r} is no path of a file: it holds the bytes themselves, or begins "
+                "with white space."
+            )
         try:
             path = os.path.realpath(local_path(uri))
         except ValueError:
@@ -327,6 +330,13 @@ class ContentLoader:
 
     def _hashed(self, content: bytes) -> Payload:
         return Payload(content=content, digest=self._digest(content))
+
+
+def _check_name(image: Image) -> None:
+    """Check the lengths of an image's texts: a source of another package may not have."""
+    longest = max(len(image.key), len(image.uri or ""), len(image.version or ""))
+    if longest > MAX_NAME_CHARACTERS:
+        raise InvalidImageError(name_fault(image.key, image.uri, image.version) or "")
 
 
 def read_start(file_system: Any, path: str, max_bytes: int) -> bytes:

@@ -19,10 +19,15 @@ from airflow_imagetag.engine.output.label_mapping import (
     label_mapping_of,
 )
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
-from airflow_imagetag.loading.content import STORAGE_SCHEMES
 from airflow_imagetag.operators.label_map import LabelMap
 from airflow_imagetag.safety.redaction import redact, redact_text
-from airflow_imagetag.safety.uris import is_below, is_local, local_path, scheme_of
+from airflow_imagetag.safety.uris import (
+    STORAGE_SCHEMES,
+    is_below,
+    is_local,
+    local_path,
+    scheme_of,
+)
 
 log = logging.getLogger(__name__)
 
