@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from airflow_imagetag.backends.storages import storage_failure, storage_path
+from airflow_imagetag.backends.places import Place, place_of, read_start
+from airflow_imagetag.backends.storages import storage_failure
 from airflow_imagetag.engine.output.label_mapping import (
     LabelMapping,
     MappingEntry,
@@ -112,15 +113,13 @@ def _stored(path: str) -> bytes:
     with _errors(path):
         place = _place(path)
         # A cached listing has the size of an earlier version of the file.
-        place.fs.invalidate_cache()
-        with place.fs.open(place.path, "rb") as file:
-            content: bytes = file.read(MAX_MAP_BYTES + 1)
-            return content
+        place.file_system.invalidate_cache()
+        return read_start(place, MAX_MAP_BYTES + 1)
 
 
-def _place(path: str) -> Any:
+def _place(path: str) -> Place:
     try:
-        return storage_path(path)
+        return place_of(path)
     except ConfigurationError as error:
         raise type(error)(f"label_map: {error.message}") from None
 
