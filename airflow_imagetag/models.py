@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from airflow_imagetag.errors import ImageError
-from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.redaction import output_uri, redact
 
 __all__ = [
     "Entry",
@@ -23,6 +23,8 @@ __all__ = [
 class Image:
     """One image to label.
 
+    Key, URI and version are taken exactly as they are. Each may have 4,096 characters.
+
     :param key: names the image in every output; unique within a source.
     :param uri: where the image is: an http(s) URL, an object-storage URI (``s3://...``) or a local
         path. Its credentials are never shown.
@@ -37,8 +39,8 @@ class Image:
 
     @property
     def display_uri(self) -> str | None:
-        """The URI as logs, outputs and errors show it: without passwords and signatures."""
-        return None if self.uri is None else redact(self.uri)
+        """The URI as outputs and stores hold it: without passwords and signatures."""
+        return None if self.uri is None else output_uri(self.uri)
 
     def as_dict(self) -> dict[str, str | None]:
         """Return the image without its bytes as the dict that the operator's ``images`` takes."""
@@ -47,7 +49,8 @@ class Image:
     def __repr__(self) -> str:
         size = "" if self.content is None else f", content=<{len(self.content)} bytes>"
         version = "" if self.version is None else f", version={self.version!r}"
-        return f"Image(key={redact(self.key)!r}, uri={self.display_uri!r}{size}{version})"
+        uri = None if self.uri is None else redact(self.uri)
+        return f"Image(key={redact(self.key)!r}, uri={uri!r}{size}{version})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Real databases for tests, and outcomes to put into stores.
 
 ``conftest.py`` registers this module as a plugin, so every test may use its fixtures. It loads
-SQLAlchemy and starts a server when a fixture needs them.
+SQLAlchemy and starts a server when a fixture needs them. PostgreSQL comes as a wheel. MariaDB is
+found on the path (Debian's package ``mariadb-server``); without it its tests are skipped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import itertools
 import json
 import logging
 import os
+import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,6 +58,11 @@ class Database:
         return self.engine.dialect.name
 
     @property
+    def is_mysql(self) -> bool:
+        """Whether it is MariaDB."""
+        return self.dialect in ("mysql", "mariadb")
+
+    @property
     def is_postgres(self) -> bool:
         """Whether it is PostgreSQL."""
         return self.dialect == "postgresql"
@@ -68,7 +77,7 @@ class Database:
     def script(self, sql: str) -> None:
         """Execute a statement without parameters; it may hold colons and percent signs."""
         with self.engine.begin() as connection:
-            connection.exec_driver_sql(sql.replace("%", "%%") if self.is_postgres else sql)
+            connection.exec_driver_sql(sql if self.dialect == "sqlite" else sql.replace("%", "%%"))
 
     def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
@@ -175,6 +184,78 @@ def sqlite_database(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Databas
     engine.dispose()
 
 
+def mariadb_server(config: pytest.Config) -> str:
+    """Return the socket of the server that all tests share; it ends with the test session."""
+    if shutil.which("mariadbd") is None or shutil.which("mariadb-install-db") is None:
+        pytest.skip("MariaDB is not installed")
+    pytest.importorskip("pymysql")
+    folder = _short_folder(config)
+    if not _mariadb_process.cache_info().currsize:
+        process = _mariadb_process(folder)
+
+        def end() -> None:
+            process.terminate()
+            process.wait(30)
+
+        config.add_cleanup(end)
+    return f"{folder}/mariadb/socket"
+
+
+@cache
+def _mariadb_process(folder: str) -> subprocess.Popen[bytes]:
+    place = f"{folder}/mariadb"
+    common = ["--no-defaults", "--user=root", f"--datadir={place}"]
+    subprocess.run(
+        ["mariadb-install-db", *common, "--auth-root-authentication-method=normal"],
+        check=True,
+        capture_output=True,
+    )
+    process = subprocess.Popen(
+        ["mariadbd", *common, f"--socket={place}/socket", "--skip-networking"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(600):
+        if Path(f"{place}/socket").exists():
+            return process
+        time.sleep(0.1)
+    process.kill()
+    raise RuntimeError("MariaDB does not start")
+
+
+@contextlib.contextmanager
+def mariadb_database(config: pytest.Config, patch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Make a database in MariaDB, and a hook of the connection ``warehouse`` to it.
+
+    Airflow's own hook needs a driver that is compiled.
+    """
+    from sqlalchemy import create_engine
+
+    from airflow_imagetag.backends import databases
+
+    url = (
+        f"mysql+pymysql://root@localhost/{{}}?charset=utf8mb4&unix_socket={mariadb_server(config)}"
+    )
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    admin = new_engine(url.format(""))
+    with admin.begin() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+
+    class Hook:
+        def get_sqlalchemy_engine(self, options: dict[str, Any]) -> Any:
+            return create_engine(url.format(name), **options)
+
+    hook_of = databases._hook_of
+    patch.setattr(
+        databases, "_hook_of", lambda conn_id: Hook() if conn_id == WAREHOUSE else hook_of(conn_id)
+    )
+    engine = new_engine(url.format(name))
+    yield Database(WAREHOUSE, engine, "{}")
+    engine.dispose()
+    with admin.begin() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+
+
 def _database(
     engine: sa.engine.Engine, fields: dict[str, Any], patch: pytest.MonkeyPatch
 ) -> Database:
@@ -194,6 +275,13 @@ def postgres(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> It
 def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Give a fresh SQLite file."""
     with sqlite_database(tmp_path, monkeypatch) as database:
+        yield database
+
+
+@pytest.fixture
+def mariadb(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Give a fresh database in MariaDB."""
+    with mariadb_database(pytestconfig, monkeypatch) as database:
         yield database
 
 

@@ -72,7 +72,16 @@ STORES: list[tuple[LabelStore, str]] = [
     (ParquetLabelStore("s3://lake/labels"), "s3://lake/labels"),
     (ParquetLabelStore("s3://aws_default@lake/labels/"), "s3://lake/labels"),
     (ParquetLabelStore("s3://lake/labels", "aws_other"), "s3://lake/labels"),
+    (ParquetLabelStore("s3://aws_default@lake"), "s3://lake/"),
+    (ParquetLabelStore("s3://lake/labels#1/"), "s3://lake/labels%231"),
+    (ParquetLabelStore("s3://lake/labels#2/"), "s3://lake/labels%232"),
+    (ParquetLabelStore("s3://lake/a?b=1&a=2"), "s3://lake/a%3Fb=1&a=2"),
+    (ParquetLabelStore("s3://lake/a%231"), "s3://lake/a%25231"),
+    (ParquetLabelStore("s3://lake/my labels "), "s3://lake/my%20labels%20"),
+    (ParquetLabelStore("s3://lake/a\tb/\u65e5"), "s3://lake/a%09b/%E6%97%A5"),
     (ParquetLabelStore("file:///data/labels"), "file:///data/labels"),
+    (ParquetLabelStore("file:///data/my%20labels%231"), "file:///data/my%20labels%231"),
+    (ParquetLabelStore("/data/my labels#1"), "file:///data/my%20labels%231"),
     (ParquetLabelStore("/data/labels/"), "file:///data/labels"),
 ]
 

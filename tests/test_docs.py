@@ -642,7 +642,7 @@ def test_every_setting_and_connection_field_is_listed():
 
 def test_every_choice_is_listed():
     """The pages list the values of ``retag`` and ``status``, schemes of storages and suffixes."""
-    from airflow_imagetag.loading.content import STORAGE_SCHEMES
+    from airflow_imagetag.safety.uris import STORAGE_SCHEMES
     from airflow_imagetag.sources.object_storage import IMAGE_SUFFIXES
 
     named = in_first_column(section("incremental.md", "## What is new"))

@@ -20,10 +20,10 @@ SQLITE_BUSY_SECONDS = 60.0
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^\s".;\'`\\\x00-\x1f]+)')
 """One part of a table's name, in double quotes or plain."""
 
-# Versions are compared as text, and the text of a point in time depends on the session's time zone,
-# and in PostgreSQL on its style of dates.
+# Keys and versions are compared as text, and the text of a point in time depends on the session's
+# time zone, and in PostgreSQL on its style of dates; the text of a float on the number of digits.
 _SESSION_STATEMENTS = {
-    "postgresql": "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'",
+    "postgresql": "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; SET extra_float_digits = 1",
     "mysql": "SET time_zone = '+00:00'",
     "mariadb": "SET time_zone = '+00:00'",
 }
@@ -201,6 +201,15 @@ def _prepare_sqlite(busy_milliseconds: int, dbapi_connection: Any, _record: Any)
     dbapi_connection.create_function(
         "imagetag_hash", 1, lambda text: key_hash(str(text)), deterministic=True
     )
+    dbapi_connection.create_function("imagetag_text", 1, _text_of_bytes, deterministic=True)
+
+
+def _text_of_bytes(content: bytes) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    return f"0x{content.hex().upper()}" if "\0" in text else text
 
 
 def _begin_immediately(connection: Any) -> None:

@@ -10,7 +10,7 @@ from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.image_pipeline import GaveUpError
 from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError
 from airflow_imagetag.models import Failure, Image, RejectedImage
-from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.redaction import output_uri, redact, storable_name
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class FailureRecorder:
         name, message = type(error).__name__, _storable(error.message)
         self._log(entry, error, name, message)
         return Failure(
-            entry.key,
-            None if entry.uri is None else redact(entry.uri),
+            storable_name(entry.key),
+            None if entry.uri is None else storable_name(output_uri(entry.uri)),
             name,
             None if error.code is None else _storable(error.code)[:MAX_CODE_CHARACTERS],
             message,

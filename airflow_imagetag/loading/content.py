@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow_imagetag.backends.storage_faults import Fault, all_statuses, diagnose
+from airflow_imagetag.backends.places import Place, place_of, presigned_url, read_start
+from airflow_imagetag.backends.storage_faults import Fault, diagnose
 from airflow_imagetag.backends.storages import (
     check_named_by_data,
     connection_in,
     storage_failure,
-    storage_path,
 )
 from airflow_imagetag.errors import (
     ConfigurationError,
@@ -34,10 +34,16 @@ from airflow_imagetag.runtime import digests
 from airflow_imagetag.safety.addresses import is_link_local, names_private_host
 from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import (
+    BLANKS,
+    LOCAL_SCHEMES,
+    MAX_NAME_CHARACTERS,
+    STORAGE_SCHEMES,
     is_below,
+    is_data,
     is_http,
     is_local,
     local_path,
+    name_fault,
     scheme_of,
     split_object,
 )
@@ -45,16 +51,6 @@ from airflow_imagetag.services.messages import Payload
 
 if TYPE_CHECKING:
     from airflow_imagetag.loading.download import Downloader
-
-STORAGE_SCHEMES = frozenset(
-    {"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs"}
-    | {"oss", "cos", "cosn", "oci", "hdfs", "webhdfs"}
-)
-"""Schemes that are given to ObjectStoragePath.
-
-fsspec knows many more, and some of them (``simplecache::file``, ``zip``, ``ftp``) would reach the
-worker's disk or network behind the rules below.
-"""
 
 PRESIGNED_SECONDS = 3600
 """Lifetime of a presigned URL: longer than the image waits, retries included."""
@@ -70,9 +66,6 @@ MAX_INLINE_SHA256_BYTES = 128 * 1024
 
 MAX_INLINE_KEYED_HASH_BYTES = 1024 * 1024
 """The same for the keyed hash, which is faster."""
-
-RANGE_NOT_SATISFIABLE = 416
-"""HTTP status of a ranged request for an object without bytes (RFC 9110, 15.5.17)."""
 
 
 class ContentLoader:
@@ -139,6 +132,7 @@ class ContentLoader:
         """
         if self.downloader is None or image.content is not None or not is_http(image.uri or ""):
             return image
+        _check_name(image)
         try:
             content = await self.downloader.download(image.uri or "")
         except ImageTagError:
@@ -178,6 +172,7 @@ class ContentLoader:
             raise _unforeseen(error, image.uri) from None
 
     def _load(self, image: Image) -> Payload:
+        _check_name(image)
         uri = image.uri
         if image.content is not None:
             return self._hashed(image.content)
@@ -202,6 +197,11 @@ class ContentLoader:
         return Payload(url=url)
 
     def _local(self, uri: str) -> bytes:
+        if is_data(uri) or scheme_of(uri.lstrip(BLANKS)) not in LOCAL_SCHEMES:
+            raise InvalidImageError(
+                f"{redact(uri)!r} is no path of a file: it holds the bytes themselves, or begins "
+                "with white space."
+            )
         try:
             path = os.path.realpath(local_path(uri))
         except ValueError:
@@ -238,40 +238,37 @@ class ContentLoader:
                     raise ImageUnreadableError(problem) from None
 
     def _stored(self, uri: str) -> bytes:
-        file_system, path = self._object(uri)
+        place = self._object(uri)
         with self._storage_errors(uri):
-            return self._within_limit(read_start(file_system, path, self._max_bytes + 1), uri)
+            return self._within_limit(read_start(place, self._max_bytes + 1), uri)
 
     def _presigned(self, uri: str) -> str:
-        file_system, path = self._object(uri)
+        place = self._object(uri)
         with self._storage_errors(uri):
             try:
-                return str(file_system.sign(path, expiration=PRESIGNED_SECONDS))
+                return presigned_url(place, PRESIGNED_SECONDS)
             except NotImplementedError:
                 raise ConfigurationError(
                     f"The storage of {redact(uri)} cannot make presigned URLs. Use send='bytes'."
                 ) from None
 
-    def _object(self, uri: str) -> tuple[Any, str]:
-        """Return the file system of an object, and its path there."""
+    def _object(self, uri: str) -> Place:
+        """Return the place of an object."""
         scheme = scheme_of(uri)
         if scheme not in STORAGE_SCHEMES:
             raise InvalidImageError(
                 f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), "
                 "a local path, or an object storage such as s3, gs or abfs."
             )
-        # Only the bucket goes through the path object, which would change a name with a tab, or
-        # with a dot alone between slashes.
-        storage, slash, name = split_object(uri)
+        storage, _, name = split_object(uri)
         if not name:
             raise ImageUnreadableError(f"{redact(uri)} names a bucket. Name an object in it.")
         try:
             if storage not in self._storages:
                 check_named_by_data(uri, self._allowed_connections)
-            root = storage_path(storage)
+            return place_of(uri)
         except ConfigurationError as error:
             raise self._access_error(uri, error.message, type(error).__name__) from None
-        return root.fs, f"{root.path.rstrip('/')}{slash}{name}"
 
     def _access_error(self, uri: str, message: str, reason: str) -> ImageTagError:
         """Return the error of a storage that the worker cannot use.
@@ -329,24 +326,11 @@ class ContentLoader:
         return Payload(content=content, digest=self._digest(content))
 
 
-def read_start(file_system: Any, path: str, max_bytes: int) -> bytes:
-    """Return up to ``max_bytes`` from the start of a file; an object takes one request.
-
-    :param file_system: one of fsspec's.
-    """
-    # Those of object storages are asynchronous, and their ``open`` asks for the size first. Those
-    # of Arrow, such as hdfs, have no ``cat_file`` with a range.
-    if not file_system.async_impl:
-        with file_system.open(path, "rb") as file:
-            return bytes(file.read(max_bytes))
-    try:
-        return bytes(file_system.cat_file(path, start=0, end=max_bytes))
-    # Each storage's library has its own errors; the status tells them apart.
-    except Exception as error:
-        # S3 and Google Cloud Storage have no range of an empty object.
-        if RANGE_NOT_SATISFIABLE in all_statuses(error):
-            return b""
-        raise
+def _check_name(image: Image) -> None:
+    """Check the lengths of an image's texts: a source of another package may not have."""
+    longest = max(len(image.key), len(image.uri or ""), len(image.version or ""))
+    if longest > MAX_NAME_CHARACTERS:
+        raise InvalidImageError(name_fault(image.key, image.uri, image.version) or "")
 
 
 def _absolute(folder: str) -> str:

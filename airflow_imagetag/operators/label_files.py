@@ -12,17 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from airflow_imagetag.backends.storages import storage_failure, storage_path
+from airflow_imagetag.backends.places import Place, place_of, read_start
+from airflow_imagetag.backends.storages import storage_failure
 from airflow_imagetag.engine.output.label_mapping import (
     LabelMapping,
     MappingEntry,
     label_mapping_of,
 )
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
-from airflow_imagetag.loading.content import STORAGE_SCHEMES
 from airflow_imagetag.operators.label_map import LabelMap
 from airflow_imagetag.safety.redaction import redact, redact_text
-from airflow_imagetag.safety.uris import is_below, is_local, local_path, scheme_of
+from airflow_imagetag.safety.uris import (
+    STORAGE_SCHEMES,
+    is_below,
+    is_local,
+    local_path,
+    scheme_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +113,13 @@ def _stored(path: str) -> bytes:
     with _errors(path):
         place = _place(path)
         # A cached listing has the size of an earlier version of the file.
-        place.fs.invalidate_cache()
-        with place.fs.open(place.path, "rb") as file:
-            content: bytes = file.read(MAX_MAP_BYTES + 1)
-            return content
+        place.file_system.invalidate_cache()
+        return read_start(place, MAX_MAP_BYTES + 1)
 
 
-def _place(path: str) -> Any:
+def _place(path: str) -> Place:
     try:
-        return storage_path(path)
+        return place_of(path)
     except ConfigurationError as error:
         raise type(error)(f"label_map: {error.message}") from None
 

@@ -1,82 +1,230 @@
-"""Removes credentials, signatures and control characters from URIs and messages. No I/O."""
+"""Takes credentials and signatures out of URIs and messages. No I/O.
+
+``without_secrets`` is for outputs: it takes the secrets away and leaves every other character, so
+that the result still names the image. ``redact`` is for the eyes of people, in logs and messages.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterator
 from urllib.parse import unquote
 
-_SECRET_PARAMETERS = frozenset(
-    {"access_token", "api_key", "apikey", "auth", "authorization", "password", "secret", "token"}
-    | {"sig", "sign", "signature", "security-token"}
+from airflow_imagetag.safety.uris import LOCAL_SCHEMES, MAX_NAME_CHARACTERS, STORAGE_SCHEMES
+
+SHOWN_CHARACTERS = 60
+"""Number of characters that are shown of a name that is too long."""
+
+MAX_TEXT_CHARACTERS = 20_000
+"""Number of characters that are read of a message; a library's may quote megabytes."""
+
+_SECRET_NAMES = (
+    *("access_token", "api_token", "auth_token", "bearer_token", "deploy_token", "id_token"),
+    *("job_token", "oauth_token", "private_token", "refresh_token", "security_token"),
+    *("session_token", "user_token", "x_access_token", "x_auth_token", "token", "jwt"),
+    *("api_key", "x_api_key", "access_key", "auth_key", "subscription_key"),
+    *("api_secret", "app_secret", "client_secret", "secret_access_key", "secret_key", "secret"),
+    *("auth", "authorization", "passphrase", "password", "passwd", "pwd"),
+    *("hmac", "sig", "sign", "signature", "x_signature", "sas_token"),
+    # Signatures of content delivery networks.
+    *("hdnea", "hdntl", "hdnts", "txsecret", "wssecret"),
 )
-"""Query parameters that hold a secret in the URL of any service."""
+"""Parameters that hold a secret in the URL of any service; ``_`` stands for one of ``_``, ``-`` and
+nothing."""
 
-_SIGNING_PREFIXES = ("x-amz-", "x-goog-", "x-cos-", "x-oss-", "q-")
-"""Prefixes of the parameters of presigned URLs: AWS, Google, Tencent COS, Alibaba OSS."""
+_SIGNING_NAMES = (
+    # AWS and Google: no parameter with these prefixes tells two images apart.
+    *("x-amz-[a-z0-9-]+", "x-goog-[a-z0-9-]+"),
+    # Tencent COS.
+    *("q-(?:sign-algorithm|ak|sign-time|key-time|header-list|url-param-list|signature)",),
+    *("x-cos-security-token",),
+    # Alibaba OSS. x-oss-process is not among them: it names a part or a size of the image.
+    "x-oss-(?:additional-headers|credential|date|expires|security-token|signature(?:-version)?)",
+)
+"""Patterns of the parameters of presigned URLs."""
 
-_COMPANIONS = frozenset(
-    # AWS's second signature version and CloudFront, Google's and Alibaba's older ones.
-    {"awsaccesskeyid", "googleaccessid", "ossaccesskeyid", "expires", "policy", "key-pair-id"}
-    # Azure's shared access signatures.
-    | {"se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "si"}
+_NAME = "|".join([*_SIGNING_NAMES, *(name.replace("_", "[-_]?") for name in _SECRET_NAMES)])
+_SECRET = re.compile(_NAME, re.IGNORECASE)
+
+_AZURE = frozenset(
+    {"se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "si"}
     | {"skoid", "sktid", "skt", "ske", "sks", "skv"}
 )
+_COMPANIONS = {
+    "sig": _AZURE,
+    # AWS's second signature version and CloudFront, Google's and Alibaba's older ones.
+    "signature": frozenset(
+        {"awsaccesskeyid", "googleaccessid", "ossaccesskeyid", "policy", "key-pair-id"}
+    ),
+}
 """Parameters that belong to a signature beside them; alone, they may tell two images apart."""
+
+_TIMES = frozenset(
+    {"deadline", "e", "exp", "expire", "expires", "expiry", "t", "time", "timestamp", "ts"}
+    | {"txtime", "wstime"}
+)
+"""Parameters that hold the end of a signature's life, if there is one and they hold a time."""
+
+_TIME = re.compile(r"\d{10}|\d{13}|[0-9a-fA-F]{8}")
 
 # Line breaks of every kind, and lone surrogates, which no encoding can write.
 _CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-_PLAIN = re.compile(rf"[^{_CONTROL_CHARACTERS} ?#@]*")
+_PLAIN = re.compile(rf"[^{_CONTROL_CHARACTERS} ?#@;]*")
 _CONTROL = re.compile(rf"[{_CONTROL_CHARACTERS}]")
-_USER = re.compile(r"\A(?P<scheme>(?:[^/?#]*:)?)//(?P<user>[^/?#]*)@")
-_URI_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:\-]{0,60}):[/\\\s]*")
+# Parsers of URLs leave out white space, also in the middle of the scheme.
+_WEB = re.compile(r"\s*h\s*t\s*t\s*p\s*(?:s\s*)?:[/\\\s]*", re.IGNORECASE)
+_AUTHORITY = re.compile(r"[^/?#\\]*")
+_SEPARATOR = re.compile(r"(&|;(?=[^;&=]*=))")
+_PATH_PARAMETER = re.compile(r";([^;/=]{1,100})=[^;/]*")
+_URI_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s\"'<>]+")
 # A secret parameter outside a URI that can be parsed: in HTML (&amp;), in JSON (\u0026), or
 # percent-encoded as a parameter of another URI.
 _SECRET_IN_TEXT = re.compile(
     r"((?:(?<![a-z0-9_\-])|(?<=%3f)|(?<=%26)|(?<=u0026))"
-    rf"(?:(?:{'|'.join(_SIGNING_PREFIXES)})[a-z\-]+|{'|'.join(sorted(_SECRET_PARAMETERS))})"
-    r"(?:=|%3d|\\u003d))(?:(?!%26)[^\s\"'<>&\\])+",
+    rf"(?:{_NAME})(?:=|%3d|\\u003d))(?:(?!%26)[^\s\"'<>&\\])+",
     re.IGNORECASE,
 )
 
 
-def redact(uri: str) -> str:
-    """Return the URI without passwords, signatures, presigned query parameters and fragment.
+def without_secrets(uri: str) -> str:
+    """Return the URI without user and password, signatures and other secret parameters.
 
-    Other query parameters stay, since they may tell two images apart. Control characters become
-    ``?``, so that a URI from user data cannot forge a log line.
+    All other characters stay as they are. In the URI of a storage and in a path, ``?``, ``#``,
+    ``&`` and ``;`` are characters of a name, so only a user with a password is taken away.
     """
     if _PLAIN.fullmatch(uri):
         return uri
-    # Cut up as text: a parser refuses some URIs, and writes others differently than they came.
-    visible = _CONTROL.sub("?", _USER.sub(_mask_user, uri, count=1))
-    location, mark, query = visible.partition("#")[0].partition("?")
-    public = _public_query(query)
-    return f"{location}{mark}{public}" if public or not query else location
+    head = _WEB.match(uri)
+    if head is None:
+        named = _SCHEME.match(uri)
+        if named is None or "//" not in named[0]:
+            return _without_user(uri, 2) if uri.startswith("//") else uri
+        if named[1].lower() in STORAGE_SCHEMES | LOCAL_SCHEMES:
+            return _without_user(uri, named.end(), alone=False)
+        head = named
+    return _without_parameters(_without_user(uri, head.end()))
+
+
+def redact(uri: str) -> str:
+    """Return the URI as a log or a message shows it: without secrets, on one line, and short.
+
+    The fragment of a URL is left out. Control characters become ``?``, so that a URI from user data
+    cannot forge a log line. Of a URI that is too long, the beginning and the length are shown.
+    """
+    if len(uri) > MAX_NAME_CHARACTERS:
+        return _short(uri)
+    if _PLAIN.fullmatch(uri):
+        return uri
+    shown = without_secrets(uri)
+    if _WEB.match(shown):
+        shown = shown.partition("#")[0]
+    return _CONTROL.sub("?", shown)
 
 
 def redact_text(text: str) -> str:
     """Return a message with every URI in it redacted, and every secret parameter outside one."""
-    return _mask_parameters(_URI_IN_TEXT.sub(lambda match: redact(match.group()), text))
+    cut = text[:MAX_TEXT_CHARACTERS]
+    return _mask_parameters(_URI_IN_TEXT.sub(lambda match: redact(match.group()), cut))
 
 
-def _mask_user(match: re.Match[str]) -> str:
-    # Alone, the name before an object storage's bucket is an Airflow connection id.
-    is_secret = ":" in match["user"] or match["scheme"].lower().endswith(("http:", "https:"))
-    return f"{match['scheme']}//***@" if is_secret else match[0]
+def output_uri(uri: str) -> str:
+    """Return the URI as outputs and stores hold it: without secrets, and cut if it is too long."""
+    return without_secrets(uri) if len(uri) <= MAX_NAME_CHARACTERS else storable_name(uri)
+
+
+def storable_name(text: str) -> str:
+    """Return the name of an image that is refused, as the failures and a store hold it.
+
+    A name that is too long is cut, and a digest tells it apart from others that begin alike. What
+    no encoding can write becomes ``?``.
+    """
+    writable = text.encode("utf-8", "replace")
+    if len(text) <= MAX_NAME_CHARACTERS:
+        return writable.decode()
+    return f"{_short(text)[:-1]}, sha256 {hashlib.sha256(writable).hexdigest()[:16]})"
+
+
+def _short(uri: str) -> str:
+    beginning = uri[:MAX_NAME_CHARACTERS]
+    head = _WEB.match(beginning) or _SCHEME.match(beginning)
+    if head is not None and not re.search(r"[/@]", beginning[head.end() :]):
+        # Its end may lie behind the cut, so all of this may be a password.
+        shown = f"{head[0]}***"
+    else:
+        shown = _CONTROL.sub("?", without_secrets(beginning))
+    return f"{shown[:SHOWN_CHARACTERS]}... ({len(uri):,} characters)"
+
+
+def _without_user(uri: str, start: int, *, alone: bool = True) -> str:
+    """Return the URI with a mark in place of its user and password.
+
+    :param start: where the authority begins.
+    :param alone: mask a user without a password, too. Alone, the name before the bucket of an
+        object storage is an Airflow connection id.
+    """
+    authority = _AUTHORITY.match(uri, start)
+    place = authority[0] if authority else ""
+    user, at, host = place.rpartition("@")
+    end = start + len(place)
+    if at:
+        is_secret = alone or ":" in user
+        return f"{uri[:start]}***@{host}{uri[end:]}" if is_secret else uri
+    name, colon, port = place.rpartition(":")
+    if not colon or not port.strip("0123456789") or name.startswith(("[", "arn:")):
+        return uri
+    # A password may hold any of the characters that end an authority.
+    later = uri.find("@", end)
+    return uri if later < 0 else f"{uri[:start]}***{uri[later:]}"
+
+
+def _without_parameters(url: str) -> str:
+    """Return the URL without secret parameters in path, query and fragment."""
+    place, mark, fragment = url.partition("#")
+    path, question, query = place.partition("?")
+    path = _PATH_PARAMETER.sub(lambda found: "" if _is_secret(found[1]) else found[0], path)
+    return f"{path}{_public(question, query)}{_public(mark, fragment)}"
+
+
+def _public(mark: str, parameters: str) -> str:
+    """Return the parameters that are no secret, with the mark before them."""
+    if not parameters:
+        return mark
+    # The parameters alternate with the separators before them.
+    separated = [mark, *_SEPARATOR.split(parameters)]
+    separators, items = separated[::2], separated[1::2]
+    hidden = set(_hidden(items))
+    shown = "".join(
+        # The value of a public parameter may be a whole presigned URL.
+        separator + _mask_parameters(item)
+        for place, (separator, item) in enumerate(zip(separators, items, strict=True))
+        if place not in hidden
+    )[1:]
+    return f"{mark}{shown}" if shown or not hidden else ""
+
+
+def _hidden(items: list[str]) -> Iterator[int]:
+    """Yield the places of secret parameters, and of those that belong to a signature."""
+    names = [_name_of(item) for item in items]
+    secret = {name for name in names if _is_secret(name)}
+    companions = frozenset().union(*(_COMPANIONS.get(name, frozenset()) for name in secret))
+    for place, (name, item) in enumerate(zip(names, items, strict=True)):
+        if name in secret or name in companions:
+            yield place
+        elif secret and name in _TIMES:
+            value = item.partition("=")[2]
+            if name == "expires" or _TIME.fullmatch(value):
+                yield place
+
+
+def _name_of(item: str) -> str:
+    return _CONTROL.sub("", unquote(item.partition("=")[0])).strip().lower()
+
+
+def _is_secret(name: str) -> bool:
+    return _SECRET.fullmatch(_CONTROL.sub("", unquote(name)).strip()) is not None
 
 
 def _mask_parameters(text: str) -> str:
     return _SECRET_IN_TEXT.sub(r"\1***", text)
-
-
-def _public_query(query: str) -> str:
-    items = [(unquote(item.partition("=")[0]).lower(), item) for item in query.split("&")]
-    hidden = {
-        name
-        for name, _ in items
-        if name in _SECRET_PARAMETERS or name.startswith(_SIGNING_PREFIXES)
-    }
-    if hidden:
-        hidden |= _COMPANIONS
-    # The value of a public parameter may be a whole presigned URL.
-    return "&".join(_mask_parameters(item) for name, item in items if name not in hidden)

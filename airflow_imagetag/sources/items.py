@@ -9,7 +9,8 @@ from typing import Any
 
 from airflow_imagetag.errors import InvalidImageError
 from airflow_imagetag.models import Image
-from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.redaction import output_uri, redact, storable_name
+from airflow_imagetag.safety.uris import is_blank, is_data, name_fault
 
 DEFAULT_KEY_COLUMN = "image_key"
 DEFAULT_URI_COLUMN = "image_uri"
@@ -22,7 +23,8 @@ def as_image(
 ) -> Image:
     """Return the image that a value describes.
 
-    The key of an image without one is its URI, or the digest of its bytes.
+    Texts are taken exactly as they are. The key of an image without one is its URI without the
+    secrets, or the digest of its bytes.
 
     :param item: an ``Image``, a URI, a path, bytes, or a dict with the two columns below, or
         ``content`` in place of the URI, and optionally ``version``.
@@ -36,19 +38,31 @@ def as_image(
         return _from_mapping(item, key_column, uri_column)
     if isinstance(item, (bytes, bytearray, memoryview)):
         return _checked(None, None, bytes(item), None)
-    if isinstance(item, (str, os.PathLike)):
-        # An ObjectStoragePath is path-like as well, and its text keeps the scheme.
-        return _checked(None, str(item), None, None)
+    if _is_text(item):
+        return _checked(None, item, None, None)
     raise InvalidImageError(
         f"A value of type {type(item).__name__} is no image: give a URI, a dict with "
         f"{uri_column!r}, an Image or bytes."
     )
 
 
-def name_of(item: Any, key_column: str, position: int) -> str:
-    """Return a name for an item that is not an image: its key, or its place in the list."""
-    key = item.get(key_column) if isinstance(item, Mapping) else getattr(item, "key", None)
-    return f"item {position}" if is_missing(key) else redact(str(key))
+def name_of(item: Any, key_column: str, uri_column: str, position: int) -> str:
+    """Return a name for an item that is not an image: its key, its URI, or its place in the list.
+
+    :param key_column: name of the key in a dict.
+    :param uri_column: name of the URI in a dict.
+    :param position: place in the list.
+    """
+    if isinstance(item, Mapping):
+        key = item.get(key_column)
+        uri = None if key_column in item else item.get(uri_column)
+    else:
+        key, uri = getattr(item, "key", None), item
+    if not is_missing(key) and str(key):
+        return storable_name(str(key))
+    if _is_text(uri) and not is_blank(text := _text_of(uri)):
+        return storable_name(output_uri(text))
+    return f"item {position}"
 
 
 def is_missing(value: Any) -> bool:
@@ -91,28 +105,42 @@ def _text(value: Any) -> str:
 
 
 def _checked(key: str | None, uri: Any, content: Any, version: str | None) -> Image:
-    if uri is not None and not isinstance(uri, (str, os.PathLike)):
+    if uri is not None and not _is_text(uri):
         raise InvalidImageError(f"The image's URI is a {type(uri).__name__}, not a text.")
     if content is not None and not isinstance(content, (bytes, bytearray, memoryview)):
         raise InvalidImageError(f"The image's content is a {type(content).__name__}, not bytes.")
-    text = None if uri is None else str(uri).strip()
-    if content is None and not text:
+    text = None if uri is None else _text_of(uri)
+    if text is not None and is_blank(text):
+        text = None
+    if content is None and text is None:
         raise InvalidImageError("The image has no URI: it is null or empty.")
     data = None if content is None else bytes(content)
     if key is None:
-        key = redact(text) if text else f"sha256:{hashlib.sha256(data or b'').hexdigest()}"
+        digest = hashlib.sha256(data or b"").hexdigest()
+        key = f"sha256:{digest}" if text is None else output_uri(text)
     if not key:
         raise InvalidImageError("The image has no key: it is an empty text.")
-    for name, value in (("key", key), ("URI", text), ("version", version)):
-        _check_text(name, value)
-    return Image(key, text, data, version)
+    image = Image(key, text, data, version)
+    if fault := text_fault(image):
+        raise InvalidImageError(fault)
+    return image
 
 
-def _check_text(name: str, value: str | None) -> None:
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        # JSON may hold half of a character (a lone surrogate), which no Parquet file can hold.
-        raise InvalidImageError(
-            f"The image's {name} is not a text: it holds half of a character."
-        ) from None
+def text_fault(image: Image) -> str | None:
+    """Return the reason why the texts of an image are not allowed; None if they are."""
+    if image.content is None and image.uri is not None and is_data(image.uri):
+        return f"The URI {redact(image.uri)} holds the bytes themselves. Give them as bytes."
+    return name_fault(image.key, image.uri, image.version)
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a value is a text or a path; the path of a storage is not path-like."""
+    return isinstance(value, (str, os.PathLike)) or hasattr(value, "storage_options")
+
+
+def _text_of(value: Any) -> str:
+    text = str(value)
+    if isinstance(value, str) or "://" in text or not isinstance(value, os.PathLike):
+        return text
+    # The text of an entry of a folder is no path.
+    return os.fsdecode(value)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from airflow_imagetag.backends.storages import connection_of, storage_failure, storage_path
+from airflow_imagetag.backends.places import Place, place_of
+from airflow_imagetag.backends.storages import storage_failure
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
@@ -70,13 +71,13 @@ def list_images(
     :raises ConfigurationError: the path or its connection cannot be used.
     :raises StorageError: the storage failed.
     """
-    root = storage_path(folder.path, folder.conn_id)
-    conn_id = connection_of(root)
-    base = root.path.rstrip("/") + "/"
+    place = place_of(folder.path, folder.conn_id)
+    conn_id = place.conn_id
+    base = place.path.rstrip("/") + "/"
     scheme = scheme_of(folder.path) or "file"
     is_image = folder.is_image()
     left_out = 0
-    for item in _objects(root, base, scheme, folder.path):
+    for item in _objects(place, base, scheme, folder.path):
         if not is_image(item.path.removeprefix(base)):
             left_out += 1
             continue
@@ -124,12 +125,12 @@ def _unwritable(key: str) -> InvalidImageError | None:
     return None
 
 
-def _objects(root: Any, base: str, scheme: str, path: str) -> Iterator[_Object]:
+def _objects(place: Place, base: str, scheme: str, path: str) -> Iterator[_Object]:
     try:
         if scheme in S3_SCHEMES:
-            yield from _s3_objects(root, base)
+            yield from _s3_objects(place, base)
         else:
-            yield from _walked(root, base)
+            yield from _walked(place.file_system, base)
     except ImageTagError:
         raise
     except FileNotFoundError:
@@ -145,7 +146,7 @@ def _objects(root: Any, base: str, scheme: str, path: str) -> Iterator[_Object]:
         raise storage_failure(error, f"{redact(path)} cannot be listed") from None
 
 
-def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
+def _s3_objects(place: Place, base: str) -> Iterator[_Object]:
     """Page through a prefix with the client of Airflow's hook.
 
     The file system's own listing keeps all objects of a prefix in memory at once.
@@ -155,12 +156,13 @@ def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
 
     bucket, _, prefix = base.partition("/")
     # None takes the worker's own credentials, as reading an object does.
-    hook = S3Hook(aws_conn_id=connection_of(root))
+    hook = S3Hook(aws_conn_id=place.conn_id)
     pages = hook.get_conn().get_paginator("list_objects_v2")
     try:
         for page in pages.paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
-                if not item["Key"].endswith("/"):
+                # A name that ends in a slash and has no bytes stands for a folder.
+                if item["Size"] or not item["Key"].endswith("/"):
                     version = item["ETag"].strip('"')
                     path = f"{bucket}/{item['Key']}"
                     yield _Object(path, item["Size"], version, item["LastModified"])
@@ -173,9 +175,8 @@ def _s3_objects(root: Any, base: str) -> Iterator[_Object]:
         raise StorageError(f"S3 cannot list {bucket}: {type(error).__name__}: {error}") from None
 
 
-def _walked(root: Any, base: str) -> Iterator[_Object]:
+def _walked(file_system: Any, base: str) -> Iterator[_Object]:
     """Walk folder by folder, with one folder's listing in memory at a time."""
-    file_system = root.fs
     waiting = [base.rstrip("/") or "/"]
     while waiting:
         folder = waiting.pop()

@@ -28,7 +28,8 @@ class ObjectStorageImages(ImageSource):
     The ``image_key`` of the outputs is the object's URI without the connection; the version is its
     ETag, or its size and time of modification if the storage has none.
 
-    :param path: a bucket or folder, such as ``s3://aws_default@photos/2026/``. (templated)
+    :param path: a bucket or folder, such as ``s3://aws_default@photos/2026/``. A template in it
+        must not render to nothing. (templated)
     :param conn_id: the storage's connection, if the path names none. (templated)
     :param pattern: only objects whose path below ``path`` matches; ``*`` stands for any text, also
         across folders, ``?`` for one character. None takes the usual suffixes of images.
@@ -101,7 +102,13 @@ class ObjectStorageImages(ImageSource):
         return (image for image in self._list(window=window) if isinstance(image, Image))
 
     def _list(self, shard: Shard | None = None, window: Window | None = None) -> Iterator[Entry]:
+        from airflow_imagetag.backends.places import check_folder
         from airflow_imagetag.sources.listing import Folder, list_images
 
+        check_folder(self.path, self._written)
+        if self.pattern == "":
+            raise ConfigurationError(
+                "pattern is an empty text, which no object matches. Leave it out for all images."
+            )
         folder = Folder(self.path, self.conn_id, self.pattern, IMAGE_SUFFIXES)
         return list_images(folder, shard, window)

@@ -6,11 +6,11 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.backends.databases import (
     engine_of,
@@ -19,6 +19,7 @@ from airflow_imagetag.backends.databases import (
     reason_of,
     split_name,
 )
+from airflow_imagetag.backends.sql_texts import EXACT_DIALECTS, exact, text_of
 from airflow_imagetag.errors import (
     ConfigurationError,
     DuplicateKeyError,
@@ -27,10 +28,21 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
-from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.redaction import redact, storable_name
+from airflow_imagetag.safety.uris import MAX_NAME_CHARACTERS, is_blank
 from airflow_imagetag.selection.rules import Condition, Window
 from airflow_imagetag.selection.shards import Shard
+from airflow_imagetag.sources.items import text_fault
+from airflow_imagetag.sources.sql_keys import (
+    KeyOrder,
+    Pages,
+    in_shard,
+    is_found,
+    is_null,
+    order_of,
+)
 from airflow_imagetag.sources.sql_times import times_of
+from airflow_imagetag.sources.sql_unique import UniqueKey, unique_key
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +104,11 @@ class SqlReader:
         self._limit = limit
         self._page_rows = PageSizes() if pages is None else pages
         self._engine = engine_of(source.conn_id)
-        self._is_sharded = self._engine.dialect.name in SHARDING_DIALECTS
+        self._dialect = self._engine.dialect.name
+        self._is_sharded = self._dialect in SHARDING_DIALECTS
+        # Of a table's key, as the database describes it.
+        self._kind: Any = None
+        self._unique: UniqueKey | None = None
 
     def entries(self) -> Iterator[Entry]:
         """Yield a row with an image as an image, and a faulty row as a rejected image."""
@@ -125,11 +141,24 @@ class SqlReader:
 
     def _entries(self, rows: sa.FromClause) -> Iterator[Entry]:
         yield from self._without_key(rows)
-        for row in self._pages(rows, self._page_statement(rows), self._page_size(rows)):
+        for row in self._pages(rows, self._select, with_content=self._source.content is not None):
             yield from self._entries_of(row)
 
     def _images(self, rows: sa.FromClause, window: Window | None) -> Iterator[Image]:
-        statement = self._page_statement(rows, with_content=False)
+        for row in self._pages(rows, partial(self._select_images, window), with_content=False):
+            if row.get("has_no_time"):
+                where = f"{self._source.version!r} of the row {redact(row['key'])!r}"
+                raise self._wrong(f"{where} is not a timestamp. {self._needs_times()}")
+            key, uri = str(row["key"]), _text(row["uri"])
+            # The database's TRIM removes spaces, but no other blanks.
+            if uri is None or not is_blank(uri):
+                image = Image(key, uri, version=row["version"])
+                if text_fault(image) is None:
+                    yield image
+
+    def _select_images(self, window: Window | None, rows: sa.FromClause) -> sa.Select[Any]:
+        """Return the statement of the rows that hold an image, without the bytes."""
+        statement = self._select(rows, with_content=False)
         # A NULL is not unequal to anything, so the condition leaves it out, too.
         if self._source.uri:
             uri_text = sa.cast(rows.c[self._source.uri], sa.String)
@@ -138,17 +167,10 @@ class SqlReader:
             empty = sa.literal(b"", sa.LargeBinary)
             statement = statement.where(rows.c[self._source.content] != empty)
         if window is not None and self._source.version is not None:
-            times = times_of(rows.c[self._source.version], self._engine.dialect.name)
+            times = times_of(rows.c[self._source.version], self._dialect)
             statement = statement.add_columns(times.is_unreadable.label("has_no_time"))
             statement = statement.where(times.lie_in(window) | times.is_unreadable)
-        for row in self._pages(rows, statement, self._page_size(rows, with_content=False)):
-            if row.get("has_no_time"):
-                where = f"{self._source.version!r} of the row {redact(row['key'])!r}"
-                raise self._wrong(f"{where} is not a timestamp. {self._needs_times()}")
-            uri = _text(row["uri"])
-            # The database's TRIM removes blanks, but no other white space.
-            if uri != "":
-                yield Image(str(row["key"]), uri, version=row["version"])
+        return statement
 
     def _needs_times(self) -> str:
         return (
@@ -168,51 +190,59 @@ class SqlReader:
         return list(dict.fromkeys(name for name in names if name is not None))
 
     def _rows_from(self) -> sa.FromClause:
-        """Return the rows with unique keys, and the number of rows that share each key."""
+        """Return the table or query, with its wanted columns."""
         if self._source.sql is not None:
             # Text of the user's own; its colons and percent signs are not parameters.
             statement = re.sub(r"(?<!:):(?!:)", r"\\:", self._source.sql.strip().rstrip(";"))
             wanted: list[Any] = [sa.column(name) for name in self._columns()]
             # The new line ends a comment, which would take the closing bracket with it.
-            return self._unique(sa.text(f"{statement}\n").columns(*wanted).subquery("source"))
+            rows = sa.text(f"{statement}\n").columns(*wanted).subquery("source")
+            self._check_names(rows)
+            return rows
         schema, name = split_name(self._source.table or "", "table")
         inspector = sa.inspect(self._engine)
-        found = {column["name"] for column in inspector.get_columns(name, schema=schema)}
+        found = {
+            column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)
+        }
         missing = [column for column in self._columns() if column not in found]
         if missing or not found:
             raise self._wrong(
                 f"it has no column {', '.join(map(repr, missing))}; it has "
                 f"{', '.join(sorted(map(repr, found))) or 'none'}."
             )
+        self._kind = found[self._source.key]
+        self._unique = unique_key(self._engine, inspector, name, schema, self._source.key)
         columns: list[Any] = [sa.column(name) for name in self._columns()]
-        table = sa.table(name, *columns, schema=schema).alias("source")
-        return table if self._is_unique(inspector, name, schema) else self._unique(table)
+        return sa.table(name, *columns, schema=schema).alias("source")
 
-    def _is_unique(self, inspector: Any, name: str, schema: str | None) -> bool:
-        keys = [inspector.get_pk_constraint(name, schema=schema).get("constrained_columns")]
-        keys += [
-            constraint["column_names"]
-            for constraint in inspector.get_unique_constraints(name, schema=schema)
-        ]
-        keys += [
-            index["column_names"]
-            for index in inspector.get_indexes(name, schema=schema)
-            # A partial index does not make the other rows unique.
-            if index.get("unique") and not index.get("dialect_options", {}).get("postgresql_where")
-        ]
-        return [self._source.key] in keys
+    def _check_names(self, rows: sa.FromClause) -> None:
+        """Check that a query has no two columns of one name; SQLite takes the first of them.
 
-    def _unique(self, rows: sa.FromClause) -> sa.FromClause:
+        :raises ConfigurationError: it has.
+        """
+        if self._dialect != "sqlite":
+            return
+        statement = sa.select(sa.text("*")).select_from(rows).limit(0)
+        with self._engine.connect() as connection:
+            # It numbers the others: id, id:1.
+            names = set(connection.execute(statement).keys())
+        if twice := [name for name in self._columns() if {name, f"{name}:1"} <= names]:
+            raise self._wrong(f"it has more than one column {', '.join(map(repr, twice))}.")
+
+    def _numbered(self, rows: sa.FromClause, order: KeyOrder) -> sa.FromClause:
         """Return the rows numbered within their key, the greatest version first, and counted."""
-        key = rows.c[self._source.key]
-        order: list[Any] = []
+        places: list[Any] = []
         # The bytes come last: they are compared only if two rows agree in all other columns.
         for name in (self._source.version, self._source.uri, self._source.content):
             if name is not None:
+                column = rows.c[name]
                 # A NULL is the greatest value in PostgreSQL and the smallest in the others.
-                order += [rows.c[name].is_(None), rows.c[name].desc()]
-        place = sa.func.row_number().over(partition_by=key, order_by=order or [key])
-        copies = sa.func.count().over(partition_by=key)
+                places += [column.is_(None), column.desc()]
+                if name != self._source.content:
+                    # Of texts that a collation calls equal, the same one in every run.
+                    places.append(exact(text_of(column, self._dialect), self._dialect).desc())
+        place = sa.func.row_number().over(partition_by=order.same, order_by=places or [order.same])
+        copies = sa.func.count().over(partition_by=order.same)
         return sa.select(
             *rows.c, place.label("imagetag_place"), copies.label("imagetag_copies")
         ).subquery("numbered")
@@ -221,7 +251,7 @@ class SqlReader:
         """Yield the rows without a key as skipped: no store can hold their failure."""
         if self._shard is not None and self._shard.index > 0:
             return
-        statement = sa.select(sa.func.count()).where(rows.c[self._source.key].is_(None))
+        statement = sa.select(sa.func.count()).where(self._has_no_key(rows))
         with self._engine.connect() as connection:
             count = connection.execute(statement.select_from(rows)).scalar_one()
         if count:
@@ -229,59 +259,98 @@ class SqlReader:
         for _ in range(count):
             yield SkippedImage("")
 
-    def _page_size(self, rows: sa.FromClause, *, with_content: bool = True) -> int:
-        sizes = self._page_rows
-        page = sizes.unindexed if "imagetag_place" in rows.c else sizes.indexed
-        if self._source.content is not None and with_content:
-            page = sizes.with_content
-        # A run that takes five images does not read two thousand.
-        return min(page, self._limit or page)
+    def _has_no_key(self, rows: sa.FromClause) -> Any:
+        return is_null(rows.c[self._source.key], self._dialect)
 
     def _pages(
-        self, rows: sa.FromClause, statement: sa.Select[Any], page_rows: int
+        self,
+        rows: sa.FromClause,
+        select: Callable[[sa.FromClause], sa.Select[Any]],
+        *,
+        with_content: bool,
     ) -> Iterator[Any]:
-        statement = statement.limit(page_rows)
-        last: Any = None
-        while True:
-            page = statement
-            if last is not None:
-                page = page.where(rows.c[self._source.key] > last)
-            with self._engine.connect() as connection:
-                found = connection.execute(page).mappings().all()
-            yield from found
-            if len(found) < page_rows:
-                return
-            last = found[-1]["native_key"]
+        """Yield the rows of a statement in the order of their keys, read page by page.
 
-    def _page_statement(self, rows: sa.FromClause, *, with_content: bool = True) -> sa.Select[Any]:
+        :param select: returns the statement of all rows.
+        :raises ConfigurationError: the database does not find keys again; nothing was yielded.
+        """
+        key = rows.c[self._source.key]
+        order = order_of(self._engine, rows, key, kind=self._kind, unique=self._unique)
+        pages = self._paged(rows, order, select, with_content=with_content)
+        found = pages.first()
+        is_last = len(found) < pages.size
+        if order.is_native and not is_last and not is_found(self._engine, rows, order, found[-1]):
+            if self._dialect not in EXACT_DIALECTS:
+                raise self._not_ordered()
+            pages = self._paged(rows, order.by_text(), select, with_content=with_content)
+            found = pages.first()
+        yield from found
+        while len(found) == pages.size:
+            last = found[-1]
+            found = pages.after(last)
+            if found and found[0]["key"] == last["key"] and self._dialect not in EXACT_DIALECTS:
+                raise self._not_ordered()
+            yield from found
+
+    def _not_ordered(self) -> ConfigurationError:
+        return self._wrong(
+            f"the values of the column {self._source.key!r} cannot be compared with themselves, as "
+            "those of floating numbers. Make a text or a whole number of it with sql=."
+        )
+
+    def _paged(
+        self,
+        rows: sa.FromClause,
+        order: KeyOrder,
+        select: Callable[[sa.FromClause], sa.Select[Any]],
+        *,
+        with_content: bool,
+    ) -> Pages:
+        sizes = self._page_rows
+        size = sizes.indexed
+        if self._unique is None or not order.is_native:
+            rows, size = self._numbered(rows, order), sizes.unindexed
+        if with_content:
+            size = sizes.with_content
+        # A run that takes five images does not read two thousand.
+        size = min(size, self._limit or size)
+        return Pages(self._engine, select(rows), order.on(rows.c[self._source.key]), size)
+
+    def _select(self, rows: sa.FromClause, *, with_content: bool = True) -> sa.Select[Any]:
+        """Return the statement of the rows that have a key, one for each key."""
         source = self._source
         key = rows.c[source.key]
-        key_text = sa.cast(key, sa.String)
+        key_text = text_of(key, self._dialect)
         empty = sa.literal("")
         version: Any = empty
         if source.version:
-            version = sa.func.coalesce(sa.cast(rows.c[source.version], sa.String), empty)
+            version = sa.func.coalesce(text_of(rows.c[source.version], self._dialect), empty)
         uri = rows.c[source.uri] if source.uri else None
         columns = [
-            key.label("native_key"),
             key_text.label("key"),
-            version.label("version"),
-            (sa.null() if uri is None else uri).label("uri"),
+            self._beginning(version).label("version"),
+            (sa.null() if uri is None else self._beginning(uri)).label("uri"),
             (rows.c[source.content] if source.content and with_content else sa.null()).label(
                 "content"
             ),
         ]
-        statement = sa.select(*columns).where(key.is_not(None))
+        statement = sa.select(*columns).where(~self._has_no_key(rows))
         if "imagetag_place" in rows.c:
             statement = statement.add_columns(rows.c.imagetag_copies.label("copies"))
             statement = statement.where(rows.c.imagetag_place == 1)
         else:
             statement = statement.add_columns(sa.literal(1).label("copies"))
         if self._shard is not None and self._is_sharded:
-            statement = statement.where(_in_shard(self._engine.dialect.name, key_text, self._shard))
+            statement = statement.where(in_shard(self._dialect, key_text, self._shard))
         if self._condition is not None:
             statement = statement.where(self._condition(key_text, version, uri))
-        return statement.order_by(key)
+        return statement
+
+    def _beginning(self, text: Any) -> Any:
+        """Return as much of a text as tells whether it is too long: it may have megabytes."""
+        if self._dialect not in EXACT_DIALECTS:
+            return text
+        return sa.func.substr(text_of(text, self._dialect), 1, MAX_NAME_CHARACTERS + 1)
 
     def _entries_of(self, row: Any) -> Iterator[Entry]:
         key = str(row["key"])
@@ -290,10 +359,11 @@ class SqlReader:
         try:
             yield self._image(key, row)
         except ImageError as error:
-            yield RejectedImage(key, None, error, version=row["version"], is_tolerated=True)
+            name = storable_name(key)
+            yield RejectedImage(name, None, error, version=row["version"], is_tolerated=True)
         if row["copies"] > 1:
             yield RejectedImage(
-                key,
+                storable_name(key),
                 None,
                 DuplicateKeyError(
                     f"{row['copies']} rows have this key; the one with the greatest version was "
@@ -306,36 +376,20 @@ class SqlReader:
 
     def _image(self, key: str, row: Any) -> Image:
         source = self._source
+        content, uri = row["content"], _text(row["uri"])
         if source.content is not None:
-            content = row["content"]
             if content is None:
                 raise InvalidImageError(f"The row has no image: {source.content!r} is null.")
             if not isinstance(content, (bytes, bytearray, memoryview)):
                 raise InvalidImageError(f"{source.content!r} holds a {type(content).__name__}.")
-            return Image(key, content=bytes(content), version=row["version"])
-        uri = _text(row["uri"])
-        if not uri:
+            content = bytes(content)
+        elif uri is None or is_blank(uri):
             raise InvalidImageError(f"The row has no URI: {source.uri!r} is null or empty.")
-        return Image(key, uri, version=row["version"])
+        image = Image(key, uri, content, row["version"])
+        if fault := text_fault(image):
+            raise InvalidImageError(fault)
+        return image
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value).strip()
-
-
-def _in_shard(dialect: str, key: Any, shard: Shard) -> Any:
-    """Return the condition that a key belongs to a shard, computed by the database.
-
-    All tasks of a run ask the same database, so any hash function of the database serves.
-    """
-    number: Any
-    if dialect == "postgresql":
-        # Without the sign bit: the remainder of a negative number is negative.
-        number = sa.func.hashtext(key, type_=sa.Integer).op("&")(0x7FFFFFFF)
-    elif dialect in ("mysql", "mariadb"):
-        # CRC32() is shorter, but puts similar keys into the same part.
-        digits = sa.func.substring(sa.func.md5(key), 1, 8)
-        number = sa.cast(sa.func.conv(digits, 16, 10), mysql.INTEGER(unsigned=True))
-    else:
-        number = sa.func.imagetag_hash(key, type_=sa.Integer)
-    return number % shard.count == shard.index
+    return None if value is None else str(value)

@@ -158,7 +158,7 @@ def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
         try:
             image = as_image(item, key_column, uri_column)
         except ImageError as error:
-            yield RejectedImage(name_of(item, key_column, position), None, error)
+            yield RejectedImage(name_of(item, key_column, uri_column, position), None, error)
             continue
         first = seen.setdefault(image.key, image)
         if first is image:
@@ -236,6 +236,11 @@ def _rows(frame: Any, key_column: str, uri_column: str) -> Iterator[dict[str, An
         )
     names = dict.fromkeys((key_column, uri_column, CONTENT_COLUMN, VERSION_COLUMN))
     wanted = [name for name in names if name in columns]
+    if repeated := [name for name in wanted if columns.count(name) > 1]:
+        raise ConfigurationError(
+            f"The DataFrame has more than one column {', '.join(map(repr, repeated))}. Rename or "
+            "drop the others."
+        )
     for row in zip(*(frame[name] for name in wanted), strict=True):
         yield dict(zip(wanted, row, strict=True))
 
@@ -269,4 +274,4 @@ def _shown(item: Any) -> Any:
         image = as_image(item)
     except ImageError:
         return f"<{type(item).__name__}>"
-    return image.display_uri if image.display_uri is not None else redact(image.key)
+    return redact(image.key if image.uri is None else image.uri)

@@ -7,15 +7,18 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_imagetag.backends.storages import storage_failure, storage_path
+from airflow_imagetag.backends.places import is_named_exactly, place_of
+from airflow_imagetag.backends.storages import storage_failure
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.uris import is_local
 from airflow_imagetag.stores.rows import LIFE_COLUMNS
 
 SUFFIX = ".parquet"
@@ -37,13 +40,16 @@ class Files:
     """
 
     def __init__(self, path: str, conn_id: str | None) -> None:
-        folder = storage_path(path, conn_id)
-        self._fs = folder.fs
+        folder = place_of(path, conn_id)
+        self._fs = folder.file_system
         self.place = redact(path)
         self._root = folder.path.rstrip("/")
-        protocols = self._fs.protocol
-        names = (protocols,) if isinstance(protocols, str) else protocols
-        self._is_local = "file" in names or "local" in names
+        self._is_local = is_local(path)
+        if not is_named_exactly(replace(folder, path=f"{self._root}/labels/part")):
+            raise ConfigurationError(
+                f"{self.place} cannot be used: the storage's library reads a part of its name as "
+                "the version of an object. Use a folder without '?' in its name."
+            )
 
     def check(self) -> None:
         """Check that the bucket exists, before anything is paid for.

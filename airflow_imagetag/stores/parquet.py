@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import quote
 
-from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.redaction import without_secrets
 from airflow_imagetag.safety.uris import host_of, is_local, local_path
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from airflow_imagetag.stores.parquet_dataset import ParquetDataset
     from airflow_imagetag.stores.parquet_open import OpenParquetStore
+
+_KEPT = "/!\"$&'()*+,:;<=>@[\\]^`{|}"
+"""Characters of a folder's name that its asset URI has as they are."""
 
 
 @dataclass(repr=False)
@@ -37,6 +41,10 @@ class ParquetLabelStore(LabelStore):
 
     template_fields: ClassVar[Sequence[str]] = ("path", "conn_id")
 
+    def __post_init__(self) -> None:
+        # As the author of the DAG file wrote it.
+        self._written = self.path
+
     def open(
         self, api: str, mode: StoreMode = StoreMode.WRITE
     ) -> AbstractContextManager[OpenParquetStore]:
@@ -48,8 +56,10 @@ class ParquetLabelStore(LabelStore):
         :raises ConfigurationError: the path or its connection cannot be used.
         """
         del mode
+        from airflow_imagetag.backends.places import check_folder
         from airflow_imagetag.stores.parquet_open import open_parquet_store
 
+        check_folder(self.path, self._written)
         return open_parquet_store(self.path, self.conn_id, api)
 
     def labels(
@@ -79,8 +89,10 @@ class ParquetLabelStore(LabelStore):
             dataset.remove()
 
     def _dataset(self) -> AbstractContextManager[ParquetDataset]:
+        from airflow_imagetag.backends.places import check_folder
         from airflow_imagetag.stores.parquet_dataset import open_dataset
 
+        check_folder(self.path, self._written)
         return open_dataset(self.path, self.conn_id)
 
     @property
@@ -90,9 +102,14 @@ class ParquetLabelStore(LabelStore):
 
     @property
     def asset_uri(self) -> str:
-        """The folder without the connection, such as ``s3://lake/labels``."""
+        """The folder without the connection, such as ``s3://lake/labels``.
+
+        What Airflow would read as a query or a fragment is percent-encoded, as are spaces and
+        characters outside ASCII.
+        """
         if is_local(self.path):
             return Path(local_path(self.path)).absolute().as_uri()
-        scheme, _, place = redact(self.path).partition("://")
-        bucket, slash, folder = place.rstrip("/").partition("/")
-        return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{folder}"
+        scheme, _, place = without_secrets(self.path).partition("://")
+        bucket, _, folder = place.partition("/")
+        name = quote(folder.rstrip("/"), safe=_KEPT)
+        return f"{scheme}://{bucket.rpartition('@')[2]}/{name}"

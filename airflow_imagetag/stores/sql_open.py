@@ -170,7 +170,7 @@ class OpenSqlStore(OpenStore):
         images, dialect = self._tables.images, self._tables.dialect
         same_image = equal_texts(images.c.image_key, key, dialect) & (images.c.api == self._api)
         same_version = equal_texts(images.c.version, version, dialect)
-        parts = SqlRule(images, rule, same_image, same_version, uri)
+        parts = SqlRule(images, rule, same_image, same_version, uri, dialect)
         wanted = [Need.NEW, Need.DUE] if rule.need is None else [rule.need]
         return sa.or_(*(parts.condition(need) for need in wanted))
 

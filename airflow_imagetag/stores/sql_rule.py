@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from airflow_imagetag.backends.sql_texts import is_blank
 from airflow_imagetag.selection.rules import SETTLED, UNFINISHED, Need, Retag, Rule, Status
 from airflow_imagetag.stores.sql_schema import NEXT_TRY_AT
 
@@ -35,6 +36,7 @@ class SqlRule:
     :param same_image: the condition that a row of the table is that of the image.
     :param same_version: the condition that its version is that of the image.
     :param uri: expression of the image's URI; None for a source of bytes.
+    :param dialect: the database, as SQLAlchemy names it.
     """
 
     images: sa.Table
@@ -42,6 +44,7 @@ class SqlRule:
     same_image: Any
     same_version: Any
     uri: Any
+    dialect: str
 
     def condition(self, need: Need) -> Any:
         """Return the condition that an image has this need."""
@@ -70,7 +73,7 @@ class SqlRule:
         if self.uri is None:
             return sa.false()
         settled = self.images.c.status.in_([status.value for status in SETTLED])
-        is_given = sa.func.trim(sa.func.coalesce(self.uri, "")) != ""
+        is_given = ~is_blank(self.uri, self.dialect)
         return settled & self.images.c.image_uri.is_(None) & is_given
 
     @property

@@ -65,11 +65,11 @@ def test_the_reason_is_the_code():
 
 def errors_of_botocore() -> Iterator[type[Exception]]:
     """Yield the errors of botocore that stand for no answer."""
+    kind: Any
     for _, kind in inspect.getmembers(botocore.exceptions, inspect.isclass):
         bases = (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError)
         if issubclass(kind, bases):
-            found: type[Exception] = kind
-            yield found
+            yield kind
 
 
 @pytest.mark.parametrize("kind", list(errors_of_botocore()), ids=lambda kind: kind.__name__)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from web_servers import Handler, serving
 
+from airflow_imagetag.backends.places import Place, read_start
 from airflow_imagetag.errors import (
     Billing,
     ConfigurationError,
@@ -33,7 +34,7 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.loading import content
-from airflow_imagetag.loading.content import ContentLoader, read_start
+from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.loading.download import Downloader
 from airflow_imagetag.models import Image
 
@@ -710,11 +711,11 @@ def test_the_start_of_a_file_in_any_file_system(tmp_path, kind):
     file_system, folder = file_systems(tmp_path)[kind]
     for name, data in (("a", b"abcdef"), ("empty", b"")):
         file_system.pipe_file(f"{folder}/{name}", data)
-    found = [read_start(file_system, f"{folder}/a", size) for size in (1, 5, 6, 7, 1000)]
+    found = [read_start(Place(file_system, f"{folder}/a"), size) for size in (1, 5, 6, 7, 1000)]
     assert found == [b"a", b"abcde", b"abcdef", b"abcdef", b"abcdef"]
-    assert read_start(file_system, f"{folder}/empty", 10) == b""
+    assert read_start(Place(file_system, f"{folder}/empty"), 10) == b""
     with pytest.raises(FileNotFoundError):
-        read_start(file_system, f"{folder}/missing", 10)
+        read_start(Place(file_system, f"{folder}/missing"), 10)
 
 
 class RefusingFileSystem:
@@ -739,10 +740,10 @@ class HttpError(Exception):
 
 def test_an_empty_object_of_another_storage():
     """The status of the answer tells that there is no byte to return, and not the text."""
-    assert read_start(RefusingFileSystem(HttpError(416)), "a", 10) == b""
+    assert read_start(Place(RefusingFileSystem(HttpError(416)), "a"), 10) == b""
     for error in (HttpError(500), OSError(errno.EINVAL, "416")):
         with pytest.raises(type(error)):
-            read_start(RefusingFileSystem(error), "a", 10)
+            read_start(Place(RefusingFileSystem(error), "a"), 10)
 
 
 def test_a_storage_that_is_down(monkeypatch):

@@ -155,6 +155,7 @@ def test_tasks_do_not_share_a_checkpoint(folder: str):
     for field, value in (
         ("dag_id", "other/dag"),
         ("run_id", "manual__../up"),
+        ("run_id", ".."),
         ("task_id", "group.other"),
         ("map_index", 3),
         ("task_id", "x"),

@@ -200,6 +200,18 @@ def test_other_schemes_are_refused(scheme):
     assert f"has the scheme {scheme!r}" in refused(f"{scheme}://host/labels.csv")
 
 
+@pytest.mark.parametrize("name", ["my map", "a#1", "a?token=1", "a%20b", "a?versionId=1", "\u65e5"])
+def test_a_file_of_any_name(name: str, tmp_path: Path, bucket: Bucket):
+    """By its path, its file URI and its object, and no other file."""
+    for other in (name.partition("?")[0], name.partition("#")[0], "a b"):
+        written(tmp_path, "label,name\n", f"{other}.csv")
+        bucket.put(f"{other}.csv", b"label,name\n")
+    path = Path(written(tmp_path, CSV, f"{name}.csv"))
+    bucket.put(f"{name}.csv", CSV.encode())
+    for given in (str(path), path.as_uri(), f"s3://aws_default@{bucket.name}/{name}.csv"):
+        assert renamed(given, (str(tmp_path),), literal=False) == NAMES
+
+
 # -- buckets ----------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 from properties import property_test
 
 from airflow_imagetag.models import Image
-from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.redaction import (
+    output_uri,
+    redact,
+    redact_text,
+    storable_name,
+    without_secrets,
+)
+from airflow_imagetag.safety.uris import MAX_NAME_CHARACTERS
 
 HOST = "https://bucket.example/photos/cat.jpg"
 SECRET = "5ecre7"
@@ -111,11 +119,113 @@ def test_a_uri_without_secrets_is_shown_as_it_is(uri):
         (f"https://user:{SECRET}@[::1:80/a.jpg", "https://***@[::1:80/a.jpg"),
         (f"https://user:{SECRET}@\u2100.example/a.jpg", "https://***@\u2100.example/a.jpg"),
         (f"https://user:a\n{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+        (f"https://user:a/{SECRET}@host/a@2x.jpg", "https://***@host/a@2x.jpg"),
+        (f"https://user:a#{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+        (f"https://user:a?{SECRET}@host/a.jpg", "https://***@host/a.jpg"),
+        (f"https:user:{SECRET}@host/a.jpg", "https:***@host/a.jpg"),
+        (f"https:/user:{SECRET}@host/a.jpg", "https:/***@host/a.jpg"),
+        (f"https:\\\\user:{SECRET}@host/a.jpg", "https:\\\\***@host/a.jpg"),
+        (f" https://user:{SECRET}@host/a.jpg", " https://***@host/a.jpg"),
+        (f"s3://AKID:a/{SECRET}@bucket/a.jpg", "s3://***@bucket/a.jpg"),
+        (f"{HOST};token={SECRET}", HOST),
+        (f"{HOST};token={SECRET};v=1?id=1", f"{HOST};v=1?id=1"),
+        (f"{HOST}?id=1;token={SECRET}", f"{HOST}?id=1"),
+        (f"{HOST}?private_token={SECRET}", HOST),
+        (f"{HOST}?Private-Token={SECRET}&id=1", f"{HOST}?id=1"),
+        (f"{HOST}?accessToken={SECRET}", HOST),
+        (f"{HOST}?to\tken={SECRET}", HOST),
     ],
 )
 def test_credentials_outside_the_query_are_not_shown(uri, shown):
     """User, password and fragment go, also of a URI that cannot be parsed."""
     assert redact(uri) == shown
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/d/a#1.png",
+        "/d/a?token=1",
+        "/d/a?&;#",
+        "/d/user:pw@host",
+        "a;token=1.png",
+        "file:///d/a%23?x#y",
+        "s3://conn@bucket/a#1?versionId=2&sig=3",
+        "s3://bucket/user:pw@host",
+        "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/mine/a@b",
+        "hdfs://host:9000/a@b",
+        "https://host:8080/a@2x.jpg",
+        "https://host/a.jpg#1",
+        "https://host/a.jpg;v=1",
+        "https://host/a.jpg?token_count=1&design=2&authors=3",
+        "https://host/a.jpg?x-oss-process=image/resize,w_100",
+        "https://host/a.jpg?q-80",
+        "https://host/a.jpg?e=1&t=front",
+        "https://host/a\t1.jpg",
+        "https://host/a.jpg ",
+        " https://host/a.jpg",
+        "C:\\a.jpg",
+        "nothing",
+    ],
+)
+def test_an_output_has_a_uri_without_secrets_as_it_is(uri):
+    """What is no secret stays, character by character, so that no two images share a name."""
+    assert without_secrets(uri) == uri
+    assert output_uri(uri) == uri
+
+
+@pytest.mark.parametrize("name", ["st", "se", "sp", "si", "policy", "e", "t", "time"])
+def test_a_parameter_beside_a_token_may_name_an_image(name):
+    """Only what belongs to a signature of its kind goes with it."""
+    assert without_secrets(f"{HOST}?{name}=front&token={SECRET}") == f"{HOST}?{name}=front"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["e=1760000000", "expires=1760000000", "t=68e7a1b2", "expires=never", "ts=1760000000000"],
+)
+def test_the_time_of_a_signature_goes_with_it(query):
+    """It changes each day, and the image does not."""
+    assert without_secrets(f"{HOST}?id=1&{query}&token={SECRET}") == f"{HOST}?id=1"
+
+
+LONG = {
+    "data": "data:image/png;base64," + "A" * 2_000_000,
+    "a path": "/d/" + "a/" * 1_000_000,
+    "a URL": "https://h/" + "a" * 2_000_000,
+    "parameters": "https://h/?" + "&" * 2_000_000,
+    "path parameters": "https://h/" + ";a=1" * 500_000,
+    "schemes": "a://" * 500_000,
+    "colons": "x:" * 1_000_000,
+    "names of parameters": "q-" * 1_000_000,
+    "a password": f"https://user:{SECRET}{'p' * 2_000_000}@h/a",
+    "blanks": " " * 2_000_000 + "https://h/a",
+}
+
+
+@pytest.mark.parametrize("uri", LONG.values(), ids=LONG)
+def test_a_long_uri_is_shown_short_and_at_once(uri):
+    """Its beginning and its length suffice; two that begin alike have two names."""
+    started = time.process_time()
+    shown, name, other = redact(uri), storable_name(uri), storable_name(f"{uri}x")
+    text = redact_text(f"{uri} cannot be read")
+    assert time.process_time() - started < 1
+    assert f"({len(uri):,} characters)" in shown
+    assert len(shown) < 100
+    assert len(name) < 130
+    assert name != other
+    assert output_uri(uri) == name
+    assert len(text) <= 20_100
+    assert not any(SECRET in one for one in (shown, name, text))
+    assert redact(shown) == shown
+    assert storable_name(name) == name
+
+
+def test_a_name_of_the_greatest_length_is_kept():
+    """One character more is too many."""
+    name = "k" * MAX_NAME_CHARACTERS
+    assert storable_name(name) == redact(name) == name
+    assert storable_name(f"{name}k") != f"{name}k"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +268,7 @@ def test_uris_inside_a_text_are_redacted(text, query):
 @given(texts)
 def test_redaction_of_any_text_is_stable(text):
     """Any text can be redacted; once more changes nothing, and a log can encode the result."""
-    for redacted in (redact, redact_text):
+    for redacted in (redact, redact_text, without_secrets):
         once = redacted(text)
         assert redacted(once) == once
     redact(text).encode()

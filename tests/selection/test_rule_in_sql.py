@@ -1,4 +1,4 @@
-"""The rule in Python and the rule in SQL select the same images, on PostgreSQL and SQLite."""
+"""The rule in Python and the rule in SQL select the same images, on three databases."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from properties import property_test
 
 from airflow_imagetag.models import Failure, TagResult
+from airflow_imagetag.safety.uris import BLANKS, is_blank
 from airflow_imagetag.selection.rules import Need, Retag, Rule, Status, StoredState
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import OpenStore, SqlLabelStore
@@ -19,6 +20,8 @@ from airflow_imagetag.stores import OpenStore, SqlLabelStore
 URI = "https://shop/a.jpg"
 SOURCE = SqlImages("warehouse", table="products", version="version")
 STORE = SqlLabelStore("warehouse", "product_labels")
+
+BLANK_TEXTS = ["\t", "\n", "\u00a0", "\u3000 \r", "\u2003\u2028", "\u200b\ufeff", "\x1f\x85"]
 
 # PostgreSQL keeps no zero byte.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
@@ -69,7 +72,7 @@ class Case:
     @property
     def has_uri(self) -> bool:
         """Whether the source has a URI of it."""
-        return bool((self.uri or "").strip())
+        return not is_blank(self.uri or "")
 
     def outcome(self, stored: StoredState) -> TagResult | Failure:
         """Return an outcome that leaves the image in a state."""
@@ -96,17 +99,19 @@ cases = st.lists(
         texts.filter(bool),
         st.none() | states,
         st.none() | versions,
-        st.sampled_from([None, "", "  ", URI]),
+        st.sampled_from([None, "", "  ", URI, *BLANK_TEXTS]),
     ),
     max_size=40,
     unique_by=lambda case: case.key,
 )
 
 
-@pytest.fixture
-def tables(database: Database) -> Database:
+@pytest.fixture(params=["postgres", "sqlite", "mariadb"])
+def tables(request: pytest.FixtureRequest) -> Database:
     """Give a database with an empty source and an empty store."""
-    database.run("CREATE TABLE products (id varchar(99) PRIMARY KEY, image_url text, version text)")
+    database: Database = request.getfixturevalue(request.param)
+    kind = "varchar(99) COLLATE utf8mb4_bin" if database.is_mysql else "varchar(99)"
+    database.run(f"CREATE TABLE products (id {kind}, image_url text, version text)")
     with STORE.open(API):
         return database
 
@@ -149,3 +154,36 @@ def test_the_condition_selects_the_images_that_the_rule_selects(
     }
     assert entries == new
     assert images == {case.key for case in found if case.key in new and case.has_uri}
+
+
+def test_every_blank_is_empty_in_each_database(tables: Database):
+    """A URI of blanks is no URI, for the rule, the source and the sensor alike."""
+    state = StoredState("", Status.FAILED, has_uri=False)
+    found = [Case(f"U+{ord(blank):04X}", state, "", blank * 2) for blank in BLANKS]
+    assert not any(case.has_uri for case in found)
+    with STORE.open(API) as opened:
+        refill(tables, opened, found)
+        condition = opened.condition(Rule())
+        assert condition is not None
+        entries = list(SOURCE.push_down.entries(condition, shard=None, limit=None))
+        images = list(SOURCE.images())
+    assert entries == images == []
+
+
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3", "utf8mb4"])
+@pytest.mark.parametrize("collation", ["general_ci", "unicode_ci", "bin"])
+def test_tables_of_other_collations(mariadb: Database, charset: str, collation: str):
+    """Source and store may have different ones, and keys still compare letter by letter."""
+    collation = "swedish_ci" if (charset, collation) == ("latin1", "unicode_ci") else collation
+    mariadb.run(
+        "CREATE TABLE products (id varchar(99), image_url text, version text)"
+        f" CHARACTER SET {charset} COLLATE {charset}_{collation}"
+    )
+    rows = [{"id": key} for key in ("a", "A", "a ", "\u00e4", "b")]
+    mariadb.run("INSERT INTO products VALUES (:id, 'https://x', 'v1')", *rows)
+    with STORE.open(API) as opened:
+        opened.write([tagged("a", "x", version="v1"), tagged("b", "x", version="V1")])
+        condition = opened.condition(Rule())
+        assert condition is not None
+        new = [entry.key for entry in SOURCE.push_down.entries(condition, shard=None, limit=None)]
+    assert sorted(new) == ["A", "a ", "b", "\u00e4"]

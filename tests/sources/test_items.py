@@ -24,7 +24,7 @@ NOTHING_IDS = ["None", "float nan", "numpy nan", "float32 nan", "NA", "NaT", "De
     ("item", "image"),
     [
         ("https://h/a.jpg", Image("https://h/a.jpg", "https://h/a.jpg")),
-        ("  /data/a.jpg\n", Image("/data/a.jpg", "/data/a.jpg")),
+        ("  /data/a.jpg\n", Image("  /data/a.jpg\n", "  /data/a.jpg\n")),
         (Path("/data/a.jpg"), Image("/data/a.jpg", "/data/a.jpg")),
         (np.str_("s3://b/a.jpg"), Image("s3://b/a.jpg", "s3://b/a.jpg")),
         ("https://h/a?sig=x&id=1", Image("https://h/a?id=1", "https://h/a?sig=x&id=1")),
@@ -33,7 +33,7 @@ NOTHING_IDS = ["None", "float nan", "numpy nan", "float32 nan", "NA", "NaT", "De
         (memoryview(BYTES), Image(DIGEST, content=BYTES)),
         (b"", Image(f"sha256:{hashlib.sha256(b'').hexdigest()}", content=b"")),
         (Image("k", "u", BYTES, "1"), Image("k", "u", BYTES, "1")),
-        (Image("k", " u "), Image("k", "u")),
+        (Image("k", " u "), Image("k", " u ")),
         ({"image_uri": "u"}, Image("u", "u")),
         ({"image_key": "k", "image_uri": "u"}, Image("k", "u")),
         ({"image_key": 7, "image_uri": "u"}, Image("7", "u")),
@@ -130,11 +130,16 @@ def test_columns_may_have_other_names():
         ({"image_key": pd.NA}, "item 3"),
         ({"image_key": "k"}, "k"),
         ({"image_key": 7}, "7"),
-        ({"image_key": "https://h/a?sig=x"}, "https://h/a"),
-        ({"image_key": "a\nb\ud800"}, "a?b?"),
+        ({"image_key": "https://h/a?sig=x"}, "https://h/a?sig=x"),
+        ({"image_key": "a\nb\ud800"}, "a\nb?"),
+        ({"image_key": ""}, "item 3"),
+        ({"image_key": None, "image_uri": "u"}, "item 3"),
+        ({"image_uri": "https://h/a\ud800?sig=x"}, "https://h/a?"),
         (Image("k"), "k"),
+        ("https://u:pw@h/\ud800", "https://***@h/?"),
+        (" \u3000", "item 3"),
     ],
 )
 def test_the_name_of_a_wrong_entry(item, name):
-    """A wrong entry is named by its key, without credentials, or by its place."""
-    assert name_of(item, "image_key", 3) == name
+    """A wrong entry is named by its key, by its URI without credentials, or by its place."""
+    assert name_of(item, "image_key", "image_uri", 3) == name

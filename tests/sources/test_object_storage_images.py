@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from buckets import Bucket, s3_connection
-from databases import Database, TaskInstance
+from databases import API, Database, TaskInstance
 from web_servers import Handler, serving
 
 from airflow_imagetag.errors import (
@@ -29,7 +30,7 @@ from airflow_imagetag.models import Entry, Image, RejectedImage
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.selection.shards import parse_shard
 from airflow_imagetag.sources import ObjectStorageImages
-from airflow_imagetag.stores import SqlLabelStore
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
 ODD_NAMES = [
@@ -56,6 +57,16 @@ ODD_NAMES = [
     "&amp;<b>.jpg",
     "=equals.jpg",
     "tab\tin.jpg",
+    "v.jpg?versionId=1.jpg",
+    "v.jpg?versionId=2.jpg",
+    "nbsp\u00a0.jpg",
+    "nfc\u00e9.jpg",
+    "nfde\u0301.jpg",
+    " blank.jpg",
+    "**.jpg",
+    "[.jpg",
+    "a.jpg",
+    "A.jpg",
 ]
 
 
@@ -231,18 +242,134 @@ def test_the_connection_is_no_part_of_the_key(bucket: Bucket, monkeypatch: pytes
 def test_any_name_is_read_back(bucket: Bucket):
     """Under any name of an object, the bytes that are sent are its own."""
     wanted = {}
-    for number, name in enumerate([*ODD_NAMES, "two//slashes.jpg", "dot/./in.jpg", "up/../b.jpg"]):
+    more = ["two//slashes.jpg", "/first.jpg", "dot/./in.jpg", "up/../b.jpg", "a.jpg?versionId=null"]
+    for number, name in enumerate([*ODD_NAMES, *more, "a.jpg ", "a.jpg/", "a.jpg//"]):
         bucket.put(name, b"content %d" % number)
         wanted[f"s3://{bucket.name}/{name}"] = b"content %d" % number
     reader = ContentLoader()
     found = {}
-    for entry in s3_source(bucket).entries():
+    for entry in s3_source(bucket, pattern="*").entries():
         assert isinstance(entry, Image)
+        assert entry.uri == entry.display_uri == entry.key.replace("s3://", "s3://aws_default@")
         try:
             found[entry.key] = reader.load(entry).content
         except ImageTagError as error:
             found[entry.key] = repr(error).encode()
     assert {key: found.get(key) for key in wanted} == wanted
+
+
+def test_any_name_is_signed(bucket: Bucket):
+    """A presigned URL leads to the object of exactly this name."""
+    loader = ContentLoader(presign=True)
+    for number, name in enumerate([*ODD_NAMES, "two//slashes.jpg", "a.jpg/"]):
+        bucket.put(name, b"content %d" % number)
+    for number, name in enumerate([*ODD_NAMES, "two//slashes.jpg", "a.jpg/"]):
+        payload = loader.load(Image(name, f"s3://aws_default@{bucket.name}/{name}"))
+        with urlopen(str(payload.url)) as answer:
+            assert answer.read() == b"content %d" % number, name
+
+
+@pytest.mark.parametrize("name", ["x#1", "x#2", "x?y=1", "a%20b", "a b", "v?versionId=1", "\u65e5"])
+def test_a_folder_of_any_name(bucket: Bucket, tmp_path: Path, name: str):
+    """Only the objects of this folder, in S3, by a path, and by a file URI."""
+    (tmp_path / name).mkdir()
+    for folder in (name, name[:-1], f"{name}1", "other"):
+        bucket.put(f"{folder}/a.jpg", b"x")
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / name / "a.jpg").write_bytes(b"x")
+    base = f"s3://{bucket.name}/"
+    assert names(s3_source(bucket, f"{name}/").entries(), base) == [f"{name}/a.jpg"]
+    assert names(s3_source(bucket, name).entries(), base) == [f"{name}/a.jpg"]
+    for path in (str(tmp_path / name), (tmp_path / name).as_uri(), f"{tmp_path}/{name}/"):
+        source = ObjectStorageImages(path)
+        assert [entry.key for entry in source.entries()] == [f"file://{tmp_path}/{name}/a.jpg"]
+        assert source.trust().folders[0].rstrip("/") == str(tmp_path / name)
+        source.check_trusted([str(tmp_path)])
+
+
+EMPTY_PARTS = [
+    ("s3://{conn}@{bucket}/{{{{ folder }}}}/", ""),
+    ("s3://{conn}@{bucket}/{{{{ folder }}}}", ""),
+    ("s3://{conn}@{bucket}/2026/{{{{ folder }}}}/", ""),
+    ("s3://{conn}@{bucket}/2026/{{{{ folder }}}}", ""),
+    ("s3://{conn}@{bucket}/{{{{ folder }}}}/2026/", ""),
+    ("s3://{conn}@{bucket}/{{{{ folder }}}}/{{{{ folder }}}}/", ""),
+    ("s3://{conn}@{bucket}/{{{{ folder }}}}/", "/"),
+    ("s3://{conn}@{{{{ folder }}}}/", ""),
+    ("s3://{conn}@{{{{ folder }}}}/photos/", ""),
+    ("s3://{{{{ folder }}}}/photos/", ""),
+    ("{{{{ folder }}}}", ""),
+    ("{{{{ folder }}}}/photos", ""),
+    ("{tmp}/{{{{ folder }}}}/", ""),
+    ("{tmp}/{{{{ folder }}}}", ""),
+    ("{tmp}/{{{{ folder }}}}/2026", ""),
+    ("file://{tmp}/{{{{ folder }}}}/", ""),
+    ("file:///{{{{ folder }}}}/", ""),
+    ("s3://{conn}@{bucket}//", ""),
+    ("s3://{conn}@{bucket}/2026//", ""),
+    ("s3://{conn}@/2026/", ""),
+    ("file:////", ""),
+    ("//", ""),
+    ("", ""),
+]
+"""Paths, and the value of a template in them."""
+
+
+@pytest.mark.parametrize(("path", "value"), EMPTY_PARTS)
+def test_an_empty_part_lists_no_other_folder(bucket: Bucket, tmp_path: Path, path: str, value: str):
+    """It is an error that names the path, for a source and for a store alike."""
+    bucket.put("a.jpg", b"x")
+    written = path.format(conn="aws_default", bucket=bucket.name, tmp=tmp_path)
+    operator = ImageTagOperator(task_id="label", images=[])
+    source = operator.render_template(ObjectStorageImages(written), {"folder": value})
+    with pytest.raises(ConfigurationError, match=r"has an empty part|names no bucket") as caught:
+        list(source.entries())
+    assert repr(source.path) in str(caught.value)
+    store = operator.render_template(ParquetLabelStore(written), {"folder": value})
+    with pytest.raises(ConfigurationError, match=r"has an empty part|names no bucket"):
+        store.open(API)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("s3://aws_default@{bucket}/{{{{ folder }}}}/", "2026/07"),
+        ("s3://aws_default@{bucket}/{{{{ folder }}}}", "2026/07/"),
+        ("s3://aws_default@{bucket}/{{{{ folder | replace('-', '/') }}}}", "2026-07"),
+        ("s3://aws_default@{bucket}/{{% if not folder %}}live/{{% endif %}}2026/07", "x"),
+        ("{{{{ folder }}}}", "s3://aws_default@{bucket}/2026/07"),
+        ("s3://aws_default@{{{{ folder }}}}", "{bucket}/2026/07"),
+    ],
+)
+def test_a_template_with_a_value_names_its_folder(bucket: Bucket, path: str, value: str):
+    """A value may have several parts, or end in a slash."""
+    for key in ("a.jpg", "2026/a.jpg", "2026/07/a.jpg", "2026/071/a.jpg"):
+        bucket.put(key, b"x")
+    operator = ImageTagOperator(task_id="label", images=[])
+    source = operator.render_template(
+        ObjectStorageImages(path.format(bucket=bucket.name)),
+        {"folder": value.format(bucket=bucket.name)},
+    )
+    base = f"s3://{bucket.name}/"
+    assert names(source.entries(), base) == ["2026/07/a.jpg"]
+
+
+def test_a_written_double_slash_is_a_name_in_a_bucket(bucket: Bucket, tmp_path: Path):
+    """A storage of objects may have it in a name; on a disk it is a single one."""
+    for key in ("a.jpg", "x/a.jpg", "/x/a.jpg", "//x/a.jpg"):
+        bucket.put(key, b"x")
+    base = f"s3://{bucket.name}/"
+    assert names(s3_source(bucket, "/x/").entries(), base) == ["/x/a.jpg"]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/a.jpg").write_bytes(b"x")
+    [found] = ObjectStorageImages(f"{tmp_path}//x").entries()
+    assert found.key == f"file://{tmp_path}/x/a.jpg"
+
+
+def test_an_empty_pattern_is_refused(tmp_path: Path):
+    """No object matches it, so a run would be green without an image."""
+    with pytest.raises(ConfigurationError, match="pattern is an empty text"):
+        list(ObjectStorageImages(str(tmp_path), pattern="").entries())
 
 
 def test_any_local_name_is_read_back(tmp_path: Path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -398,3 +401,114 @@ def test_generators_inside_a_list_give_their_images():
 def test_the_length_counts_the_images_of_lists_in_lists():
     """The log gives the number of images of a run."""
     assert len(ValueImages([["a", "b"], "c", ("d",)])) == 4
+
+
+# -- names of images --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("/d/a#1.png", "/d/a#2.png"),
+        ("/d/a?token=1", "/d/a?token=2"),
+        ("s3://b/a?&1", "s3://b/a?&2"),
+        ("a.png", "a.png "),
+        ("a.png", " a.png"),
+        ("\u00e9", "e\u0301"),
+        ("a\t1", "a\x0b1"),
+        ("https://h/a#1", "https://h/a#2"),
+        ("https://h/a\t1", "https://h/a\x0b1"),
+        ("https://h/a?x-oss-process=1", "https://h/a?x-oss-process=2"),
+        ("https://h/a?token=x&st=1", "https://h/a?token=x&st=2"),
+        ("nan", "NaN"),
+    ],
+)
+def test_two_images_have_two_names(one: str, other: str):
+    """As texts, dicts, objects and rows of a DataFrame."""
+    frame = pd.DataFrame({"image_key": [one, other], "image_uri": [one, other]})
+    for value in ([one, other], [{"image_uri": one}, {"image_uri": other}], frame):
+        found = entries(value)
+        assert all(isinstance(entry, Image) for entry in found)
+        assert len({entry.key for entry in found}) == 2
+        assert [entry.uri for entry in found] == [one, other]
+        assert len({entry.display_uri for entry in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("monday", "tuesday", "key"),
+    [
+        (f"{PRESIGNED}&id=1", "https://h/1.jpg?id=1&X-Amz-Signature=2&X-Amz-Date=3", "1.jpg?id=1"),
+        (
+            "https://h/1.jpg?e=1760000000&token=ak:1",
+            "https://h/1.jpg?e=1760086400&token=ak:2",
+            "1.jpg",
+        ),
+        ("https://u:monday@h/1.jpg", "https://u:tuesday@h/1.jpg", "1.jpg"),
+    ],
+)
+def test_a_new_signature_makes_no_new_image(monday: str, tuesday: str, key: str):
+    """The key is the URL without its secrets; two such URLs in one list are reported."""
+    assert keys([monday]) == keys([tuesday])
+    assert keys([monday])[0].endswith(f"h/{key}")
+    first, second = entries([monday, tuesday])
+    assert isinstance(first, Image)
+    assert isinstance(second, RejectedImage)
+    assert isinstance(second.error, DuplicateKeyError)
+
+
+LONG_DATA = "data:image/png;base64," + "A" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        (LONG_DATA, f"{LONG_DATA[:60]}... (2,000,022 characters, sha256 "),
+        ("/d/" + "a/" * 500_000, "/d/a/a/a"),
+        ({"image_uri": LONG_DATA}, LONG_DATA[:60]),
+        ({"image_key": "k", "image_uri": LONG_DATA}, "k"),
+        ({"image_key": "k" * 5000, "image_uri": "u"}, "k" * 60 + "... (5,000 characters, sha256 "),
+        ({"image_key": "k", "image_uri": "u", "version": "v" * 5000}, "k"),
+        (Image("k" * 5000, "u"), "k" * 60 + "... (5,000 characters"),
+        ("data:image/png;base64,AAAA", "data:image/png;base64,AAAA"),
+        ("DATA:,AAAA", "DATA:,AAAA"),
+        ("/d/a\0b", "/d/a\0b"),
+    ],
+    ids=lambda item: ascii(item)[:30],
+)
+def test_a_name_that_no_store_can_hold_is_refused(item: Any, name: str):
+    """It is this image's failure, shown short, at once; others are not touched."""
+    started = time.process_time()
+    refused, other = entries([item, "a.png"])
+    shown = repr(ValueImages([item]))
+    assert time.process_time() - started < 1
+    assert isinstance(refused, RejectedImage)
+    assert isinstance(refused.error, InvalidImageError)
+    assert refused.key.startswith(name)
+    assert max(len(refused.key), len(refused.error.message), len(shown)) < 250
+    assert other == Image("a.png", "a.png")
+
+
+def test_names_of_the_greatest_length():
+    """4,096 characters are taken, whatever they are."""
+    item = {"image_key": "\U0001f600" * 4096, "image_uri": "u" * 4096, "version": "v" * 4096}
+    [image] = entries([item])
+    assert isinstance(image, Image)
+    assert (image.key, image.uri, image.version) == tuple(item.values())
+
+
+@pytest.mark.parametrize("column", ["image_key", "image_uri", "content", "version"])
+def test_two_columns_of_one_name(column: str):
+    """It is unknown which is meant; a column that is not read may be there twice."""
+    columns = ["image_key", "image_uri", "content", "version", "x", "x"]
+    frame = pd.DataFrame([["k", "u", b"1", "v", 1, 2]], columns=columns)
+    assert entries(frame) == [Image("k", "u", b"1", "v")]
+    twice = pd.DataFrame([["k", "u", b"1", "v", "other"]], columns=[*columns[:4], column])
+    with pytest.raises(ConfigurationError, match=f"more than one column {column!r}"):
+        entries(twice)
+
+
+def test_entries_of_a_folder_are_paths(tmp_path: Path):
+    """As os.scandir gives them."""
+    (tmp_path / "a#1.png").write_bytes(b"x")
+    with os.scandir(tmp_path) as found:
+        assert keys(list(found)) == [f"{tmp_path}/a#1.png"]

@@ -708,3 +708,28 @@ def test_a_part_names_its_time(local: Folder):
         "part-20260701T120100.123456Z",
         "part-20260701T120100.123457Z",
     ]
+
+
+def test_a_folder_of_any_name(tmp_path: Path, bucket: Bucket):
+    """A file URI is decoded, as those of images are, and no two folders are one."""
+    names = ("my labels#1", "my labels#2", "my labels", "a%20b", "a b", "a?b")
+    for number, name in enumerate(names):
+        path = tmp_path / name
+        for place in (path.as_uri(), f"s3://aws_default@{bucket.name}/{name}"):
+            with ParquetLabelStore(place).open(API) as opened:
+                opened.write([tagged(f"key {number}", "x")])
+        assert (path / "images").is_dir()
+        assert gathered(ParquetLabelStore(str(path)).labels()) == [(f"key {number}", "x")]
+    for number, name in enumerate(names):
+        store = ParquetLabelStore(f"s3://aws_default@{bucket.name}/{name}")
+        assert gathered(store.labels()) == [(f"key {number}", "x")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_folder_whose_name_is_read_as_a_version(bucket: Bucket):
+    """The library of S3 would write to another folder."""
+    with (
+        pytest.raises(ConfigurationError, match="the version of an object"),
+        ParquetLabelStore(f"s3://aws_default@{bucket.name}/lake?versionId=1/").open(API),
+    ):
+        pass
