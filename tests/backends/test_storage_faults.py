@@ -68,7 +68,7 @@ def errors_of_botocore() -> Iterator[type[Exception]]:
     kind: Any
     for _, kind in inspect.getmembers(botocore.exceptions, inspect.isclass):
         bases = (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError)
-        if issubclass(kind, bases):
+        if issubclass(kind, Exception) and issubclass(kind, bases):
             yield kind
 
 
