@@ -33,6 +33,7 @@ from typing import Any
 import airflow
 import pytest
 import toy_service
+from databases import failed
 
 from airflow_imagetag import errors
 from airflow_imagetag.assets import announced_images
@@ -389,6 +390,9 @@ def test_sql_of_the_pages_reads_a_dataset_with_duckdb(tmp_path, emulator, monkey
     store = ParquetLabelStore(f"{tmp_path}/lake")
     fill(store)
     fill(store, version="2")
+    with store.open("picture_classify") as opened:
+        # A new version that fails for now, and a failure of a version that has an answer.
+        opened.write([failed("0", final=False, version="3"), failed("1", final=False, version="2")])
     [block] = [block for block in blocks("sql") if "duckdb" in block.places]
     code = in_this_place(block.code, tmp_path)
 
@@ -655,7 +659,7 @@ def test_every_choice_is_listed():
 
 def test_numbers_of_the_pages_are_those_of_the_code():
     """Limits that the pages give as numbers are those of the constants."""
-    from airflow_imagetag.engine import settings
+    from airflow_imagetag.engine import settings, shared_causes
     from airflow_imagetag.engine.answers import single_flight
     from airflow_imagetag.engine.flow import (
         circuit_breaker,
@@ -673,7 +677,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         prepared,
         webp_guard,
     )
-    from airflow_imagetag.operators import label_files, writers
+    from airflow_imagetag.operators import label_files, report, writers
     from airflow_imagetag.operators.pace import DEFAULT_MAX_IN_FLIGHT, DEFAULT_WITHOUT_QUOTA
     from airflow_imagetag.quota import QuotaTiming
     from airflow_imagetag.selection import difference
@@ -704,6 +708,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         ],
         "hook.md": ["Up to 64 requests"],
         "operator.md": [
+            f"the first {report.MAX_SAMPLED_FAILURES} failures at most",
             f"else {DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota",
             f"up to {writers.MAX_SHOWN_FAILURES:,} rows",
             f"up to {policy.max_attempts} requests for the image",
@@ -754,7 +759,12 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"more than {jpeg_guard.MAX_SCANS} scans",
         ],
         "taxonomy.md": [f"up to {label_files.MAX_MAP_BYTES // 2**20} MB"],
+        "decisions/0006-failures.md": [
+            f"held back: {difference.HELD_BACK_ENTRIES:,} of them",
+            f"or {difference.HELD_BACK_BYTES // 2**20} MiB of bytes",
+        ],
         "incremental.md": [
+            f"the number of images; {shared_causes.MAX_IN_A_ROW} in a row end it",
             f"the latest {single_flight.MAX_REMEMBERED:,} digests",
             f"two seconds' worth and {in_flight} in flight",
             f"up to {policy.max_attempts} times in a run",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import psutil
 import pytest
 from buckets import Bucket
 from clusters import AIRFLOW_2, HERE, ROOT, AirflowHome
-from databases import Database
+from databases import Database, failed
 from hosts import connection
 
+from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
 EXAMPLES = ROOT / "dags_examples"
@@ -108,6 +110,28 @@ def warehouse_enrichment(folder: Path, request: pytest.FixtureRequest) -> Settin
         environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
         check=check,
         change=change,
+    )
+
+
+def retry_failures(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have a store in which two of the products have failed, one of which was given up."""
+    warehouse = products(request)
+    keys: dict[str, dict[str, Any]] = {
+        "SKU-0": {"has_given_up": True},
+        "SKU-1": {"next_try_at": datetime.now(UTC)},
+    }
+    with SqlLabelStore("warehouse", "product_labels").open("picture_classify") as opened:
+        opened.write([failed(key, final=False, **fields) for key, fields in keys.items()])
+
+    def check(home: AirflowHome, emulator: Emulator) -> None:
+        rows = warehouse.rows("select image_key, status from product_labels_images")
+        assert dict(rows) == dict.fromkeys(keys, "tagged"), "products never tried are left"
+        assert emulator.stats.billed == emulator.stats.requests == 2
+
+    return Setting(
+        dag_id="retry_failures",
+        environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
+        check=check,
     )
 
 
@@ -280,6 +304,7 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "bucket_to_parquet.py": bucket_to_parquet,
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
+    "retry_failures.py": retry_failures,
     "sensor_to_load.py": sensor_to_load,
     "sharded_warehouse.py": sharded_warehouse,
     "translated_labels.py": translated_labels,
