@@ -56,6 +56,8 @@ class OutcomeMaker:
             try:
                 result = await self._pipeline.label(entry, taken.prepared)
             except GaveUpError as given_up:
+                if given_up.attempts:
+                    self._causes.record_readable()
                 if given_up.error.decision is Decision.STOP:
                     self._end_with(given_up.error)
                 elif ending := self._causes.record(given_up.error):

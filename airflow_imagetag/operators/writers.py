@@ -217,7 +217,7 @@ def answer_lookup(opened: OpenStore, rule: Rule, executor: Executor) -> AnswerLo
 
 def _would_fail_again(failure: Failure, rule: Rule) -> bool:
     """Tell whether equal bytes would fail again: the service said so, and no retry was asked."""
-    return failure.code is not None and not rule.retry_failed
+    return failure.code is not None and not (rule.retry_failed or rule.only_failed)
 
 
 def _cached(answer: Outcome) -> CachedAnswer:
