@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,27 +32,27 @@ OWN_CLUSTERS = ("test_celery.py", "test_examples.py", "test_waiting.py", "test_w
 """Files in ``tests/airflow`` that start Airflows of their own; the others share one."""
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a running Airflow start first, since they take longest."""
+    items.sort(key=lambda item: item.path.parent.name != "airflow")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of a file in one process, and those of a running Airflow in two.
 
-    They start first, since they take longest. Each process that ran some of them would migrate a
-    database and start an Airflow of its own.
+    Each process that ran some of them would migrate a database and start an Airflow of its own.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-    yield
-    items.sort(key=lambda item: not _is_of_airflow(item))
+    from xdist.scheduler import LoadScopeScheduling
 
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder, _, name = nodeid.partition("::")[0].rpartition("/")
+            if not folder.endswith("tests/airflow"):
+                return f"{folder}/{name}"
+            return f"{folder}: {'own clusters' if name in OWN_CLUSTERS else 'one cluster'}"
 
-def _group_of(item: pytest.Item) -> str:
-    if not _is_of_airflow(item):
-        return str(item.path)
-    return "own clusters" if item.path.name in OWN_CLUSTERS else "one cluster"
-
-
-def _is_of_airflow(item: pytest.Item) -> bool:
-    return item.path.parent.name == "airflow"
+    return ByFile(config, log)
 
 
 PHOTOGRAPHS = ("rocket.jpg", "coffee.png", "chelsea.png", "astronaut.png")
