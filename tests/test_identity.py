@@ -173,7 +173,7 @@ def stored(store: LabelStore, expected: Mapping[str, bytes]) -> dict[str, str]:
 def label(images: Any, store: LabelStore | None = None) -> Any:
     """Run a task."""
     task = ImageTagOperator(task_id="label", images=images, store=store, max_failure_ratio=0)
-    return task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+    return task.execute({"ti": TaskInstance()})
 
 
 few = settings(
@@ -220,7 +220,7 @@ def test_a_checkpoint_has_the_keys_of_the_source(world: World, service: Emulator
         patch.setenv("AIRFLOW__IMAGETAG__CHECKPOINT_PATH", place)
         with suppress(ConnectionError):
             lost = LosingTaskInstance()
-            ImageTagOperator(task_id="x", images=images).execute({"ti": lost})  # type: ignore[typeddict-item]
+            ImageTagOperator(task_id="x", images=images).execute({"ti": lost})
         assert set(stored(checkpoint_store(place, lost), expected)) == set(expected)
         service.reset_stats()
         frame = label(images)
@@ -279,7 +279,7 @@ def test_a_long_name_is_one_failure_of_a_run(
         store, instance = store_of(kind, world), TaskInstance()
         task = ImageTagOperator(task_id="x", images=images, store=store, max_failure_ratio=1)
         started = time.process_time()
-        summary = task.execute({"ti": instance})  # type: ignore[typeddict-item]
+        summary = task.execute({"ti": instance})
         assert time.process_time() - started < 5
         assert (summary["tagged"], summary["failed"]) == (1, 5)
         failures = instance.xcoms["failures"]
@@ -287,7 +287,7 @@ def test_a_long_name_is_one_failure_of_a_run(
         assert max(len(str(cell)) for row in failures.values.tolist() for cell in row) < 250
         found = [key for frame in store.labels() for key in frame["image_key"]]
         assert set(found) == {good}
-        summary = task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+        summary = task.execute({"ti": TaskInstance()})
         # A list is checked in every run; the store remembers the rows of a table.
         assert (summary["failed"], summary["calls"]) == (0 if images is table else 5, 0)
         sensor = NewImagesSensor(task_id="wait", images=images, store=store)
@@ -309,7 +309,7 @@ def test_a_long_name_of_a_source_of_another_package(world: World, service: Emula
     """The labeller refuses it, and the failures show it short."""
     instance = TaskInstance()
     task = ImageTagOperator(task_id="x", images=LongNames(), max_failure_ratio=1)
-    task.execute({"ti": instance})  # type: ignore[typeddict-item]
+    task.execute({"ti": instance})
     failures = instance.xcoms["failures"]
     assert set(failures["error"]) == {"InvalidImageError"}
     assert [key[:60] for key in failures["image_key"]] == ["k" * 60, "k", "v"]

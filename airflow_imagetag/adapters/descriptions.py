@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.uris import scheme_of
 
 Packed = dict[str, Any]
 """Plain values, with the path of the class under ``type``."""
@@ -39,7 +40,7 @@ class Description(ABC):
         description are not known.
         """
         shown = {
-            name: redact(value) if isinstance(value, str) and "://" in value else value
+            name: _shown(value) if isinstance(value, str) else value
             for name, value in _fields_of(self).items()
         }
         return {"type": type(self).__name__} | shown
@@ -93,6 +94,11 @@ def unpack(packed: Mapping[str, Any], kind: type) -> Any:
         return found(**(_unset_fields(found, values) | values))
     except TypeError as error:
         raise ConfigurationError(f"{path} cannot be made from its kept values: {error}") from None
+
+
+def _shown(text: str) -> str:
+    # A statement of SQL may hold URIs.
+    return redact(text) if scheme_of(text) else redact_text(text)
 
 
 def _fields_of(item: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError
 from airflow_imagetag.models import Entry, Image, RejectedImage
-from airflow_imagetag.sources import SqlImages
+from airflow_imagetag.sources import SqlImages, sql_reader
 from airflow_imagetag.sources.sql_reader import PageSizes, SqlReader
 
 SMALL = PageSizes(indexed=3, unindexed=3, with_content=3)
@@ -405,13 +405,11 @@ def test_an_index_of_the_beginning_of_a_text(
     """Only an index of the whole key is one."""
     mariadb.script(f"CREATE TABLE photos ({definition})")
     mariadb.script(f"INSERT INTO photos VALUES ('abc', '{URI}'), ('bcd', '{URI}')")
-    numbered: list[Any] = []
-    original = SqlReader._numbered
-    monkeypatch.setattr(
-        SqlReader, "_numbered", lambda *args: numbered.append(args) or original(*args)
-    )
+    calls: list[Any] = []
+    original = sql_reader.numbered
+    monkeypatch.setattr(sql_reader, "numbered", lambda *args: calls.append(args) or original(*args))
     assert keys(read()) == ["abc", "bcd"]
-    assert bool(numbered) is not is_unique
+    assert bool(calls) is not is_unique
 
 
 def test_a_merge_table(mariadb: Database):
