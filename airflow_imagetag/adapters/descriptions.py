@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.uris import scheme_of
 
 Packed = dict[str, Any]
 """Plain values, with the path of the class under ``type``."""
@@ -39,7 +40,7 @@ class Description(ABC):
         description are not known.
         """
         shown = {
-            name: redact(value) if isinstance(value, str) and "://" in value else value
+            name: _shown(value) if isinstance(value, str) else value
             for name, value in _fields_of(self).items()
         }
         return {"type": type(self).__name__} | shown
@@ -115,6 +116,11 @@ def _imported_class(path: str, kind: type) -> Any:
     if not issubclass(found, kind):
         raise ConfigurationError(f"{expected} one of class {path}.")
     return found
+
+
+def _shown(text: str) -> str:
+    # A statement of SQL may hold URIs.
+    return redact(text) if scheme_of(text) else redact_text(text)
 
 
 def _fields_of(item: Any) -> dict[str, Any]:

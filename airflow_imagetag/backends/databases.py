@@ -201,10 +201,11 @@ def _prepare_sqlite(busy_milliseconds: int, dbapi_connection: Any, _record: Any)
     dbapi_connection.create_function(
         "imagetag_hash", 1, lambda text: key_hash(str(text)), deterministic=True
     )
-    dbapi_connection.create_function("imagetag_text", 1, _text_of_bytes, deterministic=True)
+    dbapi_connection.create_function("imagetag_text", 1, text_of_bytes, deterministic=True)
 
 
-def _text_of_bytes(content: bytes) -> str:
+def text_of_bytes(content: bytes) -> str:
+    """Return the text that bytes are in UTF-8, else their hexadecimal digits."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

@@ -46,6 +46,7 @@ _SIGNING_NAMES = (
 
 _NAME = "|".join([*_SIGNING_NAMES, *(name.replace("_", "[-_]?") for name in _SECRET_NAMES)])
 _SECRET = re.compile(_NAME, re.IGNORECASE)
+_SIGNING = re.compile("|".join(_SIGNING_NAMES), re.IGNORECASE)
 
 _AZURE = frozenset(
     {"se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "si"}
@@ -72,6 +73,11 @@ _TIME = re.compile(r"\d{10}|\d{13}|[0-9a-fA-F]{8}")
 _CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _PLAIN = re.compile(rf"[^{_CONTROL_CHARACTERS} ?#@;]*")
 _CONTROL = re.compile(rf"[{_CONTROL_CHARACTERS}]")
+# Each secret parameter has one of these pieces in its name, unless the name is percent-encoded.
+_SUSPECT = re.compile(
+    rf"[@%{_CONTROL_CHARACTERS}]|token|jwt|key|secret|auth|pass|pwd|hmac|sig|hdn|x-|q-",
+    re.IGNORECASE,
+)
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:\-]{0,60}):[/\\\s]*")
 # Parsers of URLs leave out white space, also in the middle of the scheme.
 _WEB = re.compile(r"\s*h\s*t\s*t\s*p\s*(?:s\s*)?:[/\\\s]*", re.IGNORECASE)
@@ -92,17 +98,21 @@ def without_secrets(uri: str) -> str:
     """Return the URI without user and password, signatures and other secret parameters.
 
     All other characters stay as they are. In the URI of a storage and in a path, ``?``, ``#``,
-    ``&`` and ``;`` are characters of a name, so only a user with a password is taken away.
+    ``&`` and ``;`` are characters of a name: of a path nothing is taken away, and of the URI of a
+    storage a user with a password and what can only be a presigned query.
     """
-    if _PLAIN.fullmatch(uri):
+    if _PLAIN.fullmatch(uri) or not _SUSPECT.search(uri):
         return uri
     head = _WEB.match(uri)
     if head is None:
         named = _SCHEME.match(uri)
         if named is None or "//" not in named[0]:
             return _without_user(uri, 2) if uri.startswith("//") else uri
-        if named[1].lower() in STORAGE_SCHEMES | LOCAL_SCHEMES:
+        if named[1].lower() in LOCAL_SCHEMES:
             return _without_user(uri, named.end(), alone=False)
+        if named[1].lower() in STORAGE_SCHEMES:
+            place, mark, query = _without_user(uri, named.end(), alone=False).partition("?")
+            return f"{place}{_public(mark, query, _SIGNING)}"
         head = named
     return _without_parameters(_without_user(uri, head.end()))
 
@@ -183,18 +193,25 @@ def _without_parameters(url: str) -> str:
     """Return the URL without secret parameters in path, query and fragment."""
     place, mark, fragment = url.partition("#")
     path, question, query = place.partition("?")
-    path = _PATH_PARAMETER.sub(lambda found: "" if _is_secret(found[1]) else found[0], path)
+    path = _PATH_PARAMETER.sub(
+        lambda found: "" if _SECRET.fullmatch(_name_of(found[1])) else found[0], path
+    )
     return f"{path}{_public(question, query)}{_public(mark, fragment)}"
 
 
-def _public(mark: str, parameters: str) -> str:
-    """Return the parameters that are no secret, with the mark before them."""
+def _public(mark: str, parameters: str, secret: re.Pattern[str] = _SECRET) -> str:
+    """Return the parameters that are no secret, with the mark before them.
+
+    :param secret: matches the names of secret ones.
+    """
     if not parameters:
         return mark
     # The parameters alternate with the separators before them.
     separated = [mark, *_SEPARATOR.split(parameters)]
     separators, items = separated[::2], separated[1::2]
-    hidden = set(_hidden(items))
+    hidden = set(_hidden(items, secret))
+    if secret is not _SECRET and not hidden:
+        return f"{mark}{parameters}"
     shown = "".join(
         # The value of a public parameter may be a whole presigned URL.
         separator + _mask_parameters(item)
@@ -204,15 +221,15 @@ def _public(mark: str, parameters: str) -> str:
     return f"{mark}{shown}" if shown or not hidden else ""
 
 
-def _hidden(items: list[str]) -> Iterator[int]:
+def _hidden(items: list[str], secret: re.Pattern[str]) -> Iterator[int]:
     """Yield the places of secret parameters, and of those that belong to a signature."""
     names = [_name_of(item) for item in items]
-    secret = {name for name in names if _is_secret(name)}
-    companions = frozenset().union(*(_COMPANIONS.get(name, frozenset()) for name in secret))
+    found = {name for name in names if secret.fullmatch(name)}
+    companions = frozenset().union(*(_COMPANIONS.get(name, frozenset()) for name in found))
     for place, (name, item) in enumerate(zip(names, items, strict=True)):
-        if name in secret or name in companions:
+        if name in found or name in companions:
             yield place
-        elif secret and name in _TIMES:
+        elif found and name in _TIMES:
             value = item.partition("=")[2]
             if name == "expires" or _TIME.fullmatch(value):
                 yield place
@@ -220,10 +237,6 @@ def _hidden(items: list[str]) -> Iterator[int]:
 
 def _name_of(item: str) -> str:
     return _CONTROL.sub("", unquote(item.partition("=")[0])).strip().lower()
-
-
-def _is_secret(name: str) -> bool:
-    return _SECRET.fullmatch(_CONTROL.sub("", unquote(name)).strip()) is not None
 
 
 def _mask_parameters(text: str) -> str:

@@ -61,7 +61,7 @@ def is_local(uri: str) -> bool:
 
 def is_data(uri: str) -> bool:
     """Tell whether the URI holds the bytes of the image itself (``data:image/png;base64,..``)."""
-    return _DATA.match(uri) is not None
+    return uri[:1] in ("d", "D") and _DATA.match(uri) is not None
 
 
 def is_blank(text: str) -> bool:
@@ -75,6 +75,9 @@ def name_fault(key: str | None, uri: str | None, version: str | None) -> str | N
 
     What is refused here could not be written to every table and file, or only slowly.
     """
+    together = f"{key}{uri}{version}"
+    if len(together) <= MAX_NAME_CHARACTERS and together.isascii() and "\0" not in together:
+        return None
     for what, text in (("URI", uri), ("key", key), ("version", version)):
         if text is None:
             continue

@@ -26,6 +26,9 @@ Row = Mapping[str, Any]
 POSTGRES_EXACT_OIDS = frozenset({20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950})
 """PostgreSQL's whole numbers, dates, times and UUIDs: equal values have equal texts."""
 
+POSTGRES_TEXT_OIDS = frozenset({25, 1043})
+"""PostgreSQL's texts: equal ones are the same, except under a collation of the user's own."""
+
 POSTGRES_RECORD_OIDS = frozenset({2249, 2287})
 """Rows without a named type, and arrays of them, which PostgreSQL cannot read from a text."""
 
@@ -125,12 +128,16 @@ def order_of(
         return order.by_text()
     if unique is not None:
         return replace(order, is_exact=True, collation=unique.collation)
+    if order.dialect == "sqlite" and kind is not None and _has_affinity(kind):
+        # Values that differ byte by byte have different texts then.
+        return replace(order, is_exact=True, collation="BINARY")
     if order.dialect != "postgresql":
         return order
     oid = _postgres_oid(engine, rows, key)
     if oid is None or oid in POSTGRES_RECORD_OIDS:
         return order.by_text()
-    return replace(order, is_exact=oid in POSTGRES_EXACT_OIDS)
+    is_text = oid in POSTGRES_TEXT_OIDS and not _has_own_equality(engine)
+    return replace(order, is_exact=is_text or oid in POSTGRES_EXACT_OIDS)
 
 
 def is_found(engine: sa.Engine, rows: sa.FromClause, order: KeyOrder, row: Row) -> bool:
@@ -158,6 +165,22 @@ def _postgres_oid(engine: sa.Engine, rows: sa.FromClause, key: Any) -> int | Non
         raise
 
 
+def _has_own_equality(engine: sa.Engine) -> bool:
+    """Tell whether PostgreSQL has a collation under which different texts may be equal."""
+    statement = sa.text("SELECT count(*) FROM pg_collation WHERE NOT collisdeterministic")
+    try:
+        with engine.connect() as connection:
+            return bool(connection.execute(statement).scalar_one())
+    except sa_exc.ProgrammingError:
+        # Before version 12 there is none.
+        return False
+
+
+def _has_affinity(kind: Any) -> bool:
+    """Tell whether a column of SQLite turns a text of digits into a number, or the reverse."""
+    return not isinstance(kind, (sa_types.NullType, sa.LargeBinary))
+
+
 def _is_ordered_in_mysql(kind: Any) -> bool:
     """Tell whether values compare with a bound as they are ordered.
 
@@ -169,6 +192,28 @@ def _is_ordered_in_mysql(kind: Any) -> bool:
     numbers_and_times = (sa.Integer, sa.Numeric, sa.Date, sa.DateTime)
     texts_and_bytes = (sa.String, sa.BINARY, sa.VARBINARY, sa.LargeBinary)
     return isinstance(kind, (*numbers_and_times, *texts_and_bytes))
+
+
+def numbered(rows: sa.FromClause, order: KeyOrder, names: Sequence[str | None]) -> sa.FromClause:
+    """Return the rows numbered within their key, the greatest first, and counted.
+
+    :param order: the order of the rows by key.
+    :param names: the columns that decide which row is the greatest: version, URI, bytes.
+    """
+    places: list[Any] = []
+    # The bytes come last: they are compared only if two rows agree in all other columns.
+    for name in filter(None, names):
+        column = rows.c[name]
+        # A NULL is the greatest value in PostgreSQL and the smallest in the others.
+        places += [column.is_(None), column.desc()]
+        if name != names[-1] and not order.is_exact:
+            # Of texts that a collation calls equal, the same one in every run.
+            places.append(exact(text_of(column, order.dialect), order.dialect).desc())
+    place = sa.func.row_number().over(partition_by=order.same, order_by=places or [order.same])
+    copies = sa.func.count().over(partition_by=order.same)
+    return sa.select(
+        *rows.c, place.label("imagetag_place"), copies.label("imagetag_copies")
+    ).subquery("numbered")
 
 
 class Pages:

@@ -18,8 +18,9 @@ from airflow_imagetag.backends.databases import (
     is_type_mismatch,
     reason_of,
     split_name,
+    text_of_bytes,
 )
-from airflow_imagetag.backends.sql_texts import EXACT_DIALECTS, exact, text_of
+from airflow_imagetag.backends.sql_texts import EXACT_DIALECTS, text_of
 from airflow_imagetag.errors import (
     ConfigurationError,
     DuplicateKeyError,
@@ -39,6 +40,7 @@ from airflow_imagetag.sources.sql_keys import (
     in_shard,
     is_found,
     is_null,
+    numbered,
     order_of,
 )
 from airflow_imagetag.sources.sql_times import times_of
@@ -190,7 +192,7 @@ class SqlReader:
         return list(dict.fromkeys(name for name in names if name is not None))
 
     def _rows_from(self) -> sa.FromClause:
-        """Return the table or query, with its wanted columns."""
+        """Return the table or query."""
         if self._source.sql is not None:
             # Text of the user's own; its colons and percent signs are not parameters.
             statement = re.sub(r"(?<!:):(?!:)", r"\\:", self._source.sql.strip().rstrip(";"))
@@ -228,24 +230,6 @@ class SqlReader:
             names = set(connection.execute(statement).keys())
         if twice := [name for name in self._columns() if {name, f"{name}:1"} <= names]:
             raise self._wrong(f"it has more than one column {', '.join(map(repr, twice))}.")
-
-    def _numbered(self, rows: sa.FromClause, order: KeyOrder) -> sa.FromClause:
-        """Return the rows numbered within their key, the greatest version first, and counted."""
-        places: list[Any] = []
-        # The bytes come last: they are compared only if two rows agree in all other columns.
-        for name in (self._source.version, self._source.uri, self._source.content):
-            if name is not None:
-                column = rows.c[name]
-                # A NULL is the greatest value in PostgreSQL and the smallest in the others.
-                places += [column.is_(None), column.desc()]
-                if name != self._source.content:
-                    # Of texts that a collation calls equal, the same one in every run.
-                    places.append(exact(text_of(column, self._dialect), self._dialect).desc())
-        place = sa.func.row_number().over(partition_by=order.same, order_by=places or [order.same])
-        copies = sa.func.count().over(partition_by=order.same)
-        return sa.select(
-            *rows.c, place.label("imagetag_place"), copies.label("imagetag_copies")
-        ).subquery("numbered")
 
     def _without_key(self, rows: sa.FromClause) -> Iterator[Entry]:
         """Yield the rows without a key as skipped: no store can hold their failure."""
@@ -309,7 +293,8 @@ class SqlReader:
         sizes = self._page_rows
         size = sizes.indexed
         if self._unique is None or not order.is_native:
-            rows, size = self._numbered(rows, order), sizes.unindexed
+            names = (self._source.version, self._source.uri, self._source.content)
+            rows, size = numbered(rows, order, names), sizes.unindexed
         if with_content:
             size = sizes.with_content
         # A run that takes five images does not read two thousand.
@@ -350,7 +335,9 @@ class SqlReader:
         """Return as much of a text as tells whether it is too long: it may have megabytes."""
         if self._dialect not in EXACT_DIALECTS:
             return text
-        return sa.func.substr(text_of(text, self._dialect), 1, MAX_NAME_CHARACTERS + 1)
+        # SQLite gives the bytes of a BLOB, which are read below.
+        whole = text if self._dialect == "sqlite" else text_of(text, self._dialect)
+        return sa.func.substr(whole, 1, MAX_NAME_CHARACTERS + 1)
 
     def _entries_of(self, row: Any) -> Iterator[Entry]:
         key = str(row["key"])
@@ -392,4 +379,6 @@ class SqlReader:
 
 
 def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return text_of_bytes(value)
     return None if value is None else str(value)

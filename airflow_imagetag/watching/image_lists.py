@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from airflow_imagetag.models import Image
-from airflow_imagetag.safety.uris import is_http
 
 
 def as_list(images: Iterable[Image]) -> list[dict[str, str | None]]:
@@ -21,8 +20,4 @@ def needs_more(image: Image) -> bool:
     """Tell whether plain values do not suffice to read the image: it has a secret, or is bytes."""
     if image.uri is None:
         return True
-    if is_http(image.uri):
-        return image.uri != image.display_uri
-    # A query in the name of an object is a part of the name.
-    authority = image.uri.partition("://")[2].partition("/")[0]
-    return ":" in authority.rpartition("@")[0]
+    return image.uri != image.display_uri

@@ -12,6 +12,7 @@ from properties import property_test
 
 from airflow_imagetag.models import Image
 from airflow_imagetag.safety.redaction import (
+    _SECRET_NAMES,
     output_uri,
     redact,
     redact_text,
@@ -127,6 +128,8 @@ def test_a_uri_without_secrets_is_shown_as_it_is(uri):
         (f"https:\\\\user:{SECRET}@host/a.jpg", "https:\\\\***@host/a.jpg"),
         (f" https://user:{SECRET}@host/a.jpg", " https://***@host/a.jpg"),
         (f"s3://AKID:a/{SECRET}@bucket/a.jpg", "s3://***@bucket/a.jpg"),
+        (f"s3://bucket/a.jpg?X-Amz-Signature={SECRET}&X-Amz-Date=1", "s3://bucket/a.jpg"),
+        (f"gs://bucket/a?x#1&x-goog-signature={SECRET}", "gs://bucket/a?x#1"),
         (f"{HOST};token={SECRET}", HOST),
         (f"{HOST};token={SECRET};v=1?id=1", f"{HOST};v=1?id=1"),
         (f"{HOST}?id=1;token={SECRET}", f"{HOST}?id=1"),
@@ -187,6 +190,15 @@ def test_a_parameter_beside_a_token_may_name_an_image(name):
 def test_the_time_of_a_signature_goes_with_it(query):
     """It changes each day, and the image does not."""
     assert without_secrets(f"{HOST}?id=1&{query}&token={SECRET}") == f"{HOST}?id=1"
+
+
+@pytest.mark.parametrize("name", _SECRET_NAMES)
+@pytest.mark.parametrize("sign", ["_", "-", ""])
+def test_every_secret_parameter_is_found(name, sign):
+    """Whatever stands between its words, in any case of letters."""
+    written = name.replace("_", sign)
+    for one in (written, written.upper(), written.title()):
+        assert without_secrets(f"{HOST}?id=1&{one}={SECRET}") == f"{HOST}?id=1"
 
 
 LONG = {

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import property_test
 
-from airflow_imagetag.safety.uris import is_below, is_http, is_local, local_path, scheme_of
+from airflow_imagetag.safety.uris import (
+    BLANKS,
+    is_below,
+    is_blank,
+    is_data,
+    is_http,
+    is_local,
+    local_path,
+    scheme_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +115,45 @@ def test_below_a_folder_is_what_begins_with_it(folder, path):
         # No file system has such a name.
         return
     assert found == f"{path}/".startswith(f"{folder}/")
+
+
+@pytest.mark.parametrize("uri", ["/data/http://x.jpg", " https://h/a", "a b://c", "://a", "1a://b"])
+def test_what_only_looks_like_a_scheme_is_a_path(uri):
+    """A scheme begins the text, and has letters and digits only."""
+    assert (scheme_of(uri), is_local(uri)) == ("", True)
+
+
+def test_escapes_of_a_name_that_is_no_text_come_back_as_its_bytes():
+    """Two names in another encoding than UTF-8 stay two."""
+    assert [os.fsencode(local_path(f"file:///d/%{code}")) for code in ("E4", "E5")] == [
+        b"/d/\xe4",
+        b"/d/\xe5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_one"),
+    [
+        ("data:image/png;base64,AAAA", True),
+        ("DATA:,x", True),
+        ("data:text/plain;charset=utf-8,x", True),
+        ("data:x.png", False),
+        ("data/a,b.png", False),
+        ("/data:a,b", False),
+        ("s3://data:a,b", False),
+        ("", False),
+    ],
+)
+def test_uris_that_hold_the_bytes(uri, is_one):
+    """A path may begin with the same letters."""
+    assert is_data(uri) is is_one
+
+
+def test_blanks():
+    """All that Python and Unicode call white space, and characters without a width."""
+    every = [chr(code) for code in range(0x110000) if chr(code).isspace()]
+    assert [blank for blank in every if not is_blank(blank)] == []
+    assert is_blank("")
+    assert is_blank("\u200b\ufeff \u3000")
+    assert not any(map(is_blank, ("a", " a", "a ", "\u3000a", "\x00", "\u2800", "-")))
+    assert len(set(BLANKS)) == len(BLANKS)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError
 from airflow_imagetag.models import Entry, Image, RejectedImage
-from airflow_imagetag.sources import SqlImages
+from airflow_imagetag.sources import SqlImages, sql_reader
 from airflow_imagetag.sources.sql_reader import PageSizes, SqlReader
 
 SMALL = PageSizes(indexed=3, unindexed=3, with_content=3)
@@ -405,16 +405,16 @@ def test_an_index_of_the_beginning_of_a_text(
     """Only an index of the whole key is one."""
     mariadb.script(f"CREATE TABLE photos ({definition})")
     mariadb.script(f"INSERT INTO photos VALUES ('abc', '{URI}'), ('bcd', '{URI}')")
-    numbered: list[Any] = []
-    original = SqlReader._numbered
+    calls: list[Any] = []
+    original: Any = vars(sql_reader)["numbered"]
 
     def recorded(*args: Any) -> Any:
-        numbered.append(args)
+        calls.append(args)
         return original(*args)
 
-    monkeypatch.setattr(SqlReader, "_numbered", recorded)
+    monkeypatch.setattr(sql_reader, "numbered", recorded)
     assert keys(read()) == ["abc", "bcd"]
-    assert bool(numbered) is not is_unique
+    assert bool(calls) is not is_unique
 
 
 def test_a_merge_table(mariadb: Database):
