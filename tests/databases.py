@@ -32,7 +32,7 @@ from airflow_imagetag.testing import Emulator
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-API = "picture_classify"
+API = "DetectLabelPro"
 NOON = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=UTC)
 WAREHOUSE = "warehouse"
 

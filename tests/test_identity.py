@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from buckets import Bucket
-from databases import API, Database, TaskInstance
+from databases import Database, TaskInstance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from properties import property_test
@@ -161,7 +161,7 @@ def store_of(kind: str, world: World) -> LabelStore:
 def stored(store: LabelStore, expected: Mapping[str, bytes]) -> dict[str, str]:
     """Return the keys of the labels in a store; each must have the answer for its own bytes."""
     digests = {hashlib.sha256(content).hexdigest(): key for key, content in expected.items()}
-    with store.open(API, StoreMode.READ) as opened:
+    with store.open("picture_classify", StoreMode.READ) as opened:
         answers = opened.answers(list(digests))
         assert {answers[digest].image_key for digest in digests} == set(expected)
         for digest, key in digests.items():

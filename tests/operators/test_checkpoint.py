@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from buckets import Bucket
-from databases import API, TaskInstance
+from databases import TaskInstance
 
 from airflow_imagetag.errors import (
     AuthenticationError,
@@ -70,7 +70,7 @@ def stop_after(task: ImageTagOperator, service: Emulator, count: int) -> threadi
 
 def is_empty(folder: str, task_instance: TaskInstance) -> bool:
     """Tell whether the task's checkpoint holds nothing."""
-    with checkpoint_store(folder, task_instance).open(API) as opened:
+    with checkpoint_store(folder, task_instance).open("picture_classify") as opened:
         return not any(opened.outcomes())
 
 
