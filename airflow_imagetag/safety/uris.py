@@ -44,11 +44,6 @@ def scheme_of(uri: str) -> str:
     return match[1].lower() if match else ""
 
 
-def host_of(uri: str) -> str:
-    """Return the part between scheme and path, such as ``conn@bucket``; empty for a plain path."""
-    return uri.partition("://")[2].partition("/")[0]
-
-
 def is_http(uri: str) -> bool:
     """Tell whether the URI is an http(s) URL, which the service can be given as it is."""
     return scheme_of(uri) in ("http", "https")

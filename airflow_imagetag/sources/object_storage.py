@@ -10,7 +10,7 @@ from typing import ClassVar
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.safety.redaction import redact
-from airflow_imagetag.safety.uris import host_of, is_below, is_local, local_path, storage_of
+from airflow_imagetag.safety.uris import is_below, is_local, local_path, storage_of
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
@@ -53,8 +53,8 @@ class ObjectStorageImages(ImageSource):
 
     @property
     def server_name(self) -> str:
-        """The connection and the bucket, as far as they are named."""
-        return f"{self.conn_id or ''}/{host_of(self.path)}"
+        """The storage with its connection; all local folders count as one."""
+        return "file://" if is_local(self.path) else storage_of(self.path, self.conn_id)
 
     def trust(self) -> Trust:
         """Return the storage, or the local folder if the author of the DAG file wrote it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from airflow_imagetag.safety.redaction import without_secrets
-from airflow_imagetag.safety.uris import host_of, is_local, local_path
+from airflow_imagetag.safety.uris import is_local, local_path, storage_of
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class ParquetLabelStore(LabelStore):
 
     @property
     def server_name(self) -> str:
-        """The connection and the bucket, as far as they are named."""
-        return f"{self.conn_id or ''}/{host_of(self.path)}"
+        """The storage with its connection; all local folders count as one."""
+        return "file://" if is_local(self.path) else storage_of(self.path, self.conn_id)
 
     @property
     def asset_uri(self) -> str:
