@@ -155,6 +155,9 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         :param event: the event of the trigger.
         :param deadline: when waiting ends, as ISO text.
         """
+        if self.soft_fail or self.never_fail:
+            # Airflow would take an error of its own for one of a query, and skip the task.
+            return self._complete(context, event, deadline)
         with certain_errors_are_final():
             return self._complete(context, event, deadline)
 

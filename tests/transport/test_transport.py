@@ -190,7 +190,8 @@ def test_an_answer_comes_as_it_is(send):
 def test_the_emulator_labels_a_photograph(send, encoding, path, emulator, photographs):
     """Signed and sent in any of the three ways, a photograph gets labels from a real server."""
     at = account(emulator.url, image_encoding="multipart" if encoding == "url" else encoding)
-    at = replace(at, secret_id=emulator.connection.login, secret_key=emulator.connection.password)
+    login, password = emulator.connection.login, emulator.connection.password
+    at = replace(at, api="picture_classify", secret_id=login, secret_key=password)
     caller = RequestCodec(at)
     content = photographs[0].read_bytes()
     if encoding == "url":
