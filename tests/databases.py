@@ -197,7 +197,7 @@ def mariadb_server(config: pytest.Config) -> str:
             process.terminate()
             process.wait(30)
 
-        config.add_cleanup(end)
+        at_session_end(config, end)
     return f"{folder}/mariadb/socket"
 
 
