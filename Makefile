@@ -18,7 +18,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-# Processes that share the tests, as tests/conftest.py groups them; they often wait for an Airflow.
+# Processes that share the tests, file by file; most of the time they wait for a real Airflow.
 TEST_WORKERS ?= 3
 # What knows nothing of Airflow (a check enforces it) is tested with the newest one only; but frames
 # with the pandas of both.
@@ -76,11 +76,11 @@ demo: venv  ## Label real photographs in a real Airflow, against the emulator
 test: venv  ## Run the tests on the newest Airflow, and measure how much of the package they run
 	@rm -rf $(BUILD)/airflow3 && mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow3) COVERAGE_CORE=$(COVERAGE) $(BIN)/python -m pytest \
-		-n $(TEST_WORKERS) --dist loadscope --no-loadscope-reorder $(or $(PYTEST_ARGS),$(if $(COVERAGE),$(COVERAGE_ARGS)))
+		-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(or $(PYTEST_ARGS),$(if $(COVERAGE),$(COVERAGE_ARGS)))
 
 test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
-	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadscope --no-loadscope-reorder \
+	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
 		$(addprefix --ignore=,$(WITHOUT_AIRFLOW)) $(PYTEST_ARGS)
 
 bench: venv  ## Compare with what a user would pick instead, some 40 minutes; BENCH_ARGS=--quick 4

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,31 +28,10 @@ if TYPE_CHECKING:
 pytest_plugins = ["session_end", "buckets", "databases", "redis_server"]
 """Modules of this folder: the end of what tests share, and the fixtures that every test may use."""
 
-OWN_CLUSTERS = ("test_celery.py", "test_examples.py", "test_waiting.py", "test_watching.py")
-"""Files in ``tests/airflow`` that start Airflows of their own; the others share one."""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests of a running Airflow start first, since they take longest."""
     items.sort(key=lambda item: item.path.parent.name != "airflow")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a file in one process, and those of a running Airflow in two.
-
-    Each process that ran some of them would migrate a database and start an Airflow of its own.
-    """
-    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
-
-    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            folder, _, name = nodeid.partition("::")[0].rpartition("/")
-            if not folder.endswith("tests/airflow"):
-                return f"{folder}/{name}"
-            return f"{folder}: {'own clusters' if name in OWN_CLUSTERS else 'one cluster'}"
-
-    return ByFile(config, log)
 
 
 PHOTOGRAPHS = ("rocket.jpg", "coffee.png", "chelsea.png", "astronaut.png")
