@@ -201,7 +201,7 @@ def test_the_next_try_of_an_image_is_kept(store: LabelStore):
         assert opened.unlabelled(NOON) == UnlabelledCounts(2, 0, 1, later)
         assert opened.unlabelled(later) == UnlabelledCounts(2, 1, 1, latest)
         assert opened.unlabelled(latest) == UnlabelledCounts(2, 2, 1, None)
-    with store.open("DetectLabelPro") as other:
+    with store.open("picture_classify") as other:
         assert other.unlabelled(latest) == UnlabelledCounts()
 
 
@@ -229,7 +229,7 @@ def test_interfaces_are_kept_apart(store: LabelStore):
     """Each has its own state and answers of an image; the labels are those of all."""
     digest = "0" * 64
     write(store, tagged("a", "x", content_sha256=digest))
-    with store.open("DetectLabelPro") as opened:
+    with store.open("picture_classify") as opened:
         assert opened.known(["a"]) == {}
         assert opened.answers([digest]) == {}
         opened.write([failed("a", content_sha256=digest)])

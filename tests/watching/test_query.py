@@ -33,6 +33,7 @@ class CountedStore(ParquetLabelStore):
     """A store that counts how often it is opened, and how often it is open now."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.openings = 0
         self.open_now = 0
 
