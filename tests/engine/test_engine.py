@@ -403,7 +403,7 @@ def test_what_rests_leaves_its_place_to_others():
         breaker=CircuitBreakerConfig(1000),
     )
     assert go(run) is None
-    # The second twenty do not wait for the rest of the first twenty; a few rests are short by chance.
+    # The second twenty do not wait for the rest of the first; a few rests are short by chance.
     assert attempts[:40].count(1) >= 35
     assert labeller.calls.total() == 80
 
