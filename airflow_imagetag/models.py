@@ -86,6 +86,11 @@ Entry = Image | RejectedImage | SkippedImage
 """An entry of a source."""
 
 
+def content_bytes(entry: Entry) -> int:
+    """Return the size of the bytes that an entry holds in memory; 0 for one without bytes."""
+    return len(entry.content) if isinstance(entry, Image) and entry.content is not None else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """One label of an image.

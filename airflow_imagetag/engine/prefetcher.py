@@ -14,7 +14,7 @@ from typing import NamedTuple
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.protocols import as_exception
 from airflow_imagetag.labellers.base import Prepared
-from airflow_imagetag.models import Entry, Image
+from airflow_imagetag.models import Entry, Image, content_bytes
 
 PrepareAhead = Callable[[Image], Prepared | None]
 """Prepares an image in the thread that reads the source; None leaves it to the worker."""
@@ -150,7 +150,7 @@ class Prefetcher:
         try:
             for entry in islice(self._entries, config.max_entries):
                 chunk.append(self._prepared(entry))
-                size_bytes += _size_bytes(entry)
+                size_bytes += content_bytes(entry)
                 if size_bytes >= config.max_bytes or time.monotonic() >= deadline:
                     return _Chunk(chunk, size_bytes, is_last=False)
         except Exception:
@@ -163,7 +163,3 @@ class Prefetcher:
         if isinstance(entry, Image) and entry.content is not None:
             return PreparedEntry(entry, self._prepare_ahead(entry))
         return PreparedEntry(entry, None)
-
-
-def _size_bytes(entry: Entry) -> int:
-    return len(entry.content) if isinstance(entry, Image) and entry.content is not None else 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from airflow_imagetag.models import Entry, Image, SkippedImage
+from airflow_imagetag.models import Entry, Image, SkippedImage, content_bytes
 from airflow_imagetag.selection.rules import Condition, Need, Rule, StoredState, Window
 from airflow_imagetag.selection.shards import Shard
 
@@ -225,7 +225,7 @@ def _due_last(needed: Iterator[tuple[E, Need]], limit: int | None) -> Iterator[E
     held_back: list[E] = []
     size_bytes = 0
     for entry, need in needed:
-        size = _size_bytes(entry)
+        size = content_bytes(entry)
         is_full = len(held_back) >= HELD_BACK_ENTRIES or size_bytes + size > HELD_BACK_BYTES
         if need is Need.NEW or (is_full and (limit is None or len(held_back) < limit)):
             yield entry
@@ -233,10 +233,6 @@ def _due_last(needed: Iterator[tuple[E, Need]], limit: int | None) -> Iterator[E
             held_back.append(entry)
             size_bytes += size
     yield from held_back
-
-
-def _size_bytes(entry: Entry) -> int:
-    return len(entry.content) if isinstance(entry, Image) and entry.content is not None else 0
 
 
 def limited(entries: Iterator[Entry], max_images: int | None) -> Iterator[Entry]:

@@ -180,7 +180,11 @@ class OpenSqlStore(OpenStore):
             return False
         if rule.retry_failed or rule.only_failed:
             return True
-        statement = sa.select(sa.literal(1)).where(*self._unanswered(), self._is_due(rule.now))
+        images = self._tables.images
+        # An image that was given up has no time of a next try either.
+        waits = images.c.status != Status.GAVE_UP.value
+        conditions = (*self._unanswered(), waits, is_due(images, rule.now))
+        statement = sa.select(sa.literal(1)).where(*conditions)
         return self._retry(lambda: self._first(statement.limit(1)) is not None, self._not_read)
 
     def unlabelled(self, now: datetime) -> UnlabelledCounts:
@@ -189,10 +193,8 @@ class OpenSqlStore(OpenStore):
             return UnlabelledCounts()
         images = self._tables.images
         next_try_at = images.c.get("next_try_at", sa.null())
-        is_due = self._is_due(now) & (images.c.status != Status.GAVE_UP.value)
-        group = sa.case(
-            (images.c.status == Status.GAVE_UP.value, "gave_up"), (is_due, "due"), else_="later"
-        )
+        gave_up = images.c.status == Status.GAVE_UP.value
+        group = sa.case((gave_up, "gave_up"), (is_due(images, now), "due"), else_="later")
         statement = sa.select(
             group.label("kind"), sa.func.count().label("images"), sa.func.min(next_try_at)
         )
@@ -210,9 +212,6 @@ class OpenSqlStore(OpenStore):
     def _unanswered(self) -> list[Any]:
         """Return the conditions of images without an answer, which a small index serves."""
         return [sa.text(UNANSWERED), self._tables.images.c.api == self._api]
-
-    def _is_due(self, now: datetime | None) -> Any:
-        return is_due(self._tables.images, now)
 
     def _first(self, statement: Any) -> Any:
         with self._tables.engine.connect() as connection:

@@ -68,13 +68,16 @@ class SqlRule:
         return self.images.c.status.in_(WAITING)
 
     @property
+    def _is_settled(self) -> Any:
+        return self.images.c.status.in_([status.value for status in SETTLED])
+
+    @property
     def _is_filled_in(self) -> Any:
         """The condition that an image failed for want of a URI and has one now."""
         if self.uri is None:
             return sa.false()
-        settled = self.images.c.status.in_([status.value for status in SETTLED])
         is_given = ~is_blank(self.uri, self.dialect)
-        return settled & self.images.c.image_uri.is_(None) & is_given
+        return self._is_settled & self.images.c.image_uri.is_(None) & is_given
 
     @property
     def _is_not_new(self) -> Any:
@@ -88,7 +91,7 @@ class SqlRule:
         due = self._is_waiting & self.same_version & is_due(self.images, self.rule.now)
         if not self.rule.retry_failed:
             return due
-        settled = self.images.c.status.in_([status.value for status in SETTLED])
+        settled = self._is_settled
         if self.rule.retag is Retag.CHANGED:
             settled &= self.same_version
         return due | (settled & ~self._is_filled_in)

@@ -427,6 +427,14 @@ def test_a_failure_for_now_leaves_the_earlier_answer(store: SqlLabelStore):
     assert gathered(store.labels()) == [("a", "x"), ("c", "y")]
 
 
+def test_an_image_that_was_given_up_is_not_due(store: SqlLabelStore):
+    """The source is not read again for the sake of it."""
+    write(store, failed("a", final=False, has_given_up=True))
+    with store.open(API) as opened:
+        assert not opened.may_be_due(Rule(now=NOON))
+        assert opened.may_be_due(Rule(now=NOON, retry_failed=True))
+
+
 def test_an_image_without_labels_is_kept(database: Database, store: SqlLabelStore):
     """It was paid for, so it is not new."""
     write(store, tagged("a"))
