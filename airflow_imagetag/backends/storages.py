@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -97,29 +98,52 @@ CONNECTION_TYPES = {
 """Types of the connections that data may name in URIs of each scheme."""
 
 
-def check_named_by_data(uri: str, allowed: Collection[str] | None) -> None:
-    """Check that data may name the connection of a URI.
+@dataclass(frozen=True, slots=True)
+class ConnectionPolicy:
+    """The connections that URIs from data may use.
 
-    A connection of another type, such as a database's, would send its login and password to the
-    bucket that the data names.
-
-    :param allowed: ids of the connections that data may name; None for all of the right type.
-    :raises ImageNotAllowedError: it may not.
-    :raises UnknownConnectionError: there is no such connection.
+    :param only: the one connection, which a URI that names none uses, too; None for no such one.
+    :param allowed: ids of the connections that a URI may name; None for all of the storage's type.
     """
-    conn_id = connection_in(uri)
-    if conn_id is None:
-        return
-    if allowed is not None and conn_id not in allowed:
-        raise ImageNotAllowedError(
-            f"{redact(uri)} names the connection {conn_id!r}, which images from data may not use. "
-            "To allow it, add it to the option [imagetag] allowed_connections."
-        )
+
+    only: str | None = None
+    allowed: Collection[str] | None = None
+
+    def check(self, uri: str) -> str | None:
+        """Return the connection to read a URI with; None if it names its own, or needs none.
+
+        A connection of another type, such as a database's, would send its login and password to
+        the bucket that the data names.
+
+        :raises ImageNotAllowedError: the URI names a connection that it may not.
+        :raises UnknownConnectionError: there is no such connection.
+        """
+        named = connection_in(uri)
+        if self.only is not None:
+            if named not in (None, self.only):
+                raise ImageNotAllowedError(
+                    f"{redact(uri)} names the connection {named!r}, and this task reads images "
+                    f"from data with storage_conn_id={self.only!r} only."
+                )
+            _check_type(uri, self.only)
+            return self.only if named is None else None
+        if named is None:
+            return None
+        if self.allowed is not None and named not in self.allowed:
+            raise ImageNotAllowedError(
+                f"{redact(uri)} names the connection {named!r}, which images from data may not "
+                "use. To allow it, add it to the option [imagetag] allowed_connections."
+            )
+        _check_type(uri, named)
+        return None
+
+
+def _check_type(uri: str, conn_id: str) -> None:
     conn_type = _type_of(conn_id)
     if conn_type not in CONNECTION_TYPES.get(scheme_of(uri), frozenset()):
         raise ImageNotAllowedError(
-            f"{redact(uri)} names the connection {conn_id!r} of the type {conn_type!r}, which is "
-            f"not one of a storage for {scheme_of(uri)}://."
+            f"{redact(uri)} would be read with the connection {conn_id!r} of the type "
+            f"{conn_type!r}, which is not one of a storage for {scheme_of(uri)}://."
         )
 
 

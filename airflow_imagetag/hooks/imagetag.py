@@ -14,6 +14,7 @@ from airflow_imagetag.backends.configuration import (
     allowed_connections,
     allowed_local_folders,
 )
+from airflow_imagetag.backends.storages import ConnectionPolicy
 from airflow_imagetag.errors import ImageTagError, UnknownConnectionError
 from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BYTES, ContentLoader
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize
@@ -175,7 +176,7 @@ class ImageTagHook(BaseHook):
                 allowed_local_folders(),
                 max_bytes=self.max_image_bytes,
                 service_url=self.account.endpoint,
-                allowed_connections=allowed_connections(),
+                connections=ConnectionPolicy(allowed=allowed_connections()),
             )
         return self._loader
 

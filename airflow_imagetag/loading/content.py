@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_imagetag.backends.places import Place, place_of, presigned_url, read_start
 from airflow_imagetag.backends.storage_faults import Fault, diagnose
 from airflow_imagetag.backends.storages import (
-    check_named_by_data,
+    ConnectionPolicy,
     connection_in,
     storage_failure,
 )
@@ -32,13 +31,17 @@ from airflow_imagetag.errors import (
 from airflow_imagetag.models import Image
 from airflow_imagetag.runtime import digests
 from airflow_imagetag.safety.addresses import is_link_local, names_private_host
+from airflow_imagetag.safety.local_files import (
+    NoRegularFileError,
+    OutsideFoldersError,
+    open_local,
+)
 from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import (
     BLANKS,
     LOCAL_SCHEMES,
     MAX_NAME_CHARACTERS,
     STORAGE_SCHEMES,
-    is_below,
     is_data,
     is_http,
     is_local,
@@ -86,8 +89,7 @@ class ContentLoader:
     :param needs_sha256: whether the digests are stored, and so compared with those of other runs.
     :param storages: scheme, connection and bucket of the storages that the DAG's author named, such
         as ``s3://my_s3@photos``.
-    :param allowed_connections: ids of the connections that data may name; None for all of the
-        storage's own type.
+    :param connections: those that data may use in the other storages.
     :raises ConfigurationError: a folder is not an absolute path.
     """
 
@@ -102,10 +104,10 @@ class ContentLoader:
         service_url: str | None = None,
         needs_sha256: bool = True,
         storages: Collection[str] = (),
-        allowed_connections: Collection[str] | None = None,
+        connections: ConnectionPolicy | None = None,
     ) -> None:
         self._storages = storages
-        self._allowed_connections = allowed_connections
+        self._connections = connections or ConnectionPolicy()
         self._digest = digests.sha256 if needs_sha256 else digests.keyed_hasher()
         self._max_inline_bytes = (
             MAX_INLINE_SHA256_BYTES if needs_sha256 else MAX_INLINE_KEYED_HASH_BYTES
@@ -202,30 +204,26 @@ class ContentLoader:
                 f"{redact(uri)!r} is no path of a file: it holds the bytes themselves, or begins "
                 "with white space."
             )
+        folders = None if uri in self._literal_paths else self._folders
         try:
-            path = os.path.realpath(local_path(uri))
-        except ValueError:
-            # A zero byte, or half of a surrogate pair.
-            raise ImageUnreadableError(f"{redact(uri)} is not a valid file name.") from None
-        inside = any(is_below(path, folder) for folder in self._folders)
-        if not inside and uri not in self._literal_paths:
+            with open_local(local_path(uri), folders) as file:
+                # ``read`` allocates as many bytes as it is asked for. A size of zero may be wrong,
+                # as in /proc.
+                found = os.fstat(file.fileno()).st_size
+                size = min(found or self._max_bytes, self._max_bytes)
+                return self._within_limit(file.read(size + 1), uri)
+        except OutsideFoldersError:
             raise ImageNotAllowedError(
                 f"{redact(uri)} is a file of the worker, outside the folders that images from data "
                 "may be read from. To allow it, add its folder to the option "
                 "[imagetag] allowed_local_paths; an image that a store has as failed since is "
                 "labelled again by an operator with retry_failed=True and no sensor before it."
-            )
-        try:
-            # O_NONBLOCK: opening a named pipe must not wait for a writer.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode):
-                    raise ImageUnreadableError(f"{redact(uri)} is not a regular file.")
-                # ``read`` allocates as many bytes as it is asked for. A size of zero may be wrong,
-                # as in /proc.
-                size = min(found.st_size or self._max_bytes, self._max_bytes)
-                return self._within_limit(file.read(size + 1), uri)
+            ) from None
+        except NoRegularFileError:
+            raise ImageUnreadableError(f"{redact(uri)} is not a regular file.") from None
+        except ValueError:
+            # A zero byte, or half of a surrogate pair.
+            raise ImageUnreadableError(f"{redact(uri)} is not a valid file name.") from None
         except OSError as error:
             problem = f"{redact(uri)} cannot be read: {error.strerror or type(error).__name__}."
             match diagnose(error).fault:
@@ -264,9 +262,8 @@ class ContentLoader:
         if not name:
             raise ImageUnreadableError(f"{redact(uri)} names a bucket. Name an object in it.")
         try:
-            if storage not in self._storages:
-                check_named_by_data(uri, self._allowed_connections)
-            return place_of(uri)
+            conn_id = None if storage in self._storages else self._connections.check(uri)
+            return place_of(uri, conn_id)
         except ConfigurationError as error:
             raise self._access_error(uri, error.message, type(error).__name__) from None
 
@@ -276,7 +273,8 @@ class ContentLoader:
         The one that the DAG's author named ends the run; one that only data named does not.
         """
         storage = split_object(uri)[0]
-        if storage in self._storages or uri in self._literal_paths:
+        is_named_by_author = storage in self._storages or uri in self._literal_paths
+        if is_named_by_author or self._connections.only is not None:
             return StorageAccessError(message)
         return ImageStorageError(message, cause=f"{_shown_storage(uri)}: {reason}")
 

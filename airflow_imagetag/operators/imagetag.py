@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
-from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
+from airflow_imagetag.backends.configuration import (
+    DEFAULT_CONN_ID,
+    allowed_connections,
+    allowed_local_folders,
+)
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
 from airflow_imagetag.sources.images_field import as_source, wrap_images
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
@@ -72,6 +77,9 @@ class ImageTagOperator(LabelMapField):
     :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
     :param fetch: who downloads http(s) URLs: ``service``, or ``worker``, which refuses addresses
         of private networks. (templated)
+    :param storage_conn_id: the only connection that URIs of object storages from data may use;
+        those that name none use it, too. None: each names a connection of its storage's type. URIs
+        that stand in the DAG file use the one that they name. (templated)
     :param oversize: handling of an image with more bytes than the service takes: ``error``, a
         failure; ``downscale``, a smaller JPEG of it is sent. (templated)
     :param label_map: other names for labels: a dict of labels and names, or the path of such a
@@ -104,6 +112,7 @@ class ImageTagOperator(LabelMapField):
         "flush_seconds",
         "shard",
         "fetch",
+        "storage_conn_id",
         "oversize",
         "label_map",
     )
@@ -132,6 +141,7 @@ class ImageTagOperator(LabelMapField):
         flush_seconds: float | str = 2.0,
         shard: str | None = None,
         fetch: str = "service",
+        storage_conn_id: str | None = None,
         oversize: str = "error",
         label_map: Any = None,
         **kwargs: Any,
@@ -149,6 +159,7 @@ class ImageTagOperator(LabelMapField):
         self.flush_seconds: Number = flush_seconds
         self.shard = shard
         self.fetch = fetch
+        self.storage_conn_id = storage_conn_id
         self.oversize = oversize
         self.label_map = wrap_label_map(label_map)
         self.imagetag_conn_id = imagetag_conn_id
@@ -178,19 +189,19 @@ class ImageTagOperator(LabelMapField):
             return self._execute(context)
 
     def _execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
+        from airflow_imagetag.backends.storages import ConnectionPolicy
         from airflow_imagetag.hooks.imagetag import ImageTagHook
-        from airflow_imagetag.operators.label_files import read_label_map
+        from airflow_imagetag.operators.label_files import PathPolicy, read_label_map
         from airflow_imagetag.operators.options import parse_options
         from airflow_imagetag.operators.output_factory import make_output
         from airflow_imagetag.operators.run import OperatorRun
 
-        mapping = read_label_map(self.label_map, allowed_local_folders())
         options = parse_options(
-            self,
-            mapping=mapping,
-            engine=self._engine_settings(),
-            quota_timing=self._quota_timing(),
+            self, engine=self._engine_settings(), quota_timing=self._quota_timing()
         )
+        connections = ConnectionPolicy(options.storage_conn_id, allowed_connections())
+        paths = PathPolicy(allowed_local_folders(), connections)
+        options = replace(options, mapping=read_label_map(self.label_map, paths))
         source = as_source(self.images).with_columns(self.key_column, self.uri_column)
         output = make_output(
             options,

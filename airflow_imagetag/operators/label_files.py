@@ -6,25 +6,29 @@ import csv
 import io
 import json
 import logging
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from airflow_imagetag.backends.places import Place, place_of, read_start
-from airflow_imagetag.backends.storages import storage_failure
+from airflow_imagetag.backends.storages import ConnectionPolicy, storage_failure
 from airflow_imagetag.engine.output.label_mapping import (
     LabelMapping,
     MappingEntry,
     label_mapping_of,
 )
-from airflow_imagetag.errors import ConfigurationError, ImageTagError
+from airflow_imagetag.errors import ConfigurationError, ImageNotAllowedError, ImageTagError
 from airflow_imagetag.operators.label_map import LabelMap
+from airflow_imagetag.safety.local_files import (
+    NoRegularFileError,
+    OutsideFoldersError,
+    open_local,
+)
 from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import (
     STORAGE_SCHEMES,
-    is_below,
     is_local,
     local_path,
     scheme_of,
@@ -38,11 +42,23 @@ MAX_MAP_BYTES = 10 * 1024 * 1024
 COLUMNS = ("label", "name")
 
 
-def read_label_map(given: Any, allowed_folders: Collection[str]) -> LabelMapping | None:
+@dataclass(frozen=True, slots=True)
+class PathPolicy:
+    """The files that a path may name if the author of the DAG file has not written it.
+
+    :param folders: those that a local file must lie in.
+    :param connections: those that an object may be read with.
+    """
+
+    folders: Collection[str] = ()
+    connections: ConnectionPolicy = field(default_factory=ConnectionPolicy)
+
+
+def read_label_map(given: Any, policy: PathPolicy) -> LabelMapping | None:
     """Return the mapping that the parameter ``label_map`` describes; None for none.
 
     :param given: the parameter after Airflow has rendered it.
-    :param allowed_folders: folders that a local file must lie in if data has named it.
+    :param policy: holds for a path that data has named.
     :raises ConfigurationError: the value is not a map, or its file is missing or wrong.
     :raises StorageError: the storage of its file failed.
     """
@@ -61,15 +77,15 @@ def read_label_map(given: Any, allowed_folders: Collection[str]) -> LabelMapping
         return None
     if value.lstrip().startswith("{"):
         return label_mapping_of(_json_entries(value, "label_map"), "label_map")
-    mapping = _from_file(value, None if label_map.is_literal else allowed_folders)
+    mapping = _from_file(value, None if label_map.is_literal else policy)
     log.info("label_map %s: %s", redact(value), mapping)
     return mapping
 
 
-def _from_file(path: str, allowed_folders: Collection[str] | None) -> LabelMapping:
+def _from_file(path: str, policy: PathPolicy | None) -> LabelMapping:
     """Return the mapping of a file.
 
-    :param allowed_folders: folders that a local file must lie in; None for any folder.
+    :param policy: None for any file.
     """
     what = f"label_map {redact(path)}"
     parse = {".csv": _csv_entries, ".json": _json_entries}.get(PurePosixPath(path).suffix.lower())
@@ -78,7 +94,7 @@ def _from_file(path: str, allowed_folders: Collection[str] | None) -> LabelMappi
             f"{what} must be the path of a file that ends in .csv or .json. For the text of a "
             "dict, end its template with '| tojson'."
         )
-    content = _local(path, allowed_folders) if is_local(path) else _stored(path)
+    content = _local(path, policy) if is_local(path) else _stored(path, policy)
     if len(content) > MAX_MAP_BYTES:
         raise ConfigurationError(
             f"{what} is larger than {MAX_MAP_BYTES // 1024 // 1024} MB. Keep in it only the labels "
@@ -87,39 +103,37 @@ def _from_file(path: str, allowed_folders: Collection[str] | None) -> LabelMappi
     return label_mapping_of(parse(_decoded(content, what), what), what)
 
 
-def _local(path: str, allowed_folders: Collection[str] | None) -> bytes:
-    with _errors(path):
-        real = os.path.realpath(local_path(path))
-        if allowed_folders is not None and not any(
-            is_below(real, folder) for folder in allowed_folders
-        ):
-            raise ConfigurationError(
-                f"label_map {redact(path)} is a file of the worker that a template or another task "
-                "has named. If that is meant, add its folder to the option "
-                "[imagetag] allowed_local_paths."
-            )
-        if not Path(real).is_file():
-            raise FileNotFoundError
-        with Path(real).open("rb") as file:
+def _local(path: str, policy: PathPolicy | None) -> bytes:
+    folders = None if policy is None else policy.folders
+    try:
+        with _errors(path), open_local(local_path(path), folders) as file:
             return file.read(MAX_MAP_BYTES + 1)
+    except OutsideFoldersError:
+        raise ConfigurationError(
+            f"label_map {redact(path)} is a file of the worker that a template or another task "
+            "has named. If that is meant, add its folder to the option "
+            "[imagetag] allowed_local_paths."
+        ) from None
 
 
-def _stored(path: str) -> bytes:
+def _stored(path: str, policy: PathPolicy | None) -> bytes:
     if scheme_of(path) not in STORAGE_SCHEMES:
         raise ConfigurationError(
             f"label_map {redact(path)} has the scheme {scheme_of(path)!r}. Use a local path or an "
             "object storage such as s3, gs or abfs."
         )
     with _errors(path):
-        place = _place(path)
+        place = _place(path, policy)
         # A cached listing has the size of an earlier version of the file.
         place.file_system.invalidate_cache()
         return read_start(place, MAX_MAP_BYTES + 1)
 
 
-def _place(path: str) -> Place:
+def _place(path: str, policy: PathPolicy | None) -> Place:
     try:
-        return place_of(path)
+        return place_of(path, None if policy is None else policy.connections.check(path))
+    except ImageNotAllowedError as error:
+        raise ConfigurationError(f"label_map: {error.message}") from None
     except ConfigurationError as error:
         raise type(error)(f"label_map: {error.message}") from None
 
@@ -129,9 +143,9 @@ def _errors(path: str) -> Iterator[None]:
     what = f"label_map {redact(path)}"
     try:
         yield
-    except ImageTagError:
+    except (ImageTagError, OutsideFoldersError):
         raise
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, NoRegularFileError):
         raise ConfigurationError(f"{what} does not exist, or is not a file.") from None
     except (PermissionError, ValueError) as error:
         raise ConfigurationError(

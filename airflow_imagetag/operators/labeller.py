@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_imagetag.backends import configuration
+from airflow_imagetag.backends.storages import ConnectionPolicy
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.labellers.base import Labeller
 from airflow_imagetag.loading.content import ContentLoader
@@ -17,6 +18,7 @@ def labeller_of(
     is_fetched_by_worker: bool,
     needs_sha256: bool,
     max_connections: int,
+    storage_conn_id: str | None = None,
 ) -> Labeller:
     """Return the labeller for the images of a source.
 
@@ -25,6 +27,7 @@ def labeller_of(
     :param is_fetched_by_worker: the worker downloads http(s) URLs, not the service.
     :param needs_sha256: digests are kept, so that they must be those of other runs, too.
     :param max_connections: maximum number of connections kept open.
+    :param storage_conn_id: the only connection that URIs of object storages from data may use.
     :raises ConfigurationError: the source names a local folder that is not allowed.
     """
     trust = source.trust()
@@ -46,6 +49,6 @@ def labeller_of(
         service_url=account.endpoint,
         needs_sha256=needs_sha256,
         storages=trust.storages,
-        allowed_connections=configuration.allowed_connections(),
+        connections=ConnectionPolicy(storage_conn_id, configuration.allowed_connections()),
     )
     return hook.labeller(loader, max_connections=max_connections)

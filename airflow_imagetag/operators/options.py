@@ -52,6 +52,7 @@ class Options:
     :param rule: decides which images are new.
     :param shard: only this part of the source; None for all of it.
     :param is_fetched_by_worker: the worker downloads http(s) URLs, not the service.
+    :param storage_conn_id: the only connection that URIs of object storages from data may use.
     :param oversize: handling of an image with more bytes than the service takes.
     :param mapping: renames, drops and merges labels; None leaves them as they are.
     :param engine: further settings of the engine.
@@ -71,6 +72,7 @@ class Options:
     shard: Shard | None
     is_fetched_by_worker: bool
     oversize: Oversize
+    storage_conn_id: str | None = None
     mapping: LabelMapping | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
     quota_timing: QuotaTiming = DEFAULT_TIMING
@@ -86,14 +88,12 @@ class Options:
 def parse_options(
     parameters: Any,
     *,
-    mapping: LabelMapping | None = None,
     engine: Mapping[str, Any] | None = None,
     quota_timing: QuotaTiming = DEFAULT_TIMING,
 ) -> Options:
-    """Check the parameters of an operator.
+    """Check the parameters of an operator, but for the label map, which is read by itself.
 
     :param parameters: an object with the operator's parameters as attributes, rendered.
-    :param mapping: the label map, which is read by itself.
     :param engine: further settings of the engine.
     :param quota_timing: time limits of a shared quota.
     :raises ConfigurationError: names the parameter and the values that it allows.
@@ -113,7 +113,7 @@ def parse_options(
         shard=parse_shard(given.shard),
         is_fetched_by_worker=_is_fetched_by_worker(given.fetch),
         oversize=parse_oversize(given.oversize),
-        mapping=mapping,
+        storage_conn_id=_storage_conn_id(given.storage_conn_id),
         engine=engine or {},
         quota_timing=quota_timing,
     )
@@ -123,3 +123,12 @@ def _is_fetched_by_worker(fetch: str) -> bool:
     if fetch not in ("service", "worker"):
         raise ConfigurationError(f"fetch must be 'service' or 'worker', not {fetch!r}.")
     return fetch == "worker"
+
+
+def _storage_conn_id(value: str | None) -> str | None:
+    # A template without a value must not widen what data may name.
+    if value is None or (isinstance(value, str) and value.strip()):
+        return value
+    raise ConfigurationError(
+        f"storage_conn_id must be the id of a connection, or None, not {value!r}."
+    )

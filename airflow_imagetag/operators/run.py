@@ -84,6 +84,7 @@ class OperatorRun:
                     is_fetched_by_worker=self._options.is_fetched_by_worker,
                     needs_sha256=self._output.needs_sha256,
                     max_connections=self._pace.max_in_flight,
+                    storage_conn_id=self._options.storage_conn_id,
                 )
                 self._engine.run(
                     RunInputs(opened.entries, labeller, opened.writer, opened.lookup, schedule),

@@ -26,9 +26,25 @@ from clusters import (
 )
 from databases import Database, postgres_database, postgres_server
 from hosts import WRONG_KEY, AirflowHost, Run, connection
+from shared import Shared
 from web_servers import Handler, serving
 
 from airflow_imagetag.testing import Emulator, Faults
+
+_SHARED = pytest.StashKey[Shared]()
+
+
+@pytest.fixture(scope="session")
+def shared(pytestconfig: pytest.Config) -> Shared:
+    """Keep what runs for all tests of this folder."""
+    return pytestconfig.stash.setdefault(_SHARED, Shared())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End what runs for all tests of this folder, if the next test is of another."""
+    if nextitem is None or nextitem.path.parent != HERE:
+        item.config.stash.setdefault(_SHARED, Shared()).end()
 
 
 @pytest.fixture(scope="session")
@@ -56,16 +72,25 @@ def new_home(
     return make
 
 
-@pytest.fixture(scope="session")
-def airflow_host(new_home: Callable[..., AirflowHome], image_folder: Path) -> Iterator[AirflowHost]:
-    """Start the process that runs DAGs."""
-    home = new_home(
-        AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS=str(image_folder),
-        AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES="airflow.* airflow_imagetag.models.Image",
-    )
-    host = AirflowHost(home)
-    yield host
-    host.stop()
+@pytest.fixture
+def airflow_host(
+    new_home: Callable[..., AirflowHome], image_folder: Path, shared: Shared
+) -> AirflowHost:
+    """Give the process that runs DAGs."""
+
+    @contextlib.contextmanager
+    def begin() -> Iterator[AirflowHost]:
+        home = new_home(
+            AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS=str(image_folder),
+            AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES=(
+                "airflow.* airflow_imagetag.models.Image"
+            ),
+        )
+        host = AirflowHost(home)
+        yield host
+        host.stop()
+
+    return shared.get("host", begin)
 
 
 @pytest.fixture
@@ -166,34 +191,39 @@ def warehouse_json(config: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def running_cluster(
+def start_cluster(
     new_home: Callable[..., AirflowHome],
     image_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
     pytestconfig: pytest.Config,
-) -> Iterator[Cluster]:
+) -> Callable[[], contextlib.AbstractContextManager[Cluster]]:
     """Start an Airflow that runs one task at a time, without a triggerer."""
-    dags = tmp_path_factory.mktemp("dags")
-    data = tmp_path_factory.mktemp("data")
-    shutil.copy(ROOT / "dags_examples" / "label_images.py", dags)
-    for path in (HERE / "dags").glob("label_*.py"):
-        shutil.copy(path, dags)
-    (data / "photographs").mkdir()
-    for path in sorted(image_folder.iterdir())[:3]:
-        shutil.copy(path, data / "photographs")
-    port = free_port()
-    with Emulator() as emulator:
-        environment = cluster_environment(port) | {
-            "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if AIRFLOW_2 else "LocalExecutor",
-            "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": f"{image_folder},{data}",
-            "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator, max_in_flight=8),
-            "AIRFLOW_CONN_WAREHOUSE": warehouse_json(pytestconfig),
-            "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(s3_server(pytestconfig)),
-            "AIRFLOW_CONN_WRONG_KEY": connection(emulator, password=WRONG_KEY, max_in_flight=8),
-            "PHOTOGRAPHS": str(data / "photographs"),
-        }
-        with running(new_home(dags, **environment), emulator, port) as cluster:
-            yield cluster
+
+    @contextlib.contextmanager
+    def start() -> Iterator[Cluster]:
+        dags = tmp_path_factory.mktemp("dags")
+        data = tmp_path_factory.mktemp("data")
+        shutil.copy(ROOT / "dags_examples" / "label_images.py", dags)
+        for path in (HERE / "dags").glob("label_*.py"):
+            shutil.copy(path, dags)
+        (data / "photographs").mkdir()
+        for path in sorted(image_folder.iterdir())[:3]:
+            shutil.copy(path, data / "photographs")
+        port = free_port()
+        with Emulator() as emulator:
+            environment = cluster_environment(port) | {
+                "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if AIRFLOW_2 else "LocalExecutor",
+                "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": f"{image_folder},{data}",
+                "AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator, max_in_flight=8),
+                "AIRFLOW_CONN_WAREHOUSE": warehouse_json(pytestconfig),
+                "AIRFLOW_CONN_AWS_DEFAULT": s3_connection(s3_server(pytestconfig)),
+                "AIRFLOW_CONN_WRONG_KEY": connection(emulator, password=WRONG_KEY, max_in_flight=8),
+                "PHOTOGRAPHS": str(data / "photographs"),
+            }
+            with running(new_home(dags, **environment), emulator, port) as cluster:
+                yield cluster
+
+    return start
 
 
 @pytest.fixture(scope="session")
@@ -276,8 +306,11 @@ def triggering_cluster(
 
 
 @pytest.fixture
-def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
+def cluster(
+    start_cluster: Callable[[], contextlib.AbstractContextManager[Cluster]], shared: Shared
+) -> Iterator[Cluster]:
     """Give the running Airflow with fresh counts and a service without faults."""
+    running_cluster = shared.get("cluster", start_cluster)
     running_cluster.emulator.faults = Faults()
     running_cluster.emulator.reset_stats()
     yield running_cluster

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pytest
+from started_threads import StartedThreads
 
 from airflow_imagetag import errors
 from airflow_imagetag.backends.accounts import account_of
@@ -215,9 +216,10 @@ def go(run: LabelEngine) -> BaseException | None:
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left():
+    started = StartedThreads("imagetag")
     yield
     deadline = time.monotonic() + 5
-    while left := [t for t in threading.enumerate() if t.name.startswith("imagetag")]:
+    while left := started.names():
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
 

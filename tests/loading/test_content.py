@@ -20,6 +20,7 @@ import pytest
 from web_servers import Handler, serving
 
 from airflow_imagetag.backends.places import Place, read_start
+from airflow_imagetag.backends.storages import ConnectionPolicy
 from airflow_imagetag.errors import (
     Billing,
     ConfigurationError,
@@ -675,8 +676,29 @@ def test_an_unusable_connection_that_data_names_is_the_image_s_error(extra, monk
 def test_allowed_connections_narrow_what_data_may_name(monkeypatch):
     """The list holds for data only, not for the storages of the DAG file."""
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "aws"}))
+    loader = ContentLoader(connections=ConnectionPolicy(allowed={"photos_s3"}))
     with pytest.raises(ImageNotAllowedError, match="allowed_connections"):
-        read(ContentLoader(allowed_connections={"photos_s3"}), "s3://other@photos/a.jpg")
+        read(loader, "s3://other@photos/a.jpg")
+
+
+def test_one_connection_for_all_that_data_names(bucket, monkeypatch):
+    """A URI that names none is read with it; one that names another is refused."""
+    bucket.put("a.jpg", b"an image")
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", os.environ["AIRFLOW_CONN_AWS_DEFAULT"])
+    # The worker's own credentials are of no use.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    loader = ContentLoader(
+        connections=ConnectionPolicy(only="aws_default"), storages=[f"s3://other@{bucket.name}"]
+    )
+    for named in ("", "aws_default@", "other@"):
+        assert read(loader, f"s3://{named}{bucket.name}/a.jpg") == b"an image"
+    with pytest.raises(ImageNotAllowedError, match="storage_conn_id='aws_default' only"):
+        read(loader, f"s3://imagetag_default@{bucket.name}/a.jpg")
+    with pytest.raises(ImageNotAllowedError, match="not one of a storage for gs://"):
+        read(loader, f"gs://{bucket.name}/a.jpg")
+    missing = ContentLoader(connections=ConnectionPolicy(only="none"))
+    with pytest.raises(StorageAccessError, match="There is no connection 'none'"):
+        read(missing, f"s3://{bucket.name}/a.jpg")
 
 
 def test_a_path_that_may_not_be_followed_is_the_image_s_error(tmp_path, monkeypatch):
@@ -687,7 +709,7 @@ def test_a_path_that_may_not_be_followed_is_the_image_s_error(tmp_path, monkeypa
 
     monkeypatch.setattr(os.path, "realpath", refuse)
     loader = ContentLoader()
-    with pytest.raises(ImageUnreadableError, match="PermissionError"):
+    with pytest.raises(ImageUnreadableError, match="Permission denied"):
         read(loader, "/proc/1/cwd")
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from buckets import Bucket, s3_connection
 
+from airflow_imagetag.backends.storages import ConnectionPolicy
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.models import Label
-from airflow_imagetag.operators.label_files import MAX_MAP_BYTES, read_label_map
+from airflow_imagetag.operators.label_files import MAX_MAP_BYTES, PathPolicy, read_label_map
 from airflow_imagetag.operators.label_map import LabelMap
 
 NAMES = {"天空": "sky", "云": "cloud, white", "水印": None}
@@ -22,7 +23,7 @@ CSV = 'label,name\n天空,sky\n云,"cloud, white"\n水印,\n'
 def renamed(given: Any, allowed: tuple[str, ...] = (), *, literal: bool = True) -> dict[str, Any]:
     """Return the names that a map gives to three labels."""
     value = given if isinstance(given, LabelMap) else LabelMap(given, literal=literal)
-    taxonomy = read_label_map(value, allowed)
+    taxonomy = read_label_map(value, PathPolicy(allowed))
     assert taxonomy is not None
     labels = {name: taxonomy([Label(name, 0.5)]) for name in NAMES}
     return {name: found[0].name if found else None for name, found in labels.items()}
@@ -31,7 +32,7 @@ def renamed(given: Any, allowed: tuple[str, ...] = (), *, literal: bool = True) 
 def refused(given: Any, allowed: tuple[str, ...] = (), *, literal: bool = True) -> str:
     """Return the message of the error that a map ends in."""
     with pytest.raises(ConfigurationError) as caught:
-        read_label_map(LabelMap(given, literal=literal), allowed)
+        read_label_map(LabelMap(given, literal=literal), PathPolicy(allowed))
     return caught.value.message
 
 
@@ -82,8 +83,8 @@ def test_a_dict_and_the_text_of_one():
 @pytest.mark.parametrize("given", [None, "", "None"])
 def test_no_map(given):
     """None, and the texts that a template of a missing parameter renders to."""
-    assert read_label_map(LabelMap(given), ()) is None
-    assert read_label_map(given, ()) is None
+    assert read_label_map(LabelMap(given), PathPolicy()) is None
+    assert read_label_map(given, PathPolicy()) is None
 
 
 @pytest.mark.parametrize("content", ["label,name\n", "{}"])
@@ -244,4 +245,16 @@ def test_a_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):
     fields["extra"]["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_AWAY", json.dumps(fields))
     with pytest.raises(StorageError, match=r"label_map s3://\S+\.csv cannot be read"):
-        read_label_map(LabelMap("s3://aws_away@bucket/labels.csv", literal=True), ())
+        read_label_map(LabelMap("s3://aws_away@bucket/labels.csv", literal=True), PathPolicy())
+
+
+def test_a_connection_that_data_names(monkeypatch: pytest.MonkeyPatch):
+    """It must be of the storage's type, and of the list; the author may name any."""
+    fields = {"conn_type": "postgres", "host": "127.0.0.1", "login": "u", "password": "s3cret"}
+    monkeypatch.setenv("AIRFLOW_CONN_PG", json.dumps(fields))
+    path = "s3://pg@bucket/labels.csv"
+    assert "'pg' of the type 'postgres'" in refused(path, literal=False)
+    assert "of the type" not in refused(path)
+    only = PathPolicy(connections=ConnectionPolicy(only="photos"))
+    with pytest.raises(ConfigurationError, match=r"label_map: .*='photos' only"):
+        read_label_map(LabelMap(path), only)

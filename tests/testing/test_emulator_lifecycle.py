@@ -10,7 +10,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,15 +18,15 @@ import aiohttp
 import pytest
 import requests
 import trustme
+from started_threads import StartedThreads
 
 from airflow_imagetag.testing import Emulator, Faults, Stats
 
-THREAD_NAME = "imagetag-emulator"
 
-
-def emulator_threads() -> list[str]:
-    """Return the names of the live threads of emulators."""
-    return [t.name for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+@pytest.fixture
+def threads() -> StartedThreads:
+    """Tell this test's emulators from those that other tests of the process share."""
+    return StartedThreads("imagetag-emulator")
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -50,13 +49,13 @@ def test_emulators_live_side_by_side(connect, photograph):
         assert (one.stats.billed, other.stats.billed) == (1, 0)
 
 
-def test_stop_frees_port_and_threads(connect, photograph):
+def test_stop_frees_port_and_threads(threads, connect, photograph):
     """After a stop the port is closed and no thread is left; a second stop does nothing."""
     emulator = Emulator().start()
     assert connect(emulator).base64(photograph).status_code == 200
     emulator.stop()
     emulator.stop()
-    assert emulator_threads() == []
+    assert threads.names() == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", emulator.port))
 
@@ -82,13 +81,13 @@ def test_misuse_is_told():
         Emulator(answer_form="other")  # type: ignore[arg-type]
 
 
-def test_a_port_that_is_taken():
+def test_a_port_that_is_taken(threads):
     """The start raises the system's error and leaves no thread."""
     with Emulator() as emulator:
         second = Emulator(port=emulator.port)
         with pytest.raises(OSError, match="address already in use"):
             second.start()
-    assert emulator_threads() == []
+    assert threads.names() == []
     with second:
         assert second.port == emulator.port
 
@@ -103,7 +102,7 @@ def test_repr_keeps_the_secret():
     assert "not running" in repr(emulator)
 
 
-def test_stopping_with_requests_in_flight(client, photograph):
+def test_stopping_with_requests_in_flight(threads, client, photograph):
     """Clients lose their connections: the stop does not wait for the answers."""
     client.emulator.faults = Faults(latency_seconds=600)
     with ThreadPoolExecutor(8) as pool:
@@ -113,7 +112,7 @@ def test_stopping_with_requests_in_flight(client, photograph):
         client.emulator.stop()
         assert all(isinstance(w.exception(), requests.ConnectionError) for w in waiting)
     assert client.emulator.stats.in_flight == 0
-    assert emulator_threads() == []
+    assert threads.names() == []
 
 
 def test_a_stop_leaves_nothing_open():
