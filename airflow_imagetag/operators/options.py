@@ -125,7 +125,7 @@ def _is_fetched_by_worker(fetch: str) -> bool:
     return fetch == "worker"
 
 
-def _storage_conn_id(value: str | None) -> str | None:
+def _storage_conn_id(value: Any) -> str | None:
     # A template without a value must not widen what data may name.
     if value is None or (isinstance(value, str) and value.strip()):
         return value
