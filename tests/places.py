@@ -15,7 +15,6 @@ import pytest
 from buckets import Bucket
 from databases import API, Database, tagged
 
-from airflow_imagetag.backends.storages import storage_path
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
@@ -152,9 +151,6 @@ class BucketPlace(Place):
     @contextlib.contextmanager
     def away(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
         """Point the connection to a server that does not run."""
-        # Airflow keeps the first file system of a connection for good. It must be that of a server
-        # that runs, or all later tests of this process would look for theirs in vain.
-        storage_path(f"s3://aws_default@{self.bucket.name}/")
         fields = json.loads(self.bucket.connection_json)
         fields["extra"] |= {
             "endpoint_url": NOWHERE,

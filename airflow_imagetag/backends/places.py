@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_imagetag.backends.storage_faults import all_statuses
-from airflow_imagetag.backends.storages import connection_of, storage_path
+from airflow_imagetag.backends.storages import connect
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.safety.uris import is_local, local_path, split_object
@@ -37,10 +37,11 @@ class Place:
     conn_id: str | None = None
 
 
-def place_of(uri: str, conn_id: str | None = None) -> Place:
+def place_of(uri: str, conn_id: str | None = None, *, max_age: float = 0) -> Place:
     """Return the place that a URI names.
 
     :param conn_id: connection of the storage; None if the URI names one, or none is needed.
+    :param max_age: number of seconds in which the connection is not read again.
     :raises ConfigurationError: the storage's connection or package is missing, or cannot be used.
     :raises StorageError: the storage failed, perhaps for a while.
     """
@@ -52,8 +53,8 @@ def place_of(uri: str, conn_id: str | None = None) -> Place:
     # Only the bucket goes through the path object, which would change a name with a tab, or with a
     # dot alone between slashes.
     storage, slash, name = split_object(uri)
-    root = storage_path(storage, conn_id)
-    return Place(root.fs, f"{root.path.rstrip('/')}{slash}{name}", connection_of(root))
+    found = connect(storage, conn_id, max_age=max_age)
+    return Place(found.file_system, f"{found.path}{slash}{name}", found.conn_id)
 
 
 def is_named_exactly(place: Place) -> bool:

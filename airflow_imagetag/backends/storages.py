@@ -1,15 +1,16 @@
-"""Object storages: ObjectStoragePath through Airflow's connections."""
+"""Object storages through Airflow's connections."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from functools import cache
+import itertools
+import math
+import threading
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_imagetag.backends.storage_faults import Fault, diagnose
 from airflow_imagetag.errors import (
-    ImageNotAllowedError,
     StorageAccessError,
     StorageError,
     UnknownConnectionError,
@@ -18,10 +19,26 @@ from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import scheme_of
 
 
-def storage_path(uri: str, conn_id: str | None = None) -> Any:
-    """Return Airflow's path object for an object-storage URI.
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage that is connected.
 
+    :param file_system: one of fsspec's.
+    :param path: the bucket, as the file system names it.
+    :param conn_id: the connection; None without one.
+    """
+
+    file_system: Any
+    path: str
+    conn_id: str | None
+
+
+def connect(uri: str, conn_id: str | None = None, *, max_age: float = 0) -> Storage:
+    """Return the storage of a URI through Airflow's connection, whose keys may have changed.
+
+    :param uri: of a bucket or container, without the name of an object.
     :param conn_id: connection of the storage; None if the URI names one, or none is needed.
+    :param max_age: number of seconds in which the connection is not read again.
     :raises ConfigurationError: the storage's connection or package is missing, or cannot be used.
     :raises StorageError: the storage failed, perhaps for a while.
     """
@@ -31,9 +48,10 @@ def storage_path(uri: str, conn_id: str | None = None) -> Any:
     options = {} if conn_id is None else {"conn_id": conn_id}
     try:
         path = ObjectStoragePath(uri, **options)
-        if named := connection_of(path):
-            _check_connection(named)
-        path.fs  # noqa: B018 (connects, which fails if a package is missing)
+        named = _connection_of(path)
+        # Without a connection the storage's library finds, and renews, the worker's credentials.
+        file_system = path.fs if named is None else _file_system(path.protocol, named, max_age)
+        return Storage(file_system, path.path.rstrip("/"), named)
     except AirflowNotFoundException as error:
         raise UnknownConnectionError(f"{redact(uri)} cannot be used: {error}") from None
     except (ImportError, ValueError) as error:
@@ -49,14 +67,61 @@ def storage_path(uri: str, conn_id: str | None = None) -> Any:
         raise StorageAccessError(
             f"{redact(uri)} cannot be used: {reason}. Check the storage's connection."
         ) from None
-    return path
 
 
-def connection_of(path: Any) -> str | None:
+def _connection_of(path: Any) -> str | None:
     """Return the id of the connection that a path object uses; None without one."""
     # Airflow 2 keeps it among the options, Airflow 3 in a property.
     found = getattr(path, "conn_id", None) or path.storage_options.get("conn_id")
     return None if found is None else str(found)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A storage of this process, as its connection was when it was last read.
+
+    Airflow keeps storages as well, but for as long as the process lives: a triggerer would use the
+    keys of its first look for ever.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    fields: tuple[object, ...] = ()
+    store: Any = None
+    read_at: float = -math.inf
+
+
+_KEPT: dict[tuple[str, str], _Kept] = {}
+"""By scheme and connection."""
+
+_NUMBERS = itertools.count()
+
+
+def _file_system(scheme: str, conn_id: str, max_age: float) -> Any:
+    """Return the file system of a connection as it is now."""
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    kept = _KEPT.setdefault((scheme, conn_id), _Kept())
+    with kept.lock:
+        now = time.monotonic()
+        if now - kept.read_at >= max_age:
+            # For an unknown one the Amazon provider would use the worker's own credentials.
+            found = BaseHook.get_connection(conn_id)
+            account = (found.conn_type, found.host, found.port, found.schema, found.extra)
+            fields = (*account, found.login, found.password)
+            if fields != kept.fields:
+                kept.store, kept.fields = _attach(scheme, conn_id), fields
+            kept.read_at = now
+        return kept.store.fs
+
+
+def _attach(scheme: str, conn_id: str) -> Any:
+    # An alias that Airflow does not know yet makes a new store.
+    alias = f"imagetag-{scheme}-{conn_id}-{next(_NUMBERS)}"
+    try:
+        from airflow.sdk.io import attach
+    except ImportError:  # Airflow 2
+        from airflow.io.store import attach  # type: ignore[no-redef]
+    return attach(scheme, conn_id, alias)
 
 
 def storage_failure(error: Exception, what: str) -> StorageError:
@@ -66,106 +131,3 @@ def storage_failure(error: Exception, what: str) -> StorageError:
     :param what: beginning of the message, which names the failed operation.
     """
     return StorageError(f"{what}: {type(error).__name__}: {redact_text(str(error))[:300]}")
-
-
-@cache
-def _check_connection(conn_id: str) -> None:
-    """Raise Airflow's error for an unknown connection.
-
-    Otherwise the Amazon provider would use the worker's own credentials.
-    """
-    from airflow.providers.common.compat.sdk import BaseHook
-
-    BaseHook.get_connection(conn_id)
-
-
-CONNECTION_TYPES = {
-    "s3": frozenset({"aws", "s3"}),
-    "s3a": frozenset({"aws", "s3"}),
-    "s3n": frozenset({"aws", "s3"}),
-    "gs": frozenset({"google_cloud_platform"}),
-    "gcs": frozenset({"google_cloud_platform"}),
-    "abfs": frozenset({"adls", "azure_data_lake", "wasb"}),
-    "abfss": frozenset({"adls", "azure_data_lake", "wasb"}),
-    "adl": frozenset({"adls", "azure_data_lake", "wasb"}),
-    "az": frozenset({"adls", "azure_data_lake", "wasb"}),
-    "wasb": frozenset({"adls", "azure_data_lake", "wasb"}),
-    "wasbs": frozenset({"adls", "azure_data_lake", "wasb"}),
-    "oss": frozenset({"oss"}),
-    "hdfs": frozenset({"hdfs", "webhdfs"}),
-    "webhdfs": frozenset({"hdfs", "webhdfs"}),
-}
-"""Types of the connections that data may name in URIs of each scheme."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionPolicy:
-    """The connections that URIs from data may use.
-
-    :param only: the one connection, which a URI that names none uses, too; None for no such one.
-    :param allowed: ids of the connections that a URI may name; None for all of the storage's type.
-    """
-
-    only: str | None = None
-    allowed: Collection[str] | None = None
-
-    def check(self, uri: str) -> str | None:
-        """Return the connection to read a URI with; None if it names its own, or needs none.
-
-        A connection of another type, such as a database's, would send its login and password to
-        the bucket that the data names.
-
-        :raises ImageNotAllowedError: the URI names a connection that it may not.
-        :raises UnknownConnectionError: there is no such connection.
-        """
-        named = connection_in(uri)
-        if self.only is not None:
-            if named not in (None, self.only):
-                raise ImageNotAllowedError(
-                    f"{redact(uri)} names the connection {named!r}, and this task reads images "
-                    f"from data with storage_conn_id={self.only!r} only."
-                )
-            _check_type(uri, self.only)
-            return self.only if named is None else None
-        if named is None:
-            return None
-        if self.allowed is not None and named not in self.allowed:
-            raise ImageNotAllowedError(
-                f"{redact(uri)} names the connection {named!r}, which images from data may not "
-                "use. To allow it, add it to the option [imagetag] allowed_connections."
-            )
-        _check_type(uri, named)
-        return None
-
-
-def _check_type(uri: str, conn_id: str) -> None:
-    conn_type = _type_of(conn_id)
-    if conn_type not in CONNECTION_TYPES.get(scheme_of(uri), frozenset()):
-        raise ImageNotAllowedError(
-            f"{redact(uri)} would be read with the connection {conn_id!r} of the type "
-            f"{conn_type!r}, which is not one of a storage for {scheme_of(uri)}://."
-        )
-
-
-def connection_in(uri: str) -> str | None:
-    """Return the id of the connection that a URI of an object storage names; None for none."""
-    place = uri.partition("://")[2].partition("/")[0]
-    named, at, _ = place.rpartition("@")
-    return named if at else None
-
-
-def _type_of(conn_id: str) -> str | None:
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
-    try:
-        return BaseHook.get_connection(conn_id).conn_type
-    except AirflowNotFoundException:
-        raise UnknownConnectionError(
-            f"There is no connection {conn_id!r}. Create it, or correct the URI that names it."
-        ) from None
-    # A connection may be malformed, or its backend out of reach.
-    except Exception as error:
-        raise StorageAccessError(
-            f"The connection {conn_id!r} cannot be read: {type(error).__name__}: "
-            f"{redact_text(str(error))[:300]}"
-        ) from None

@@ -14,7 +14,7 @@ from airflow_imagetag.backends.configuration import (
     allowed_connections,
     allowed_local_folders,
 )
-from airflow_imagetag.backends.storages import ConnectionPolicy
+from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.errors import ImageTagError, UnknownConnectionError
 from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BYTES, ContentLoader
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize

@@ -9,13 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_imagetag.backends.connection_policy import ConnectionPolicy, connection_in
 from airflow_imagetag.backends.places import Place, place_of, presigned_url, read_start
 from airflow_imagetag.backends.storage_faults import Fault, diagnose
-from airflow_imagetag.backends.storages import (
-    ConnectionPolicy,
-    connection_in,
-    storage_failure,
-)
+from airflow_imagetag.backends.storages import storage_failure
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
@@ -63,6 +60,9 @@ MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
 MAX_LARGE_IMAGE_BYTES = 64 * 1024 * 1024
 """The same where images are downscaled before they are sent: a raw scan, a large PNG."""
+
+MAX_CONNECTION_AGE = 30.0
+"""Number of seconds in which a storage's connection is not read again: reading it takes a query."""
 
 MAX_INLINE_SHA256_BYTES = 128 * 1024
 """Maximum size of bytes whose SHA-256 takes less time than a thread needs to take over."""
@@ -263,7 +263,7 @@ class ContentLoader:
             raise ImageUnreadableError(f"{redact(uri)} names a bucket. Name an object in it.")
         try:
             conn_id = None if storage in self._storages else self._connections.check(uri)
-            return place_of(uri, conn_id)
+            return place_of(uri, conn_id, max_age=MAX_CONNECTION_AGE)
         except ConfigurationError as error:
             raise self._access_error(uri, error.message, type(error).__name__) from None
 

@@ -189,7 +189,7 @@ class ImageTagOperator(LabelMapField):
             return self._execute(context)
 
     def _execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
-        from airflow_imagetag.backends.storages import ConnectionPolicy
+        from airflow_imagetag.backends.connection_policy import ConnectionPolicy
         from airflow_imagetag.hooks.imagetag import ImageTagHook
         from airflow_imagetag.operators.label_files import PathPolicy, read_label_map
         from airflow_imagetag.operators.options import parse_options

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.backends.places import Place, place_of, read_start
-from airflow_imagetag.backends.storages import ConnectionPolicy, storage_failure
+from airflow_imagetag.backends.storages import storage_failure
 from airflow_imagetag.engine.output.label_mapping import (
     LabelMapping,
     MappingEntry,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_imagetag.backends import configuration
-from airflow_imagetag.backends.storages import ConnectionPolicy
+from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.labellers.base import Labeller
 from airflow_imagetag.loading.content import ContentLoader

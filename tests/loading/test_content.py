@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from web_servers import Handler, serving
 
+from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.backends.places import Place, read_start
-from airflow_imagetag.backends.storages import ConnectionPolicy
 from airflow_imagetag.errors import (
     Billing,
     ConfigurationError,

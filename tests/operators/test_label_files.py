@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from buckets import Bucket, s3_connection
 
-from airflow_imagetag.backends.storages import ConnectionPolicy
+from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.models import Label
 from airflow_imagetag.operators.label_files import MAX_MAP_BYTES, PathPolicy, read_label_map

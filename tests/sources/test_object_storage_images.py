@@ -507,6 +507,41 @@ def test_a_storage_that_refuses(
             list(ObjectStorageImages("s3://refusing@photos/2026/").entries())
 
 
+def test_a_key_that_is_changed_holds_from_the_next_look(monkeypatch: pytest.MonkeyPatch):
+    """A triggerer lives for weeks: the bucket is listed, and images are read, with the new key."""
+    valid, objects = {"key": "AKIDfirst"}, {"/photos/a.jpg": b"an image"}
+    listing = (
+        b"<ListBucketResult><Name>photos</Name><Contents><Key>a.jpg</Key><Size>8</Size>"
+        b"<ETag>1</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+        b"</ListBucketResult>"
+    )
+
+    class Storage(Handler):
+        def answer(self) -> None:
+            if f"Credential={valid['key']}/" in self.headers["Authorization"]:
+                self.respond(objects.get(self.path) or listing)
+            else:
+                self.respond(b"<Error><Code>InvalidAccessKeyId</Code></Error>", status=403)
+
+    def use(key: str) -> None:
+        valid["key"] = key
+        fields = json.loads(s3_connection(url)) | {"login": key}
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_ROTATED", json.dumps(fields))
+
+    source = ObjectStorageImages("s3://aws_rotated@photos/")
+    with serving(Storage) as url:
+        for key in ("AKIDfirst", "AKIDsecond"):
+            use(key)
+            [image] = source.images()
+            loader = ContentLoader(storages=source.trust().storages)
+            assert loader.load(image).content == b"an image"
+        valid["key"] = "AKIDthird"
+        with pytest.raises(ImageTagError, match="InvalidAccessKeyId"):
+            list(source.images())
+        use("AKIDthird")
+        assert list(source.images()) == [image]
+
+
 def test_a_storage_out_of_reach(monkeypatch: pytest.MonkeyPatch):
     """It may be back for the task's next try."""
     url = "http://127.0.0.1:1"

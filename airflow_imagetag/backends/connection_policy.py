@@ -1,0 +1,105 @@
+"""The storage connections that URIs from data may use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from airflow_imagetag.errors import (
+    ImageNotAllowedError,
+    StorageAccessError,
+    UnknownConnectionError,
+)
+from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.uris import scheme_of
+
+CONNECTION_TYPES = {
+    "s3": frozenset({"aws", "s3"}),
+    "s3a": frozenset({"aws", "s3"}),
+    "s3n": frozenset({"aws", "s3"}),
+    "gs": frozenset({"google_cloud_platform"}),
+    "gcs": frozenset({"google_cloud_platform"}),
+    "abfs": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "abfss": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "adl": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "az": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "wasb": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "wasbs": frozenset({"adls", "azure_data_lake", "wasb"}),
+    "oss": frozenset({"oss"}),
+    "hdfs": frozenset({"hdfs", "webhdfs"}),
+    "webhdfs": frozenset({"hdfs", "webhdfs"}),
+}
+"""Types of the connections that data may name in URIs of each scheme."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPolicy:
+    """The connections that URIs from data may use.
+
+    :param only: the one connection, which a URI that names none uses, too; None for no such one.
+    :param allowed: ids of the connections that a URI may name; None for all of the storage's type.
+    """
+
+    only: str | None = None
+    allowed: Collection[str] | None = None
+
+    def check(self, uri: str) -> str | None:
+        """Return the connection to read a URI with; None if it names its own, or needs none.
+
+        A connection of another type, such as a database's, would send its login and password to
+        the bucket that the data names.
+
+        :raises ImageNotAllowedError: the URI names a connection that it may not.
+        :raises UnknownConnectionError: there is no such connection.
+        """
+        named = connection_in(uri)
+        if self.only is not None:
+            if named not in (None, self.only):
+                raise ImageNotAllowedError(
+                    f"{redact(uri)} names the connection {named!r}, and this task reads images "
+                    f"from data with storage_conn_id={self.only!r} only."
+                )
+            _check_type(uri, self.only)
+            return self.only if named is None else None
+        if named is None:
+            return None
+        if self.allowed is not None and named not in self.allowed:
+            raise ImageNotAllowedError(
+                f"{redact(uri)} names the connection {named!r}, which images from data may not "
+                "use. To allow it, add it to the option [imagetag] allowed_connections."
+            )
+        _check_type(uri, named)
+        return None
+
+
+def _check_type(uri: str, conn_id: str) -> None:
+    conn_type = _type_of(conn_id)
+    if conn_type not in CONNECTION_TYPES.get(scheme_of(uri), frozenset()):
+        raise ImageNotAllowedError(
+            f"{redact(uri)} would be read with the connection {conn_id!r} of the type "
+            f"{conn_type!r}, which is not one of a storage for {scheme_of(uri)}://."
+        )
+
+
+def connection_in(uri: str) -> str | None:
+    """Return the id of the connection that a URI of an object storage names; None for none."""
+    place = uri.partition("://")[2].partition("/")[0]
+    named, at, _ = place.rpartition("@")
+    return named if at else None
+
+
+def _type_of(conn_id: str) -> str | None:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    try:
+        return BaseHook.get_connection(conn_id).conn_type
+    except AirflowNotFoundException:
+        raise UnknownConnectionError(
+            f"There is no connection {conn_id!r}. Create it, or correct the URI that names it."
+        ) from None
+    # A connection may be malformed, or its backend out of reach.
+    except Exception as error:
+        raise StorageAccessError(
+            f"The connection {conn_id!r} cannot be read: {type(error).__name__}: "
+            f"{redact_text(str(error))[:300]}"
+        ) from None
