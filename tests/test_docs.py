@@ -647,14 +647,14 @@ def test_every_setting_and_connection_field_is_listed():
 def test_every_choice_is_listed():
     """The pages list the values of ``retag`` and ``status``, schemes of storages and suffixes."""
     from airflow_imagetag.safety.uris import STORAGE_SCHEMES
-    from airflow_imagetag.sources.object_storage import IMAGE_SUFFIXES
+    from airflow_imagetag.sources.suffixes import suffixes_of
 
     named = in_first_column(section("incremental.md", "## What is new"))
     assert {name.strip('"') for name in named} - {"retag"} == {*Retag, *Status}
     storage = section("security.md", "## Object storage, and connections in URIs")
     assert [scheme for scheme in STORAGE_SCHEMES if f"`{scheme}`" not in storage] == []
     listing = section("buckets.md", "### What is listed")
-    assert [suffix for suffix in IMAGE_SUFFIXES if f"`{suffix}`" not in listing] == []
+    assert [suffix for suffix in suffixes_of(None) if f"`{suffix}`" not in listing] == []
 
 
 def test_numbers_of_the_pages_are_those_of_the_code():

@@ -107,6 +107,16 @@ class ImageSource(Description):
         del key_column, uri_column
         return self
 
+    def with_formats(self, formats: frozenset[str] | None) -> ImageSource:
+        """Return the source that leaves out images whose names tell of another format.
+
+        The default returns the source itself: it gives images of any name.
+
+        :param formats: those that the service takes, as Pillow names them; None for all.
+        """
+        del formats
+        return self
+
     def shards(self, count: int) -> list[str]:
         """Return the names of ``count`` disjoint parts, for ``.expand(shard=source.shards(n))``.
 

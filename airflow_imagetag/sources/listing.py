@@ -23,6 +23,7 @@ from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import is_local, scheme_of
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
+from airflow_imagetag.sources.suffixes import LeftOut
 
 log = logging.getLogger(__name__)
 
@@ -76,20 +77,26 @@ def list_images(
     base = place.path.rstrip("/") + "/"
     scheme = scheme_of(folder.path) or "file"
     is_image = folder.is_image()
-    left_out = 0
+    left_out = LeftOut(redact(folder.path), _advice(folder))
     for item in _objects(place, base, scheme, folder.path):
         if not is_image(item.path.removeprefix(base)):
-            left_out += 1
+            left_out.add(item.path)
             continue
         key = f"{scheme}://{item.path}"
         if shard is not None and not shard.holds(key):
             continue
         if window is None or _was_written_in(window, item, folder.path):
             yield _entry(item, key, f"{scheme}://{conn_id}@{item.path}" if conn_id else key)
-    if left_out:
-        log.info(
-            "%s: left out %d objects that are no images by name", redact(folder.path), left_out
-        )
+    left_out.report()
+
+
+def _advice(folder: Folder) -> str:
+    if folder.pattern is not None:
+        return f"They do not match the pattern {folder.pattern!r}."
+    return (
+        f"The suffixes that the service takes are {' '.join(folder.suffixes)}; pattern='*' takes "
+        "objects of any name."
+    )
 
 
 def _entry(item: _Object, key: str, uri: str) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SEND_CHOICES = ("bytes", "url")
 
 
@@ -24,7 +24,7 @@ class ObjectStorageImages(ImageSource):
     """Images below a path of any storage that ObjectStoragePath reaches.
 
     All objects below the path are listed, page by page. Empty objects are reported in the
-    failures; objects without the name of an image are left out, and the log gives their number.
+    failures; objects without the name of an image are left out, and the log gives their numbers.
     The ``image_key`` of the outputs is the object's URI without the connection; the version is its
     ETag, or its size and time of modification if the storage has none.
 
@@ -32,8 +32,8 @@ class ObjectStorageImages(ImageSource):
         must not render to nothing. (templated)
     :param conn_id: the storage's connection, if the path names none. (templated)
     :param pattern: only objects whose path below ``path`` matches; ``*`` stands for any text, also
-        across folders, ``?`` for one character. None takes the usual suffixes of images.
-        (templated)
+        across folders, ``?`` for one character. None takes the suffixes of the formats that the
+        service takes. (templated)
     :param send: ``bytes`` reads each object on the worker and sends its bytes; ``url`` sends a
         presigned URL, for storages that the service can reach.
     """
@@ -48,6 +48,7 @@ class ObjectStorageImages(ImageSource):
     def __post_init__(self) -> None:
         if self.send not in SEND_CHOICES:
             raise ConfigurationError(f"send must be 'bytes' or 'url', not {self.send!r}.")
+        self._formats: frozenset[str] | None = None
         # As the author wrote it: a rendered template is data, and may name any folder.
         self._written = self.path
 
@@ -79,6 +80,12 @@ class ObjectStorageImages(ImageSource):
                 "is meant, add it to the option [imagetag] allowed_local_paths."
             )
 
+    def with_formats(self, formats: frozenset[str] | None) -> ObjectStorageImages:
+        """Return the source that lists only names of these formats, unless it has a pattern."""
+        bound = copy.copy(self)
+        bound._formats = formats
+        return bound
+
     def entries(self, *, shard: Shard | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Yield the images in the order of the storage's listing.
 
@@ -104,11 +111,12 @@ class ObjectStorageImages(ImageSource):
     def _list(self, shard: Shard | None = None, window: Window | None = None) -> Iterator[Entry]:
         from airflow_imagetag.backends.places import check_folder
         from airflow_imagetag.sources.listing import Folder, list_images
+        from airflow_imagetag.sources.suffixes import suffixes_of
 
         check_folder(self.path, self._written)
         if self.pattern == "":
             raise ConfigurationError(
                 "pattern is an empty text, which no object matches. Leave it out for all images."
             )
-        folder = Folder(self.path, self.conn_id, self.pattern, IMAGE_SUFFIXES)
+        folder = Folder(self.path, self.conn_id, self.pattern, suffixes_of(self._formats))
         return list_images(folder, shard, window)

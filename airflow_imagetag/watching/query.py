@@ -17,7 +17,8 @@ from airflow_imagetag.errors import UnknownConnectionError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.models import Image
 from airflow_imagetag.selection.difference import new_images
-from airflow_imagetag.services.account import DEFAULT_API
+from airflow_imagetag.services.account import DEFAULT_API, Account
+from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode
 from airflow_imagetag.watching.condition import WaitCondition
 
@@ -102,10 +103,11 @@ class NewImagesQuery:
     def _images(self, now: datetime, limit: int | None) -> Iterator[Image]:
         condition = self.condition
         window = condition.window(now)
+        source = condition.source.with_formats(self._target.formats)
         if condition.store is None:
-            return condition.source.images(limit=limit, window=window)
+            return source.images(limit=limit, window=window)
         return new_images(
-            condition.source,
+            source,
             self._open(condition.store),
             replace(condition.rule, now=now),
             window=window,
@@ -113,32 +115,44 @@ class NewImagesQuery:
         )
 
     @cached_property
-    def _api(self) -> str:
-        return api_of(self.condition.imagetag_conn_id)
+    def _target(self) -> Target:
+        return target_of(self.condition.imagetag_conn_id)
 
     def _open(self, store: LabelStore) -> OpenStore:
         if self._open_stores:
             self._open_stores[0].refresh()
         else:
-            opened = self._stack.enter_context(store.open(self._api, StoreMode.READ))
+            opened = self._stack.enter_context(store.open(self._target.api, StoreMode.READ))
             self._open_stores.append(opened)
         return self._open_stores[0]
 
 
-def api_of(imagetag_conn_id: str) -> str:
-    """Return the interface of an account, under which a store keeps its labels.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a query has to know of the account that labels the images.
 
-    If the default connection does not exist, the result is the default interface: a query needs
-    nothing else of the account.
+    :param api: the interface, under which a store keeps its labels.
+    :param formats: formats of images that it takes, as Pillow names them; None for all.
+    """
+
+    api: str
+    formats: frozenset[str] | None
+
+
+def target_of(imagetag_conn_id: str) -> Target:
+    """Return the interface of an account.
+
+    If the default connection does not exist, the result is the default interface.
 
     :raises ConfigurationError: there is no such connection, or a field of it is wrong.
     """
     try:
-        return ImageTagHook(imagetag_conn_id).account.api
+        hook = ImageTagHook(imagetag_conn_id)
+        return Target(hook.account.api, hook.codec.limits.formats)
     except UnknownConnectionError:
         if imagetag_conn_id != DEFAULT_CONN_ID:
             raise
         log.warning(
             "There is no connection %r; assuming the interface %s", imagetag_conn_id, DEFAULT_API
         )
-        return DEFAULT_API
+        return Target(DEFAULT_API, RequestCodec(Account("", "", "")).limits.formats)

@@ -29,7 +29,7 @@ from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.models import Entry, Image, RejectedImage
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.selection.shards import parse_shard
-from airflow_imagetag.sources import ObjectStorageImages
+from airflow_imagetag.sources import ImageSource, ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
@@ -201,10 +201,66 @@ def test_empty_objects_are_reported(mixture: Bucket):
 
 
 def test_objects_that_are_no_images_are_counted(mixture: Bucket, caplog: pytest.LogCaptureFixture):
-    """The log says how many were left out."""
-    with caplog.at_level(logging.INFO):
+    """The log says how many were left out, by suffix, and again only if the numbers change."""
+    for _ in range(2):
         list(s3_source(mixture).entries())
-    assert "left out 4 objects" in caplog.text
+    assert caplog.text.count("left out 4 objects by their names (") == 1
+    assert "pattern='*' takes objects of any name" in caplog.text
+    mixture.put("a.HEIC", b"x")
+    list(s3_source(mixture).entries())
+    assert "left out 5 objects" in caplog.text
+    assert ".heic: 1" in caplog.text
+
+
+def test_the_suffixes_are_those_of_the_formats_that_the_service_takes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """All usual ones without a service; a pattern goes before."""
+    by_format = {
+        "JPEG": ["a.jpg", "b.jpeg", "c.JFIF", "d.jpe", "e.pjpeg"],
+        "PNG": ["f.png"],
+        "BMP": ["g.bmp", "h.dib"],
+        "GIF": ["i.gif"],
+        "TIFF": ["j.tif", "k.tiff"],
+        "WEBP": ["l.webp"],
+    }
+    for name in [name for names in by_format.values() for name in names] + ["m.txt", ".jpg", "n"]:
+        (tmp_path / name).write_bytes(b"x")
+    source = ObjectStorageImages(str(tmp_path))
+
+    def listed(source: ImageSource) -> list[str]:
+        return names(source.entries(), f"file://{tmp_path}/")
+
+    images = sorted(name for names in by_format.values() for name in names)
+    assert listed(source) == [".jpg", *images]
+    assert listed(source.with_formats(None)) == [".jpg", *images]
+    assert listed(source.with_formats(frozenset({"PNG", "GIF"}))) == ["f.png", "i.gif"]
+    assert listed(source.with_formats(frozenset({"HEIC"}))) == []
+    assert "left out 2 objects by their names (.txt: 1, no suffix: 1)" in caplog.text
+    assert "left out 13 objects by their names (no suffix: 2, " in caplog.text
+    assert "others: " in caplog.text
+    every = ObjectStorageImages(str(tmp_path), pattern="?.???")
+    assert "m.txt" in listed(every.with_formats(frozenset({"PNG"})))
+
+
+def test_an_operator_leaves_out_what_the_service_does_not_take(
+    tmp_path: Path,
+    service: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    """A GIF is not sent to ``DetectLabelPro``, and the log says so."""
+    (tmp_path / "a.jfif").write_bytes(b"\xff\xd8\xff no picture")
+    (tmp_path / "b.gif").write_bytes(b"GIF89a")
+    connection = service.connection_json_for("DetectLabelPro")
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connection)
+    task_instance = TaskInstance()
+    task = ImageTagOperator(
+        task_id="label", images=ObjectStorageImages(str(tmp_path)), max_failure_ratio=1.0
+    )
+    task.execute({"ti": task_instance})
+    assert list(task_instance.xcoms["failures"]["image_key"]) == [f"file://{tmp_path}/a.jfif"]
+    assert "left out 1 objects by their names (.gif: 1)" in caplog.text
 
 
 def test_nothing_below_a_path(mixture: Bucket):
@@ -539,7 +595,7 @@ def test_a_key_that_is_changed_holds_from_the_next_look(monkeypatch: pytest.Monk
         with pytest.raises(ImageTagError, match="InvalidAccessKeyId"):
             list(source.images())
         use("AKIDthird")
-        assert list(source.images()) == [image]
+        assert [image.key for image in source.images()] == ["s3://photos/a.jpg"]
 
 
 def test_a_storage_out_of_reach(monkeypatch: pytest.MonkeyPatch):

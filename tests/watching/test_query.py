@@ -18,12 +18,12 @@ from databases import Database, tagged
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
 from airflow_imagetag.models import Image
 from airflow_imagetag.services.account import DEFAULT_API
-from airflow_imagetag.sources import SqlImages
+from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.sources.values import ValueImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.base import StoreMode
 from airflow_imagetag.stores.parquet_open import OpenParquetStore
-from airflow_imagetag.watching.query import NewImagesQuery, QueryResult, api_of
+from airflow_imagetag.watching.query import NewImagesQuery, QueryResult, target_of
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -52,6 +52,16 @@ def keys(result: QueryResult) -> list[str]:
     return [image.key for image in result.images]
 
 
+def test_a_sensor_leaves_out_what_the_service_does_not_take(tmp_path):
+    """As the operator does, or a GIF would end every wait."""
+    for name in ("a.jfif", "b.gif"):
+        (tmp_path / name).write_bytes(b"x")
+    after = "2020-01-01"
+    query = NewImagesQuery(condition(ObjectStorageImages(str(tmp_path)), modified_after=after))
+    assert keys(query.run(NOON, enough=10)) == [f"file://{tmp_path}/a.jfif"]
+    query.close()
+
+
 def test_a_source_without_times_is_an_error():
     """A list does not know when an image changed."""
     query = NewImagesQuery(condition(settle_seconds=30))
@@ -62,9 +72,9 @@ def test_a_source_without_times_is_an_error():
 
 def test_the_interface_of_the_account(monkeypatch: pytest.MonkeyPatch):
     """A store keeps the labels of each interface apart; the default account need not exist."""
-    assert api_of("imagetag_default") == DEFAULT_API
+    assert target_of("imagetag_default").api == DEFAULT_API
     with pytest.raises(UnknownConnectionError, match="elsewhere"):
-        api_of("elsewhere")
+        target_of("elsewhere")
     fields = {
         "conn_type": "imagetag",
         "login": "AKIDlogin",
@@ -73,7 +83,7 @@ def test_the_interface_of_the_account(monkeypatch: pytest.MonkeyPatch):
     }
     monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", json.dumps(fields))
     with pytest.raises(ConfigurationError, match="DetectNothing"):
-        api_of("elsewhere")
+        target_of("elsewhere")
 
 
 def test_the_next_query_finds_rows_that_were_written_meanwhile(sqlite: Database):
