@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import unquote
 
 from airflow_imagetag.safety.uris import LOCAL_SCHEMES, MAX_NAME_CHARACTERS, STORAGE_SCHEMES
@@ -115,6 +115,16 @@ def without_secrets(uri: str) -> str:
             return f"{place}{_public(mark, query, _SIGNING)}"
         head = named
     return _without_parameters(_without_user(uri, head.end()))
+
+
+def has_secrets(value: object) -> bool:
+    """Tell whether a text holds a URI with a secret, or a mapping or sequence holds such a text."""
+    if isinstance(value, str):
+        found = (match.group() for match in _URI_IN_TEXT.finditer(value))
+        return any(without_secrets(uri) != uri for uri in (value, *found))
+    if isinstance(value, Mapping):
+        return any(map(has_secrets, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(has_secrets, value))
 
 
 def redact(uri: str) -> str:

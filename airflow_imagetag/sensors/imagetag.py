@@ -20,6 +20,7 @@ from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError, error_named
+from airflow_imagetag.safety.redaction import has_secrets
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_images
 from airflow_imagetag.stores.base import LabelStore, as_store
@@ -254,7 +255,11 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
                 "start_from_trigger needs a source or a list of images: the output of another task "
                 "is not known before a worker runs."
             )
-        path, kwargs = NewImagesTrigger(**self._trigger_kwargs()).serialize()
+        given = self._trigger_kwargs()
+        if has_secrets([self.images.pack(), self.store.pack() if self.store else None]):
+            # Airflow would keep them in plain text, with the DAG. A worker's are encrypted.
+            return
+        path, kwargs = NewImagesTrigger(**given).serialize()
         if is_template(str(kwargs)) and not hasattr(BaseTrigger, "render_template_fields"):
             # Only a worker can render them, as on Airflow 2.
             return

@@ -14,6 +14,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_imagetag.adapters.descriptions import Packed, unpack
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.safety.redaction import has_secrets
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.images_field import as_source
 from airflow_imagetag.stores.base import LabelStore
@@ -108,6 +109,12 @@ class NewImagesTrigger(BaseEventTrigger):
         self.silent_fail = silent_fail
         self.is_rendered = is_rendered
         self._images_as_given = self.images
+        if not is_rendered and has_secrets([self.images, self.store]):
+            raise ConfigurationError(
+                f"{self!r} would be kept in the serialized DAG with a password or a signature of a "
+                "URL in plain text. Name the images in a table or a bucket, whose connection holds "
+                "the secret, or wait for them with a sensor without start_from_trigger."
+            )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the parameters as plain values, the same each time."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout, TaskDeferred
+from airflow.serialization import serialized_objects
 from databases import API, Database, add, tagged
 from modes import AIRFLOW_2, MODES, Clock, Task, rebuilt, run_to_end
 
@@ -197,6 +198,46 @@ def test_a_template_that_does_not_become_a_list(tmp_path: Path, clock: Clock):
     [event] = run_to_end(trigger)
     assert (event["status"], event["error"]) == ("error", "ConfigurationError")
     assert "tojson" in event["message"]
+
+
+SECRET_URIS = [
+    "https://user:s3cret@host/a.jpg",
+    "https://host/a.jpg?X-Amz-Signature=s3cret",
+    "https://host/a.jpg?token=s3cret",
+    "s3://key:s3cret@bucket/a.jpg",
+]
+
+
+@pytest.mark.parametrize("uri", SECRET_URIS)
+@pytest.mark.parametrize("form", ["uri", "dict", "path"])
+def test_no_secret_in_the_serialized_dag(uri: str, form: str, tmp_path: Path):
+    """Airflow keeps the kwargs of such a start in plain text, so a worker makes it."""
+    images: Any = [uri]
+    if form == "dict":
+        images = [{"image_key": "a", "image_uri": uri}]
+    elif form == "path":
+        images = ObjectStorageImages(f"{uri}/")
+    with DAG("secrets", schedule=None) as dag:
+        task = sensor(
+            images=images,
+            store=ParquetLabelStore(str(tmp_path)),
+            deferrable=True,
+            start_from_trigger=True,
+        )
+    assert not task.start_from_trigger
+    name = "SerializedDAG" if AIRFLOW_2 else "DagSerialization"
+    serializer: Any = getattr(serialized_objects, name)
+    assert "s3cret" not in json.dumps(serializer.to_dict(dag))
+    with pytest.raises(ConfigurationError, match="serialized DAG") as caught:
+        NewImagesTrigger(images=images, store=ParquetLabelStore(str(tmp_path)))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["s3://key:s3cret@bucket/labels", "s3://conn@bucket/labels"])
+def test_no_secret_of_a_store_in_the_serialized_dag(path: str):
+    """A connection id is no secret."""
+    task = sensor(store=ParquetLabelStore(path), deferrable=True, start_from_trigger=True)
+    assert task.start_from_trigger is ("s3cret" not in path)
 
 
 def test_the_output_of_a_task_is_not_known_in_the_triggerer():
