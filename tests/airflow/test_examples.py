@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -15,10 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
+from airflow.providers.common.compat.sdk import DAG
 from buckets import Bucket
-from clusters import AIRFLOW_2, HERE, ROOT, AirflowHome
+from clusters import AIRFLOW_2, HERE, ROOT
 from databases import Database, failed
-from hosts import connection
+from hosts import Run, connection
 
 from airflow_imagetag.stores import SqlLabelStore
 from airflow_imagetag.testing import Emulator
@@ -31,7 +33,6 @@ STATES = "select status, count(*) from product_labels_images group by status"
 class Setting:
     """What an example needs besides the connection ``imagetag_default``, and what it must leave.
 
-    :param dag_id: the DAG of the file.
     :param conf: the configuration of its run.
     :param environment: variables, such as further connections.
     :param check: looks at what the run left, and raises if it is not right.
@@ -40,10 +41,9 @@ class Setting:
     :param waits: whether the example waits for new images, so that there is no such second run.
     """
 
-    dag_id: str
     conf: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
-    check: Callable[[AirflowHome, Emulator], None] = lambda home, emulator: None
+    check: Callable[[Run, Emulator], None] = lambda run, emulator: None
     change: Callable[[], object] | None = None
     waits: bool = False
 
@@ -55,7 +55,7 @@ def label_images(folder: Path, request: pytest.FixtureRequest) -> Setting:
     for number, content in enumerate(request.getfixturevalue("photographs")[:3]):
         (photographs / f"{number}.jpg").write_bytes(content)
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         import pandas as pd
 
         keys = set(pd.read_parquet(labels / "labels.parquet")["image_key"])
@@ -65,7 +65,6 @@ def label_images(folder: Path, request: pytest.FixtureRequest) -> Setting:
         assert emulator.stats.billed == 3
 
     return Setting(
-        dag_id="label_images",
         conf={"folder": str(photographs), "output": str(labels)},
         environment={"AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": str(photographs)},
         check=check,
@@ -88,7 +87,7 @@ def warehouse_enrichment(folder: Path, request: pytest.FixtureRequest) -> Settin
     """Have a table of products beside which a table of labels is kept, in the same database."""
     warehouse = products(request)
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         states = dict(warehouse.rows("select image_key, status from product_labels_images"))
         expected = {f"SKU-{number}": "tagged" for number in range(9)}
         assert states == expected | {"SKU-9": "failed"}
@@ -99,14 +98,13 @@ def warehouse_enrichment(folder: Path, request: pytest.FixtureRequest) -> Settin
         assert sorted(sku for sku, _, _ in best) == sorted(expected)
         assert all(label and 0 < probability <= 1 for _, label, probability in best)
         assert emulator.stats.billed == emulator.stats.requests == 9
-        summary = home.xcoms("warehouse_enrichment")["label_products", "return_value"]
+        summary = run.xcom("label_products")
         assert (summary["tagged"], summary["failed"]) == (9, 1)
 
     def change() -> None:
         warehouse.run("update products set updated_at = now() where sku = 'SKU-3'")
 
     return Setting(
-        dag_id="warehouse_enrichment",
         environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
         check=check,
         change=change,
@@ -123,13 +121,12 @@ def retry_failures(folder: Path, request: pytest.FixtureRequest) -> Setting:
     with SqlLabelStore("warehouse", "product_labels").open("picture_classify") as opened:
         opened.write([failed(key, final=False, **fields) for key, fields in keys.items()])
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         rows = warehouse.rows("select image_key, status from product_labels_images")
         assert dict(rows) == dict.fromkeys(keys, "tagged"), "products never tried are left"
         assert emulator.stats.billed == emulator.stats.requests == 2
 
     return Setting(
-        dag_id="retry_failures",
         environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
         check=check,
     )
@@ -152,7 +149,7 @@ def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
         bodies = [bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"] for key in files]
         return pd.concat([pd.read_parquet(io.BytesIO(body.read())) for body in bodies])
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         uris = {f"s3://{bucket.name}/photos/2026/{n % 2}/{n}.jpg" for n in range(6)}
         labels, images = frames("labels"), frames("images")
         assert set(labels["image_key"]) == uris
@@ -163,7 +160,6 @@ def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
         assert emulator.stats.billed == emulator.stats.requests == 6
 
     return Setting(
-        dag_id="bucket_to_parquet",
         conf={
             "photographs": f"s3://aws_default@{bucket.name}/photos/2026/",
             "labels": f"s3://aws_default@{bucket.name}/lake/labels/",
@@ -178,15 +174,14 @@ def load_downstream(folder: Path, request: pytest.FixtureRequest) -> Setting:
     """Have a table of products, and one of best labels that the DAG's own task fills."""
     warehouse = products(request)
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         best = dict(warehouse.rows("select sku, label from best_labels"))
         assert sorted(best) == [f"SKU-{number}" for number in range(9)]
         assert all(best.values())
-        assert home.xcoms("load_downstream")["load", "return_value"] == 9
+        assert run.xcom("load") == 9
         assert emulator.stats.billed == emulator.stats.requests == 9
 
     return Setting(
-        dag_id="load_downstream",
         environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
         check=check,
     )
@@ -201,12 +196,11 @@ def sensor_to_load(folder: Path, request: pytest.FixtureRequest) -> Setting:
         bucket.put(f"incoming/{number}.jpg", content)
     bucket.grow_old()
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         uris = [f"s3://{bucket.name}/incoming/{number}.jpg" for number in range(4)]
-        xcoms = home.xcoms("sensor_to_load")
-        assert sorted(image["image_key"] for image in xcoms["wait", "return_value"]) == uris
-        assert xcoms["label", "return_value"]["tagged"] == 4
-        assert xcoms["load", "return_value"] == 4
+        assert sorted(image["image_key"] for image in run.xcom("wait")) == uris
+        assert run.xcom("label")["tagged"] == 4
+        assert run.xcom("load") == 4
         best = warehouse.rows("select image_key from photo_labels where rank = 1")
         assert sorted(key for (key,) in best) == uris
         assert warehouse.value("select sum(photos) from photos_by_label") == 4
@@ -217,7 +211,6 @@ def sensor_to_load(folder: Path, request: pytest.FixtureRequest) -> Setting:
         bucket.grow_old()
 
     return Setting(
-        dag_id="sensor_to_load",
         conf={"photographs": f"s3://aws_default@{bucket.name}/incoming/"},
         environment={
             "AIRFLOW_CONN_AWS_DEFAULT": bucket.connection_json,
@@ -234,7 +227,7 @@ def translated_labels(folder: Path, request: pytest.FixtureRequest) -> Setting:
     warehouse = products(request, without_photograph=0)
     bucket: Bucket = request.getfixturevalue("bucket")
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         rows = warehouse.rows("select label, original_label, rank from translated_labels")
         pairs = {(label, original) for label, original, _ in rows}
         renamed = {pair for pair in pairs if pair[1] is not None}
@@ -249,7 +242,6 @@ def translated_labels(folder: Path, request: pytest.FixtureRequest) -> Setting:
         warehouse.run("update products set sku = 'SKU-new' where sku = 'SKU-3'")
 
     return Setting(
-        dag_id="translated_labels",
         conf={"names": f"s3://aws_default@{bucket.name}/names/labels.csv"},
         environment={
             "AIRFLOW_CONN_AWS_DEFAULT": bucket.connection_json,
@@ -264,14 +256,13 @@ def sharded_warehouse(folder: Path, request: pytest.FixtureRequest) -> Setting:
     """Have a table of products, of which sixteen tasks label a part each, one after the other."""
     warehouse = products(request)
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
+    def check(run: Run, emulator: Emulator) -> None:
         states = dict(warehouse.rows(STATES))
         assert states == {"tagged": 9, "failed": 1}
         assert emulator.stats.billed == emulator.stats.requests == 9
-        assert len(home.query("select map_index from task_instance")) == 16
+        assert len(run.states) == 16
 
     return Setting(
-        dag_id="sharded_warehouse",
         environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
         check=check,
     )
@@ -284,12 +275,11 @@ def watched_bucket(folder: Path, request: pytest.FixtureRequest) -> Setting:
     bucket: Bucket = request.getfixturevalue("bucket")
     bucket.put("incoming/0.jpg", request.getfixturevalue("photographs")[0])
 
-    def check(home: AirflowHome, emulator: Emulator) -> None:
-        assert home.xcoms("watched_bucket")["label", "return_value"]["seen"] == 0
+    def check(run: Run, emulator: Emulator) -> None:
+        assert run.xcom("label")["seen"] == 0
         assert emulator.stats.requests == 0
 
     return Setting(
-        dag_id="watched_bucket",
         environment={
             "AIRFLOW_CONN_AWS_DEFAULT": bucket.connection_json,
             "IMAGETAG_LAKE": f"s3://aws_default@{bucket.name}",
@@ -317,37 +307,57 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
 RUN_ELSEWHERE = {"sharded_warehouse.py": "test_celery.py", "watched_bucket.py": "test_watching.py"}
 
 
+def example(name: str) -> Any:
+    """Return the DAG of an example; called in Airflow's process."""
+    path = EXAMPLES / name
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    # A dataclass or a task of the file is looked up in its module.
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    dags = [found for found in vars(module).values() if isinstance(found, DAG)]
+    [dag] = [found for found in dags if found.dag_id == path.stem]
+    return dag
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_example_runs(name, tmp_path, request, new_home, emulator):
-    """``airflow dags test`` of the example ends green, and its check passes."""
+def test_example_runs(name, tmp_path, request, airflow_host, emulator):
+    """A run of the example ends green, its check passes, and an incremental one pays once."""
     assert name in SETTINGS, f"tell in SETTINGS what {name} needs"
     setting = SETTINGS[name](tmp_path, request)
-    home = new_home(
-        EXAMPLES,
-        AIRFLOW_CONN_IMAGETAG_DEFAULT=connection(emulator),
-        **setting.environment,
-    )
-    run_example(home, setting)
-    setting.check(home, emulator)
+    environment = {"AIRFLOW_CONN_IMAGETAG_DEFAULT": connection(emulator)} | setting.environment
+
+    def run_example() -> Run:
+        run: Run = airflow_host.run(example, name, conf=setting.conf, **environment)
+        assert set(run.states.values()) == {"success"}, f"{run.states}\n{run.log[-6000:]}"
+        return run
+
+    setting.check(run_example(), emulator)
     if setting.change is None:
         return
     calls = emulator.stats.requests
     if not setting.waits:
-        run_example(home, setting)
+        run_example()
         assert emulator.stats.requests == calls, "the second run of an incremental example"
     setting.change()
-    run_example(home, setting)
+    run_example()
     assert emulator.stats.requests == calls + 1
 
 
-def run_example(home: AirflowHome, setting: Setting) -> None:
-    """Run the example's DAG once, and see that every task ended well."""
-    done = home.command("dags", "test", setting.dag_id, "-c", json.dumps(setting.conf))
+def test_the_command_runs_an_example(tmp_path, request, new_home, emulator):
+    """``airflow dags test`` ends with 0."""
+    setting = label_images(tmp_path, request)
+    home = new_home(
+        EXAMPLES, AIRFLOW_CONN_IMAGETAG_DEFAULT=connection(emulator), **setting.environment
+    )
+    done = home.command("dags", "test", "label_images", "-c", json.dumps(setting.conf))
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-6000:]
     # The command has ended with 0 before although a task failed.
     tasks = home.query("select run_id, task_id, map_index, state from task_instance")
     assert {task[-1] for task in tasks} == {"success"}, f"{tasks}\n{log[-6000:]}"
+    assert emulator.stats.billed == 3
 
 
 def test_no_setting_is_left_over():
