@@ -42,6 +42,13 @@ def make_old_tables(database: Database) -> None:
     text = (OLD / "tables.sql").read_text()
     if database.is_postgres:
         text = text.replace("DATETIME", "timestamp with time zone")
+    elif database.is_mysql:
+        text = text.replace("DATETIME", "DATETIME(6)").replace("FLOAT", "FLOAT(53)")
+        text = (
+            text.replace("rank", "`rank`")
+            .replace('"', "`")
+            .replace("(image_key)", "(image_key(191))")
+        )
     for statement in filter(str.strip, text.split(";\n")):
         database.script(statement)
 
@@ -53,7 +60,7 @@ def old_tables(database: Database) -> Database:
     return database
 
 
-@pytest.fixture(params=["postgres", "sqlite", "parquet"])
+@pytest.fixture(params=["postgres", "sqlite", "mariadb", "parquet"])
 def old_store(request: pytest.FixtureRequest, tmp_path: Path) -> LabelStore:
     """Give a store of version 0.1.0."""
     if request.param == "parquet":
