@@ -40,6 +40,7 @@ class OpenRun:
     :param lookup: finds answers that were paid for in earlier runs; None for no such answers.
     :param resumed_tagged: images that an earlier try of the task labelled.
     :param resumed_failed: images that failed in an earlier try by their own fault.
+    :param total: number of entries, if it is known by now.
     """
 
     entries: Iterator[Entry]
@@ -48,6 +49,7 @@ class OpenRun:
     lookup: AnswerLookup | None = None
     resumed_tagged: int = 0
     resumed_failed: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class OperatorRun:
                 self._pace.open_schedule() as schedule,
             ):
                 self._count_resumed(opened)
+                self._total = opened.total if self._total is None else self._total
                 labeller = labeller_of(
                     self._hook,
                     self._source,

@@ -10,13 +10,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.progress import plural
 from airflow_imagetag.errors import ResultTooLargeError
 from airflow_imagetag.models import Entry, Failure, Image, TagResult
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.outputs import FrameOutput, OpenRun, Output, Push, Selection
 from airflow_imagetag.operators.writers import CheckpointWriter, StoreWriter, answer_lookup
 from airflow_imagetag.runtime.threads import DaemonExecutor
-from airflow_imagetag.selection.difference import limited, new_entries, pending_entries
+from airflow_imagetag.selection.beginning import Beginning
+from airflow_imagetag.selection.difference import (
+    count_entries,
+    limited,
+    new_entries,
+    pending_entries,
+)
 from airflow_imagetag.selection.retry_schedule import RetrySchedule
 from airflow_imagetag.selection.rules import Retag, Rule, StoredState, has_failed_before
 from airflow_imagetag.stores.base import OpenStore, UnlabelledCounts
@@ -124,11 +131,11 @@ class StoreOutput(Output):
         options = self._options
         log.info("Finished images go to %r", self._store)
         executor = DaemonExecutor(STORE_THREADS, "imagetag-store")
-        rule = replace(options.rule, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        rule = replace(options.rule, now=now)
         tried: dict[str, StoredState] = {}
         with self._store.open(api) as opened:
             opened.check_writable(originals=options.mapping is not None)
-            self._log_unlabelled(opened)
             entries = new_entries(
                 source,
                 opened,
@@ -137,6 +144,9 @@ class StoreOutput(Output):
                 limit=options.max_images,
                 tried=tried,
             )
+            first = Beginning(limited(entries, options.max_images))
+            total = self._total(source, opened, rule, first)
+            _log_selection(first, total, tried, opened.unlabelled(now))
             writer = StoreWriter(
                 opened,
                 executor,
@@ -149,36 +159,35 @@ class StoreOutput(Output):
             uses_answers = rule.retag is not Retag.ALWAYS
             try:
                 yield OpenRun(
-                    self._counted(limited(entries, options.max_images), tried),
+                    self._counted(first.entries(), tried),
                     writer,
                     lookup=answer_lookup(opened, rule, executor) if uses_answers else None,
+                    total=total,
                 )
             finally:
                 executor.shutdown()
                 self._count_unlabelled(opened)
+
+    def _total(
+        self, source: ImageSource, opened: OpenStore, rule: Rule, first: Beginning
+    ) -> int | None:
+        """Return the number of entries to label, if it is known."""
+        if first.is_all:
+            return len(first)
+        # Counting reads the table once more, which is little beside so many calls.
+        total = count_entries(source, opened, rule, shard=self._options.shard)
+        most = self._options.max_images
+        return total if total is None or most is None else min(total, most)
 
     def _counted(
         self, entries: Iterator[Entry], tried: Mapping[str, StoredState]
     ) -> Iterator[Entry]:
         for entry in entries:
             if isinstance(entry, Image):
-                stored = tried.get(entry.key)
-                has_uri = entry.uri is not None
-                is_due = has_failed_before(stored, version=entry.version, has_uri=has_uri)
+                is_due = _is_due(entry, tried)
                 self.collected.due += is_due
                 self.collected.new += not is_due
             yield entry
-
-    def _log_unlabelled(self, opened: OpenStore) -> None:
-        found = opened.unlabelled(datetime.now(UTC))
-        if found is not None and (found.waiting or found.gave_up):
-            log.info(
-                "Images without labels in the store: %d are due for another try, %d wait, %d were "
-                "given up",
-                found.due,
-                found.waiting - found.due,
-                found.gave_up,
-            )
 
     def _count_unlabelled(self, opened: OpenStore) -> None:
         """Count what waits after the run; a store that has failed is not asked again."""
@@ -212,6 +221,34 @@ class StoreOutput(Output):
         """Return the store as Airflow shows it."""
         shown: dict[str, Any] = self._store.serialize()
         return shown
+
+
+def _log_selection(
+    first: Beginning,
+    total: int | None,
+    tried: Mapping[str, StoredState],
+    unlabelled: UnlabelledCounts | None,
+) -> None:
+    """Log how many images there are to label, and how many are left alone."""
+    if first.is_all:
+        images = [entry for entry in first if isinstance(entry, Image)]
+        due = sum(_is_due(image, tried) for image in images)
+        parts = [f"{plural(len(images) - due, 'new image')}, {due:,} due again"]
+    elif total is None:
+        parts = [f"{len(first):,} images or more"]
+    else:
+        parts = [f"{plural(total, 'image')}, new or due again"]
+    if unlabelled is not None and (waiting := unlabelled.waiting - unlabelled.due):
+        parts.append(f"{waiting:,} wait for another try")
+    if unlabelled is not None and unlabelled.gave_up:
+        parts.append(f"{unlabelled.gave_up:,} were given up")
+    log.info("To label: %s", "; ".join(parts))
+
+
+def _is_due(image: Image, tried: Mapping[str, StoredState]) -> bool:
+    """Tell whether an image has failed before in its version."""
+    stored = tried.get(image.key)
+    return has_failed_before(stored, version=image.version, has_uri=image.uri is not None)
 
 
 def _raising(error: ResultTooLargeError) -> Iterator[Entry]:

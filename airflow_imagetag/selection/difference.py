@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from airflow_imagetag.models import Entry, Image, SkippedImage, content_bytes
 from airflow_imagetag.selection.rules import Condition, Need, Rule, StoredState, Window
@@ -54,6 +54,19 @@ class PushDown(Protocol):
         :param condition: selects the new images.
         :param window: only images that changed in this time.
         :param limit: maximum number of images that the caller takes.
+        """
+        ...
+
+
+@runtime_checkable
+class CountingPushDown(PushDown, Protocol):
+    """A push-down that can count, too: a run then tells how much is left of it."""
+
+    def count(self, condition: Condition, *, shard: Shard | None) -> int:
+        """Return the number of entries that meet the condition.
+
+        :param condition: selects the new images.
+        :param shard: only entries for whose key ``shard.holds(key)`` is true.
         """
         ...
 
@@ -127,6 +140,15 @@ def new_entries(
     return _new_first(source, held, rule, selected, every, limit=limit, tried=tried)
 
 
+def count_entries(source: Source, held: Held, rule: Rule, *, shard: Shard | None) -> int | None:
+    """Return the number of entries that are to be labelled, if the source's database can count."""
+    push_down = _shared_push_down(source, held, rule)
+    if not isinstance(push_down, CountingPushDown):
+        return None
+    conditions = (held.condition(replace(rule, need=need)) for need in Need)
+    return sum(push_down.count(one, shard=shard) for one in conditions if one is not None)
+
+
 def new_images(
     source: Source, held: Held, rule: Rule, *, window: Window | None, limit: int | None
 ) -> Iterator[Image]:
@@ -166,8 +188,8 @@ def _new_first(
     :param selected: reads the entries that meet a condition of the source's database.
     :param every: reads all entries.
     """
-    push_down = source.push_down
-    if push_down is None or push_down.database != held.database or held.condition(rule) is None:
+    push_down = _shared_push_down(source, held, rule)
+    if push_down is None:
         yield from _due_last(with_needs(every(), held, rule, tried), limit)
         return
     for need in Need:
@@ -180,6 +202,14 @@ def _new_first(
             # a key, which would be reported in every run.
             found = selected(condition, push_down)
             yield from (entry for entry, _ in with_needs(found, held, only, tried))
+
+
+def _shared_push_down(source: Source, held: Held, rule: Rule) -> PushDown | None:
+    """Return the push-down of a source whose database holds the store, too."""
+    push_down = source.push_down
+    if push_down is None or push_down.database != held.database or held.condition(rule) is None:
+        return None
+    return push_down
 
 
 def pending_entries(entries: Iterable[E], held: Held, rule: Rule) -> Iterator[E]:

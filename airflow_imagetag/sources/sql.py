@@ -117,6 +117,10 @@ class SqlPushDown:
         """Yield the entries that meet the condition."""
         return self.source._read(shard=shard, limit=limit, condition=condition).entries()
 
+    def count(self, condition: Condition, *, shard: Shard | None) -> int:
+        """Return the number of entries with a key that meet the condition."""
+        return self.source._read(shard=shard, condition=condition).count()
+
     def images(
         self, condition: Condition, *, window: Window | None, limit: int | None
     ) -> Iterator[Image]:

@@ -130,6 +130,23 @@ class SqlReader:
         hint = "" if window is None else f" {self._needs_times()}"
         return self._reading(lambda rows: self._images(rows, window), hint)
 
+    def count(self) -> int:
+        """Return the number of rows that have a key, one for each key."""
+        [count] = self._reading(self._counts)
+        return count
+
+    def _counts(self, rows: sa.FromClause) -> Iterator[int]:
+        order = order_of(
+            self._engine,
+            rows,
+            rows.c[self._source.key],
+            kind=self._kind,
+            unique=self._unique,
+        )
+        statement = self._select(self._one_of_each(rows, order), with_content=False).subquery()
+        with self._engine.connect() as connection:
+            yield connection.execute(sa.select(sa.func.count()).select_from(statement)).scalar_one()
+
     def _reading(self, read: Callable[[sa.FromClause], Iterator[T]], hint: str = "") -> Iterator[T]:
         try:
             yield from read(self._rows_from())
@@ -291,15 +308,19 @@ class SqlReader:
         with_content: bool,
     ) -> Pages:
         sizes = self._page_rows
-        size = sizes.indexed
-        if self._unique is None or not order.is_native:
-            names = (self._source.version, self._source.uri, self._source.content)
-            rows, size = numbered(rows, order, names), sizes.unindexed
+        single = self._one_of_each(rows, order)
+        size = sizes.indexed if single is rows else sizes.unindexed
         if with_content:
             size = sizes.with_content
         # A run that takes five images does not read two thousand.
         size = min(size, self._limit or size)
-        return Pages(self._engine, select(rows), order.on(rows.c[self._source.key]), size)
+        return Pages(self._engine, select(single), order.on(single.c[self._source.key]), size)
+
+    def _one_of_each(self, rows: sa.FromClause, order: KeyOrder) -> sa.FromClause:
+        """Return the rows with a place among those of their key, unless the key is unique."""
+        if self._unique is not None and order.is_native:
+            return rows
+        return numbered(rows, order, (self._source.version, self._source.uri, self._source.content))
 
     def _select(self, rows: sa.FromClause, *, with_content: bool = True) -> sa.Select[Any]:
         """Return the statement of the rows that have a key, one for each key."""

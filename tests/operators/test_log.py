@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from databases import Database, add, failed
 
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators import run
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.sources import SqlImages
+from airflow_imagetag.stores import LabelStore, ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
 
@@ -30,3 +35,64 @@ def test_the_first_line_says_what_is_labelled_and_how(
         f"Labelling {said} with picture_classify at {emulator.url} (connection "
         "'imagetag_default'): up to 256 at a time, 20 requests per second"
     )
+
+
+@pytest.mark.parametrize("has_one_database", [True, False])
+def test_a_run_with_a_store_says_how_many_there_are(
+    has_one_database: bool,
+    products: Database,
+    tmp_path: Path,
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+):
+    """New ones, those that are due, and those that are left alone; then how much is done."""
+    add(products, *(f"{number}" for number in range(9)))
+    store: LabelStore = SqlLabelStore("warehouse")
+    if not has_one_database:
+        store = ParquetLabelStore(str(tmp_path))
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with store.open("picture_classify") as opened:
+        opened.write(
+            [
+                failed("0", final=False, next_try_at=datetime.now(UTC)),
+                failed("1", final=False, next_try_at=later),
+                failed("2", final=False, has_given_up=True),
+            ]
+        )
+    task = ImageTagOperator(
+        task_id="label",
+        images=SqlImages("warehouse", table="products"),
+        store=store,
+        max_failure_ratio=1.0,
+    )
+    with caplog.at_level(logging.INFO):
+        task.execute({})
+    said = "To label: 6 new images, 1 due again; 1 wait for another try; 1 were given up"
+    assert said in caplog.text
+    assert "Ended: 7 of 7 images (100%)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("has_one_database", "said"), [(True, "600 images"), (False, "500 images or")]
+)
+def test_a_run_with_many_images_counts_where_a_database_can(
+    has_one_database: bool,
+    said: str,
+    products: Database,
+    tmp_path: Path,
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Else it says how many there are at least."""
+    add(products, *(f"{number}" for number in range(600)))
+    store: LabelStore = SqlLabelStore("warehouse")
+    if not has_one_database:
+        store = ParquetLabelStore(str(tmp_path))
+    source = SqlImages("warehouse", table="products")
+    task = ImageTagOperator(
+        task_id="label", images=source, store=store, max_failure_ratio=1.0, requests_per_second=1000
+    )
+    with caplog.at_level(logging.INFO):
+        task.execute({})
+    assert f"To label: {said}" in caplog.text
+    assert ("of 600 images (100%)" in caplog.text) is has_one_database

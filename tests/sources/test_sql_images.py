@@ -651,6 +651,12 @@ def test_only_new_images_are_read(database: Database):
         assert keys(new) == [f"sku-{n:04}" for n in range(25, 30)]
         database.run("UPDATE products SET changed = 'new' WHERE sku IN ('sku-0003', 'sku-0004')")
         assert len(keys(push_down.entries(condition, shard=None, limit=None))) == 7
+        assert push_down.count(condition, shard=None) == 7
+        parts = [parse_shard(name) for name in source().shards(3)]
+        assert sum(push_down.count(condition, shard=part) for part in parts) == 7
+        twice = "SELECT * FROM products UNION ALL SELECT * FROM products"
+        push_down = source(table=None, sql=twice).push_down
+        assert push_down.count(condition, shard=None) == 7
 
 
 def test_quoting_is_sqlalchemys(database: Database):
