@@ -109,15 +109,14 @@ class NewImagesTrigger(BaseEventTrigger):
         self.silent_fail = silent_fail
         self.is_rendered = is_rendered
         self._images_as_given = self.images
-        if not is_rendered and has_secrets([self.images, self.store]):
-            raise ConfigurationError(
-                f"{self!r} would be kept in the serialized DAG with a password or a signature of a "
-                "URL in plain text. Name the images in a table or a bucket, whose connection holds "
-                "the secret, or wait for them with a sensor without start_from_trigger."
-            )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the parameters as plain values, the same each time."""
+        """Return the class path and the parameters as plain values, the same each time.
+
+        :raises ConfigurationError: a DAG file has made the trigger, whose serialized form would
+            hold a password or a signature of a URL.
+        """
+        self._check_secrets()
         names = (
             "images",
             "store",
@@ -197,11 +196,21 @@ class NewImagesTrigger(BaseEventTrigger):
         except ConfigurationError:
             return str(self.images.get("type"))
 
+    def _check_secrets(self) -> None:
+        # Airflow encrypts the parameters that a running task hands over, but not those of a DAG.
+        if not self.is_rendered and has_secrets([self.images, self.store]):
+            raise ConfigurationError(
+                f"{self!r} would be kept in the serialized DAG with a password or a signature of a "
+                "URL in plain text. Name the images in a table or a bucket, whose connection holds "
+                "the secret, or wait for them with a sensor without start_from_trigger."
+            )
+
     def check(self) -> None:
         """Check the parameters of a watcher; reads nothing.
 
         :raises ConfigurationError: names the parameter that is wrong.
         """
+        self._check_secrets()
         self._watch_condition()
 
     def _watch_condition(self) -> WaitCondition:

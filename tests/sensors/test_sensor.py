@@ -228,9 +228,11 @@ def test_no_secret_in_the_serialized_dag(uri: str, form: str, tmp_path: Path):
     name = "SerializedDAG" if AIRFLOW_2 else "DagSerialization"
     serializer: Any = getattr(serialized_objects, name)
     assert "s3cret" not in json.dumps(serializer.to_dict(dag))
-    with pytest.raises(ConfigurationError, match="serialized DAG") as caught:
-        NewImagesTrigger(images=images, store=ParquetLabelStore(str(tmp_path)))
-    assert "s3cret" not in str(caught.value)
+    trigger = NewImagesTrigger(images=images, store=ParquetLabelStore(str(tmp_path)))
+    for use in (trigger.serialize, trigger.check):
+        with pytest.raises(ConfigurationError, match="serialized DAG") as caught:
+            use()
+        assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["s3://key:s3cret@bucket/labels", "s3://conn@bucket/labels"])

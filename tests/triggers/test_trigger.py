@@ -106,7 +106,13 @@ def trigger(**fields: Any) -> NewImagesTrigger:
 
 KEPT: list[dict[str, Any]] = [
     {},
-    {"images": ["https://x/a.jpg?X-Amz-Signature=abc", {"image_key": "k", "image_uri": "s3://b"}]},
+    {
+        "images": [
+            "https://x/a.jpg?X-Amz-Signature=abc",
+            {"image_key": "k", "image_uri": "s3://b"},
+        ],
+        "is_rendered": True,
+    },
     {"images": ObjectStorageImages("s3://aws@photos/{{ ds }}/", pattern="*.jpg"), "store": None},
     {"store": ParquetLabelStore("s3://aws@lake/{{ ds_nodash }}"), "retag": "never"},
     {"modified_after": NOON},
