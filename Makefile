@@ -21,9 +21,10 @@ BENCH_ARGS ?=
 # Processes that share the tests, file by file; most of the time they wait for a real Airflow.
 TEST_WORKERS ?= 3
 # What knows nothing of Airflow (a check enforces it) is tested with the newest one only; but frames
-# with the pandas of both.
-WITHOUT_AIRFLOW := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
-	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py))
+# with the pandas of both. So are long runs that differ little by Airflow: lost workers and outages.
+NEWEST_ONLY := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
+	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py)) \
+	$(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py
 comma := ,
 
 # Lines are counted when the whole suite runs. Python 3.12 has sys.monitoring for it, at next to no cost.
@@ -81,7 +82,7 @@ test: venv  ## Run the tests on the newest Airflow, and measure how much of the 
 test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
-		$(addprefix --ignore=,$(WITHOUT_AIRFLOW)) $(PYTEST_ARGS)
+		$(addprefix --ignore=,$(NEWEST_ONLY)) $(PYTEST_ARGS)
 
 bench: venv  ## Compare with what a user would pick instead, some 40 minutes; BENCH_ARGS=--quick 4
 	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)

@@ -21,7 +21,7 @@ from buckets import Bucket
 from databases import Database, TaskInstance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from properties import property_test
+from properties import SCALE, property_test
 from web_servers import Handler, serving
 
 from airflow_imagetag.hooks.imagetag import ImageTagHook
@@ -34,7 +34,7 @@ from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.base import LabelStore, StoreMode
 from airflow_imagetag.testing import Emulator
 
-EXAMPLES = 25
+EXAMPLES = int(25 * SCALE)
 """Of each of the twelve pairs of a way and a store: 300 in total."""
 
 # What parsers, shells, libraries of storages and collations of databases take for something else.

@@ -9,7 +9,7 @@ import pytest
 from databases import API, Database, failed, tagged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from properties import property_test
+from properties import SCALE, property_test
 
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.safety.uris import BLANKS, is_blank
@@ -129,7 +129,7 @@ def refill(database: Database, opened: OpenStore, found: list[Case]) -> None:
 # Each example replaces all rows of the database.
 @settings(
     property_test,
-    max_examples=25,
+    max_examples=int(25 * SCALE),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(found=cases, rule=rules)
