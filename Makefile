@@ -24,7 +24,9 @@ TEST_WORKERS ?= 3
 # with the pandas of both. So are long runs that differ little by Airflow: lost workers and outages.
 NEWEST_ONLY := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
 	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py)) \
-	$(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py
+	$(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py \
+	$(addprefix tests/operators/test_,incremental.py difficult_images.py pandas_import.py) \
+	tests/triggers/test_watcher.py tests/watching/test_query_thread.py tests/quota/test_operator_quota.py
 comma := ,
 
 # Lines are counted when the whole suite runs. Python 3.12 has sys.monitoring for it, at next to no cost.
