@@ -255,11 +255,11 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
                 "start_from_trigger needs a source or a list of images: the output of another task "
                 "is not known before a worker runs."
             )
-        given = self._trigger_kwargs()
-        if has_secrets([self.images.pack(), self.store.pack() if self.store else None]):
+        trigger = NewImagesTrigger(**self._trigger_kwargs())
+        if has_secrets([trigger.images, trigger.store]):
             # Airflow would keep them in plain text, with the DAG. A worker's are encrypted.
             return
-        path, kwargs = NewImagesTrigger(**given).serialize()
+        path, kwargs = trigger.serialize()
         if is_template(str(kwargs)) and not hasattr(BaseTrigger, "render_template_fields"):
             # Only a worker can render them, as on Airflow 2.
             return

@@ -64,9 +64,9 @@ class LeftOut:
         if not counts or _TOLD.get(self._path) == counts:
             return
         _TOLD[self._path] = counts
-        shown = [f"{suffix}: {count:,}" for suffix, count in counts.most_common(SHOWN)]
-        if len(counts) > SHOWN:
-            rest = counts.total() - sum(count for _, count in counts.most_common(SHOWN))
+        first = dict(counts.most_common(SHOWN))
+        shown = [f"{suffix}: {count:,}" for suffix, count in first.items()]
+        if rest := counts.total() - sum(first.values()):
             shown.append(f"others: {rest:,}")
         log.warning(
             "%s: left out %d objects by their names (%s). %s",

@@ -37,19 +37,35 @@ def test_the_first_line_says_what_is_labelled_and_how(
     )
 
 
-@pytest.mark.parametrize("has_one_database", [True, False])
+@pytest.fixture
+def store(request: pytest.FixtureRequest, products: Database, tmp_path: Path) -> LabelStore:
+    """Give a store in the database of the products, or beside it."""
+    return SqlLabelStore("warehouse") if request.param else ParquetLabelStore(str(tmp_path))
+
+
+def run_log(store: LabelStore, caplog: pytest.LogCaptureFixture) -> str:
+    """Label the products, and return the log."""
+    task = ImageTagOperator(
+        task_id="label",
+        images=SqlImages("warehouse", table="products"),
+        store=store,
+        max_failure_ratio=1.0,
+        requests_per_second=1000,
+    )
+    with caplog.at_level(logging.INFO):
+        task.execute({})
+    return caplog.text
+
+
+@pytest.mark.parametrize("store", [True, False], indirect=True)
 def test_a_run_with_a_store_says_how_many_there_are(
-    has_one_database: bool,
+    store: LabelStore,
     products: Database,
-    tmp_path: Path,
     emulator: Emulator,
     caplog: pytest.LogCaptureFixture,
 ):
     """New ones, those that are due, and those that are left alone; then how much is done."""
     add(products, *(f"{number}" for number in range(9)))
-    store: LabelStore = SqlLabelStore("warehouse")
-    if not has_one_database:
-        store = ParquetLabelStore(str(tmp_path))
     later = datetime.now(UTC) + timedelta(hours=1)
     with store.open("picture_classify") as opened:
         opened.write(
@@ -59,40 +75,26 @@ def test_a_run_with_a_store_says_how_many_there_are(
                 failed("2", final=False, has_given_up=True),
             ]
         )
-    task = ImageTagOperator(
-        task_id="label",
-        images=SqlImages("warehouse", table="products"),
-        store=store,
-        max_failure_ratio=1.0,
-    )
-    with caplog.at_level(logging.INFO):
-        task.execute({})
-    said = "To label: 6 new images, 1 due again; 1 wait for another try; 1 were given up"
-    assert said in caplog.text
-    assert "Ended: 7 of 7 images (100%)" in caplog.text
+    log = run_log(store, caplog)
+    assert "To label: 6 new images, 1 due again; 1 wait for another try; 1 were given up" in log
+    assert "Ended: 7 of 7 images (100%)" in log
 
 
 @pytest.mark.parametrize(
-    ("has_one_database", "said"), [(True, "600 images"), (False, "500 images or")]
+    ("store", "said", "is_counted"),
+    [(True, "600 images", True), (False, "500 images or", False)],
+    indirect=["store"],
 )
 def test_a_run_with_many_images_counts_where_a_database_can(
-    has_one_database: bool,
+    store: LabelStore,
     said: str,
+    is_counted: bool,
     products: Database,
-    tmp_path: Path,
     emulator: Emulator,
     caplog: pytest.LogCaptureFixture,
 ):
     """Else it says how many there are at least."""
     add(products, *(f"{number}" for number in range(600)))
-    store: LabelStore = SqlLabelStore("warehouse")
-    if not has_one_database:
-        store = ParquetLabelStore(str(tmp_path))
-    source = SqlImages("warehouse", table="products")
-    task = ImageTagOperator(
-        task_id="label", images=source, store=store, max_failure_ratio=1.0, requests_per_second=1000
-    )
-    with caplog.at_level(logging.INFO):
-        task.execute({})
-    assert f"To label: {said}" in caplog.text
-    assert ("of 600 images (100%)" in caplog.text) is has_one_database
+    log = run_log(store, caplog)
+    assert f"To label: {said}" in log
+    assert ("of 600 images (100%)" in log) is is_counted
