@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
-from airflow_imagetag.selection.shards import key_hash
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -20,22 +18,10 @@ SQLITE_BUSY_SECONDS = 60.0
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^\s".;\'`\\\x00-\x1f]+)')
 """One part of a table's name, in double quotes or plain."""
 
-# Keys and versions are compared as text, and the text of a point in time depends on the session's
-# time zone, and in PostgreSQL on its style of dates; the text of a float on the number of digits.
-_SESSION_STATEMENTS = {
-    "postgresql": "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; SET extra_float_digits = 1",
-    "mysql": "SET time_zone = '+00:00'",
-    "mariadb": "SET time_zone = '+00:00'",
-}
-"""Statements that prepare a new session, by dialect."""
-
 _TRANSIENT_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
 
 _TRANSIENT_SQLSTATE = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
 """Classes of SQLSTATE: connection, rollback, resources, locks, operator, system, internal."""
-
-_UNDEFINED_FUNCTION = "42883"
-"""SQLSTATE of PostgreSQL, also for an operator that two types do not have."""
 
 _TRANSIENT_MYSQL = frozenset({1040, 1053, 1203, 1205, 1213, 1226})
 """Too many connections, shutdown, limits of a user, lock timeout, deadlock."""
@@ -61,8 +47,9 @@ def engine_of(conn_id: str, *, sqlite_busy_seconds: float | None = None) -> Engi
         ``SQLITE_BUSY_SECONDS``.
     :raises ConfigurationError: it has no such hook, or the driver is not installed.
     """
-    from sqlalchemy import event
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    from airflow_imagetag.backends.dialects import dialect_of
 
     hook = _hook_of(conn_id)
     try:
@@ -73,13 +60,8 @@ def engine_of(conn_id: str, *, sqlite_busy_seconds: float | None = None) -> Engi
             f"Connection {conn_id!r} cannot be used through SQLAlchemy: {type(error).__name__}. "
             "Install the SQLAlchemy dialect of its database."
         ) from None
-    if engine.dialect.name in _SESSION_STATEMENTS:
-        statement = _SESSION_STATEMENTS[engine.dialect.name]
-        event.listen(engine, "connect", partial(_execute, statement))
-    elif engine.dialect.name == "sqlite":
-        seconds = SQLITE_BUSY_SECONDS if sqlite_busy_seconds is None else sqlite_busy_seconds
-        event.listen(engine, "connect", partial(_prepare_sqlite, round(seconds * 1000)))
-        event.listen(engine, "begin", _begin_immediately)
+    seconds = SQLITE_BUSY_SECONDS if sqlite_busy_seconds is None else sqlite_busy_seconds
+    dialect_of(engine).prepare(engine, busy_seconds=seconds)
     return engine
 
 
@@ -123,11 +105,6 @@ def is_transient(error: DBAPIError) -> bool:
     if any(text in str(error.orig) for text in _POSTGRES_REFUSALS):
         return False
     return isinstance(error, (OperationalError, InterfaceError))
-
-
-def is_type_mismatch(error: DBAPIError) -> bool:
-    """Tell whether PostgreSQL refuses to compare values of two types."""
-    return _sqlstate_of(error.orig) == _UNDEFINED_FUNCTION
 
 
 def reason_of(error: BaseException) -> str:
@@ -183,37 +160,3 @@ def _hook_of(conn_id: str) -> Any:
             "of common.sql. Name another connection."
         )
     return hook
-
-
-def _execute(statement: str, dbapi_connection: Any, _record: Any) -> None:
-    cursor = dbapi_connection.cursor()
-    try:
-        cursor.execute(statement)
-    finally:
-        cursor.close()
-    dbapi_connection.commit()
-
-
-def _prepare_sqlite(busy_milliseconds: int, dbapi_connection: Any, _record: Any) -> None:
-    # SQLAlchemy begins the transactions: the driver would begin them too late to wait.
-    dbapi_connection.isolation_level = None
-    dbapi_connection.execute(f"PRAGMA busy_timeout = {busy_milliseconds}")
-    dbapi_connection.create_function(
-        "imagetag_hash", 1, lambda text: key_hash(str(text)), deterministic=True
-    )
-    dbapi_connection.create_function("imagetag_text", 1, text_of_bytes, deterministic=True)
-
-
-def text_of_bytes(content: bytes) -> str:
-    """Return the text that bytes are in UTF-8, else their hexadecimal digits."""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    return f"0x{content.hex().upper()}" if "\0" in text else text
-
-
-def _begin_immediately(connection: Any) -> None:
-    # Otherwise a transaction that reads before it writes fails where it could have waited.
-    if connection.get_execution_options().get("writes"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import engine_of, reason_of
+from airflow_imagetag.backends.dialects import dialect_of
 from airflow_imagetag.errors import QuotaUnavailableError
 from airflow_imagetag.quota import REMEDY
 
@@ -29,6 +27,7 @@ class SqlSchedule:
         self._conn_id = conn_id
         self._name = name
         self._engine = engine_of(conn_id).execution_options(writes=True)
+        self._dialect = dialect_of(self._engine)
         self._table = sa.Table(
             TABLE,
             sa.MetaData(),
@@ -46,7 +45,7 @@ class SqlSchedule:
         try:
             self._prepare()
             with self._engine.begin() as connection:
-                now = self._now()
+                now = self._dialect.now_microseconds()
                 slots = self._table.c
                 own_row = slots.name == self._name
                 # The update locks the row until the transaction ends, so the value read is its own.
@@ -87,19 +86,6 @@ class SqlSchedule:
                 # Another task was first.
                 pass
         self._is_prepared = True
-
-    def _now(self) -> Any:
-        """Return the server's clock in microseconds; for a SQLite file, that of the machine."""
-        dialect = self._engine.dialect.name
-        if dialect == "postgresql":
-            # now() is the beginning of the transaction, before it waited for the row.
-            moment: Any = sa.func.extract("epoch", sa.func.clock_timestamp())
-            return sa.cast(moment * 1_000_000, sa.BigInteger)
-        if dialect in ("mysql", "mariadb"):
-            # SQLAlchemy's own function of this name takes no precision: it returns whole seconds.
-            moment = sa.func.unix_timestamp(sa.literal_column("SYSDATE(6)"))
-            return sa.cast(moment * 1_000_000, sa.Integer)
-        return sa.literal(int(time.time() * 1_000_000), sa.BigInteger)
 
     def close(self) -> None:
         """Close the connections."""

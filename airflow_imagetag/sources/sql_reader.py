@@ -15,12 +15,10 @@ from sqlalchemy import exc as sa_exc
 from airflow_imagetag.backends.databases import (
     engine_of,
     is_transient,
-    is_type_mismatch,
     reason_of,
     split_name,
-    text_of_bytes,
 )
-from airflow_imagetag.backends.sql_texts import EXACT_DIALECTS, text_of
+from airflow_imagetag.backends.dialects import UniqueKey, dialect_of, text_of_bytes
 from airflow_imagetag.errors import (
     ConfigurationError,
     DuplicateKeyError,
@@ -39,19 +37,14 @@ from airflow_imagetag.sources.sql_keys import (
     Pages,
     in_shard,
     is_found,
-    is_null,
     numbered,
     order_of,
 )
 from airflow_imagetag.sources.sql_times import times_of
-from airflow_imagetag.sources.sql_unique import UniqueKey, unique_key
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-SHARDING_DIALECTS = ("mariadb", "mysql", "postgresql", "sqlite")
-"""Databases whose hash function is used for shards; of others, every row is read and filtered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +99,8 @@ class SqlReader:
         self._limit = limit
         self._page_rows = PageSizes() if pages is None else pages
         self._engine = engine_of(source.conn_id)
-        self._dialect = self._engine.dialect.name
-        self._is_sharded = self._dialect in SHARDING_DIALECTS
+        self._dialect = dialect_of(self._engine)
+        self._is_sharded = self._dialect.has_hash
         # Of a table's key, as the database describes it.
         self._kind: Any = None
         self._unique: UniqueKey | None = None
@@ -153,7 +146,8 @@ class SqlReader:
         except sa_exc.NoSuchTableError:
             raise self._wrong("there is no such table.") from None
         except sa_exc.DBAPIError as error:
-            wrong = self._wrong(f"{reason_of(error)}{hint if is_type_mismatch(error) else ''}")
+            is_mismatch = self._dialect.is_type_mismatch(error)
+            wrong = self._wrong(f"{reason_of(error)}{hint if is_mismatch else ''}")
             raise (StorageError(wrong.message) if is_transient(error) else wrong) from None
         finally:
             self._engine.dispose()
@@ -230,16 +224,16 @@ class SqlReader:
                 f"{', '.join(sorted(map(repr, found))) or 'none'}."
             )
         self._kind = found[self._source.key]
-        self._unique = unique_key(self._engine, inspector, name, schema, self._source.key)
+        self._unique = self._dialect.unique_key(self._engine, name, schema, self._source.key)
         columns: list[Any] = [sa.column(name) for name in self._columns()]
         return sa.table(name, *columns, schema=schema).alias("source")
 
     def _check_names(self, rows: sa.FromClause) -> None:
-        """Check that a query has no two columns of one name; SQLite takes the first of them.
+        """Check that a query has no two columns of one name, of which SQLite takes the first.
 
         :raises ConfigurationError: it has.
         """
-        if self._dialect != "sqlite":
+        if not self._dialect.numbers_equal_columns:
             return
         statement = sa.select(sa.text("*")).select_from(rows).limit(0)
         with self._engine.connect() as connection:
@@ -261,7 +255,7 @@ class SqlReader:
             yield SkippedImage("")
 
     def _has_no_key(self, rows: sa.FromClause) -> Any:
-        return is_null(rows.c[self._source.key], self._dialect)
+        return self._dialect.is_null(rows.c[self._source.key])
 
     def _pages(
         self,
@@ -281,7 +275,7 @@ class SqlReader:
         found = pages.first()
         is_last = len(found) < pages.size
         if order.is_native and not is_last and not is_found(self._engine, rows, order, found[-1]):
-            if self._dialect not in EXACT_DIALECTS:
+            if not self._dialect.is_exact:
                 raise self._not_ordered()
             pages = self._paged(rows, order.by_text(), select, with_content=with_content)
             found = pages.first()
@@ -289,7 +283,7 @@ class SqlReader:
         while len(found) == pages.size:
             last = found[-1]
             found = pages.after(last)
-            if found and found[0]["key"] == last["key"] and self._dialect not in EXACT_DIALECTS:
+            if found and found[0]["key"] == last["key"] and not self._dialect.is_exact:
                 raise self._not_ordered()
             yield from found
 
@@ -326,11 +320,11 @@ class SqlReader:
         """Return the statement of the rows that have a key, one for each key."""
         source = self._source
         key = rows.c[source.key]
-        key_text = text_of(key, self._dialect)
+        key_text = self._dialect.text_of(key)
         empty = sa.literal("")
         version: Any = empty
         if source.version:
-            version = sa.func.coalesce(text_of(rows.c[source.version], self._dialect), empty)
+            version = sa.func.coalesce(self._dialect.text_of(rows.c[source.version]), empty)
         uri = rows.c[source.uri] if source.uri else None
         columns = [
             key_text.label("key"),
@@ -354,11 +348,7 @@ class SqlReader:
 
     def _beginning(self, text: Any) -> Any:
         """Return as much of a text as tells whether it is too long: it may have megabytes."""
-        if self._dialect not in EXACT_DIALECTS:
-            return text
-        # SQLite gives the bytes of a BLOB, which are read below.
-        whole = text if self._dialect == "sqlite" else text_of(text, self._dialect)
-        return sa.func.substr(whole, 1, MAX_NAME_CHARACTERS + 1)
+        return self._dialect.beginning(text, MAX_NAME_CHARACTERS + 1)
 
     def _entries_of(self, row: Any) -> Iterator[Entry]:
         key = str(row["key"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from airflow_imagetag.backends.dialects import dialect_of
 from airflow_imagetag.stores.rows import holds_answer, merged
 
 LOOKUP_KEYS = 500
@@ -50,7 +51,7 @@ class Batch:
         """Insert rows, or overwrite those that exist."""
         if not rows:
             return
-        insert = _insert(self.images, connection.dialect.name, replace=True)
+        insert = dialect_of(connection.engine).insert(self.images, replace=True)
         if insert is None:
             there = self._with_digests([row["key_sha256"] for row in rows])
             connection.execute(self.images.delete().where(there))
@@ -70,7 +71,7 @@ class Batch:
             connection.execute(_update(self.images), list(map(_with_bound_key, changed)))
         new = [row for row in rows if row["key_sha256"] not in held]
         if new:
-            insert = _insert(self.images, connection.dialect.name, replace=False)
+            insert = dialect_of(connection.engine).insert(self.images, replace=False)
             connection.execute(self.images.insert() if insert is None else insert, new)
 
     def _held(self, connection: sa.Connection, digests: list[str]) -> dict[str, dict[str, Any]]:
@@ -107,36 +108,3 @@ def chunks(items: list[str]) -> Iterator[list[str]]:
     """Yield the items in lists of at most ``LOOKUP_KEYS``."""
     for start in range(0, len(items), LOOKUP_KEYS):
         yield items[start : start + LOOKUP_KEYS]
-
-
-def without_zero_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row without zero bytes in its texts, which PostgreSQL does not take."""
-    return {
-        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
-        for name, value in row.items()
-    }
-
-
-def _insert(table: sa.Table, dialect: str, *, replace: bool) -> Any:
-    """Return the database's insert for rows that may exist; None if SQLAlchemy has none.
-
-    :param replace: overwrite existing rows; else leave them as they are.
-    """
-    keys = [column.name for column in table.primary_key.columns]
-    others = [column.name for column in table.columns if column.name not in keys]
-    if dialect in ("postgresql", "sqlite"):
-        from sqlalchemy.dialects import postgresql, sqlite
-
-        insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-        if not replace:
-            return insert.on_conflict_do_nothing(index_elements=keys)
-        new = {name: insert.excluded[name] for name in others}
-        return insert.on_conflict_do_update(index_elements=keys, set_=new)
-    if dialect in ("mysql", "mariadb"):
-        from sqlalchemy.dialects import mysql
-
-        rows = mysql.insert(table)
-        if not replace:
-            return rows.prefix_with("IGNORE")
-        return rows.on_duplicate_key_update({name: rows.inserted[name] for name in others})
-    return None

@@ -34,9 +34,9 @@ from airflow_imagetag.stores.rows import (
     rows_of,
     without_originals,
 )
-from airflow_imagetag.stores.sql_batches import Batch, chunks, without_zero_bytes
+from airflow_imagetag.stores.sql_batches import Batch, chunks
 from airflow_imagetag.stores.sql_rule import SqlRule, is_due
-from airflow_imagetag.stores.sql_schema import UNANSWERED, equal_texts
+from airflow_imagetag.stores.sql_schema import UNANSWERED
 from airflow_imagetag.stores.sql_tables import SqlTables, open_tables
 
 log = logging.getLogger(__name__)
@@ -168,8 +168,8 @@ class OpenSqlStore(OpenStore):
         if self._tables.is_missing:
             return sa.false() if rule.only_failed or rule.need is Need.DUE else sa.true()
         images, dialect = self._tables.images, self._tables.dialect
-        same_image = equal_texts(images.c.image_key, key, dialect) & (images.c.api == self._api)
-        same_version = equal_texts(images.c.version, version, dialect)
+        same_image = dialect.equal_texts(images.c.image_key, key) & (images.c.api == self._api)
+        same_version = dialect.equal_texts(images.c.version, version)
         parts = SqlRule(images, rule, same_image, same_version, uri, dialect)
         wanted = [Need.NEW, Need.DUE] if rule.need is None else [rule.need]
         return sa.or_(*(parts.condition(need) for need in wanted))
@@ -277,8 +277,7 @@ class OpenSqlStore(OpenStore):
             tables.require_originals()
         elif ORIGINAL_LABEL not in tables.labels_table.c:
             labels = without_originals(labels)
-        if tables.dialect == "postgresql":
-            images, labels = (list(map(without_zero_bytes, rows)) for rows in (images, labels))
+        images, labels = map(tables.dialect.storable, (images, labels))
         batch = Batch(tables.images, tables.labels_table, images, labels, self._api)
 
         def work() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_imagetag.backends.sql_texts import is_blank
+from airflow_imagetag.backends.dialects import Dialect
 from airflow_imagetag.selection.rules import SETTLED, UNFINISHED, Need, Retag, Rule, Status
 from airflow_imagetag.stores.sql_schema import NEXT_TRY_AT
 
@@ -36,7 +36,7 @@ class SqlRule:
     :param same_image: the condition that a row of the table is that of the image.
     :param same_version: the condition that its version is that of the image.
     :param uri: expression of the image's URI; None for a source of bytes.
-    :param dialect: the database, as SQLAlchemy names it.
+    :param dialect: the database.
     """
 
     images: sa.Table
@@ -44,7 +44,7 @@ class SqlRule:
     same_image: Any
     same_version: Any
     uri: Any
-    dialect: str
+    dialect: Dialect
 
     def condition(self, need: Need) -> Any:
         """Return the condition that an image has this need."""
@@ -76,7 +76,7 @@ class SqlRule:
         """The condition that an image failed for want of a URI and has one now."""
         if self.uri is None:
             return sa.false()
-        is_given = ~is_blank(self.uri, self.dialect)
+        is_given = ~self.dialect.is_blank(self.uri)
         return self._is_settled & self.images.c.image_uri.is_(None) & is_given
 
     @property

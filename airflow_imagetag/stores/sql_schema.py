@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import types as sa_types
-from sqlalchemy.dialects import mysql
 
+from airflow_imagetag.backends.dialects import dialect_named
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.stores.rows import ANSWERED, LIFE_COLUMNS
@@ -37,15 +37,11 @@ class UtcDateTime(sa_types.TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
         """Return the type with microseconds."""
-        if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(sa.DateTime(timezone=True))
+        return dialect.type_descriptor(dialect_named(dialect.name).time_type)
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Return the value as the database keeps it."""
-        if value is None or dialect.name == "postgresql":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
+        return None if value is None else dialect_named(dialect.name).stored_moment(value)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Return the value in UTC."""
@@ -184,26 +180,6 @@ def require_originals(engine: sa.Engine, table: sa.Table, place: str) -> None:
     )
 
 
-def gather_statistics(engine: sa.Engine, table: sa.Table) -> None:
-    """Let PostgreSQL analyze a table without statistics, such as one from a backup.
-
-    The server does so by itself a minute after rows were added. Until then it plans for a nearly
-    empty table and compares every image of a source with each of its rows, which may take days.
-    """
-    if engine.dialect.name != "postgresql":
-        return
-    name = engine.dialect.identifier_preparer.format_table(table)
-    unknown = sa.text(
-        "SELECT relpages = 0 AND pg_relation_size(oid) > 0 FROM pg_class"
-        " WHERE oid = to_regclass(:name)"
-    )
-    with engine.begin() as connection:
-        if connection.execute(unknown, {"name": name}).scalar():
-            # A sample of fixed size. The server only warns a role that does not own the table.
-            analyze = sa.DDL("ANALYZE %(fullname)s")  # type: ignore[no-untyped-call]
-            connection.execute(analyze.against(table))
-
-
 def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
     """Yield the mismatches of an existing table, each as a clause of an error message."""
     inspector = sa.inspect(engine)
@@ -223,24 +199,6 @@ def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
     wanted = [column.name for column in table.primary_key.columns]
     if set(key) != set(wanted):
         yield f"the primary key is ({', '.join(key)}), not ({', '.join(wanted)})"
-
-
-def equal_texts(one: Any, other: Any, dialect: str) -> Any:
-    """Return the condition that two texts are equal, letter by letter.
-
-    MySQL calls texts equal that differ in case, accents or blanks at the end, as their collation
-    says. An index serves the first comparison.
-
-    :param dialect: the database, as SQLAlchemy names it.
-    """
-    if dialect not in ("mysql", "mariadb"):
-        return one == other
-    # In one character set, since tables may differ in theirs.
-    first, second = (
-        sa.cast(sa.cast(text, mysql.CHAR(charset="utf8mb4")), sa.LargeBinary)
-        for text in (one, other)
-    )
-    return (one == other) & (first == second)
 
 
 def _kind(column_type: Any) -> str | None:

@@ -13,6 +13,7 @@ import tenacity
 from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of, split_name
+from airflow_imagetag.backends.dialects import dialect_of
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.frames import frame, label_columns
 from airflow_imagetag.stores.base import StoreMode
@@ -20,7 +21,6 @@ from airflow_imagetag.stores.rows import LIFE_COLUMNS
 from airflow_imagetag.stores.sql_schema import (
     add_columns,
     added_columns,
-    gather_statistics,
     lacking_columns,
     require_originals,
     schema_mismatches,
@@ -75,6 +75,7 @@ class SqlTables:
         self, engine: sa.Engine, name: str, schema: str | None, *, conn_id: str, mode: StoreMode
     ) -> None:
         self.engine = engine
+        self.dialect = dialect_of(engine)
         self.writing = engine.execution_options(writes=True)
         self.conn_id = conn_id
         self.mode = mode
@@ -82,11 +83,6 @@ class SqlTables:
         """Whether a table does not exist yet; only in read mode."""
         self.images, self.labels_table = tables(name, schema)
         self._lacking: Collection[str] = ()
-
-    @property
-    def dialect(self) -> str:
-        """Kind of the database, as SQLAlchemy names it."""
-        return self.engine.dialect.name
 
     def prepare(self) -> None:
         """Create the tables, or check the existing ones.
@@ -97,7 +93,7 @@ class SqlTables:
         try:
             if self.mode is StoreMode.WRITE:
                 self._create()
-                gather_statistics(self.engine, self.images)
+                self.dialect.gather_statistics(self.engine, self.images)
             found = self._existing()
             self.is_missing = len(found) < 2
             problems = [

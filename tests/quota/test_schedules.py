@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from forked import Driver, Task
 from sqlalchemy.dialects import mysql
 
+from airflow_imagetag.backends.dialects import dialect_named
 from airflow_imagetag.quota.shared import SharedSchedule, open_schedule
 from airflow_imagetag.quota.sql import TABLE, SqlSchedule
 
@@ -216,10 +217,7 @@ def test_the_servers_clock_counts(kind, opened, monkeypatch):
 
 def test_the_clock_of_mysql_tells_microseconds():
     """In whole seconds, all slots of a second would be one and the same."""
-    schedule = SqlSchedule.__new__(SqlSchedule)
-    engine: Any = sa.create_mock_engine("mysql+pymysql://", lambda *_: None)
-    schedule._engine = engine
-    now = str(sa.select(schedule._now()).compile(dialect=mysql.dialect()))
+    now = str(sa.select(dialect_named("mysql").now_microseconds()).compile(dialect=mysql.dialect()))
     assert "SYSDATE(6)" in now
 
 

@@ -14,11 +14,11 @@ from databases import API, Database, postgres_server, tagged
 from impatient import ImpatientStore
 from sqlalchemy.dialects import mysql
 
+from airflow_imagetag.backends.dialects import dialect_named
 from airflow_imagetag.errors import ConfigurationError, StorageError, StoreError
 from airflow_imagetag.selection.rules import Rule, Status
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore, StoreMode
-from airflow_imagetag.stores.sql_schema import equal_texts
 
 STORE = SqlLabelStore("warehouse", "product_labels")
 
@@ -206,7 +206,7 @@ def test_a_database_that_goes_away_between_two_questions(
 @pytest.mark.parametrize("server", ["mysql", "mariadb"])
 def test_mysql_compares_keys_byte_by_byte(server: str):
     """Its collations call texts equal that a store keeps apart; an index finds candidates."""
-    condition = equal_texts(sa.column("held"), sa.column("asked"), server)
+    condition = dialect_named(server).equal_texts(sa.column("held"), sa.column("asked"))
     text = "CAST(CAST({} AS CHAR CHARACTER SET utf8mb4) AS BINARY)"
     assert str(condition.compile(dialect=mysql.dialect())) == (
         f"held = asked AND {text.format('held')} = {text.format('asked')}"

@@ -1,0 +1,289 @@
+"""Private: what a database does in its own way, and what most of them do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from airflow_imagetag.safety.uris import BLANKS
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueKey:
+    """No two rows of a table have equal keys.
+
+    :param collation: the keys are equal under this collation of SQLite; None for the column's own.
+    """
+
+    collation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """How a database orders the keys of a table or query.
+
+    :param is_native: by their own type; else by their texts.
+    :param is_exact: no two keys are equal and have different texts.
+    :param collation: the collation of SQLite that orders the keys; None for the column's own.
+    """
+
+    is_native: bool = True
+    is_exact: bool = False
+    collation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """A column as points in time.
+
+    :param value: expression that compares with ``Dialect.moment``.
+    :param text: the column as text.
+    :param is_unreadable: whether a row has a value that is not a point in time; false in a database
+        that compares only values of one type.
+    """
+
+    value: Any
+    text: Any
+    is_unreadable: Any
+
+
+class Dialect:
+    """A database that has no class of its own: plain statements.
+
+    A subclass states in what its database differs. No other module asks for the name of a database.
+
+    :param name: the database, as SQLAlchemy names it.
+    """
+
+    is_exact: ClassVar[bool] = False
+    """Texts can be compared byte by byte with ``text_of`` and ``exact``."""
+
+    has_hash: ClassVar[bool] = False
+    """``hash_of`` serves for shards; of other databases every row is read and filtered."""
+
+    enforces_unique_keys: ClassVar[bool] = False
+    """The unique keys that it reports are enforced; data warehouses do not enforce theirs."""
+
+    binds_keys_as_texts: ClassVar[bool] = False
+    """A key of any type compares with a parameter that is its text."""
+
+    numbers_equal_columns: ClassVar[bool] = False
+    """Of two columns with one name in a query it takes the first, and numbers the second."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
+        """Prepare the sessions of a new engine: times in UTC, texts of values that do not vary.
+
+        :param busy_seconds: maximum wait for another transaction on a database that is a file.
+        """
+        del engine, busy_seconds
+
+    # -- errors -----------------------------------------------------------------------------------
+
+    def is_type_mismatch(self, error: sa_exc.DBAPIError) -> bool:
+        """Tell whether it refuses to compare values of two types."""
+        del error
+        return False
+
+    # -- texts ------------------------------------------------------------------------------------
+
+    def text_of(self, column: Any) -> Any:
+        """Return the text of a column's values, which is different for different values.
+
+        Bytes that are no UTF-8, or hold a zero byte, become hexadecimal digits where the database
+        would put a question mark or refuse the statement.
+        """
+        return sa.cast(column, sa.String)
+
+    def exact(self, text: Any) -> Any:
+        """Return a text as the database orders and compares it byte by byte."""
+        return text
+
+    def bound_text(self, text: str) -> Any:
+        """Return a text as a parameter that compares with ``exact``."""
+        return sa.literal(text, sa.String())
+
+    def beginning(self, text: Any, characters: int) -> Any:
+        """Return the first characters of a text, or more of it."""
+        del characters
+        return text
+
+    def equal_texts(self, one: Any, other: Any) -> Any:
+        """Return the condition that two texts are equal, letter by letter."""
+        return one == other
+
+    def is_blank(self, text: Any) -> Any:
+        """Return the condition that a text is NULL, empty, or holds nothing but blanks.
+
+        It is that of ``safety.uris.is_blank`` where ``is_exact``; else only spaces are blanks.
+        """
+        return text.is_(None) | (sa.func.trim(sa.cast(text, sa.String)) == "")
+
+    def storable(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return rows as its texts can hold them."""
+        return rows
+
+    # -- keys -------------------------------------------------------------------------------------
+
+    def is_null(self, key: Any) -> Any:
+        """Return the condition that a row has no key."""
+        return key.is_(None)
+
+    def hash_of(self, text: Any) -> Any:
+        """Return a number of a text that is not negative and spreads texts evenly."""
+        raise NotImplementedError
+
+    def ordering(
+        self,
+        engine: sa.Engine,
+        rows: sa.FromClause,
+        key: Any,
+        *,
+        kind: Any,
+        unique: UniqueKey | None,
+    ) -> Ordering:
+        """Return how rows are ordered by their keys.
+
+        :param rows: the table or query.
+        :param key: its column of keys.
+        :param kind: the type of the column as SQLAlchemy reports it; None for a query.
+        :param unique: how the database keeps the column unique; None if two keys may be equal.
+        """
+        del engine, rows, key, kind
+        return Ordering() if unique is None else Ordering(is_exact=True, collation=unique.collation)
+
+    def unique_key(
+        self, engine: sa.Engine, name: str, schema: str | None, column: str
+    ) -> UniqueKey | None:
+        """Return how a column of a table is kept unique; None if two rows may have equal values.
+
+        Indexes of some rows, of an expression or of the beginning of a text do not count.
+        """
+        if not self.enforces_unique_keys:
+            return None
+        return UniqueKey() if _is_reported(sa.inspect(engine), name, schema, column) else None
+
+    # -- times ------------------------------------------------------------------------------------
+
+    def moment(self, moment: datetime) -> Any:
+        """Return a point in time, which has a zone, as a parameter."""
+        # Without a zone in UTC, as the session is set to.
+        return sa.literal(moment.astimezone(UTC).replace(tzinfo=None), sa.DateTime())
+
+    def moments(self, column: Any) -> Moments:
+        """Return a column as points in time."""
+        return Moments(column, sa.cast(column, sa.String), sa.false())
+
+    def now_microseconds(self) -> Any:
+        """Return the server's clock in microseconds; of this machine where it has none."""
+        return sa.literal(int(time.time() * 1_000_000), sa.BigInteger)
+
+    # -- tables of a store ------------------------------------------------------------------------
+
+    @property
+    def time_type(self) -> Any:
+        """The type of a point in time with microseconds."""
+        return sa.DateTime(timezone=True)
+
+    def stored_moment(self, moment: datetime) -> datetime:
+        """Return a point in time as a column of ``time_type`` takes it."""
+        return moment.astimezone(UTC).replace(tzinfo=None)
+
+    def insert(self, table: sa.Table, *, replace: bool) -> Any:
+        """Return the insert for rows that may exist; None if the database has none.
+
+        :param replace: overwrite existing rows; else leave them as they are.
+        """
+        del table, replace
+
+    def gather_statistics(self, engine: sa.Engine, table: sa.Table) -> None:
+        """Let the database analyze a table without statistics, where its plans need them."""
+        del engine, table
+
+
+class EnforcingDialect(Dialect):
+    """A database without a class of its own that enforces the unique keys which it reports."""
+
+    enforces_unique_keys = True
+
+
+def split_columns(table: sa.Table) -> tuple[list[str], list[str]]:
+    """Return the names of the columns of a table's primary key, and of the others."""
+    keys = [column.name for column in table.primary_key.columns]
+    return keys, [column.name for column in table.columns if column.name not in keys]
+
+
+def count_of(engine: sa.Engine, statement: str, **values: Any) -> int:
+    """Return the number that a query of a catalog gives; 0 if the server has no such catalog."""
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(sa.text(statement), values).scalar_one())
+    except sa_exc.ProgrammingError:
+        # A server that only resembles this database has other catalogs.
+        return 0
+
+
+def execute_at_connect(engine: sa.Engine, *statements: str) -> None:
+    """Let an engine execute statements in each new session."""
+
+    def execute(dbapi_connection: Any, _record: Any) -> None:
+        cursor = dbapi_connection.cursor()
+        try:
+            for statement in statements:
+                cursor.execute(statement)
+        finally:
+            cursor.close()
+        dbapi_connection.commit()
+
+    sa.event.listen(engine, "connect", execute)
+
+
+@cache
+def blanks_pattern() -> str:
+    """Return the regular expression of blanks as hexadecimal digits of UTF-8."""
+    return f"^({'|'.join(sorted(blank.encode().hex() for blank in BLANKS))})*$"
+
+
+def text_of_bytes(content: bytes) -> str:
+    """Return the text that bytes are in UTF-8, else their hexadecimal digits."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    return f"0x{content.hex().upper()}" if "\0" in text else text
+
+
+def sqlstate_of(origin: Any) -> str | None:
+    """Return the SQLSTATE of a driver's error, if it has one."""
+    # psycopg2 calls it pgcode, psycopg sqlstate.
+    state = getattr(origin, "pgcode", None) or getattr(origin, "sqlstate", None)
+    return None if state is None else str(state)
+
+
+def _is_reported(inspector: Any, name: str, schema: str | None, column: str) -> bool:
+    found: list[Sequence[str] | None] = [
+        inspector.get_pk_constraint(name, schema=schema).get("constrained_columns")
+    ]
+    found += [
+        constraint["column_names"]
+        for constraint in inspector.get_unique_constraints(name, schema=schema)
+    ]
+    found += [
+        index["column_names"]
+        for index in inspector.get_indexes(name, schema=schema)
+        if index.get("unique")
+        and not index.get("expressions")
+        and not any(option.endswith("_where") for option in index.get("dialect_options", {}))
+    ]
+    return [column] in found

@@ -1,0 +1,144 @@
+"""Private: SQLite."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import types as sa_types
+from sqlalchemy.dialects import sqlite
+
+from airflow_imagetag.backends.dialects.base import (
+    Dialect,
+    Moments,
+    Ordering,
+    UniqueKey,
+    split_columns,
+    text_of_bytes,
+)
+from airflow_imagetag.backends.dialects.mysql import read_moments
+from airflow_imagetag.safety.uris import BLANKS
+from airflow_imagetag.selection.shards import key_hash
+
+COLLATIONS = ("BINARY", "NOCASE", "RTRIM")
+"""The collations that every SQLite has."""
+
+_INDEXES = """
+SELECT i.origin, min(x.coll), count(*), min(x.name)
+FROM pragma_index_list(:name, :schema) AS i
+JOIN pragma_index_xinfo(i.name, :schema) AS x ON x."key" = 1
+WHERE i."unique" = 1 AND i.partial = 0 GROUP BY i.name
+"""
+_COLUMNS = "SELECT name, type, pk FROM pragma_table_info(:name, :schema)"
+
+
+class Sqlite(Dialect):
+    """SQLite."""
+
+    is_exact = True
+    has_hash = True
+    numbers_equal_columns = True
+
+    def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
+        """Wait for other transactions, and add the functions that the statements call."""
+        milliseconds = round(busy_seconds * 1000)
+
+        def at_connect(dbapi_connection: Any, _record: Any) -> None:
+            # SQLAlchemy begins the transactions: the driver would begin them too late to wait.
+            dbapi_connection.isolation_level = None
+            dbapi_connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            dbapi_connection.create_function(
+                "imagetag_hash", 1, lambda text: key_hash(str(text)), deterministic=True
+            )
+            dbapi_connection.create_function("imagetag_text", 1, text_of_bytes, deterministic=True)
+
+        sa.event.listen(engine, "connect", at_connect)
+        sa.event.listen(engine, "begin", _begin_immediately)
+
+    def text_of(self, column: Any) -> Any:
+        """Return the text of a column's values."""
+        is_bytes = sa.func.typeof(column) == "blob"
+        text = sa.cast(column, sa.String)
+        return sa.case((is_bytes, sa.func.imagetag_text(column)), else_=text)
+
+    def exact(self, text: Any) -> Any:
+        """Return a text under the collation of its bytes."""
+        return text.collate("BINARY")
+
+    def beginning(self, text: Any, characters: int) -> Any:
+        """Return the first characters of a text, or bytes of a BLOB."""
+        return sa.func.substr(text, 1, characters)
+
+    def is_blank(self, text: Any) -> Any:
+        """Return the condition that a text is NULL, empty, or holds nothing but blanks."""
+        return text.is_(None) | (sa.func.trim(text, BLANKS) == "")
+
+    def hash_of(self, text: Any) -> Any:
+        """Return the number that this package computes."""
+        return sa.func.imagetag_hash(text, type_=sa.Integer)
+
+    def ordering(
+        self,
+        engine: sa.Engine,
+        rows: sa.FromClause,
+        key: Any,
+        *,
+        kind: Any,
+        unique: UniqueKey | None,
+    ) -> Ordering:
+        """Return how rows are ordered, by the affinity of their keys."""
+        if unique is None and kind is not None and _has_affinity(kind):
+            # Values that differ byte by byte have different texts then.
+            return Ordering(is_exact=True, collation="BINARY")
+        return super().ordering(engine, rows, key, kind=kind, unique=unique)
+
+    def unique_key(
+        self, engine: sa.Engine, name: str, schema: str | None, column: str
+    ) -> UniqueKey | None:
+        """Return how a column is kept unique, from the catalog."""
+        values = {"name": name, "schema": schema or "main"}
+        with engine.connect() as connection:
+            columns = connection.execute(sa.text(_COLUMNS), values).all()
+            indexes = connection.execute(sa.text(_INDEXES), values).all()
+        declared = {row[0]: str(row[1]).upper() for row in columns}.get(column, "")
+        if not declared or "BLOB" in declared or declared == "ANY":
+            # The number 1 and the text '1' are different values of one text.
+            return None
+        keys = [row[0] for row in columns if row[2]]
+        if keys == [column] and not any(origin == "pk" for origin, *_ in indexes):
+            # The number of the row itself.
+            return UniqueKey()
+        for _, collation, count, indexed in indexes:
+            if count == 1 and indexed == column and collation in COLLATIONS:
+                return UniqueKey(collation)
+        return None
+
+    def moment(self, moment: datetime) -> Any:
+        """Return a point in time as a number of days."""
+        return sa.func.julianday(super().moment(moment), type_=sa.Float)
+
+    def moments(self, column: Any) -> Moments:
+        """Return a column as points in time; it keeps them as texts of several forms."""
+        text = sa.cast(column, sa.String)
+        return read_moments(text, sa.func.julianday(column, type_=sa.Float))
+
+    def insert(self, table: sa.Table, *, replace: bool) -> Any:
+        """Return an insert with ON CONFLICT."""
+        keys, others = split_columns(table)
+        insert = sqlite.insert(table)
+        if not replace:
+            return insert.on_conflict_do_nothing(index_elements=keys)
+        new = {name: insert.excluded[name] for name in others}
+        return insert.on_conflict_do_update(index_elements=keys, set_=new)
+
+
+def _begin_immediately(connection: Any) -> None:
+    # Otherwise a transaction that reads before it writes fails where it could have waited.
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _has_affinity(kind: Any) -> bool:
+    """Tell whether a column turns a text of digits into a number, or the reverse."""
+    return not isinstance(kind, (sa_types.NullType, sa.LargeBinary))
