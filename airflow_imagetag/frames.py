@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,8 +52,11 @@ def label_columns(*, originals: bool) -> Mapping[str, str]:
     return {**LABEL_COLUMNS, ORIGINAL_LABEL: _STRING} if originals else LABEL_COLUMNS
 
 
-def frame(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> pd.DataFrame:
-    """Return a frame with these columns and types, also when it has no rows."""
+def frame(columns: Mapping[str, Any], types: Mapping[str, str]) -> pd.DataFrame:
+    """Return a frame with these columns and types, also when it has no rows.
+
+    :param columns: a sequence or an array for each name.
+    """
     import pandas as pd
 
     return pd.DataFrame(

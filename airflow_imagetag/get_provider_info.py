@@ -39,7 +39,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_imagetag.operators.imagetag"],
+                "python-modules": [
+                    "airflow_imagetag.operators.evaluate",
+                    "airflow_imagetag.operators.imagetag",
+                ],
             }
         ],
         "sensors": [

@@ -40,6 +40,7 @@ from airflow_imagetag.assets import announced_images
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.get_provider_info import get_provider_info
+from airflow_imagetag.operators.evaluate import ImageTagEvaluateOperator
 from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
 from airflow_imagetag.selection.rules import Retag, Status
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
@@ -374,6 +375,27 @@ def test_sql_of_the_pages_applies_a_new_map(database, emulator, monkeypatch):
         names = {first: "二", second: second, third: "三"}
 
 
+def test_sql_of_the_pages_leaves_out_labels_below_their_thresholds(database, emulator, monkeypatch):
+    """The view has the labels that reach their thresholds, and those without one."""
+    import pandas as pd
+
+    without_quota(emulator, monkeypatch)
+    store = SqlLabelStore(database.conn_id, table="product_labels")
+    fill(store)
+    labels = pd.concat(store.labels())
+    middle = labels.sort_values("probability").iloc[len(labels) // 2]
+    database.run("CREATE TABLE label_thresholds (label text, min_probability float)")
+    threshold = {"label": middle["label"], "p": float(middle["probability"]) + 0.001}
+    database.run("INSERT INTO label_thresholds VALUES (:label, :p)", threshold)
+    [block] = [b for b in blocks("sql") if b.places and b.page.name == "evaluate.md"]
+    database.script(block.code)
+    kept = database.rows("SELECT image_key, label FROM product_labels_trusted")
+    is_kept = (labels["label"] != threshold["label"]) | (labels["probability"] >= threshold["p"])
+    expected = labels[is_kept][["image_key", "label"]].itertuples(index=False, name=None)
+    assert sorted(kept) == sorted(expected)
+    assert 0 < len(kept) < len(labels)
+
+
 def best_three(labels: Any) -> tuple[Any, ...]:
     """Return label and probability of ranks 1 to 3 of one image, None where it has fewer."""
     rows = labels.sort_values("rank")[["label", "probability"]].head(3)
@@ -451,6 +473,7 @@ def parameters(of: Any) -> set[str]:
     ("of", "page", "heading"),
     [
         (ImageTagOperator, "operator.md", "## Parameters"),
+        (ImageTagEvaluateOperator, "evaluate.md", "### Parameters"),
         (NewImagesSensor, "waiting.md", "## Parameters"),
         (NewImagesTrigger, "assets.md", "### Parameters"),
         (SqlImages, "tables.md", "## SqlImages: where the images are"),

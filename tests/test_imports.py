@@ -74,6 +74,7 @@ def test_imports_run_downwards_only():
     "module",
     [
         "airflow_imagetag.hooks.imagetag",
+        "airflow_imagetag.operators.evaluate",
         "airflow_imagetag.operators.imagetag",
         "airflow_imagetag.sensors.imagetag",
         "airflow_imagetag.triggers.imagetag",
@@ -83,6 +84,7 @@ def test_imports_run_downwards_only():
         "airflow_imagetag.stores",
         "airflow_imagetag.models",
         "airflow_imagetag.errors",
+        "airflow_imagetag.evaluation",
         "airflow_imagetag.frames",
         "airflow_imagetag.services",
         "airflow_imagetag.testing",

@@ -190,8 +190,9 @@ class ImageTagOperator(LabelMapField):
 
     def _execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
         from airflow_imagetag.backends.connection_policy import ConnectionPolicy
+        from airflow_imagetag.backends.named_files import PathPolicy
         from airflow_imagetag.hooks.imagetag import ImageTagHook
-        from airflow_imagetag.operators.label_files import PathPolicy, read_label_map
+        from airflow_imagetag.operators.label_files import read_label_map
         from airflow_imagetag.operators.options import parse_options
         from airflow_imagetag.operators.output_factory import make_output
         from airflow_imagetag.operators.run import OperatorRun

@@ -6,34 +6,19 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from airflow_imagetag.backends.connection_policy import ConnectionPolicy
-from airflow_imagetag.backends.places import Place, place_of, read_start
-from airflow_imagetag.backends.storages import storage_failure
+from airflow_imagetag.backends.named_files import PathPolicy, read_named_file
 from airflow_imagetag.engine.output.label_mapping import (
     LabelMapping,
     MappingEntry,
     label_mapping_of,
 )
-from airflow_imagetag.errors import ConfigurationError, ImageNotAllowedError, ImageTagError
+from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.operators.label_map import LabelMap
-from airflow_imagetag.safety.local_files import (
-    NoRegularFileError,
-    OutsideFoldersError,
-    open_local,
-)
-from airflow_imagetag.safety.redaction import redact, redact_text
-from airflow_imagetag.safety.uris import (
-    STORAGE_SCHEMES,
-    is_local,
-    local_path,
-    scheme_of,
-)
+from airflow_imagetag.safety.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +27,8 @@ MAX_MAP_BYTES = 10 * 1024 * 1024
 
 COLUMNS = ("label", "name")
 
-
-@dataclass(frozen=True, slots=True)
-class PathPolicy:
-    """The files that a path may name if the author of the DAG file has not written it.
-
-    :param folders: those that a local file must lie in.
-    :param connections: those that an object may be read with.
-    """
-
-    folders: Collection[str] = ()
-    connections: ConnectionPolicy = field(default_factory=ConnectionPolicy)
+THRESHOLD_COLUMN = "min_probability"
+"""The optional third column."""
 
 
 def read_label_map(given: Any, policy: PathPolicy) -> LabelMapping | None:
@@ -95,66 +71,13 @@ def _from_file(path: str, policy: PathPolicy | None) -> LabelMapping:
             f"{what} must be the path of a file that ends in .csv or .json. For the text of a "
             "dict, end its template with '| tojson'."
         )
-    content = _local(path, policy) if is_local(path) else _stored(path, policy)
+    content = read_named_file(path, policy, "label_map", MAX_MAP_BYTES)
     if len(content) > MAX_MAP_BYTES:
         raise ConfigurationError(
             f"{what} is larger than {MAX_MAP_BYTES // 1024 // 1024} MB. Keep in it only the labels "
             "that are renamed or dropped."
         )
     return label_mapping_of(parse(_decoded(content, what), what), what)
-
-
-def _local(path: str, policy: PathPolicy | None) -> bytes:
-    folders = None if policy is None else policy.folders
-    try:
-        with _errors(path), open_local(local_path(path), folders) as file:
-            return file.read(MAX_MAP_BYTES + 1)
-    except OutsideFoldersError:
-        raise ConfigurationError(
-            f"label_map {redact(path)} is a file of the worker that a template or another task "
-            "has named. If that is meant, add its folder to the option "
-            "[imagetag] allowed_local_paths."
-        ) from None
-
-
-def _stored(path: str, policy: PathPolicy | None) -> bytes:
-    if scheme_of(path) not in STORAGE_SCHEMES:
-        raise ConfigurationError(
-            f"label_map {redact(path)} has the scheme {scheme_of(path)!r}. Use a local path or an "
-            "object storage such as s3, gs or abfs."
-        )
-    with _errors(path):
-        place = _place(path, policy)
-        # A cached listing has the size of an earlier version of the file.
-        place.file_system.invalidate_cache()
-        return read_start(place, MAX_MAP_BYTES + 1)
-
-
-def _place(path: str, policy: PathPolicy | None) -> Place:
-    try:
-        return place_of(path, None if policy is None else policy.connections.check(path))
-    except ImageNotAllowedError as error:
-        raise ConfigurationError(f"label_map: {error.message}") from None
-    except ConfigurationError as error:
-        raise type(error)(f"label_map: {error.message}") from None
-
-
-@contextmanager
-def _errors(path: str) -> Iterator[None]:
-    what = f"label_map {redact(path)}"
-    try:
-        yield
-    except (ImageTagError, OutsideFoldersError):
-        raise
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, NoRegularFileError):
-        raise ConfigurationError(f"{what} does not exist, or is not a file.") from None
-    except (PermissionError, ValueError) as error:
-        raise ConfigurationError(
-            f"{what} cannot be read: {type(error).__name__}: {redact_text(str(error))[:300]}"
-        ) from None
-    # Each storage's library has an error tree of its own.
-    except Exception as error:
-        raise storage_failure(error, f"{what} cannot be read") from None
 
 
 def _decoded(content: bytes, what: str) -> str:
@@ -176,6 +99,7 @@ def _csv_entries(text: str, what: str) -> Iterator[MappingEntry]:
                 f"by commas, and is {','.join(header)[:200]!r}."
             )
         label, name = (header.index(column) for column in COLUMNS)
+        threshold = _optional_column(header, what)
         for row in rows:
             if not any(cell.strip() for cell in row):
                 continue
@@ -185,9 +109,18 @@ def _csv_entries(text: str, what: str) -> Iterator[MappingEntry]:
                     f"{len(header)}. Write one for each column, in double quotes if it holds a "
                     "comma."
                 )
-            yield MappingEntry(row[label], row[name], rows.line_num)
+            least = None if threshold is None else row[threshold]
+            yield MappingEntry(row[label], row[name], rows.line_num, least)
     except csv.Error as error:
         raise ConfigurationError(f"{what}, line {rows.line_num}: {error}.") from None
+
+
+def _optional_column(header: list[str], what: str) -> int | None:
+    if header.count(THRESHOLD_COLUMN) > 1:
+        raise ConfigurationError(
+            f"{what}: the first line names the column {THRESHOLD_COLUMN} more than once. Keep one."
+        )
+    return header.index(THRESHOLD_COLUMN) if THRESHOLD_COLUMN in header else None
 
 
 class _Pairs(list[tuple[str, Any]]):

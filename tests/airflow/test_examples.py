@@ -19,7 +19,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from buckets import Bucket
 from clusters import AIRFLOW_2, HERE, ROOT
-from databases import Database, failed
+from databases import Database, failed, tagged
 from hosts import Run, connection
 
 from airflow_imagetag.stores import SqlLabelStore
@@ -130,6 +130,31 @@ def retry_failures(folder: Path, request: pytest.FixtureRequest) -> Setting:
         environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
         check=check,
     )
+
+
+def evaluate_labels(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have labels of two products and the truth of three."""
+    warehouse: Database = request.getfixturevalue("postgres")
+    warehouse.run("create table product_truth (sku text, label text)")
+    truth = [("1", "cat"), ("2", None), ("3", "cat")]
+    rows = [{"sku": sku, "label": label} for sku, label in truth]
+    warehouse.run("insert into product_truth values (:sku, :label)", *rows)
+    with SqlLabelStore("warehouse", "product_labels").open("DetectLabelPro") as opened:
+        opened.write([tagged("1", "cat"), tagged("2", "cat")])
+
+    def check(run: Run, emulator: Emulator) -> None:
+        summary = run.xcom("evaluate", "summary")
+        assert (summary["images"], summary["missing"], summary["labels"]) == (2, 1, 1)
+        assert summary["micro"][0] == {
+            "threshold": 0.0,
+            "precision": 0.5,
+            "recall": 1.0,
+            "f1": 2 / 3,
+            "support": 1,
+        }
+        assert emulator.stats.requests == 0
+
+    return Setting(environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json}, check=check)
 
 
 def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
@@ -294,6 +319,7 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "bucket_to_parquet.py": bucket_to_parquet,
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
+    "evaluate_labels.py": evaluate_labels,
     "retry_failures.py": retry_failures,
     "sensor_to_load.py": sensor_to_load,
     "sharded_warehouse.py": sharded_warehouse,
