@@ -12,7 +12,7 @@ __all__ = ["announced_images", "create_asset", "sanitize_uri", "watch_images"]
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-    from airflow.providers.common.compat.sdk import Asset
+    from airflow_imagetag.adapters.airflow_sdk import Asset
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
@@ -49,9 +49,9 @@ def watch_images(name: str, **parameters: Any) -> Asset:
         and ``store`` are needed.
     :raises ConfigurationError: this is Airflow 2, or a parameter is wrong.
     """
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+    from airflow_imagetag.adapters.airflow_sdk import airflow_version
 
-    if not AIRFLOW_V_3_0_PLUS:
+    if airflow_version() < (3, 0):
         raise ConfigurationError(
             "Assets that watch for new images need Airflow 3. On Airflow 2.11 use NewImagesSensor "
             "in a DAG with a schedule."

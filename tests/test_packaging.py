@@ -121,6 +121,7 @@ def test_wheel_declares_name_version_and_extras(wheel_metadata):
         "redis",
         "roles",
         "s3",
+        "delta",
         "tiia",
     }
 

@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
-
+from airflow_imagetag.adapters.airflow_sdk import BaseOperator, XComArg
 from airflow_imagetag.adapters.descriptions import Description
 
 if TYPE_CHECKING:
     import jinja2
-    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_imagetag.adapters.airflow_sdk import Context
 
 Render = Callable[[Any], Any]
 """Renders a value as Airflow does."""

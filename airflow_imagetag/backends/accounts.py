@@ -6,15 +6,14 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import mask_secret
-
+from airflow_imagetag.adapters.airflow_sdk import mask_secret
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import API_OF_APP_ID, DEFAULT_API, Account
 from airflow_imagetag.services.connection_fields import parse_account
 from airflow_imagetag.services.registry import BUILT_IN, find_service
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow_imagetag.adapters.airflow_sdk import Connection
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from airflow.providers.common.compat.sdk import conf
-
+from airflow_imagetag.adapters.airflow_sdk import conf
 from airflow_imagetag.selection.retry_schedule import (
     RetrySchedule,
     parse_duration,

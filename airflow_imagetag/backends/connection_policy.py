@@ -89,7 +89,7 @@ def connection_in(uri: str) -> str | None:
 
 
 def _type_of(conn_id: str) -> str | None:
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+    from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook
 
     try:
         return BaseHook.get_connection(conn_id).conn_type

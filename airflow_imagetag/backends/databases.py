@@ -134,7 +134,7 @@ def _sqlstate_of(origin: Any) -> str | None:
 
 
 def _hook_of(conn_id: str) -> Any:
-    from airflow.providers.common.compat.sdk import (
+    from airflow_imagetag.adapters.airflow_sdk import (
         AirflowException,
         AirflowNotFoundException,
         BaseHook,

@@ -42,7 +42,7 @@ def connect(uri: str, conn_id: str | None = None, *, max_age: float = 0) -> Stor
     :raises ConfigurationError: the storage's connection or package is missing, or cannot be used.
     :raises StorageError: the storage failed, perhaps for a while.
     """
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+    from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, ObjectStoragePath
 
     # Airflow 2 would take None instead of the connection that the URI names.
     options = {} if conn_id is None else {"conn_id": conn_id}
@@ -98,7 +98,7 @@ _NUMBERS = itertools.count()
 
 def _file_system(scheme: str, conn_id: str, max_age: float) -> Any:
     """Return the file system of a connection as it is now."""
-    from airflow.providers.common.compat.sdk import BaseHook
+    from airflow_imagetag.adapters.airflow_sdk import BaseHook
 
     kept = _KEPT.setdefault((scheme, conn_id), _Kept())
     with kept.lock:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
+from airflow_imagetag.adapters.airflow_sdk import (
+    Asset,
     DecoratedOperator,
     context_merge,
     determine_kwargs,
     task_decorator_factory,
 )
-
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources.values import ValueImages
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+    from airflow_imagetag.adapters.airflow_sdk import Context, TaskDecorator
 
 __all__ = ["image_tag_task"]
 
@@ -63,7 +63,11 @@ class _ImageTagDecoratedOperator(DecoratedOperator, ImageTagOperator):
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         # Not rendered: the function's result is data, which must not run templates.
         self.images = ValueImages(self.python_callable(*self.op_args, **kwargs))
-        return super().execute(context)
+        self.inlets.extend(
+            value for value in (*self.op_args, *self.op_kwargs.values()) if isinstance(value, Asset)
+        )
+        # Not the decorated operator's method: on Airflow 3.0 it pushes by a method that is gone.
+        return ImageTagOperator.execute(self, context)
 
 
 def image_tag_task(

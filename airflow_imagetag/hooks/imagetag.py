@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
+from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook, Connection
 from airflow_imagetag.adapters.connection_form import connection_form_widgets, ui_field_behaviour
 from airflow_imagetag.backends.accounts import CONN_TYPE, account_of
 from airflow_imagetag.backends.configuration import (
@@ -189,11 +188,19 @@ class ImageTagHook(BaseHook):
         return self.labeller(self._own_loader(), max_connections=max_connections)
 
     async def _fetched_account(self) -> Account:
-        from airflow.providers.common.compat.connection import get_async_connection
-
-        connection = await get_async_connection(self.imagetag_conn_id, self)
+        connection = await self._fetched_connection()
         # Masking the secrets talks to Airflow's supervisor, which would block the event loop.
         return await asyncio.to_thread(account_of, connection)
+
+    async def _fetched_connection(self) -> Connection:
+        # Before Airflow 3.3.2 the method for coroutines masks the secrets with a blocking call to
+        # the supervisor, which refuses it while another call is under way.
+        if hasattr(Connection, "aextra_dejson"):
+            return await self.aget_connection(self.imagetag_conn_id)
+        # Airflow's own bridge to a thread: the triggerer's calls come back to the loop by it.
+        from asgiref.sync import sync_to_async
+
+        return await sync_to_async(self.get_connection)(self.imagetag_conn_id)
 
 
 async def _label(labeller: HttpLabeller, image: Image) -> TagResult:

@@ -42,7 +42,7 @@ def open_schedule(
     :param timing: time limits.
     :raises ConfigurationError: the connection cannot be used.
     """
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+    from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook
 
     try:
         kind = BaseHook.get_connection(conn_id).conn_type

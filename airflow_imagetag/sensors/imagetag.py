@@ -7,15 +7,15 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import (  # type: ignore[attr-defined]
+from airflow_imagetag.adapters.airflow_sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
+    airflow_version,
     conf,
     timezone,
 )
-
 from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
@@ -26,8 +26,7 @@ from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_i
 from airflow_imagetag.stores.base import LabelStore, as_store
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
+    from airflow_imagetag.adapters.airflow_sdk import Context
     from airflow_imagetag.watching.condition import Moment, Number, WaitCondition
     from airflow_imagetag.watching.query import NewImagesQuery
 
@@ -62,8 +61,8 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
     :param retag: ``changed`` or ``never``, as the operator that labels them has it. (templated)
     :param deferrable: wait in the triggerer, without a worker.
     :param start_from_trigger: with ``deferrable``, the task does not start on a worker: the
-        triggerer makes the first query, too. On Airflow 2.11 it has no effect if a parameter holds
-        a template.
+        triggerer makes the first query, too. It has no effect on Airflow 3.0 to 3.2, and on 2.11 if
+        a parameter holds a template.
     :return: a list of dicts with ``image_key``, ``image_uri`` and ``version``.
     :raises ConfigurationError: a parameter or connection is wrong; waiting does not help.
     """
@@ -260,8 +259,11 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
             # Airflow would keep them in plain text, with the DAG. A worker's are encrypted.
             return
         path, kwargs = trigger.serialize()
-        if is_template(str(kwargs)) and not hasattr(BaseTrigger, "render_template_fields"):
-            # Only a worker can render them, as on Airflow 2.
+        if not hasattr(BaseTrigger, "render_template_fields") and (
+            airflow_version() >= (3, 0) or is_template(str(kwargs))
+        ):
+            # Before Airflow 3.3 only a worker can render them, and on 3.0 to 3.2 the scheduler
+            # gives the task to a worker in any case.
             return
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=path,

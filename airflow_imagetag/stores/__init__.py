@@ -15,12 +15,14 @@ if TYPE_CHECKING:
         StoredState,
     )
     from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode, UnlabelledCounts
+    from airflow_imagetag.stores.delta import DeltaLabelStore
     from airflow_imagetag.stores.parquet import ParquetLabelStore
     from airflow_imagetag.stores.rows import holds_answer, merged, outcome_of, rows_of, state_of
     from airflow_imagetag.stores.sql import SqlLabelStore
 
 __all__ = [
     "Condition",
+    "DeltaLabelStore",
     "LabelStore",
     "Need",
     "OpenStore",
@@ -46,6 +48,7 @@ _ROWS = "airflow_imagetag.stores.rows"
 
 _MODULES = {
     "Condition": _RULES,
+    "DeltaLabelStore": "airflow_imagetag.stores.delta",
     "LabelStore": _BASE,
     "Need": _RULES,
     "OpenStore": _BASE,

@@ -17,7 +17,8 @@ from airflow_imagetag.selection.rules import Condition, Retag, Rule, StoredState
 
 if TYPE_CHECKING:
     import pandas as pd
-    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_imagetag.adapters.airflow_sdk import Asset
 
 __all__ = [
     "DEFAULT_FRAME_ROWS",
@@ -200,7 +201,7 @@ class LabelStore(Description):
 
         :raises ConfigurationError: a template in the store's fields is not rendered yet.
         """
-        from airflow.providers.common.compat.sdk import Asset
+        from airflow_imagetag.adapters.airflow_sdk import Asset
 
         if self.is_template:
             raise ConfigurationError(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
-from airflow_imagetag.safety.redaction import without_secrets
-from airflow_imagetag.safety.uris import is_local, local_path, storage_of
-from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
+from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, StoreMode
+from airflow_imagetag.stores.folders import FolderLabelStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,12 +16,9 @@ if TYPE_CHECKING:
     from airflow_imagetag.stores.parquet_dataset import ParquetDataset
     from airflow_imagetag.stores.parquet_open import OpenParquetStore
 
-_KEPT = "/!\"$&'()*+,:;<=>@[\\]^`{|}"
-"""Characters of a folder's name that its asset URI has as they are."""
-
 
 @dataclass(repr=False)
-class ParquetLabelStore(LabelStore):
+class ParquetLabelStore(FolderLabelStore):
     """Labels in a Parquet dataset on any storage that ObjectStoragePath reaches.
 
     The folder gets two datasets: ``labels/``, one row for each image and label, and ``images/``,
@@ -35,15 +29,6 @@ class ParquetLabelStore(LabelStore):
     :param path: folder of the dataset, such as ``s3://aws_default@lake/labels/``. (templated)
     :param conn_id: the storage's connection, if the path names none. (templated)
     """
-
-    path: str
-    conn_id: str | None = None
-
-    template_fields: ClassVar[Sequence[str]] = ("path", "conn_id")
-
-    def __post_init__(self) -> None:
-        # As the author of the DAG file wrote it.
-        self._written = self.path
 
     def open(
         self, api: str, mode: StoreMode = StoreMode.WRITE
@@ -94,22 +79,3 @@ class ParquetLabelStore(LabelStore):
 
         check_folder(self.path, self._written)
         return open_dataset(self.path, self.conn_id)
-
-    @property
-    def server_name(self) -> str:
-        """The storage with its connection; all local folders count as one."""
-        return "file://" if is_local(self.path) else storage_of(self.path, self.conn_id)
-
-    @property
-    def asset_uri(self) -> str:
-        """The folder without the connection, such as ``s3://lake/labels``.
-
-        What Airflow would read as a query or a fragment is percent-encoded, as are spaces and
-        characters outside ASCII.
-        """
-        if is_local(self.path):
-            return Path(local_path(self.path)).absolute().as_uri()
-        scheme, _, place = without_secrets(self.path).partition("://")
-        bucket, _, folder = place.partition("/")
-        name = quote(folder.rstrip("/"), safe=_KEPT)
-        return f"{scheme}://{bucket.rpartition('@')[2]}/{name}"

@@ -157,7 +157,7 @@ class ParquetDataset:
 
     def add(self, part: str, image_rows: Rows) -> None:
         """Take note of image rows that a part holds."""
-        self.index.put(_index_row(row, part) for row in image_rows)
+        self.index.put(index_row(row, part) for row in image_rows)
 
     def mark_loaded(self, part: str) -> None:
         """Take note that the index holds all rows of a part."""
@@ -311,7 +311,11 @@ class ParquetDataset:
                 self.files.remove(kind, name)
 
 
-def _index_row(row: Mapping[str, Any], part: str) -> IndexRow:
+def index_row(row: Mapping[str, Any], part: str) -> IndexRow:
+    """Return what the index keeps of an image's row.
+
+    :param part: the file that holds it.
+    """
     return IndexRow(
         row["api"],
         row["key_sha256"],

@@ -159,6 +159,16 @@ class PartIndex:
             ).fetchone()
         return None if row is None else (str(row[0]), str(row[1]))
 
+    def unknown_batches(self, batches: Iterable[str]) -> set[str]:
+        """Return the batches that no image has its row or its labels from."""
+        unknown = set(batches)
+        if unknown:
+            with self._lock:
+                for column in ("batch", "labels_batch"):
+                    found = self._database.execute(f"SELECT DISTINCT {column} FROM image")  # noqa: S608
+                    unknown.difference_update(name for (name,) in found)
+        return unknown
+
     def unlabelled(self, api: str, now: datetime) -> UnlabelledCounts:
         """Return the number of images that wait or were given up."""
         now_text = utc_text(now)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from airflow.providers.common.compat.sdk import Connection
-
+    from airflow_imagetag.adapters.airflow_sdk import Connection
     from airflow_imagetag.testing._api import ApiName
     from airflow_imagetag.testing.stats import Stats
 
@@ -219,7 +218,7 @@ class Emulator:
         :param api: as for :meth:`connection_json_for`.
         :raises ValueError: the API is unknown.
         """
-        from airflow.providers.common.compat.sdk import Connection
+        from airflow_imagetag.adapters.airflow_sdk import Connection
 
         fields = self._connection_fields(api)
         fields["extra"] = json.dumps(fields["extra"])

@@ -11,8 +11,7 @@ from airflow_imagetag.testing.emulator import CONNECTION_VARIABLE, Emulator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow.providers.common.compat.sdk import Connection
-
+    from airflow_imagetag.adapters.airflow_sdk import Connection
     from airflow_imagetag.testing._api import ApiName
 
 __all__ = ["imagetag_api", "imagetag_connection", "imagetag_emulator"]

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
+from airflow_imagetag.adapters.airflow_sdk import BaseEventTrigger
 from airflow_imagetag.adapters.descriptions import Packed, unpack
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.errors import ConfigurationError
@@ -34,7 +34,8 @@ from airflow_imagetag.watching.watcher import Watcher
 
 if TYPE_CHECKING:
     import jinja2
-    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_imagetag.adapters.airflow_sdk import Context
 
 __all__ = ["NewImagesTrigger"]
 

@@ -106,6 +106,6 @@ def announcement_store_of(trigger: Any, key: str) -> AnnouncementStore | None:
     if hasattr(trigger, "asset_state_store"):
         accessor = trigger.asset_state_store
         return None if accessor is None else AssetAnnouncementStore(accessor, key)
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+    from airflow_imagetag.adapters.airflow_sdk import airflow_version
 
-    return ProcessAnnouncementStore(key) if AIRFLOW_V_3_0_PLUS else None
+    return ProcessAnnouncementStore(key) if airflow_version() >= (3, 0) else None

@@ -20,6 +20,7 @@ from airflow_imagetag.engine.protocols import Outcome
 from airflow_imagetag.frames import LABEL_COLUMNS, label_columns
 from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.stores import (
+    DeltaLabelStore,
     LabelStore,
     ParquetLabelStore,
     Retag,
@@ -31,7 +32,7 @@ from airflow_imagetag.stores import (
     UnlabelledCounts,
 )
 
-KINDS = ("postgres", "sqlite", "parquet", "foreign")
+KINDS = ("postgres", "sqlite", "parquet", "delta", "foreign")
 
 
 @pytest.fixture(params=KINDS)
@@ -41,6 +42,9 @@ def store(
     """Describe a store of each kind that does not exist yet."""
     if request.param == "parquet":
         return ParquetLabelStore(f"{tmp_path}/lake")
+    if request.param == "delta":
+        pytest.importorskip("deltalake", reason="the extra delta is not installed")
+        return DeltaLabelStore(f"{tmp_path}/lake")
     if request.param == "foreign":
         module = install(tmp_path, monkeypatch, "sqlite_labels", code_of("adding-a-store.md")[0])
         made: LabelStore = module.SqliteFileStore(f"{tmp_path}/labels.db")
