@@ -106,8 +106,8 @@ def _connection_fields() -> dict[str, Any]:
         "api": {
             "label": "API",
             "description": (
-                "The interface: DetectLabelPro, DetectLabel, picture_classify, imagetag_detect, or "
-                "one that another package adds."
+                "The interface: DetectLabelPro, DetectLabel, ci_detect_label, picture_classify, "
+                "imagetag_detect, or one that another package adds."
             ),
             # Examples, since an enum would refuse the interfaces of other packages.
             "schema": {
@@ -116,6 +116,7 @@ def _connection_fields() -> dict[str, Any]:
                 "examples": [
                     "DetectLabelPro",
                     "DetectLabel",
+                    "ci_detect_label",
                     "picture_classify",
                     "imagetag_detect",
                 ],
@@ -132,20 +133,21 @@ def _connection_fields() -> dict[str, Any]:
         "bucket": {
             "label": "Bucket",
             "description": (
-                "For older accounts of picture_classify and imagetag_detect; usually empty."
+                "The bucket whose objects ci_detect_label labels, such as photos-1250000001. Empty "
+                "for the others, but for older accounts of picture_classify and imagetag_detect."
             ),
             "schema": {"type": ["string", "null"]},
         },
         "region": {
             "label": "Region",
-            "description": "Region of DetectLabelPro and DetectLabel.",
+            "description": "Region of DetectLabelPro, DetectLabel and the bucket.",
             "schema": {"type": ["string", "null"], "default": "ap-guangzhou"},
         },
         "scenes": {
             "label": "Scenes",
             "description": (
-                "Scenes of DetectLabel, with commas: WEB, CAMERA, ALBUM, NEWS. Each is billed as a "
-                "call. Empty: WEB."
+                "Scenes of DetectLabel and ci_detect_label, with commas: WEB, CAMERA, ALBUM, NEWS. "
+                "Each is billed as a call. Empty: WEB for DetectLabel, CAMERA for ci_detect_label."
             ),
             "schema": {"type": ["string", "null"]},
         },
@@ -168,7 +170,9 @@ def _connection_fields() -> dict[str, Any]:
         },
         "token": {
             "label": "Token",
-            "description": "Goes with temporary keys of DetectLabelPro and DetectLabel.",
+            "description": (
+                "Goes with temporary keys of DetectLabelPro, DetectLabel and ci_detect_label."
+            ),
             "schema": {"type": ["string", "null"], "format": "password"},
         },
         "requests_per_second": {

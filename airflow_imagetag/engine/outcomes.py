@@ -56,7 +56,8 @@ class OutcomeMaker:
             try:
                 result = await self._pipeline.label(entry, taken.prepared)
             except GaveUpError as given_up:
-                if given_up.attempts:
+                # A service that reads objects itself may name a cause that they share, too.
+                if given_up.attempts and getattr(given_up.error, "cause", None) is None:
                     self._causes.record_readable()
                 if given_up.error.decision is Decision.STOP:
                     self._end_with(given_up.error)

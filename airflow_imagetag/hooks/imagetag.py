@@ -176,6 +176,7 @@ class ImageTagHook(BaseHook):
                 max_bytes=self.max_image_bytes,
                 service_url=self.account.endpoint,
                 connections=ConnectionPolicy(allowed=allowed_connections()),
+                object_key=self.codec.object_key,
             )
         return self._loader
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +90,9 @@ class ContentLoader:
     :param storages: scheme, connection and bucket of the storages that the DAG's author named, such
         as ``s3://my_s3@photos``.
     :param connections: those that data may use in the other storages.
+    :param object_key: returns the name under which the service itself reads the image behind a
+        URI, or None; raises ``ImageError`` if the service labels no image of this URI. None for a
+        service that reads no storage.
     :raises ConfigurationError: a folder is not an absolute path.
     """
 
@@ -105,7 +108,9 @@ class ContentLoader:
         needs_sha256: bool = True,
         storages: Collection[str] = (),
         connections: ConnectionPolicy | None = None,
+        object_key: Callable[[str], str | None] | None = None,
     ) -> None:
+        self._object_key = object_key
         self._storages = storages
         self._connections = connections or ConnectionPolicy()
         self._digest = digests.sha256 if needs_sha256 else digests.keyed_hasher()
@@ -152,8 +157,11 @@ class ContentLoader:
         if image.content is not None:
             is_inline = len(image.content) <= self._max_inline_bytes
         else:
-            is_inline = image.uri is None or is_http(image.uri)
+            is_inline = image.uri is None or is_http(image.uri) or self._is_object(image.uri)
         return self.load(image) if is_inline else None
+
+    def _is_object(self, uri: str) -> bool:
+        return self._object_key is not None and self._object_key(uri) is not None
 
     def load(self, image: Image) -> Payload:
         """Return the payload of the image; blocks while it reads or computes a digest.
@@ -180,6 +188,8 @@ class ContentLoader:
             return self._hashed(image.content)
         if uri is None:
             raise InvalidImageError("The image has neither a URI nor bytes. Give it one of them.")
+        if self._object_key is not None and (key := self._object_key(uri)) is not None:
+            return Payload(object_key=key)
         if is_http(uri):
             return self._url(uri)
         if self._presign and not is_local(uri):

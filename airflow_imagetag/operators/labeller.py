@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_imagetag.backends import configuration
 from airflow_imagetag.backends.connection_policy import ConnectionPolicy
+from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.labellers.base import Labeller
 from airflow_imagetag.loading.content import ContentLoader
@@ -28,12 +29,17 @@ def labeller_of(
     :param needs_sha256: digests are kept, so that they must be those of other runs, too.
     :param max_connections: maximum number of connections kept open.
     :param storage_conn_id: the only connection that URIs of object storages from data may use.
-    :raises ConfigurationError: the source names a local folder that is not allowed.
+    :raises ConfigurationError: the source names a local folder that is not allowed, or the worker
+        is to download images for a service that takes no bytes.
     """
     trust = source.trust()
     folders = [*configuration.allowed_local_folders(), *trust.folders]
     source.check_trusted(folders)
     account = hook.account
+    if is_fetched_by_worker and not hook.codec.takes_bytes:
+        raise ConfigurationError(
+            f"fetch='worker' sends bytes, and {account.api} takes none. Use fetch='service'."
+        )
     downloader = Downloader(
         max_bytes=hook.max_image_bytes,
         timeout_seconds=account.timeout_seconds,
@@ -50,5 +56,6 @@ def labeller_of(
         needs_sha256=needs_sha256,
         storages=trust.storages,
         connections=ConnectionPolicy(storage_conn_id, configuration.allowed_connections()),
+        object_key=hook.codec.object_key,
     )
     return hook.labeller(loader, max_connections=max_connections)

@@ -57,10 +57,14 @@ class Service(ABC):
     """Name of the interface in the connection and in every result, up to 64 characters."""
 
     host: ClassVar[str]
-    """Host of the endpoint where the connection names none."""
+    """Host of the endpoint where the connection names none; ``{bucket}`` and ``{region}`` in it
+    stand for those fields of the connection."""
 
     required: ClassVar[tuple[str, ...]] = ("login", "password")
     """Fields of the connection without which it is refused."""
+
+    takes_bytes: ClassVar[bool] = True
+    """Whether ``build`` takes bytes. A service that reads images where they lie need not."""
 
     max_inline_bytes: int = 128 * 1024
     """Maximum size of the image's bytes for which ``build`` takes less time than a hand-over to a
@@ -128,6 +132,18 @@ class Service(ABC):
         It then runs in a thread, for an image of any size.
         """
         return False
+
+    def object_key(self, uri: str) -> str | None:
+        """Return the name under which the service itself reads the image behind a URI.
+
+        The worker then does not read it, and ``build`` gets the name as ``object_key``. The default
+        returns None: the image is sent as a URL or as bytes.
+
+        :param uri: URI of an image that has no bytes.
+        :raises ImageError: the service labels no image of this URI.
+        """
+        del uri
+        return None
 
     @abstractmethod
     def build(self, payload: Payload, /) -> Request:

@@ -67,12 +67,17 @@ def parse_account(
     requests_per_second = fields.number(
         "requests_per_second", REQUESTS_PER_SECOND, DEFAULT_REQUESTS_PER_SECOND
     )
+    bucket = fields.optional("bucket", _bucket, "")
+    region = fields.optional("region", _region, DEFAULT_REGION)
+    # A bucket that no host can be named after is the service's to complain about.
+    host_part = re.sub(r"[^A-Za-z0-9.\-]", "-", bucket)
+    default_host = service.host.replace("{bucket}", host_part).replace("{region}", region)
     account = Account(
         app_id=app_id,
         secret_id=fields.check(LABELS_OF_FIELDS["login"], login, _token, ""),
         secret_key=fields.check(LABELS_OF_FIELDS["password"], password, _token, ""),
-        endpoint=_endpoint(fields, host or service.host, port, schema),
-        bucket=fields.optional("bucket", _bucket, ""),
+        endpoint=_endpoint(fields, host or default_host, port, schema),
+        bucket=bucket,
         api=service.api,
         requests_per_second=requests_per_second or None,
         max_in_flight=fields.optional(
@@ -87,7 +92,7 @@ def parse_account(
         verify=fields.optional("verify", _verify, True),
         quota_conn_id=fields.optional("quota_conn_id", _conn_id, None),
         quota_fallback_share=fields.number("quota_fallback_share", QUOTA_FALLBACK_SHARE, None),
-        region=fields.optional("region", _region, DEFAULT_REGION),
+        region=region,
         scenes=fields.optional("scenes", _names, ()),
         token=fields.optional("token", _token, None),
         credentials=fields.optional("credentials", partial(_one_of, CREDENTIALS), "keys"),

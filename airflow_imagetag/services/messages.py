@@ -15,17 +15,19 @@ _PROBABILITY = attrgetter("probability")
 # Each image makes one of each of the next four; a frozen dataclass takes five times as long.
 @dataclass(slots=True)
 class Payload:
-    """One image as a service gets it: its URL, or its bytes.
+    """One image as a service gets it: its URL, its bytes, or its name in the service's bucket.
 
     :param url: an http(s) URL that the service fetches itself.
     :param content: the bytes.
     :param digest: tells equal bytes from others: their SHA-256 in hex, or a digest that is valid in
-        this run only; None with a URL.
+        this run only; None without bytes.
+    :param object_key: name of an object that the service reads where it lies.
     """
 
     url: str | None = field(default=None, repr=False)
     content: bytes | None = field(default=None, repr=False)
     digest: Digest | None = None
+    object_key: str | None = field(default=None, repr=False)
 
     @property
     def sha256(self) -> str | None:
@@ -35,18 +37,20 @@ class Payload:
 
 @dataclass(slots=True)
 class Request:
-    """A POST request, ready for any HTTP client.
+    """A request, ready for any HTTP client.
 
     Header values and bodies hold secrets and images, so the repr leaves them out.
 
-    :param url: the address, with the path.
+    :param url: the address with path and query, percent-encoded where that is needed.
     :param headers: names and values.
     :param body: the bytes, or pieces that follow each other: a large image need not be copied.
+    :param method: ``POST``, or ``GET`` for a request without a body.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | tuple[bytes, ...] = field(repr=False)
+    method: str = "POST"
 
     def joined(self) -> bytes:
         """Return the body in one piece."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.base import MAX_API_LENGTH, Service
+from airflow_imagetag.services.ci.detect_label import CiDetectLabel
 from airflow_imagetag.services.recognition.imagetag_detect import ImagetagDetect
 from airflow_imagetag.services.recognition.picture_classify import PictureClassify
 from airflow_imagetag.services.tiia.detect_label import DetectLabel, DetectLabelPro
@@ -17,7 +18,7 @@ ENTRY_POINTS = "airflow_imagetag.services"
 
 BUILT_IN: Mapping[str, type[Service]] = {
     service.api: service
-    for service in (PictureClassify, ImagetagDetect, DetectLabelPro, DetectLabel)
+    for service in (PictureClassify, ImagetagDetect, DetectLabelPro, DetectLabel, CiDetectLabel)
 }
 
 

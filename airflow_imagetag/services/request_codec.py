@@ -47,6 +47,18 @@ class RequestCodec:
         """Whether the next ``request`` waits for I/O and so needs a thread for any image."""
         return self._service.needs_io
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the bytes of an image can be sent."""
+        return self._service.takes_bytes
+
+    def object_key(self, uri: str) -> str | None:
+        """Return the name under which the service itself reads the image; None if it does not.
+
+        :raises ImageError: the service labels no image of this URI.
+        """
+        return self._service.object_key(uri)
+
     def request(self, payload: Payload) -> Request:
         """Return the signed request for one image.
 

@@ -23,6 +23,7 @@ from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import is_local, scheme_of
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
+from airflow_imagetag.sources.cos_listing import COS_SCHEME, list_bucket
 from airflow_imagetag.sources.suffixes import LeftOut
 
 log = logging.getLogger(__name__)
@@ -72,13 +73,11 @@ def list_images(
     :raises ConfigurationError: the path or its connection cannot be used.
     :raises StorageError: the storage failed.
     """
-    place = place_of(folder.path, folder.conn_id)
-    conn_id = place.conn_id
-    base = place.path.rstrip("/") + "/"
     scheme = scheme_of(folder.path) or "file"
+    base, conn_id, objects = _opened(folder, scheme)
     is_image = folder.is_image()
     left_out = LeftOut(redact(folder.path), _advice(folder))
-    for item in _objects(place, base, scheme, folder.path):
+    for item in objects:
         if not is_image(item.path.removeprefix(base)):
             left_out.add(item.path)
             continue
@@ -88,6 +87,30 @@ def list_images(
         if window is None or _was_written_in(window, item, folder.path):
             yield _entry(item, key, f"{scheme}://{conn_id}@{item.path}" if conn_id else key)
     left_out.report()
+
+
+def _opened(folder: Folder, scheme: str) -> tuple[str, str | None, Iterator[_Object]]:
+    """Return the path before the objects' own, the connection that URIs name, and the objects."""
+    if scheme == COS_SCHEME:
+        # Its objects are labelled where they lie, with the connection that labels: none is named.
+        path = folder.path.partition("://")[2].rstrip("/") + "/"
+        bucket, slash, prefix = path.partition("/")
+        base = f"{bucket.rpartition('@')[2]}{slash}{prefix}"
+        return base, None, _cos_objects(folder, base.partition("/")[0])
+    place = place_of(folder.path, folder.conn_id)
+    base = place.path.rstrip("/") + "/"
+    return base, place.conn_id, _objects(place, base, scheme, folder.path)
+
+
+def _cos_objects(folder: Folder, bucket: str) -> Iterator[_Object]:
+    for item in list_bucket(folder.path, folder.conn_id):
+        if not _is_folder(item.key, item.size):
+            yield _Object(f"{bucket}/{item.key}", item.size, item.etag, item.modified)
+
+
+def _is_folder(name: str, size: int) -> bool:
+    """Tell whether an object stands for a folder: its name ends in a slash, and it has no bytes."""
+    return not size and name.endswith("/")
 
 
 def _advice(folder: Folder) -> str:
@@ -168,8 +191,7 @@ def _s3_objects(place: Place, base: str) -> Iterator[_Object]:
     try:
         for page in pages.paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
-                # A name that ends in a slash and has no bytes stands for a folder.
-                if item["Size"] or not item["Key"].endswith("/"):
+                if not _is_folder(item["Key"], item["Size"]):
                     version = item["ETag"].strip('"')
                     path = f"{bucket}/{item['Key']}"
                     yield _Object(path, item["Size"], version, item["LastModified"])

@@ -21,7 +21,7 @@ SEND_CHOICES = ("bytes", "url")
 
 @dataclass(repr=False)
 class ObjectStorageImages(ImageSource):
-    """Images below a path of any storage that ObjectStoragePath reaches.
+    """Images below a path of any storage that ObjectStoragePath reaches, or of Tencent Cloud COS.
 
     All objects below the path are listed, page by page. Empty objects are reported in the
     failures; objects without the name of an image are left out, and the log gives their numbers.
@@ -29,8 +29,10 @@ class ObjectStorageImages(ImageSource):
     ETag, or its size and time of modification if the storage has none.
 
     :param path: a bucket or folder, such as ``s3://aws_default@photos/2026/``. A template in it
-        must not render to nothing. (templated)
-    :param conn_id: the storage's connection, if the path names none. (templated)
+        must not render to nothing. A path ``cos://`` is for the api ``ci_detect_label``.
+        (templated)
+    :param conn_id: the storage's connection, if the path names none; of ``cos://`` that of the
+        account, ``imagetag_default`` by default. (templated)
     :param pattern: only objects whose path below ``path`` matches; ``*`` stands for any text, also
         across folders, ``?`` for one character. None takes the suffixes of the formats that the
         service takes. (templated)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal, Protocol, get_args
+from urllib.parse import parse_qsl, unquote
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +16,8 @@ class EmulatorAccount:
 
     :param app_id: AppID; V1 and V2 need it, TIIA does not.
     :param bucket: the bucket that a signature of V1 or V2 must name; empty accepts any.
-    :param token: token of temporary keys, which TIIA's requests must present; empty for permanent
-        keys.
+    :param token: token of temporary keys, which requests of TIIA and COS must present; empty for
+        permanent keys.
     """
 
     app_id: str
@@ -25,7 +27,9 @@ class EmulatorAccount:
     token: str = field(default="", repr=False)
 
 
-ApiName = Literal["picture_classify", "imagetag_detect", "DetectLabelPro", "DetectLabel"]
+ApiName = Literal[
+    "picture_classify", "imagetag_detect", "DetectLabelPro", "DetectLabel", "ci_detect_label"
+]
 
 API_NAMES: Final[tuple[ApiName, ...]] = get_args(ApiName)
 
@@ -57,25 +61,37 @@ class UnusableImageError(Exception):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestHead:
     """The request without its body.
 
     :param headers: mapping that ignores the case of names.
     :param content_length: size of the body in bytes; None without a Content-Length.
+    :param target: path and query exactly as they came.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     content_length: int | None
+    target: str = ""
+
+    @cached_property
+    def object_path(self) -> str:
+        """The decoded path; unlike ``path``, it keeps dots and double slashes."""
+        return unquote(self.target.partition("?")[0])
+
+    @cached_property
+    def params(self) -> Mapping[str, str]:
+        """The parameters of the query."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
     """A well-formed request with either ``url`` or the bytes of ``image``.
 
-    :param scenes: scenes that DetectLabel must label; each is billed as a call.
+    :param scenes: scenes that must be labelled; each is billed as a call.
     """
 
     url: str | None
@@ -100,8 +116,8 @@ class Api(Protocol):
         """Maximum size of an image behind a URL."""
 
     @property
-    def has_text_codes(self) -> bool:
-        """Whether errors have text codes such as RequestLimitExceeded."""
+    def content_type(self) -> str:
+        """Content type of every answer."""
 
     def admit(self, head: RequestHead) -> None:
         """Check method, path and headers before the body is read."""
@@ -118,7 +134,7 @@ class Api(Protocol):
         """Check the format of an image file before it is decoded."""
 
     def success(self, labels: Labels, wanted: ImageRequest, form: AnswerForm) -> dict[str, Any]:
-        """Return the answer's JSON object."""
+        """Return the answer as an object."""
 
     def refuse(self, error: UnusableImageError) -> RefusalError:
         """Return the refusal of an image."""
@@ -126,8 +142,17 @@ class Api(Protocol):
     def throttle(self, status: int) -> RefusalError:
         """Return the refusal of a request over the quota.
 
-        :param status: HTTP status of the answer; TIIA ignores it.
+        :param status: HTTP status of the answer; TIIA and COS ignore it.
         """
+
+    def fault(self, code: str, message: str) -> RefusalError | None:
+        """Return the refusal that a fault of this code asks for; None for an API without codes."""
+
+    def error_answer(self, refusal: RefusalError) -> dict[str, Any]:
+        """Return the answer of a refusal as an object."""
+
+    def encode(self, answer: dict[str, Any]) -> bytes:
+        """Return the body of an answer."""
 
 
 STATS_PATH: Final = "/_stats"
@@ -154,8 +179,8 @@ class RefusalError(Exception):
     """Raised to answer the request with an error.
 
     :param status: HTTP status of the answer.
-    :param code: code in its JSON body; text for TIIA.
-    :param message: message in its JSON body.
+    :param code: code in its body; text for TIIA and COS.
+    :param message: message in its body.
 
     ``retry_after_seconds`` is the value of Retry-After; None sends none.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,8 @@ from airflow_imagetag.testing.faults import GARBAGE_KINDS, Faults, Garbage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from airflow_imagetag.testing._api import Api
 
 
 class FaultInjector:
@@ -118,28 +119,33 @@ _TIIA_FIELDS: Final = tuple(scene.field for scene in SCENES.values())
 _IMPOSSIBLE: Final = {"probability": 17.5, "tag_confidence": 1750, "Confidence": 1750}
 
 
-def spoil(kind: Garbage, answer: dict[str, Any]) -> tuple[bytes, str]:
+def spoil(kind: Garbage, answer: dict[str, Any], api: Api) -> tuple[bytes, str]:
     """Return the body and the content type to send in place of a good answer.
 
     :param kind: kind of garbage to make.
-    :param answer: JSON object of the good answer; it is modified.
+    :param answer: the good answer; it is modified.
+    :param api: encodes it.
     """
     if kind == "html":
         return _GATEWAY_PAGE, "text/html"
     if kind == "empty":
-        return b"", "application/json"
+        return b"", api.content_type
     if kind == "not_json":
-        return b"internal error, please retry", "application/json"
+        return b"internal error, please retry", api.content_type
     if kind == "missing_data":
         _empty(answer)
     elif kind == "bad_probability":
         _make_impossible(answer)
-    body = json.dumps(answer).encode()
-    return (body[: len(body) // 2] if kind == "truncated" else body), "application/json"
+    body = api.encode(answer)
+    return (body[: len(body) // 2] if kind == "truncated" else body), api.content_type
 
 
 def _empty(answer: dict[str, Any]) -> None:
     """Remove every field that can hold labels."""
+    if "RecognitionResult" in answer:
+        # Without elements it would be the answer for an image without labels.
+        answer["Response"] = answer.pop("RecognitionResult") and ""
+        return
     response = answer.get("Response", answer)
     for name in ("data", "tags", *_TIIA_FIELDS):
         response.pop(name, None)
@@ -153,6 +159,10 @@ def _make_impossible(answer: dict[str, Any]) -> None:
 
 
 def _items(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    if "RecognitionResult" in answer:
+        result = answer["RecognitionResult"]
+        lists = [result["Labels"]] if "Labels" in result else [s["Labels"] for s in result.values()]
+        return [item for items in lists for item in items]
     if "Response" in answer:
         found = (answer["Response"].get(name) for name in _TIIA_FIELDS)
         return [item for items in found for item in items or ()]

@@ -51,7 +51,7 @@ class RecognitionApi:
     multipart: bool
     content_type_required: bool
     shape: Callable[[Labels, AnswerForm], dict[str, Any]]
-    has_text_codes = False
+    content_type = "application/json"
     max_image_bytes = MAX_BODY_BYTES
 
     def admit(self, head: RequestHead) -> None:
@@ -121,6 +121,17 @@ class RecognitionApi:
     def throttle(self, status: int) -> RefusalError:
         """Return the refusal of a request over the quota."""
         return http_refusal(status, "over the quota of requests")
+
+    def fault(self, code: str, message: str) -> None:
+        """Have no codes of text."""
+
+    def error_answer(self, refusal: RefusalError) -> dict[str, Any]:
+        """Return the JSON object of a refusal."""
+        return {"code": refusal.code, "message": refusal.message}
+
+    def encode(self, answer: dict[str, Any]) -> bytes:
+        """Return the JSON of an answer."""
+        return json.dumps(answer).encode()
 
 
 def _read_json(body: bytes, names: tuple[str, ...]) -> tuple[dict[str, str], str | None]:

@@ -57,7 +57,7 @@ class Recorder:
         self._signatures: set[int | str] = set()
         self._arrivals = SlidingWindow(1.0)
         self._requests = self._refused = self._over_limit = self._dropped = self._garbage = 0
-        self._billed_dropped = 0
+        self._billed_dropped = self._object_downloads = 0
         self._peak_per_second = self._rejected_signatures = 0
         self._max_in_flight = self._in_flight
 
@@ -74,8 +74,8 @@ class Recorder:
             self._max_in_flight = max(self._max_in_flight, self._in_flight)
             self._peak_per_second = max(self._peak_per_second, self._arrivals.add(now))
             if authorization is not None:
-                # Each request of TIIA has its own value; the values would fill the memory.
-                is_of_one_request = authorization.startswith("TC3-")
+                # Each request of TIIA and COS has its own value; they would fill the memory.
+                is_of_one_request = authorization.startswith(("TC3-", "q-sign-"))
                 self._signatures.add(hash(authorization) if is_of_one_request else authorization)
             if api:
                 self._by_api[api] += 1
@@ -119,6 +119,11 @@ class Recorder:
             self._dropped += 1
             self._billed_dropped += billed_calls
 
+    def downloaded(self) -> None:
+        """Count the download of an object."""
+        with self._lock:
+            self._object_downloads += 1
+
     def garbage(self) -> None:
         """Count a garbage answer."""
         with self._lock:
@@ -151,4 +156,5 @@ class Recorder:
                 peak_requests_per_second=self._peak_per_second,
                 signatures_seen=len(self._signatures),
                 rejected_signatures=self._rejected_signatures,
+                object_downloads=self._object_downloads,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from aiohttp import web
 
-from airflow_imagetag.testing import _recognition, _tiia
+from airflow_imagetag.testing import _cos, _cos_signature, _recognition, _tiia
 from airflow_imagetag.testing._api import (
     STATS_PATH,
     AnswerForm,
@@ -24,7 +23,6 @@ from airflow_imagetag.testing._api import (
     RequestHead,
     UnusableImageError,
     http_refusal,
-    tiia_refusal,
 )
 from airflow_imagetag.testing._fault_injector import spoil
 from airflow_imagetag.testing._labels import CachedRecognizer, UndecodableError
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from airflow_imagetag.testing._api import EmulatorAccount, Labels
+    from airflow_imagetag.testing._cos import Bucket
     from airflow_imagetag.testing._fault_injector import FaultInjector
     from airflow_imagetag.testing._recorder import Recorder
     from airflow_imagetag.testing.faults import Faults
@@ -48,6 +47,7 @@ _STOP_SECONDS: Final = 0.05
 async def serve(
     *,
     account: EmulatorAccount,
+    bucket: Bucket,
     fault_injector: Callable[[], FaultInjector],
     recorder: Recorder,
     clock: Callable[[], float],
@@ -68,6 +68,7 @@ async def serve(
     async with aiohttp.ClientSession(timeout=timeout) as session:
         service = RequestHandler(
             account=account,
+            bucket=bucket,
             fault_injector=fault_injector,
             recorder=recorder,
             clock=clock,
@@ -125,6 +126,7 @@ class RequestHandler:
     """Answer requests, as a low-level handler of aiohttp.
 
     :param account: account that requests must be signed with.
+    :param bucket: the objects that requests of COS may name.
     :param fault_injector: returns the faults in force; called once for each request.
     :param recorder: counts the events.
     :param clock: wall clock in Unix seconds, for the check of signatures.
@@ -136,6 +138,7 @@ class RequestHandler:
         self,
         *,
         account: EmulatorAccount,
+        bucket: Bucket,
         fault_injector: Callable[[], FaultInjector],
         recorder: Recorder,
         clock: Callable[[], float],
@@ -143,6 +146,8 @@ class RequestHandler:
         answer_form: AnswerForm,
     ) -> None:
         self._account = account
+        self._bucket = bucket
+        self._cos = _cos.CosApi(bucket)
         self._fault_injector = fault_injector
         self._recorder = recorder
         self._clock = clock
@@ -159,8 +164,17 @@ class RequestHandler:
         if (request.method, request.path) == ("GET", STATS_PATH):
             return web.json_response(_as_json_object(self._recorder.snapshot()))
         now = asyncio.get_running_loop().time()
-        head = RequestHead(request.method, request.path, request.headers, request.content_length)
-        api = _tiia.find(head) or _recognition.find(head)
+        head = RequestHead(
+            request.method,
+            request.path,
+            request.headers,
+            request.content_length,
+            request.raw_path,
+        )
+        is_cos = _cos.is_cos(head)
+        if is_cos and not _cos.is_for_labels(head):
+            return self._from_bucket(head)
+        api = self._cos if is_cos else _tiia.find(head) or _recognition.find(head)
         api_name = api.name if api else ""
         self._recorder.arrived(now, request.headers.get("Authorization"), api_name)
         try:
@@ -169,7 +183,7 @@ class RequestHandler:
                 request, head, api or _recognition.V2, self._fault_injector(), now
             )
         except RefusalError as refusal:
-            return self._refused(refusal, api_name)
+            return self._refused(refusal, api or _recognition.V2, api_name)
         except ConnectionDroppedError as dropped:
             self._recorder.dropped(dropped.billed_calls)
             if request.transport is not None:
@@ -177,6 +191,26 @@ class RequestHandler:
             return web.Response()
         finally:
             self._recorder.finished()
+
+    def _from_bucket(self, head: RequestHead) -> web.Response:
+        """Return an object, or a page of the listing; neither is a request of the label service."""
+        try:
+            _cos_signature.verify(head, self._account, now=self._clock())
+            if head.method not in ("GET", "HEAD"):
+                raise RefusalError(405, "MethodNotAllowed", f"no such method: {head.method}")
+            if head.object_path == "/":
+                return web.Response(
+                    body=_cos.listing(self._bucket, head), content_type=self._cos.content_type
+                )
+            found = self._bucket.get(head.object_path[1:])
+        except RefusalError as refusal:
+            body = self._cos.encode(self._cos.error_answer(refusal))
+            return web.Response(
+                status=refusal.status, body=body, content_type=self._cos.content_type
+            )
+        if head.method == "GET":
+            self._recorder.downloaded()
+        return web.Response(body=found.content, headers={"ETag": f'"{found.etag}"'})
 
     async def _answer(
         self,
@@ -200,7 +234,7 @@ class RequestHandler:
         labels = await self._label(wanted, api)
         if fault_injector.drops_after_work():
             raise ConnectionDroppedError(wanted.calls)
-        return self._success(api.success(labels, wanted, self._answer_form), fault_injector)
+        return self._success(api.success(labels, wanted, self._answer_form), fault_injector, api)
 
     def _read(self, head: RequestHead, body: bytes, api: Api) -> ImageRequest:
         try:
@@ -225,27 +259,29 @@ class RequestHandler:
         self._recorder.billed(image_id, api.name, wanted.calls)
         return labels
 
-    def _refused(self, refusal: RefusalError, api_name: str) -> web.Response:
+    def _refused(self, refusal: RefusalError, api: Api, api_name: str) -> web.Response:
         self._recorder.refused(api_name)
-        code = refusal.code if refusal.status == 200 else None
-        body = json.dumps(_error_answer(refusal)).encode()
-        response = self._json(refusal.status, code, body)
+        has_code = refusal.status == 200 or isinstance(refusal.code, str)
+        body = api.encode(api.error_answer(refusal))
+        response = self._respond(refusal.status, refusal.code if has_code else None, body, api)
         if refusal.retry_after_seconds is not None:
             response.headers["Retry-After"] = str(refusal.retry_after_seconds)
         return response
 
-    def _success(self, answer: dict[str, Any], fault_injector: FaultInjector) -> web.Response:
+    def _success(
+        self, answer: dict[str, Any], fault_injector: FaultInjector, api: Api
+    ) -> web.Response:
         garbage = fault_injector.garbage()
         if garbage is None:
-            return self._json(200, int(BusinessCode.OK), json.dumps(answer).encode())
+            return self._respond(200, int(BusinessCode.OK), api.encode(answer), api)
         self._recorder.garbage()
         self._recorder.answered(200, None)
-        body, content_type = spoil(garbage, answer)
+        body, content_type = spoil(garbage, answer, api)
         return web.Response(body=body, content_type=content_type)
 
-    def _json(self, status: int, code: int | str | None, body: bytes) -> web.Response:
+    def _respond(self, status: int, code: int | str | None, body: bytes, api: Api) -> web.Response:
         self._recorder.answered(status, code)
-        return web.Response(status=status, body=body, content_type="application/json")
+        return web.Response(status=status, body=body, content_type=api.content_type)
 
 
 def _as_json_object(stats: Stats) -> dict[str, Any]:
@@ -260,19 +296,13 @@ def _over_quota(api: Api, faults: Faults) -> RefusalError:
     return refusal
 
 
-def _error_answer(refusal: RefusalError) -> dict[str, Any]:
-    if isinstance(refusal.code, str):
-        return _tiia.respond({"Error": {"Code": refusal.code, "Message": refusal.message}})
-    return {"code": refusal.code, "message": refusal.message}
-
-
 def _fail_with(error: int | str | None, api: Api) -> None:
     """Raise the error of a fault: an HTTP status or, if the API has them, a text code."""
     message = "an injected fault"
     if isinstance(error, int):
         raise http_refusal(error, message)
-    if error is not None and api.has_text_codes:
-        raise tiia_refusal(error, message)
+    if error is not None and (refusal := api.fault(error, message)):
+        raise refusal
 
 
 async def _receive(request: web.BaseRequest) -> bytes:

@@ -123,7 +123,7 @@ class TiiaApi:
 
     name: str
     parameters: tuple[str, ...] = ()
-    has_text_codes = True
+    content_type = "application/json"
     max_image_bytes = MAX_BASE64_CHARACTERS // 4 * 3
 
     def admit(self, head: RequestHead) -> None:
@@ -177,10 +177,9 @@ class TiiaApi:
 
     def check_image(self, image: bytes) -> None:
         """Refuse known formats other than PNG, JPEG and BMP."""
-        for kind, (start, signs) in _OTHER_FORMATS.items():
-            if image[start:].startswith(signs):
-                message = f"{kind} is not supported; PNG, JPG and BMP are"
-                raise tiia_refusal("FailedOperation.ImageNotSupported", message)
+        if kind := refused_format(image):
+            message = f"{kind} is not supported; PNG, JPG and BMP are"
+            raise tiia_refusal("FailedOperation.ImageNotSupported", message)
 
     def success(
         self,
@@ -204,6 +203,28 @@ class TiiaApi:
     def throttle(self, status: int) -> RefusalError:
         """Return the refusal of a request over the quota."""
         return tiia_refusal("RequestLimitExceeded", "over the quota of requests")
+
+    def fault(self, code: str, message: str) -> RefusalError:
+        """Return the refusal that a fault asks for."""
+        return tiia_refusal(code, message)
+
+    def error_answer(self, refusal: RefusalError) -> dict[str, Any]:
+        """Return the JSON object of a refusal; one by HTTP status is that of a gateway."""
+        if isinstance(refusal.code, str):
+            return respond({"Error": {"Code": refusal.code, "Message": refusal.message}})
+        return {"code": refusal.code, "message": refusal.message}
+
+    def encode(self, answer: dict[str, Any]) -> bytes:
+        """Return the JSON of an answer."""
+        return json.dumps(answer).encode()
+
+
+def refused_format(image: bytes) -> str | None:
+    """Return the name of a known format other than PNG, JPEG and BMP; else None."""
+    found = (
+        kind for kind, (start, signs) in _OTHER_FORMATS.items() if image[start:].startswith(signs)
+    )
+    return next(found, None)
 
 
 def respond(content: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_imagetag.testing._api import API_NAMES, TIIA_NAMES, EmulatorAccount
+from airflow_imagetag.testing._cos import Bucket
 from airflow_imagetag.testing._fault_injector import FaultInjector
 from airflow_imagetag.testing._recorder import Recorder
 from airflow_imagetag.testing.faults import Faults
@@ -46,8 +47,8 @@ class Emulator:
     :param secret_id: SecretId of that account.
     :param secret_key: SecretKey of that account.
     :param bucket: bucket that signatures of V1 and V2 must name; empty accepts any.
-    :param token: token of temporary keys, which TIIA's requests must present; empty for permanent
-        keys.
+    :param token: token of temporary keys, which requests of TIIA and COS must present; empty for
+        permanent keys.
     :param host: address to listen on.
     :param port: port to listen on; 0 takes a free one.
     :param ssl_context: context for https; None serves http.
@@ -90,6 +91,7 @@ class Emulator:
         self._answer_form: Literal["example", "table"] = answer_form
         self._fault_injector = FaultInjector(faults or Faults(), seed)
         self._recorder = Recorder()
+        self._bucket = Bucket()
         self._port: int | None = None
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] | None = None
@@ -150,6 +152,7 @@ class Emulator:
         try:
             async with serve(
                 account=self._account,
+                bucket=self._bucket,
                 fault_injector=lambda: self._fault_injector,
                 recorder=self._recorder,
                 clock=self._clock,
@@ -206,8 +209,8 @@ class Emulator:
     def connection_json_for(self, api: ApiName) -> str:
         """Return the connection for an API as JSON.
 
-        :param api: ``"picture_classify"``, ``"imagetag_detect"``, ``"DetectLabelPro"`` or
-            ``"DetectLabel"``.
+        :param api: ``"picture_classify"``, ``"imagetag_detect"``, ``"DetectLabelPro"``,
+            ``"DetectLabel"`` or ``"ci_detect_label"``.
         :raises ValueError: the API is unknown.
         """
         return json.dumps({"conn_type": "imagetag", **self._connection_fields(api)})
@@ -243,6 +246,14 @@ class Emulator:
     def _scheme(self) -> str:
         return "http" if self._ssl_context is None else "https"
 
+    def put_object(self, key: str, content: bytes) -> None:
+        """Keep an object in the bucket that ``ci_detect_label`` labels, whatever its name is.
+
+        :param key: name of the object, such as ``2026/a.jpg``.
+        :param content: the bytes.
+        """
+        self._bucket.put(key, content)
+
     @property
     def stats(self) -> Stats:
         """Snapshot of the counts."""
@@ -273,6 +284,10 @@ def _connection_extra(account: EmulatorAccount, api: ApiName) -> dict[str, str]:
         raise ValueError(f"api must be one of {', '.join(API_NAMES)}, not {api!r}")
     if api in TIIA_NAMES:
         extra = {"api": api, "region": REGION, "token": account.token}
+    elif api == "ci_detect_label":
+        name = account.bucket.removesuffix(f"-{account.app_id}") or "emulator"
+        bucket = f"{name}-{account.app_id}"
+        extra = {"api": api, "region": REGION, "bucket": bucket, "token": account.token}
     else:
         # A connection that names no API uses V2.
         extra = {"app_id": account.app_id, "bucket": account.bucket, "api": api}

@@ -37,11 +37,11 @@ class Faults:
         answers with status 200 and the code RequestLimitExceeded.
     :param retry_after_seconds: ``Retry-After`` of that answer; None sends none.
     :param error_rates: HTTP status to the share of requests that get it, at random.
-    :param error_codes: code of TIIA, for example ``"RequestLimitExceeded"``, to the share of
-        requests that get it with status 200. V1 and V2 ignore it.
+    :param error_codes: code of TIIA or COS, for example ``"RequestLimitExceeded"``, to the share of
+        requests that get it, with the status that it has there. V1 and V2 ignore it.
     :param first_attempts: HTTP status to the share of images whose first attempt gets it; the
         second attempt works. The bytes or the URL of an image decide, not the order of requests.
-    :param first_attempt_codes: the same with codes of TIIA.
+    :param first_attempt_codes: the same with codes of TIIA and COS.
     :param drop_rate: share of requests whose connection closes without an answer or any work.
     :param drop_after_work_rate: share of labelled images whose connection closes without an
         answer. They are billed.

@@ -15,8 +15,8 @@ __all__ = ["Stats"]
 class Stats:
     """Immutable snapshot of the counts.
 
-    Every labelled image is billed, once for each scene of a DetectLabel request, even if its answer
-    was then dropped or spoiled.
+    Every labelled image is billed, once for each scene that its request asks for, even if its
+    answer was then dropped or spoiled.
     """
 
     requests: int
@@ -27,7 +27,7 @@ class Stats:
     """HTTP status to the number of answers. A dropped connection has no status."""
     by_code: Mapping[int | str, int]
     """Business code to the number of answers: 0 for the success of any API, the documented negative
-    codes, and the codes of TIIA as text."""
+    codes, and the codes of TIIA and COS as text."""
     billed: int
     """Calls that cost money: labelled images, times the scenes of their requests."""
     billed_by_api: Mapping[str, int]
@@ -56,3 +56,5 @@ class Stats:
     """Distinct values of the Authorization header."""
     rejected_signatures: int
     """Requests refused for their signature: 401, 403 or AuthFailure.*."""
+    object_downloads: int = 0
+    """Objects of the bucket that were downloaded. Downloads and listings are no ``requests``."""

@@ -119,10 +119,8 @@ def _call(
     session: requests.Session, account: Account, request: Request, max_answer_bytes: int
 ) -> HttpResponse:
     proxy = proxy_url(account)
-    with session.post(
-        request.url,
-        data=request.joined(),
-        headers=dict(request.headers),
+    with session.send(
+        _prepared(session, request),
         timeout=account.timeout_seconds,
         proxies=None if proxy is None else {"http": proxy, "https": proxy},
         verify=ca_file(account),
@@ -137,6 +135,22 @@ def _call(
         except BodyError as error:
             raise unreadable(account, response.status_code, error, max_answer_bytes) from None
         return HttpResponse(response.status_code, headers, body)
+
+
+def _prepared(session: requests.Session, request: Request) -> requests.PreparedRequest:
+    import requests
+
+    prepared = session.prepare_request(
+        requests.Request(
+            request.method,
+            request.url,
+            data=request.joined() or None,
+            headers=dict(request.headers),
+        )
+    )
+    # The library would change an encoding that is part of the signature.
+    prepared.url = request.url
+    return prepared
 
 
 def _body(response: requests.Response, length: str, max_bytes: int) -> bytes:

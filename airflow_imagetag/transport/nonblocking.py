@@ -104,11 +104,12 @@ class Connections:
         :raises MalformedAnswerError: the response is too large.
         :raises ConfigurationError: the endpoint, proxy or certificates make sending impossible.
         """
-        content = self._body(request.body)
+        content = self._body(request.body) if request.body else None
         try:
             with self._time_limit:
-                response = await self._session.post(
-                    request.url,
+                response = await self._session.request(
+                    request.method,
+                    _url(request),
                     data=content,
                     headers=request.headers,
                     proxy=self._proxy,
@@ -119,9 +120,18 @@ class Connections:
             return HttpResponse(response.status, response.headers, body)
         except _foreign_errors().kinds as error:
             # The timeout includes connecting, so by itself it does not tell whether it was sent.
-            if isinstance(error, TimeoutError) and not content.is_sent:
+            if isinstance(error, TimeoutError) and content is not None and not content.is_sent:
                 raise not_connected(self._account, error) from None
             raise map_error(error, self._account) from None
+
+
+def _url(request: Request) -> Any:
+    """Return the URL as aiohttp takes it, with exactly the encoding that was signed."""
+    if request.method == "POST":
+        return request.url
+    from yarl import URL
+
+    return URL(request.url, encoded=True)
 
 
 async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -195,6 +195,32 @@ def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
+def cos_bucket(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Photographs in the emulator's bucket, and a table of labels."""
+    warehouse: Database = request.getfixturevalue("postgres")
+    emulator: Emulator = request.getfixturevalue("emulator")
+    for number, content in enumerate(request.getfixturevalue("photographs")[:3]):
+        emulator.put_object(f"2026/{number}.jpg", content)
+    emulator.put_object("2025/old.jpg", b"")
+
+    def check(run: Run, emulator: Emulator) -> None:
+        keys = warehouse.run("select image_key from photo_labels_images order by 1")
+        assert [key for (key,) in keys] == [
+            f"cos://emulator-1250000001/2026/{number}.jpg" for number in range(3)
+        ]
+        assert emulator.stats.billed_by_api == {"ci_detect_label": 3}
+        assert emulator.stats.object_downloads == 0
+
+    return Setting(
+        conf={"photographs": "cos://emulator-1250000001/2026/"},
+        environment={
+            "AIRFLOW_CONN_IMAGETAG_DEFAULT": emulator.connection_json_for("ci_detect_label"),
+            "AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json,
+        },
+        check=check,
+    )
+
+
 def load_downstream(folder: Path, request: pytest.FixtureRequest) -> Setting:
     """Have a table of products, and one of best labels that the DAG's own task fills."""
     warehouse = products(request)
@@ -317,6 +343,7 @@ def watched_bucket(folder: Path, request: pytest.FixtureRequest) -> Setting:
 # the test, for any fixture (a PostgreSQL, an S3); it returns the setting of the run.
 SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "bucket_to_parquet.py": bucket_to_parquet,
+    "cos_bucket.py": cos_bucket,
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
     "evaluate_labels.py": evaluate_labels,

@@ -1,0 +1,1 @@
+"""Private: labels of objects in Tencent Cloud COS, by the vendor's product Cloud Infinite."""
