@@ -63,6 +63,7 @@ def test_our_own():
         "imagetag_detect",
         "DetectLabelPro",
         "DetectLabel",
+        "ci_detect_label",
     ]
     for api, service in BUILT_IN.items():
         assert find_service(api) is service
@@ -83,8 +84,9 @@ def test_an_unknown_one_lists_all(install):
     install("good = toy_labels:Good", "raise RuntimeError")
     with pytest.raises(ConfigurationError) as caught:
         parse("bad")
-    assert "DetectLabel, DetectLabelPro, good, imagetag_detect, picture_classify, not 'bad'" in (
-        caught.value.message
+    assert (
+        "DetectLabel, DetectLabelPro, ci_detect_label, good, imagetag_detect, picture_classify, not 'bad'"
+        in (caught.value.message)
     )
 
 
