@@ -13,7 +13,7 @@ AIRFLOW_ENV = AIRFLOW_HOME="$(CURDIR)/$(BUILD)/$(1)" AIRFLOW__CORE__LOAD_EXAMPLE
 
 # One resolution that holds for every Python and platform that is supported.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-	--extra s3 --extra parquet --extra delta --extra redis --extra roles --extra downscale --extra emulator --group test \
+	--extra s3 --extra parquet --extra delta --extra redis --extra roles --extra local --extra downscale --extra emulator --group test \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 PYTEST_ARGS ?=
@@ -22,10 +22,10 @@ BENCH_ARGS ?=
 TEST_WORKERS ?= 3
 # What knows nothing of Airflow (a check enforces it) is tested with the newest one only; but frames
 # with the pandas of both. So are long runs that differ little by Airflow: lost workers and outages.
-NEWEST_ONLY := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
+NEWEST_ONLY := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/classifiers tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
 	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py)) \
 	$(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py \
-	$(addprefix tests/operators/test_,incremental.py difficult_images.py pandas_import.py) \
+	$(addprefix tests/operators/test_,incremental.py difficult_images.py local_runs.py pandas_import.py) \
 	tests/triggers/test_watcher.py tests/watching/test_query_thread.py tests/quota/test_operator_quota.py
 comma := ,
 
@@ -65,7 +65,7 @@ INSTALL := pip install --quiet --compile-bytecode
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv $(INSTALL) --python $(BIN)/python -c constraints.txt \
-		-e '.[s3,parquet,delta,redis,downscale,emulator]' --group test --group check --group docs --group build
+		-e '.[s3,parquet,delta,redis,local,downscale,emulator]' --group test --group check --group docs --group build
 	@touch $@
 
 $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv

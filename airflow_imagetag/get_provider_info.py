@@ -289,6 +289,17 @@ def _config_options() -> dict[str, Any]:
             "example": "s3://aws_default@airflow/imagetag-checkpoints",
             "default": "",
         },
+        "model_cache_path": {
+            "description": (
+                "Folder of the worker that keeps local models: the graph that is built once from\n"
+                "the packaged weights, and copies of models of object storages. Empty: the folder\n"
+                "airflow-provider-imagetag in XDG_CACHE_HOME, or in ~/.cache.\n"
+            ),
+            "version_added": "0.2.0",
+            "type": "string",
+            "example": "/var/cache/imagetag",
+            "default": "",
+        },
         "max_result_rows": {
             "description": (
                 "Labels that a task without a store may return. As Airflow keeps a DataFrame, the\n"

@@ -25,7 +25,7 @@ from airflow_imagetag.testing import Emulator
 if TYPE_CHECKING:
     from modes import Clock
 
-pytest_plugins = ["session_end", "buckets", "databases", "redis_server"]
+pytest_plugins = ["session_end", "buckets", "databases", "onnx_models", "redis_server"]
 """Modules of this folder: the end of what tests share, and the fixtures that every test may use."""
 
 

@@ -14,7 +14,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-HEAVY = ["PIL", "aiohttp", "boto3", "fsspec", "numpy", "pandas", "pyarrow", "s3fs", "sqlalchemy"]
+HEAVY = [
+    "PIL",
+    "aiohttp",
+    "boto3",
+    "fsspec",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "s3fs",
+    "sqlalchemy",
+]
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 # Both are lazy; `from airflow import DAG` loads the first on Airflow 2.11.
 AIRFLOW_FIRST = "airflow.models.dag" if AIRFLOW_2 else "airflow.sdk"

@@ -117,6 +117,7 @@ def test_wheel_declares_name_version_and_extras(wheel_metadata):
     assert set(wheel_metadata.get_all("Provides-Extra")) == {
         "downscale",
         "emulator",
+        "local",
         "parquet",
         "redis",
         "roles",

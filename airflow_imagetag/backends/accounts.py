@@ -59,7 +59,7 @@ def account_of(connection: Connection) -> Account:
             DEFAULT_API,
         )
     # A service of another package may read names of its own.
-    if account.api in BUILT_IN and (unknown := account.unknown_names):
+    if (account.local or account.api in BUILT_IN) and (unknown := account.unknown_names):
         log.warning(
             "Connection %r: nothing reads these names in extra: %s. Correct or remove them.",
             connection.conn_id,

@@ -45,6 +45,11 @@ def user_agent() -> str:
     return conf.get(SECTION, "user_agent", fallback="") or USER_AGENT
 
 
+def model_cache_path() -> str | None:
+    """Return the folder that keeps local models; None for the user's own cache."""
+    return conf.get(SECTION, "model_cache_path", fallback="") or None
+
+
 def checkpoint_path() -> str | None:
     """Return the folder of checkpoints; None if runs without a store keep no checkpoint."""
     return conf.get(SECTION, "checkpoint_path", fallback="") or None

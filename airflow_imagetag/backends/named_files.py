@@ -52,7 +52,7 @@ def read_named_file(path: str, policy: PathPolicy | None, what: str, max_bytes: 
 def _local(path: str, policy: PathPolicy | None, what: str, size: int) -> bytes:
     folders = None if policy is None else policy.folders
     try:
-        with _errors(path, what), open_local(local_path(path), folders) as file:
+        with named_file_errors(path, what), open_local(local_path(path), folders) as file:
             return file.read(size)
     except OutsideFoldersError:
         raise ConfigurationError(
@@ -63,19 +63,27 @@ def _local(path: str, policy: PathPolicy | None, what: str, size: int) -> bytes:
 
 
 def _stored(path: str, policy: PathPolicy | None, what: str, size: int) -> bytes:
-    if scheme_of(path) not in STORAGE_SCHEMES:
-        raise ConfigurationError(
-            f"{what} {redact(path)} has the scheme {scheme_of(path)!r}. Use a local path or an "
-            "object storage such as s3, gs or abfs."
-        )
-    with _errors(path, what):
-        place = _place(path, policy, what)
+    place = named_place(path, policy, what)
+    with named_file_errors(path, what):
         # A cached listing has the size of an earlier version of the file.
         place.file_system.invalidate_cache()
         return read_start(place, size)
 
 
-def _place(path: str, policy: PathPolicy | None, what: str) -> Place:
+def named_place(path: str, policy: PathPolicy | None, what: str) -> Place:
+    """Return the place of a file of an object storage.
+
+    :param path: the URI of an object.
+    :param policy: objects that the path may name; None for any object.
+    :param what: the parameter, for messages.
+    :raises ConfigurationError: the path may not be read, or names no object.
+    :raises StorageError: the storage failed.
+    """
+    if scheme_of(path) not in STORAGE_SCHEMES:
+        raise ConfigurationError(
+            f"{what} {redact(path)} has the scheme {scheme_of(path)!r}. Use a local path or an "
+            "object storage such as s3, gs or abfs."
+        )
     try:
         return place_of(path, None if policy is None else policy.connections.check(path))
     except ImageNotAllowedError as error:
@@ -85,7 +93,14 @@ def _place(path: str, policy: PathPolicy | None, what: str) -> Place:
 
 
 @contextmanager
-def _errors(path: str, name: str) -> Iterator[None]:
+def named_file_errors(path: str, name: str) -> Iterator[None]:
+    """Map the errors of reading a file to ours.
+
+    :param path: a local path, or the URI of an object.
+    :param name: the parameter, for messages.
+    :raises ConfigurationError: it does not exist, or may not be read.
+    :raises StorageError: its storage failed.
+    """
     what = f"{name} {redact(path)}"
     try:
         yield

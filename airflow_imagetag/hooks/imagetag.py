@@ -12,12 +12,16 @@ from airflow_imagetag.backends.configuration import (
     DEFAULT_CONN_ID,
     allowed_connections,
     allowed_local_folders,
+    allowed_private_hosts,
+    model_cache_path,
+    user_agent,
 )
 from airflow_imagetag.backends.connection_policy import ConnectionPolicy
-from airflow_imagetag.errors import ImageTagError, UnknownConnectionError
+from airflow_imagetag.errors import ConfigurationError, ImageTagError, UnknownConnectionError
 from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BYTES, ContentLoader
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize
 from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.runtime.threads import wait_for
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.sources.items import as_image
@@ -26,7 +30,10 @@ from airflow_imagetag.transport import blocking
 if TYPE_CHECKING:
     import requests
 
-    from airflow_imagetag.labellers.http import HttpLabeller
+    from airflow_imagetag.hooks.local_model import HookModel
+    from airflow_imagetag.labellers.base import Labeller
+    from airflow_imagetag.loading.download import Downloader
+    from airflow_imagetag.services.base import Limits
 
 __all__ = ["ImageTagHook"]
 
@@ -61,7 +68,8 @@ class ImageTagHook(BaseHook):
         self._codec: RequestCodec | None = None
         self._session: requests.Session | None = None
         self._loader: ContentLoader | None = None
-        self._open_labeller: HttpLabeller | None = None
+        self._open_labeller: Labeller | None = None
+        self._model: HookModel | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -90,8 +98,32 @@ class ImageTagHook(BaseHook):
         return self._account
 
     @property
+    def api(self) -> str:
+        """Name of the interface, or of the local model, in results and stores.
+
+        :raises ConfigurationError: the connection is wrong, or a file of the model is missing.
+        :raises StorageError: the storage of a file of the model failed.
+        """
+        return self.account.api if self.account.local is None else self._local_model().api
+
+    @property
+    def limits(self) -> Limits:
+        """Limits that an image is checked against before it is labelled."""
+        if self.account.local is None:
+            return self.codec.limits
+        return self._local_model().limits
+
+    @property
     def codec(self) -> RequestCodec:
-        """The codec of the account's requests and responses; all calls share its signature."""
+        """The codec of the account's requests and responses; all calls share its signature.
+
+        :raises ConfigurationError: the connection is wrong, or a local model labels its images.
+        """
+        if self.account.local is not None:
+            raise ConfigurationError(
+                f"Connection {self.imagetag_conn_id!r} sends no requests: a local model labels its "
+                "images."
+            )
         if self._codec is None:
             self._codec = RequestCodec(self.account)
         return self._codec
@@ -99,7 +131,8 @@ class ImageTagHook(BaseHook):
     @property
     def max_image_bytes(self) -> int:
         """Maximum size of an image that is read; larger than the service takes when downscaling."""
-        return MAX_LARGE_IMAGE_BYTES if self.oversize is Oversize.DOWNSCALE else MAX_IMAGE_BYTES
+        is_decoded = self.oversize is Oversize.DOWNSCALE or self.account.local is not None
+        return MAX_LARGE_IMAGE_BYTES if is_decoded else MAX_IMAGE_BYTES
 
     def get_conn(self) -> requests.Session:
         """Return the HTTP session that ``tag`` uses."""
@@ -116,6 +149,8 @@ class ImageTagHook(BaseHook):
             ``airflow_imagetag.errors``.
         """
         item = as_image(image)
+        if self.account.local is not None:
+            return wait_for(lambda: self.atag(item))
         payload = self._new_preflight().fit(item, self._own_loader().load(item))
         response = blocking.send(self.get_conn(), self.account, self.codec.request(payload))
         return self.codec.result(item, response, payload.sha256)
@@ -142,12 +177,14 @@ class ImageTagHook(BaseHook):
         if labeller is not None:
             await labeller.__aexit__(*exc_info)
 
-    def labeller(self, loader: ContentLoader, *, max_connections: int) -> HttpLabeller:
+    def labeller(self, loader: ContentLoader, *, max_connections: int) -> Labeller:
         """Return a labeller for many images, which the caller enters and leaves.
 
         :param loader: loads images under the rules of trust.
         :param max_connections: maximum number of connections to the service that are kept open.
         """
+        if self.account.local is not None:
+            return self._local_model().labeller(loader, max_connections=max_connections)
         from airflow_imagetag.labellers.http import HttpLabeller
 
         return HttpLabeller(
@@ -159,8 +196,13 @@ class ImageTagHook(BaseHook):
         )
 
     def test_connection(self) -> tuple[bool, str]:
-        """Prove endpoint, account and signature without an image, which is never billed."""
+        """Prove endpoint, account and signature without an image, which is never billed.
+
+        A local model is opened, and labels a grey picture.
+        """
         try:
+            if self.account.local is not None:
+                return True, self._local_model().check()
             response = blocking.send(self.get_conn(), self.account, self.codec.probe())
             self.codec.check_probe(response)
         except ImageTagError as error:
@@ -169,23 +211,51 @@ class ImageTagHook(BaseHook):
         owner = f"AppID {account.app_id}" if account.app_id else "the account"
         return True, f"{account.endpoint} accepts the signature of {owner} for {account.api}"
 
+    def downloader(self) -> Downloader:
+        """Return a downloader of http(s) URLs, which the labeller closes that it is given to."""
+        from airflow_imagetag.loading.download import Downloader
+
+        return Downloader(
+            max_bytes=self.max_image_bytes,
+            timeout_seconds=self.account.timeout_seconds,
+            allowed_hosts=allowed_private_hosts(),
+            user_agent=user_agent(),
+        )
+
+    def _local_model(self) -> HookModel:
+        if self._model is None:
+            from airflow_imagetag.hooks.local_model import HookModel
+
+            self._model = HookModel(self.account, model_cache_path())
+        return self._model
+
     def _own_loader(self) -> ContentLoader:
+        if self.account.local is not None:
+            # Each labeller closes its downloader.
+            return self._new_loader(self.downloader())
         if self._loader is None:
-            self._loader = ContentLoader(
-                allowed_local_folders(),
-                max_bytes=self.max_image_bytes,
-                service_url=self.account.endpoint,
-                connections=ConnectionPolicy(allowed=allowed_connections()),
-                object_key=self.codec.object_key,
-            )
+            self._loader = self._new_loader(None)
         return self._loader
+
+    def _new_loader(self, downloader: Downloader | None) -> ContentLoader:
+        return ContentLoader(
+            allowed_local_folders(),
+            downloader=downloader,
+            max_bytes=self.max_image_bytes,
+            service_url=self.account.endpoint or None,
+            connections=ConnectionPolicy(allowed=allowed_connections()),
+            object_key=None if self.account.local is not None else self.codec.object_key,
+        )
 
     def _new_preflight(self) -> ImagePreflight:
         return ImagePreflight(self.account.api, self.codec.limits, self.oversize)
 
-    async def _new_labeller(self, *, max_connections: int) -> HttpLabeller:
+    async def _new_labeller(self, *, max_connections: int) -> Labeller:
         if self._account is None:
             self._account = await self._fetched_account()
+        if self._account.local is not None:
+            # The name follows from the model's bytes, which may have to be read.
+            await asyncio.to_thread(lambda: self.api)
         return self.labeller(self._own_loader(), max_connections=max_connections)
 
     async def _fetched_account(self) -> Account:
@@ -204,5 +274,5 @@ class ImageTagHook(BaseHook):
         return await sync_to_async(self.get_connection)(self.imagetag_conn_id)
 
 
-async def _label(labeller: HttpLabeller, image: Image) -> TagResult:
+async def _label(labeller: Labeller, image: Image) -> TagResult:
     return await labeller.call(await labeller.fit(await labeller.prepare(image)))

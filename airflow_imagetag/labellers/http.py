@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self, TypeVar, TypeVarTuple
 
-from airflow_imagetag.errors import ImageTagError
-from airflow_imagetag.labellers.base import Labeller, Prepared
+from airflow_imagetag.labellers.base import Prepared
+from airflow_imagetag.labellers.loading import LoadingLabeller, in_thread
 from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.loading.downscaling import MAX_DECODING
 from airflow_imagetag.loading.preflight import ImagePreflight
-from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.models import TagResult
 from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.transport.nonblocking import Connections
 
-MAX_LOADING = 32
-"""Maximum number of images that are read from disks and storages at the same time."""
-
 MAX_BUILDING = 8
 """Maximum number of requests that are built in threads at the same time."""
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
-
-class HttpLabeller(Labeller):
+class HttpLabeller(LoadingLabeller):
     """Label images through one account; an async context, entered once.
 
     Work that takes next to no time runs in the event loop: URLs, the digest of a few bytes, checks,
@@ -54,58 +43,20 @@ class HttpLabeller(Labeller):
         *,
         max_connections: int,
     ) -> None:
+        super().__init__(loader, max_connections=max_connections)
         self.calls_per_image = codec.calls_per_image
         self._codec = codec
-        self._loader = loader
         self._preflight = preflight
         self._connections = Connections(account, max_connections=max_connections)
-        self._loading = DaemonExecutor(min(max_connections, MAX_LOADING), "imagetag-load")
         self._decoding = DaemonExecutor(MAX_DECODING, "imagetag-decode")
         self._building = DaemonExecutor(min(max_connections, MAX_BUILDING), "imagetag-build")
-        self._resources = AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as resources:
-            await resources.enter_async_context(self._connections)
-            if self._loader.downloader is not None:
-                await resources.enter_async_context(self._loader.downloader)
-            for pool in (self._loading, self._decoding, self._building):
-                resources.callback(pool.shutdown)
-            resources.callback(self._preflight.report)
-            self._resources = resources.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._resources.__aexit__(kind, error, traceback)
-
-    def prepare_ahead(self, image: Image) -> Prepared | None:
-        """Compute the digest of large bytes in the thread that reads the source."""
-        content = image.content
-        if content is None or len(content) <= self._loader.max_inline_bytes:
-            return None
-        try:
-            return Prepared(image, self._loader.load(image))
-        except ImageTagError:
-            # ``prepare`` raises it again, where the engine handles errors.
-            return None
-
-    async def prepare(self, image: Image) -> Prepared:
-        """Load the image, or take its URL, and compute the digest of its bytes.
-
-        :raises ImageError: the image cannot be labelled.
-        :raises StorageError: its storage, or the server behind its URL, failed.
-        :raises ConfigurationError: the storage cannot make presigned URLs.
-        """
-        fetched = await self._loader.fetch(image)
-        payload = self._loader.inline(fetched)
-        if payload is None:
-            payload = await _in_thread(self._loading, self._loader.load, fetched)
-        return Prepared(image, payload)
+    async def open_resources(self, resources: AsyncExitStack) -> None:
+        """Open the connections to the service."""
+        await resources.enter_async_context(self._connections)
+        for pool in (self._decoding, self._building):
+            resources.callback(pool.shutdown)
+        resources.callback(self._preflight.report)
 
     async def fit(self, prepared: Prepared) -> Prepared:
         """Check the image against the limits of the service, and downscale it if that is asked for.
@@ -114,7 +65,7 @@ class HttpLabeller(Labeller):
         """
         image, payload = prepared.image, prepared.payload
         if self._preflight.needs_decoding(payload):
-            fitted = await _in_thread(self._decoding, self._preflight.fit, image, payload)
+            fitted = await in_thread(self._decoding, self._preflight.fit, image, payload)
         else:
             fitted = self._preflight.fit(image, payload)
         return prepared if fitted is payload else Prepared(image, fitted)
@@ -128,7 +79,7 @@ class HttpLabeller(Labeller):
         if _is_built_inline(self._codec, payload):
             request = self._codec.request(payload)
         else:
-            request = await _in_thread(self._building, self._codec.request, payload)
+            request = await in_thread(self._building, self._codec.request, payload)
         response = await self._connections.send(request)
         return self._codec.result(prepared.image, response, payload.sha256)
 
@@ -137,7 +88,3 @@ def _is_built_inline(codec: RequestCodec, payload: Payload) -> bool:
     """Tell whether building the request takes less time than a thread needs to take over."""
     size = 0 if payload.content is None else len(payload.content)
     return size <= codec.max_inline_bytes and not codec.needs_io
-
-
-async def _in_thread(pool: Executor, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)

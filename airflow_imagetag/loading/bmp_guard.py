@@ -105,8 +105,7 @@ class _Unpacker:
                     return rows
         else:
             raise ImageDecodeError(
-                "The image is too large, and not decoded to be made smaller: the BMP has more "
-                f"than {MAX_RUNS:,} runs."
+                f"The image is not decoded: the BMP has more than {MAX_RUNS:,} runs."
             )
         if self._y < self._height - 1:
             raise damaged("the BMP is damaged, rows of it are missing")

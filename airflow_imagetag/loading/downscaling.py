@@ -7,38 +7,35 @@ metadata is dropped, so CMYK colours are converted without their profile.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final
 
-from airflow_imagetag.errors import ImageError, ImageTooLargeError
+from airflow_imagetag.errors import ImageDecodeError
 from airflow_imagetag.loading import encoding
-from airflow_imagetag.loading.deadline import within
-from airflow_imagetag.loading.guards import prepare_file
-from airflow_imagetag.loading.headers import format_of, size_of
-from airflow_imagetag.loading.memory_budget import MemoryBudget
-from airflow_imagetag.loading.prepared import PreparedFile, damaged
-from airflow_imagetag.loading.strict_decoding import strict_decoding
+from airflow_imagetag.loading.decoding import (
+    BYTES_PER_PIXEL,
+    MAX_DECODING_SECONDS,
+    MAX_MEMORY_BYTES,
+    with_picture,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_MEMORY_BYTES: Final = 800_000_000
-"""Maximum memory of all images that are being decoded. An image that alone needs more is refused,
-so no file is a decompression bomb; at some 89 megapixels Pillow itself begins to warn."""
+    from airflow_imagetag.loading.prepared import PreparedFile
 
-BYTES_PER_PIXEL: Final = 9
-"""Maximum memory to decode a pixel: with transparency, as RGB, and its palette index."""
+__all__ = [
+    "BYTES_PER_PIXEL",
+    "MAX_DECODING",
+    "MAX_MEMORY_BYTES",
+    "MAX_SIDE_PIXELS",
+    "downscale",
+]
 
 MAX_DECODING: Final = 4
 """Maximum number of images that a run decodes at the same time; fewer if they are large."""
 
-MAX_DECODING_SECONDS: Final = 60.0
-"""Maximum time to decode and encode an image. The largest that are decoded take some ten."""
-
 MAX_SIDE_PIXELS: Final = encoding.MAX_SIDE_PIXELS
 """Maximum width and height of the JPEG."""
-
-_MEMORY: Final = MemoryBudget(MAX_MEMORY_BYTES)
 
 
 def downscale(
@@ -53,62 +50,26 @@ def downscale(
     :raises ImageTooLargeError: the image has too many pixels to be decoded, or no attempt fits.
     :raises ImageDecodeError: the image cannot be decoded.
     """
-    from PIL import Image
 
-    try:
-        return _downscaled(content, max_bytes, timeout_seconds)
-    except (ImageError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        failure: ImageError = ImageTooLargeError(
-            f"The image is not decoded to be made smaller: {error}"
-        )
-    # Pillow's decoders raise errors of many classes for bytes that they cannot read.
-    except Exception as error:
-        failure = damaged(f"{type(error).__name__}: {error}")
-    # Outside the block, so that the decoder's error, which holds the bytes, is not kept.
-    raise failure
-
-
-def _downscaled(content: bytes, max_bytes: int, timeout_seconds: float) -> bytes:
-    from PIL import Image
-
-    image_format = format_of(content)
-    size = size_of(content, image_format)
-    if size is not None:
-        _memory_bytes(size, BYTES_PER_PIXEL)
-    prepared = prepare_file(content, image_format, size)
-    image = Image.open(io.BytesIO(prepared.content), formats=[prepared.image_format])
-
-    def encoded() -> bytes:
-        with image:
-            picture = _decoded(image, prepared)
+    def encoded(image: Image, prepared: PreparedFile) -> bytes:
+        picture = _upright(image, prepared)
         return encoding.jpeg_within(picture, max_bytes, prepared.profile)
 
-    needed_bytes = _memory_bytes(image.size, prepared.pixel_bytes)
-    return within(timeout_seconds, encoded, holding=_MEMORY.reserve(needed_bytes))
+    try:
+        return with_picture(content, encoded, timeout_seconds=timeout_seconds)
+    except ImageDecodeError as error:
+        failure = ImageDecodeError(f"The image is too large to be sent. {error.message}")
+    # Outside the block, so that the decoder's error, which holds the bytes, is not kept.
+    try:
+        raise failure
+    finally:
+        # The error's traceback holds this frame: the reference would close a cycle.
+        del failure
 
 
-def _memory_bytes(size: tuple[int, int], pixel_bytes: int) -> int:
-    """Return the maximum memory that decoding takes.
-
-    :raises ImageTooLargeError: the image needs more than the whole budget.
-    """
-    width, height = size
-    if width * height * pixel_bytes > MAX_MEMORY_BYTES:
-        raise ImageTooLargeError(
-            f"The image has {width:,} x {height:,} pixels; with more than "
-            f"{MAX_MEMORY_BYTES // pixel_bytes / 1_000_000:.0f} million it is not decoded to be "
-            "made smaller."
-        )
-    return width * height * pixel_bytes
-
-
-def _decoded(image: Image, prepared: PreparedFile) -> Image:
+def _upright(image: Image, prepared: PreparedFile) -> Image:
     from airflow_imagetag.loading.pixels import as_rgb, upright
 
-    with strict_decoding():
-        image.load()
     picture = as_rgb(image, prepared.transparent)
     # The original pixels would stay in memory until the end.
     image.close()

@@ -63,6 +63,6 @@ def _end_of_blocks(content: bytes, position: int, blocks: int) -> tuple[int, int
 def _check_blocks(blocks: int) -> None:
     if blocks < 0:
         raise ImageDecodeError(
-            "The image is too large, and not decoded to be made smaller: the GIF has more than "
+            "The image is not decoded: the GIF has more than "
             f"{MAX_BLOCKS:,} blocks before the end of its first frame."
         )

@@ -34,7 +34,7 @@ def prepare_file(
     """
     if image_format == "TIFF":
         raise ImageDecodeError(
-            "The image is too large, and a TIFF is not made smaller. Convert it to JPEG or PNG."
+            "The image is a TIFF, which is not decoded. Convert it to JPEG or PNG."
         )
     if image_format == "JPEG":
         if size is None:

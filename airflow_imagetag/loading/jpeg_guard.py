@@ -87,7 +87,7 @@ def check_jpeg(content: bytes, size: tuple[int, int] = (1, 1)) -> int:
     segments = list(segments_of(content))
     if not segments or segments[-1].code != SCAN:
         raise ImageDecodeError(
-            "The image is too large, and not decoded to be made smaller: the picture of the JPEG "
+            "The image is not decoded: the picture of the JPEG "
             f"does not begin within {MAX_SEGMENTS} valid segments."
         )
     start = segments[-1].start
@@ -104,7 +104,7 @@ def _checked_scans(content: bytes, start: int, size: tuple[int, int]) -> int:
         scans = _count_scans(content, start, most)
     if scans > most:
         raise ImageDecodeError(
-            "The image is too large, and not decoded to be made smaller: it is a progressive JPEG "
+            "The image is not decoded: it is a progressive JPEG "
             f"of more than {most} scans, the most for its size."
         )
     return scans

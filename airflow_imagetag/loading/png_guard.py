@@ -92,8 +92,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
         yield name, view[position + 8 : end]
         position = end + 4
     raise ImageDecodeError(
-        f"The image is too large, and not decoded to be made smaller: the PNG has more than "
-        f"{MAX_CHUNKS:,} chunks."
+        f"The image is not decoded: the PNG has more than {MAX_CHUNKS:,} chunks."
     )
 
 

@@ -42,6 +42,4 @@ def damaged(reason: str) -> ImageDecodeError:
 
     :param reason: the fault, as the rest of a sentence.
     """
-    return ImageDecodeError(
-        f"The image is too large, and cannot be decoded to be made smaller: {reason}."
-    )
+    return ImageDecodeError(f"The image cannot be decoded: {reason}.")

@@ -211,7 +211,7 @@ class ImageTagOperator(LabelMapField):
             keeps_result=bool(self.do_xcom_push),
         )
         hook = ImageTagHook(self.imagetag_conn_id, oversize=options.oversize)
-        source = source.with_formats(hook.codec.limits.formats)
+        source = source.with_formats(hook.limits.formats)
         run = OperatorRun(hook, source, options, output)
         self._running.append(run)
         if self._is_killed:

@@ -8,7 +8,6 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.labellers.base import Labeller
 from airflow_imagetag.loading.content import ContentLoader
-from airflow_imagetag.loading.download import Downloader
 from airflow_imagetag.sources.base import ImageSource
 
 
@@ -36,26 +35,22 @@ def labeller_of(
     folders = [*configuration.allowed_local_folders(), *trust.folders]
     source.check_trusted(folders)
     account = hook.account
-    if is_fetched_by_worker and not hook.codec.takes_bytes:
+    is_local = account.local is not None
+    if is_fetched_by_worker and not is_local and not hook.codec.takes_bytes:
         raise ConfigurationError(
             f"fetch='worker' sends bytes, and {account.api} takes none. Use fetch='service'."
         )
-    downloader = Downloader(
-        max_bytes=hook.max_image_bytes,
-        timeout_seconds=account.timeout_seconds,
-        allowed_hosts=configuration.allowed_private_hosts(),
-        user_agent=configuration.user_agent(),
-    )
     loader = ContentLoader(
         folders,
         trust.paths,
-        presign=source.send == "url",
-        downloader=downloader if is_fetched_by_worker else None,
+        presign=source.send == "url" and not is_local,
+        # A local model is no service that could download an image.
+        downloader=hook.downloader() if is_fetched_by_worker or is_local else None,
         max_bytes=hook.max_image_bytes,
-        service_url=account.endpoint,
+        service_url=account.endpoint or None,
         needs_sha256=needs_sha256,
         storages=trust.storages,
         connections=ConnectionPolicy(storage_conn_id, configuration.allowed_connections()),
-        object_key=hook.codec.object_key,
+        object_key=None if is_local else hook.codec.object_key,
     )
     return hook.labeller(loader, max_connections=max_connections)

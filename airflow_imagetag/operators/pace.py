@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_imagetag.engine.settings import EngineSettings
+from airflow_imagetag.labellers.model_threads import max_images_in_flight
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.services.account import Account
 
@@ -40,7 +41,9 @@ class Pace:
     def max_in_flight(self) -> int:
         """Maximum number of images handled at the same time."""
         default = DEFAULT_MAX_IN_FLIGHT
-        if self.requests_per_second is None:
+        if self.account.local is not None:
+            default = max_images_in_flight(self.account.local)
+        elif self.requests_per_second is None:
             default = DEFAULT_WITHOUT_QUOTA
         return self.options.max_in_flight or self.account.max_in_flight or default
 

@@ -74,7 +74,7 @@ class OperatorRun:
         try:
             self._output.check_size(self._total)
             with (
-                self._output.open(self._source, self._hook.account.api) as opened,
+                self._output.open(self._source, self._hook.api) as opened,
                 self._pace.open_schedule() as schedule,
             ):
                 self._count_resumed(opened)
@@ -145,12 +145,11 @@ class OperatorRun:
     def _log_start(self) -> None:
         # A source or a store does not tell its number of new images.
         total = self._total
-        account = self._hook.account
         log.info(
             "Labelling %s with %s at %s (connection %r): %s",
             "new images" if total is None else progress.plural(total, "image"),
-            account.api,
-            account.endpoint,
+            self._hook.api,
+            self._hook.account.endpoint or "this worker",
             self._hook.imagetag_conn_id,
             self._pace.describe(),
         )

@@ -6,9 +6,10 @@ would keep a stopped task alive.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -47,6 +48,16 @@ def fulfil(future: Future[T], work: Callable[[], T]) -> None:
         del future
     else:
         future.set_result(result)
+
+
+def wait_for(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of a coroutine that runs in a thread and a loop of its own.
+
+    The calling thread may have a loop, in which no other one can run.
+
+    :param make: returns the coroutine.
+    """
+    return submit_daemon(lambda: asyncio.run(make()), name="imagetag-wait").result()
 
 
 class DaemonExecutor(Executor):

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_imagetag.classifiers.settings import LOCAL_NAMES, LocalModel
+
 DEFAULT_HOST = "recognition.image.myqcloud.com"
 DEFAULT_API = "DetectLabelPro"
 """Interface of a connection that names none."""
@@ -59,6 +61,7 @@ class Account:
     :param credentials: where the keys come from: ``keys`` are those of the connection; the others
         are roles of the vendor's access management, for interfaces that take them.
     :param role: name of the role for ``cvm_role``, its ARN for ``assume_role``.
+    :param local: the model in the worker that labels instead of a service; None for a service.
     :param extra: all of the connection's extra, for services of other packages.
     """
 
@@ -82,6 +85,7 @@ class Account:
     token: str | None = field(default=None, repr=False)
     credentials: str = "keys"
     role: str | None = None
+    local: LocalModel | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -90,10 +94,11 @@ class Account:
 
         They may be those of a service of another package.
         """
+        known = EXTRA_NAMES if self.local is None else NAMES_FOR_LOCAL
         return {
-            name: next(iter(get_close_matches(name.lower(), EXTRA_NAMES, n=1)), None)
+            name: next(iter(get_close_matches(name.lower(), known, n=1)), None)
             for name, value in self.extra.items()
-            if name not in EXTRA_NAMES and value not in (None, "")
+            if name not in known and value not in (None, "")
         }
 
     @property
@@ -115,6 +120,18 @@ EXTRA_NAMES = frozenset(each.name for each in fields_of(Account)) - {
     "secret_id",
     "secret_key",
     "endpoint",
+    "local",
     "extra",
 }
 """Names of the connection's extra; the account's fields have the same names."""
+
+NAMES_FOR_LOCAL = LOCAL_NAMES | {
+    "api",
+    "max_in_flight",
+    "price_per_thousand",
+    "quota_conn_id",
+    "quota_fallback_share",
+    "requests_per_second",
+    "timeout_seconds",
+}
+"""Names of the extra of a connection whose images a local model labels."""

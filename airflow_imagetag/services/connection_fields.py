@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_imagetag.adapters.numbers import NumberRule
+from airflow_imagetag.classifiers.settings import LOCAL_API, parse_local_model
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import (
     API_OF_APP_ID,
@@ -61,6 +62,8 @@ def parse_account(
     :raises ConfigurationError: names the connection, the field and the change to make.
     """
     fields = _Fields(conn_id, extra)
+    if extra.get("api") == LOCAL_API:
+        return _local_account(fields)
     app_id = fields.optional("app_id", _app_id, "")
     default = find_service(API_OF_APP_ID if app_id else DEFAULT_API)
     service = fields.optional("api", find_service, default)
@@ -102,6 +105,34 @@ def parse_account(
     for problem in service.validation_errors(account):
         raise fields.error(f"{problem}.{_near_misses(account)}")
     return account
+
+
+def _local_account(fields: _Fields) -> Account:
+    """Return the settings of a connection whose images a model in the worker labels.
+
+    It has no quota and no price, unless it names them; fields of a service have no effect.
+    """
+    return Account(
+        app_id="",
+        secret_id="",
+        secret_key="",
+        endpoint="",
+        api=LOCAL_API,
+        requests_per_second=fields.number("requests_per_second", REQUESTS_PER_SECOND, None) or None,
+        max_in_flight=fields.optional(
+            "max_in_flight", partial(MAX_IN_FLIGHT.parse_whole, "max_in_flight in extra"), None
+        ),
+        timeout_seconds=fields.number("timeout_seconds", TIMEOUT_SECONDS, DEFAULT_TIMEOUT_SECONDS),
+        price_per_thousand=fields.number("price_per_thousand", PRICE_PER_THOUSAND, 0.0),
+        quota_conn_id=fields.optional("quota_conn_id", _conn_id, None),
+        quota_fallback_share=fields.number("quota_fallback_share", QUOTA_FALLBACK_SHARE, None),
+        local=parse_local_model(
+            lambda name, parse, default: fields.check(
+                f"{name} in extra", fields.extra.get(name), parse, default
+            )
+        ),
+        extra=dict(fields.extra),
+    )
 
 
 def _near_misses(account: Account) -> str:

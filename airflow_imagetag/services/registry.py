@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
+from airflow_imagetag.classifiers.settings import LOCAL_API
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.base import MAX_API_LENGTH, Service
 from airflow_imagetag.services.ci.detect_label import CiDetectLabel
@@ -33,7 +34,7 @@ def find_service(api: object) -> type[Service]:
         return BUILT_IN[api]
     others = entry_points(group=ENTRY_POINTS)
     if not isinstance(api, str) or api not in others.names:
-        known = ", ".join(sorted({*BUILT_IN, *others.names}))
+        known = ", ".join(sorted({*BUILT_IN, *others.names, LOCAL_API}))
         raise ValueError(f"must be one of {known}, not {api!r}")
     return _load(api, others.select(name=api))
 

@@ -148,7 +148,7 @@ def target_of(imagetag_conn_id: str) -> Target:
     """
     try:
         hook = ImageTagHook(imagetag_conn_id)
-        return Target(hook.account.api, hook.codec.limits.formats)
+        return Target(hook.api, hook.limits.formats)
     except UnknownConnectionError:
         if imagetag_conn_id != DEFAULT_CONN_ID:
             raise

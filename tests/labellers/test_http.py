@@ -29,7 +29,8 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.labellers.base import Prepared
-from airflow_imagetag.labellers.http import MAX_LOADING, HttpLabeller
+from airflow_imagetag.labellers.http import HttpLabeller
+from airflow_imagetag.labellers.loading import MAX_LOADING
 from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.loading.download import Downloader
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize

@@ -259,7 +259,9 @@ def test_the_interface_without_a_name(app_id):
 
 def test_an_unknown_api_lists_the_known_ones():
     """The message lists the right ones."""
-    with pytest.raises(ConfigurationError, match="imagetag_detect, picture_classify, not 'x'"):
+    with pytest.raises(
+        ConfigurationError, match="imagetag_detect, local, picture_classify, not 'x'"
+    ):
         parse({"api": "x"})
 
 
