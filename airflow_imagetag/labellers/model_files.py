@@ -120,7 +120,8 @@ class ModelFiles:
         content = read_named_file(uri, None, "classes in extra,", MAX_CLASSES_BYTES)
         if len(content) > MAX_CLASSES_BYTES:
             raise ConfigurationError(
-                f"classes in extra, {redact(uri)} is larger than {MAX_CLASSES_BYTES // 1024**2} MB. Is it a file of names?"
+                f"classes in extra, {redact(uri)} is larger than {MAX_CLASSES_BYTES // 1024**2} "
+                "MB. Is it a file of names?"
             )
         return content
 
