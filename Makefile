@@ -13,7 +13,8 @@ AIRFLOW_ENV = AIRFLOW_HOME="$(CURDIR)/$(BUILD)/$(1)" AIRFLOW__CORE__LOAD_EXAMPLE
 
 # One resolution that holds for every Python and platform that is supported.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-	--extra s3 --extra parquet --extra delta --extra redis --extra roles --extra local --extra downscale --extra emulator --group test \
+	--extra s3 --extra parquet --extra delta --extra redis --extra roles --extra local --extra downscale --extra emulator \
+	--extra openlineage --group test \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 PYTEST_ARGS ?=
@@ -65,12 +66,12 @@ INSTALL := pip install --quiet --compile-bytecode
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv $(INSTALL) --python $(BIN)/python -c constraints.txt \
-		-e '.[s3,parquet,delta,redis,local,downscale,emulator]' --group test --group check --group docs --group build
+		-e '.[s3,parquet,delta,redis,local,downscale,emulator,openlineage]' --group test --group check --group docs --group build
 	@touch $@
 
 $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
 	$(BIN2)/uv $(INSTALL) --python $(BIN2)/python -c constraints-airflow2.txt \
-		-e '.[s3,parquet,redis,downscale,emulator]' --group test
+		-e '.[s3,parquet,redis,downscale,emulator,openlineage]' --group test
 	@touch $@
 
 demo: venv  ## Label real photographs in a real Airflow, against the emulator

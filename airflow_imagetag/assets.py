@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from airflow_imagetag.errors import ConfigurationError
 
-__all__ = ["announced_images", "create_asset", "sanitize_uri", "watch_images"]
+__all__ = [
+    "announced_images",
+    "convert_asset_to_openlineage",
+    "create_asset",
+    "sanitize_uri",
+    "watch_images",
+]
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
+
+    from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
 
     from airflow_imagetag.adapters.airflow_sdk import Asset
 
@@ -39,6 +48,31 @@ def create_asset(*, conn_id: str, table: str, schema: str | None = None) -> Asse
     from airflow_imagetag.stores.sql import SqlLabelStore
 
     return SqlLabelStore(conn_id, table, schema=schema).asset
+
+
+def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> OpenLineageDataset:
+    """Return the dataset of OpenLineage for the asset of a label table.
+
+    Airflow asks for it where a task has the asset as an inlet or an outlet.
+
+    :param asset: ``imagetag://connection/table`` or ``imagetag://connection/schema/table``.
+    :param lineage_context: the operator or hook that asks; not used.
+    :raises ConfigurationError: the connection cannot be looked up.
+    """
+    del lineage_context
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    from airflow_imagetag.adapters.dataset_refs import TableRef
+    from airflow_imagetag.backends.databases import quoted_name
+    from airflow_imagetag.lineage.datasets import names_of
+
+    parts = urlsplit(asset.uri)
+    schema, _, table = parts.path.strip("/").rpartition("/")
+    place = TableRef(unquote(parts.netloc), quoted_name(unquote(table)), unquote(schema) or None)
+    found = names_of(place)
+    if not found:
+        raise ConfigurationError(f"The connection of {asset.uri} cannot be looked up.")
+    return Dataset(namespace=found[0].namespace, name=found[0].name)
 
 
 def watch_images(name: str, **parameters: Any) -> Asset:

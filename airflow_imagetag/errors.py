@@ -34,6 +34,7 @@ The class tells a caller how to react, and the fields carry the service's answer
     |   `-- StorageError                   the storage failed while an image was read
     `-- RunError                   STOP    the run as a whole
         |-- TooManyFailuresError           more failed images than the task allows
+        |-- TooManyMissingError            more images have left the source than the task allows
         |-- StoreError                     the store failed to take finished images
         |-- ResultTooLargeError            more labels than an XCom should hold
         |-- QuotaUnavailableError          the quota that workers share cannot be asked
@@ -81,6 +82,7 @@ __all__ = [
     "StoreError",
     "ThrottledError",
     "TooManyFailuresError",
+    "TooManyMissingError",
     "TransientError",
     "UnknownCodeError",
     "UnknownConnectionError",
@@ -290,6 +292,10 @@ class RunError(ImageTagError):
 
 class TooManyFailuresError(RunError):
     """More images failed than ``max_failure_ratio`` allows."""
+
+
+class TooManyMissingError(RunError):
+    """More images have left the source than the task allows; nothing was changed."""
 
 
 class StoreError(RunError):

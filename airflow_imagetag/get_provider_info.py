@@ -11,6 +11,7 @@ _ASSET_URIS = {
     "schemes": ["imagetag"],
     "handler": "airflow_imagetag.assets.sanitize_uri",
     "factory": "airflow_imagetag.assets.create_asset",
+    "to_openlineage_converter": "airflow_imagetag.assets.convert_asset_to_openlineage",
 }
 
 
@@ -42,6 +43,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_imagetag.operators.evaluate",
                     "airflow_imagetag.operators.imagetag",
+                    "airflow_imagetag.operators.sync",
                 ],
             }
         ],

@@ -26,6 +26,7 @@ PUBLIC_MODULES = (
     "airflow_imagetag.models",
     "airflow_imagetag.operators.evaluate",
     "airflow_imagetag.operators.imagetag",
+    "airflow_imagetag.operators.sync",
     "airflow_imagetag.sensors.imagetag",
     "airflow_imagetag.service.signature",
     "airflow_imagetag.services",

@@ -42,6 +42,7 @@ from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
 from airflow_imagetag.get_provider_info import get_provider_info
 from airflow_imagetag.operators.evaluate import ImageTagEvaluateOperator
 from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
+from airflow_imagetag.operators.sync import ImageTagSyncOperator
 from airflow_imagetag.selection.rules import Retag, Status
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
@@ -474,6 +475,7 @@ def parameters(of: Any) -> set[str]:
     [
         (ImageTagOperator, "operator.md", "## Parameters"),
         (ImageTagEvaluateOperator, "evaluate.md", "### Parameters"),
+        (ImageTagSyncOperator, "deletions.md", "## Parameters"),
         (NewImagesSensor, "waiting.md", "## Parameters"),
         (NewImagesTrigger, "assets.md", "### Parameters"),
         (SqlImages, "tables.md", "## SqlImages: where the images are"),

@@ -88,6 +88,7 @@ def test_imports_run_downwards_only():
         "airflow_imagetag.hooks.imagetag",
         "airflow_imagetag.operators.evaluate",
         "airflow_imagetag.operators.imagetag",
+        "airflow_imagetag.operators.sync",
         "airflow_imagetag.sensors.imagetag",
         "airflow_imagetag.triggers.imagetag",
         "airflow_imagetag.assets",

@@ -118,6 +118,7 @@ def test_wheel_declares_name_version_and_extras(wheel_metadata):
         "downscale",
         "emulator",
         "local",
+        "openlineage",
         "parquet",
         "redis",
         "roles",

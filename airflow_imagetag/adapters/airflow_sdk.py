@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DecoratedOperator as DecoratedOperator,
         ObjectStoragePath as ObjectStoragePath,
         PokeReturnValue as PokeReturnValue,
+        Stats as Stats,
         TaskDecorator as TaskDecorator,
         XComArg as XComArg,
         conf as conf,

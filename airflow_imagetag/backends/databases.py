@@ -91,6 +91,11 @@ def split_name(name: str, what: str) -> tuple[str | None, str]:
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
 
 
+def quoted_name(name: str) -> str:
+    """Return the name of a table without its schema as ``split_name`` takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def is_transient(error: DBAPIError) -> bool:
     """Tell whether the database is away or busy, so that it may answer later.
 

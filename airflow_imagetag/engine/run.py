@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from airflow_imagetag.engine import parts, progress
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.inputs import RunInputs
+from airflow_imagetag.engine.latency import Latency
 from airflow_imagetag.engine.outcomes import OutcomeMaker, StoppingError
 from airflow_imagetag.engine.output.batch_writer import BatchWriter
 from airflow_imagetag.engine.prefetcher import Prefetcher
@@ -22,6 +24,9 @@ from airflow_imagetag.engine.settings import EngineSettings
 from airflow_imagetag.runtime.loop_thread import StopSignal
 
 log = logging.getLogger(__name__)
+
+Report = Callable[[Latency], None]
+"""Takes the latencies of the requests since the last call."""
 
 
 class LabelEngine:
@@ -32,6 +37,7 @@ class LabelEngine:
     :param stop: asks the run to end early.
     :param counts: where to count; None for counts of its own.
     :param total: number of entries, for the log; None if unknown.
+    :param report: called with each progress line, and at the end, with the latencies since.
     """
 
     def __init__(
@@ -42,8 +48,10 @@ class LabelEngine:
         *,
         counts: Counts | None = None,
         total: int | None = None,
+        report: Report | None = None,
     ) -> None:
         self.counts = Counts() if counts is None else counts
+        self._report = report
         self._inputs = inputs
         self._settings = settings
         self._stop = stop
@@ -57,7 +65,9 @@ class LabelEngine:
         """
         stopping = self._stop.attach()
         try:
-            await _Run(self._inputs, self._settings, stopping, self.counts, self._total).run()
+            await _Run(
+                self._inputs, self._settings, stopping, self.counts, self._total, self._report
+            ).run()
         finally:
             self._stop.detach()
 
@@ -75,7 +85,9 @@ class _Run:
         stopping: asyncio.Event,
         counts: Counts,
         total: int | None,
+        report: Report | None,
     ) -> None:
+        self._tell = report
         self._settings = settings
         self._stopping = stopping
         self._counts = counts
@@ -125,6 +137,7 @@ class _Run:
             self._writer.close()
             await writing
             self._outcomes.report()
+            self._tell_progress()
             # Not waited for: after a stop, a thread may still hang in a storage's read.
             for executor in (self._reading, self._asking):
                 executor.shutdown(wait=False, cancel_futures=True)
@@ -190,3 +203,8 @@ class _Run:
                 unwritten=self._writer.unwritten,
             )
             log.info(line)
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        if self._tell is not None:
+            self._tell(self._pool.latency.take())

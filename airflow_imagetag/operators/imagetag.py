@@ -14,6 +14,7 @@ from airflow_imagetag.backends.configuration import (
     allowed_local_folders,
 )
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
+from airflow_imagetag.operators.lineage_methods import LineageMethods
 from airflow_imagetag.sources.images_field import as_source, wrap_images
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.stores.base import LabelStore, as_store
@@ -33,7 +34,7 @@ OUTLET_COUNTS = ("seen", "tagged", "reused", "failed", "skipped", "calls")
 """The counts of the summary that the event of the store's asset holds."""
 
 
-class ImageTagOperator(LabelMapField):
+class ImageTagOperator(LineageMethods, LabelMapField):
     """Labels images, and returns a DataFrame of labels or keeps a table of labels up to date.
 
     Without a store the result is a labels frame, one row for each image and label, and nothing is
@@ -212,13 +213,15 @@ class ImageTagOperator(LabelMapField):
         )
         hook = ImageTagHook(self.imagetag_conn_id, oversize=options.oversize)
         source = source.with_formats(hook.limits.formats)
-        run = OperatorRun(hook, source, options, output)
+        tags = {"dag_id": str(self.dag_id), "task_id": self.task_id}
+        run = OperatorRun(hook, source, options, output, task_tags=tags)
         self._running.append(run)
         if self._is_killed:
             run.stop()
         try:
             return self._label(context, run, output)
         finally:
+            self._report = run.report()
             # It holds locks, which an operator that is copied must not.
             self._running.clear()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.inputs import RunInputs
-from airflow_imagetag.engine.run import LabelEngine
+from airflow_imagetag.engine.run import LabelEngine, Report
 from airflow_imagetag.engine.settings import EngineSettings
 from airflow_imagetag.runtime.background_import import BackgroundImport
 from airflow_imagetag.runtime.loop_thread import StopSignal, fast_loop, run_in_thread
@@ -42,16 +42,24 @@ class EngineThread:
         self._pandas.wait()
 
     def run(
-        self, inputs: RunInputs, settings: EngineSettings, counts: Counts, total: int | None
+        self,
+        inputs: RunInputs,
+        settings: EngineSettings,
+        counts: Counts,
+        total: int | None,
+        report: Report | None = None,
     ) -> None:
         """Label everything.
 
         :param inputs: entries, labeller and writer; the labeller is opened here.
         :param counts: where to count.
         :param total: number of entries, for the log; None if unknown.
+        :param report: called from time to time, and at the end.
         :raises ImageTagError: the error that stopped the run.
         """
-        engine = LabelEngine(inputs, settings, self._stop, counts=counts, total=total)
+        engine = LabelEngine(
+            inputs, settings, self._stop, counts=counts, total=total, report=report
+        )
 
         async def main() -> None:
             async with inputs.labeller:

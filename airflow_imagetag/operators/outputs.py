@@ -137,6 +137,10 @@ class Output(ABC):
         """
         del push, result
 
+    def written_rows(self) -> dict[str, int]:
+        """Return the numbers of rows that a store has taken, by ``labels`` and ``images``."""
+        return {}
+
     def selection(self, counts: Counts) -> Selection:
         """Return the counts of images by what was known of them.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.engine import progress
@@ -11,6 +13,9 @@ from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.inputs import RunInputs
 from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
+from airflow_imagetag.lineage.metrics import RunMetrics
+from airflow_imagetag.lineage.reports import TaskReport
+from airflow_imagetag.lineage.traces import run_span
 from airflow_imagetag.operators import report
 from airflow_imagetag.operators.labeller import labeller_of
 from airflow_imagetag.operators.launch import EngineThread
@@ -38,10 +43,17 @@ class OperatorRun:
     :param source: where the images are.
     :param options: the operator's checked parameters.
     :param output: where the labels go.
+    :param task_tags: names the task in metrics.
     """
 
     def __init__(
-        self, hook: ImageTagHook, source: ImageSource, options: Options, output: Output
+        self,
+        hook: ImageTagHook,
+        source: ImageSource,
+        options: Options,
+        output: Output,
+        *,
+        task_tags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._hook = hook
         self._source = source
@@ -51,6 +63,7 @@ class OperatorRun:
         self._engine = EngineThread()
         self._total = output.count(source)
         self._counts = Counts()
+        self._metrics = RunMetrics(self._counts, {"api": hook.account.api, **task_tags})
         self._started = time.monotonic()
         self._elapsed_seconds = 0.0
         self._is_cut_off = False
@@ -60,11 +73,22 @@ class OperatorRun:
         self._engine.stop()
 
     def run(self) -> None:
-        """Label everything.
+        """Label everything, and tell metrics and traces.
 
         :raises ImageTagError: the error that ended the run before its last image, or the failures
             that are more than the task accepts.
         """
+        outcome = "failed"
+        with run_span({"api": self._hook.account.api}) as counts:
+            try:
+                self._run()
+                outcome = "success"
+            finally:
+                summary = self.summary()
+                counts.update(summary)
+                self._metrics.end(summary, outcome=outcome)
+
+    def _run(self) -> None:
         # The import takes as long as many calls. With a quota it comes first: it would disturb the
         # even pace. Without a quota it runs beside the calls.
         if self._pace.requests_per_second is not None:
@@ -92,6 +116,7 @@ class OperatorRun:
                     self._pace.settings(reads_inline=opened.reads_inline),
                     self._counts,
                     self._total,
+                    self._metrics.report,
                 )
         except BaseException:
             self._is_cut_off = True
@@ -129,6 +154,16 @@ class OperatorRun:
             elapsed_seconds=self._elapsed_seconds,
             price_per_thousand=self._hook.account.price_per_thousand,
             store=self._output.describe(),
+        )
+
+    def report(self) -> TaskReport:
+        """Return the end of the run for lineage."""
+        account = self._hook.account
+        return TaskReport(
+            account.api,
+            self.summary(),
+            self._output.written_rows(),
+            account.price_per_thousand,
         )
 
     def as_raised(self, error: BaseException) -> BaseException:

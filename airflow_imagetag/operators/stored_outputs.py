@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_imagetag.adapters.dataset_refs import IMAGES, LABELS
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.progress import plural
 from airflow_imagetag.errors import ResultTooLargeError
@@ -206,6 +207,10 @@ class StoreOutput(Output):
             found.gave_up,
             found.next_try_at,
         )
+
+    def written_rows(self) -> dict[str, int]:
+        """Return the numbers of rows that the store has taken."""
+        return {LABELS: self.collected.written_labels, IMAGES: self.collected.written_images}
 
     def result(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Return the summary."""

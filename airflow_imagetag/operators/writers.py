@@ -40,6 +40,8 @@ class Collected:
     :param new: number of images that were never tried in their version.
     :param due: number of images that had failed and are tried again.
     :param failed_again: number of failed images that had failed in an earlier run, too.
+    :param written_images: number of images that a store has taken.
+    :param written_labels: number of their labels.
     """
 
     originals: bool = False
@@ -48,11 +50,22 @@ class Collected:
     new: int = 0
     due: int = 0
     failed_again: int = 0
+    written_images: int = 0
+    written_labels: int = 0
     labels: LabelRows = field(init=False)
     """Rows of the labels frame."""
 
     def __post_init__(self) -> None:
         self.labels = LabelRows(originals=self.originals)
+
+    def count_written(self, outcomes: Sequence[Outcome]) -> None:
+        """Count a batch that a store has taken."""
+        for outcome in outcomes:
+            if isinstance(outcome, TagResult):
+                self.written_images += 1
+                self.written_labels += len(outcome.labels)
+            else:
+                self.written_images += outcome.is_of_image
 
     def unsaved_frame(self) -> pd.DataFrame:
         """Return the labels that the store did not take."""
@@ -177,6 +190,7 @@ class StoreWriter:
             if self._errors:
                 raise self._errors[0]
             self._opened.write(filtered)
+            self._collected.count_written(filtered)
         except BaseException as error:
             self._errors.append(error)
             self._collected.unsaved += filtered

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_imagetag.adapters.dataset_refs import FolderRef, QueryRef, TableRef
     from airflow_imagetag.selection.difference import PushDown
     from airflow_imagetag.selection.rules import Condition, Window
     from airflow_imagetag.selection.shards import Shard
@@ -15,22 +16,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Condition",
+    "FolderRef",
     "ImageSource",
     "ObjectStorageImages",
     "PushDown",
+    "QueryRef",
     "Shard",
     "SqlImages",
+    "TableRef",
     "Trust",
     "Window",
 ]
 
+_REFS = "airflow_imagetag.adapters.dataset_refs"
+
 _MODULES = {
     "Condition": "airflow_imagetag.selection.rules",
+    "FolderRef": _REFS,
     "ImageSource": "airflow_imagetag.sources.base",
     "ObjectStorageImages": "airflow_imagetag.sources.object_storage",
     "PushDown": "airflow_imagetag.selection.difference",
+    "QueryRef": _REFS,
     "Shard": "airflow_imagetag.selection.shards",
     "SqlImages": "airflow_imagetag.sources.sql",
+    "TableRef": _REFS,
     "Trust": "airflow_imagetag.sources.base",
     "Window": "airflow_imagetag.selection.rules",
 }

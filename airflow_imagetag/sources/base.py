@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.errors import ConfigurationError
@@ -12,6 +13,9 @@ from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.selection.difference import PushDown
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard, shard_names
+
+if TYPE_CHECKING:
+    from airflow_imagetag.adapters.dataset_refs import DatasetRef
 
 __all__ = ["ImageSource", "PushDown", "Trust"]
 
@@ -79,6 +83,30 @@ class ImageSource(Description):
             )
         return (entry for entry in self.entries(limit=limit) if isinstance(entry, Image))
 
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of all entries, also of those that cannot be labelled.
+
+        The default reads the entries; a source overrides it to read less.
+
+        :raises ConfigurationError: the connection or a parameter is wrong.
+        :raises StorageError: the source cannot be reached.
+        """
+        return (entry.key for entry in self.entries() if entry.key)
+
+    def key_test(self) -> Callable[[str], bool]:
+        """Return the test of whether an image of some key may belong to the source.
+
+        An image that a store holds and the source does not is left alone if it may not. The default
+        takes every key for one of the source.
+
+        :raises ConfigurationError: the connection or a parameter is wrong.
+        """
+        return _any_key
+
+    def dataset_refs(self) -> Sequence[DatasetRef]:
+        """Return the places of the images for lineage; none if they are not known."""
+        return ()
+
     def count(self) -> int | None:
         """Return the number of entries for progress and size checks; None if counting is costly."""
         return None
@@ -123,3 +151,8 @@ class ImageSource(Description):
         :raises ConfigurationError: ``count`` is below 1.
         """
         return shard_names(count)
+
+
+def _any_key(key: str) -> bool:
+    del key
+    return True

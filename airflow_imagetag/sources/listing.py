@@ -113,6 +113,17 @@ def _is_folder(name: str, size: int) -> bool:
     return not size and name.endswith("/")
 
 
+def key_test(folder: Folder) -> Callable[[str], bool]:
+    """Return the test of whether an object of some key is one of those that are listed.
+
+    :raises ConfigurationError: the path or its connection cannot be used.
+    """
+    scheme = scheme_of(folder.path) or "file"
+    base = f"{scheme}://{_opened(folder, scheme)[0]}"
+    is_image = folder.is_image()
+    return lambda key: key.startswith(base) and is_image(key.removeprefix(base))
+
+
 def _advice(folder: Folder) -> str:
     if folder.pattern is not None:
         return f"They do not match the pattern {folder.pattern!r}."

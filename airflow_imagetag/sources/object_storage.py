@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Image
@@ -15,6 +15,10 @@ from airflow_imagetag.safety.uris import is_below, is_local, local_path, storage
 from airflow_imagetag.selection.rules import Window
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
+
+if TYPE_CHECKING:
+    from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.sources.listing import Folder
 
 SEND_CHOICES = ("bytes", "url")
 
@@ -110,9 +114,29 @@ class ObjectStorageImages(ImageSource):
         del limit
         return (image for image in self._list(window=window) if isinstance(image, Image))
 
+    def key_test(self) -> Callable[[str], bool]:
+        """Return the test of whether an object of some key would be listed.
+
+        :raises ConfigurationError: the path or its connection cannot be used.
+        """
+        from airflow_imagetag.sources.listing import key_test
+
+        return key_test(self._folder())
+
+    def dataset_refs(self) -> Sequence[DatasetRef]:
+        """Return the path."""
+        from airflow_imagetag.adapters.dataset_refs import FolderRef
+
+        return [FolderRef(self.path)]
+
     def _list(self, shard: Shard | None = None, window: Window | None = None) -> Iterator[Entry]:
+        from airflow_imagetag.sources.listing import list_images
+
+        return list_images(self._folder(), shard, window)
+
+    def _folder(self) -> Folder:
         from airflow_imagetag.backends.places import check_folder
-        from airflow_imagetag.sources.listing import Folder, list_images
+        from airflow_imagetag.sources.listing import Folder
         from airflow_imagetag.sources.suffixes import suffixes_of
 
         check_folder(self.path, self._written)
@@ -120,5 +144,4 @@ class ObjectStorageImages(ImageSource):
             raise ConfigurationError(
                 "pattern is an empty text, which no object matches. Leave it out for all images."
             )
-        folder = Folder(self.path, self.conn_id, self.pattern, suffixes_of(self._formats))
-        return list_images(folder, shard, window)
+        return Folder(self.path, self.conn_id, self.pattern, suffixes_of(self._formats))

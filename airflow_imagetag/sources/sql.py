@@ -13,6 +13,7 @@ from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 
 if TYPE_CHECKING:
+    from airflow_imagetag.adapters.dataset_refs import DatasetRef
     from airflow_imagetag.sources.sql_reader import SqlReader
 
 
@@ -75,6 +76,14 @@ class SqlImages(ImageSource):
         """
         return self._read(limit=limit).images(window)
 
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of all rows, without their bytes.
+
+        :raises ConfigurationError: the connection, table, query or a column is wrong.
+        :raises StorageError: the database cannot be reached.
+        """
+        return self._read().keys()
+
     @property
     def server_name(self) -> str:
         """Id of the connection."""
@@ -84,6 +93,21 @@ class SqlImages(ImageSource):
     def push_down(self) -> SqlPushDown:
         """The database of the connection can compare the rows with a store of its own."""
         return SqlPushDown(self)
+
+    def dataset_refs(self) -> Sequence[DatasetRef]:
+        """Return the table with its columns, or the query."""
+        from airflow_imagetag.adapters import dataset_refs as refs
+
+        if self.table is None:
+            return [refs.QueryRef(self.conn_id, self.sql or "")]
+        columns = {
+            refs.KEY: self.key,
+            refs.URI: self.uri,
+            refs.CONTENT: self.content,
+            refs.VERSION: self.version,
+        }
+        named = {kind: column for kind, column in columns.items() if column is not None}
+        return [refs.TableRef(self.conn_id, self.table, columns=named)]
 
     def _read(
         self,

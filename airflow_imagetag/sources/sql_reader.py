@@ -123,6 +123,10 @@ class SqlReader:
         hint = "" if window is None else f" {self._needs_times()}"
         return self._reading(lambda rows: self._images(rows, window), hint)
 
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of the rows that have one, as entries have them."""
+        return self._reading(self._keys)
+
     def count(self) -> int:
         """Return the number of rows that have a key, one for each key."""
         [count] = self._reading(self._counts)
@@ -156,6 +160,11 @@ class SqlReader:
         yield from self._without_key(rows)
         for row in self._pages(rows, self._select, with_content=self._source.content is not None):
             yield from self._entries_of(row)
+
+    def _keys(self, rows: sa.FromClause) -> Iterator[str]:
+        select = partial(self._select, with_content=False)
+        for row in self._pages(rows, select, with_content=False):
+            yield storable_name(str(row["key"]))
 
     def _images(self, rows: sa.FromClause, window: Window | None) -> Iterator[Image]:
         for row in self._pages(rows, partial(self._select_images, window), with_content=False):

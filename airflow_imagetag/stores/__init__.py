@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_imagetag.adapters.dataset_refs import FolderRef, TableRef
+    from airflow_imagetag.selection.missing import HeldImage
     from airflow_imagetag.selection.rules import (
         Condition,
         Need,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Condition",
     "DeltaLabelStore",
+    "FolderRef",
+    "HeldImage",
     "LabelStore",
     "Need",
     "OpenStore",
@@ -33,6 +37,7 @@ __all__ = [
     "Status",
     "StoreMode",
     "StoredState",
+    "TableRef",
     "UnlabelledCounts",
     "holds_answer",
     "merged",
@@ -41,6 +46,7 @@ __all__ = [
     "state_of",
 ]
 
+_REFS = "airflow_imagetag.adapters.dataset_refs"
 _RULES = "airflow_imagetag.selection.rules"
 _BASE = "airflow_imagetag.stores.base"
 
@@ -49,6 +55,8 @@ _ROWS = "airflow_imagetag.stores.rows"
 _MODULES = {
     "Condition": _RULES,
     "DeltaLabelStore": "airflow_imagetag.stores.delta",
+    "FolderRef": _REFS,
+    "HeldImage": "airflow_imagetag.selection.missing",
     "LabelStore": _BASE,
     "Need": _RULES,
     "OpenStore": _BASE,
@@ -59,6 +67,7 @@ _MODULES = {
     "Status": _RULES,
     "StoreMode": _BASE,
     "StoredState": _RULES,
+    "TableRef": _REFS,
     "UnlabelledCounts": _BASE,
     "holds_answer": _ROWS,
     "merged": _ROWS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from airflow_imagetag.adapters.airflow_sdk import Asset
+    from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.selection.missing import HeldImage
 
 __all__ = [
     "DEFAULT_FRAME_ROWS",
@@ -189,6 +191,57 @@ class LabelStore(Description):
         :param originals: add the column ``original_label``: the service's own name of a label that
             was renamed, missing for the others.
         """
+
+    def held(self, *, api: str | None = None) -> Iterator[Collection[HeldImage]]:
+        """Yield the images that the store holds, some at a time.
+
+        :param api: only those of this interface; None for all.
+        :raises ConfigurationError: the store cannot tell them.
+        """
+        del api
+        raise self._cannot("list its images", "held")
+
+    def mark(
+        self, keys: Iterable[str], *, missing_since: datetime | None, api: str | None = None
+    ) -> int:
+        """Mark images as missing from their source, or take the mark away; their labels stay.
+
+        An image that is labelled anew loses the mark.
+
+        :param keys: keys of images; those that the store does not hold are left out.
+        :param missing_since: the time, with a zone; None takes the mark away.
+        :param api: only images of this interface; None for all.
+        :return: the number of images that were changed.
+        :raises ConfigurationError: the store has no marks.
+        :raises StoreError: the store failed for too long.
+        """
+        del keys, missing_since, api
+        raise self._cannot("mark images as missing", "mark")
+
+    def delete(self, keys: Iterable[str], *, api: str | None = None) -> int:
+        """Delete images with their labels.
+
+        A deleted image is new if its source still has it, and is paid for again.
+
+        :param keys: keys of images; those that the store does not hold are left out.
+        :param api: only images of this interface; None for all.
+        :return: the number of images that were deleted; one that several interfaces have labelled
+            counts for each.
+        :raises ConfigurationError: the store cannot delete images.
+        :raises StoreError: the store failed for too long.
+        """
+        del keys, api
+        raise self._cannot("delete images", "delete")
+
+    def _cannot(self, what: str, method: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{type(self).__name__} cannot {what}. Implement its method {method!r}, or use another "
+            "store."
+        )
+
+    def dataset_refs(self) -> Mapping[str, DatasetRef]:
+        """Return the places of ``labels`` and ``images`` for lineage; none if not known."""
+        return {}
 
     @property
     @abstractmethod

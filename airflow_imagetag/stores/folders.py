@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from airflow_imagetag.safety.redaction import without_secrets
 from airflow_imagetag.safety.uris import is_local, local_path, storage_of
 from airflow_imagetag.stores.base import LabelStore
+
+if TYPE_CHECKING:
+    from airflow_imagetag.adapters.dataset_refs import DatasetRef
 
 _KEPT = "/!\"$&'()*+,:;<=>@[\\]^`{|}"
 """Characters of a folder's name that its asset URI has as they are."""
@@ -37,6 +40,12 @@ class FolderLabelStore(LabelStore):
     def server_name(self) -> str:
         """The storage with its connection; all local folders count as one."""
         return "file://" if is_local(self.path) else storage_of(self.path, self.conn_id)
+
+    def dataset_refs(self) -> Mapping[str, DatasetRef]:
+        """Return the two folders."""
+        from airflow_imagetag.adapters.dataset_refs import IMAGES, LABELS, FolderRef
+
+        return {kind: FolderRef(f"{self.path.rstrip('/')}/{kind}") for kind in (LABELS, IMAGES)}
 
     @property
     def asset_uri(self) -> str:

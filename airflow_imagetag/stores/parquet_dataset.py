@@ -21,6 +21,7 @@ from airflow_imagetag.errors import StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.stores.files import LABELS_BATCH, Files
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex, utc_text
+from airflow_imagetag.stores.rows import MISSING_SINCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +66,7 @@ IMAGES = pa.schema(
         "tries": pa.int64(),
         "first_failed_at": _TIME,
         "next_try_at": _TIME,
+        MISSING_SINCE: _TIME,
         LABELS_BATCH: pa.string(),
     }
 )
@@ -139,14 +141,21 @@ class ParquetDataset:
         :raises StoreError: a part is listed and cannot be opened.
         """
         for _ in range(LISTINGS):
+            # Another thread may write a part after the listing.
+            loaded = set(self._loaded)
             every = self.files.names("images")
             try:
-                for part in self._live_parts(every):
+                live = self.live_of(every)
+                for part in live:
                     if part not in self._loaded:
                         self._load(part)
             except FileNotFoundError:
                 # Compacted meanwhile: the part that replaces it has the same rows.
                 continue
+            if replaced := loaded.difference(live):
+                # Those of their rows that still count are now known from the new parts.
+                self.index.drop(replaced)
+                self._loaded -= replaced
             return every
         raise StoreError(f"{self.files.place} lists parts that do not exist. Try again.")
 
@@ -165,9 +174,13 @@ class ParquetDataset:
 
     def live_parts(self) -> list[str]:
         """Return the names of the parts that no compacted part replaces."""
-        return self._live_parts(self.files.names("images"))
+        return self.live_of(self.files.names("images"))
 
-    def _live_parts(self, names: list[str]) -> list[str]:
+    def live_of(self, names: list[str]) -> list[str]:
+        """Return those of the parts that no compacted part replaces.
+
+        :param names: names of all parts.
+        """
         replaced = {
             name
             for part in names
@@ -182,16 +195,19 @@ class ParquetDataset:
         :param filters: conditions as pyarrow takes them.
         :raises FileNotFoundError: the part was removed.
         """
-        return self._read("images", part, IMAGES, filters)
+        return self.read("images", part, IMAGES, filters)
 
-    def labels_of(self, part: str, filters: Any = None) -> Iterator[Rows]:
+    def labels_of(
+        self, part: str, filters: Any = None, *, schema: pa.Schema = LABELS
+    ) -> Iterator[Rows]:
         """Yield the label rows of a part, which may have none.
 
         :param filters: conditions as pyarrow takes them.
+        :param schema: the columns.
         :raises StoreError: the part was removed.
         """
         try:
-            yield from self._read("labels", part, LABELS, filters)
+            yield from self.read("labels", part, schema, filters)
         except FileNotFoundError:
             # A compaction removes the images file first.
             if part not in self.files.names("images"):
@@ -199,7 +215,13 @@ class ParquetDataset:
                     f"{self.files.place} was compacted while it was read. Read it again."
                 ) from None
 
-    def _read(self, kind: str, part: str, schema: pa.Schema, filters: Any = None) -> Iterator[Rows]:
+    def read(self, kind: str, part: str, schema: pa.Schema, filters: Any = None) -> Iterator[Rows]:
+        """Yield the rows of a file, with the columns of a schema.
+
+        :param kind: ``images`` or ``labels``.
+        :param filters: conditions as pyarrow takes them.
+        :raises FileNotFoundError: the part was removed.
+        """
         for table in self.files.read(kind, part, schema, READ_ROWS, filters):
             yield table.to_pylist()
 
@@ -250,25 +272,44 @@ class ParquetDataset:
 
     def compact(self) -> None:
         """Rewrite all parts as one that holds only the latest rows, and remove them."""
-        self._remove_abandoned()
+        self.remove_abandoned()
         # The index must hold the parts that are removed in the end, or their rows would be lost.
         every = self.load()
         if len(every) < 2:
             return
-        old = self._live_parts(every)
+        live = self.live_of(every)
+        dead = sorted(set(every).difference(live))
+        log.info("Compacted %d parts into %s", len(every), self.replace(live, dead, list))
+
+    def replace(self, parts: list[str], dead: list[str], keep: Callable[[Rows], Rows]) -> str:
+        """Replace parts by one with those of their rows that count, and return its name.
+
+        The index must hold all parts.
+
+        :param parts: the parts.
+        :param dead: parts that another one has replaced already; they are removed, too.
+        :param keep: returns those of some rows that are kept.
+        :raises StoreError: a part was replaced meanwhile; nothing is lost.
+        """
         now = datetime.now(UTC)
         part = f"compacted-{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}.parquet"
-        metadata = {REPLACES: json.dumps(every).encode()}
+        old = [*dead, *parts]
+        metadata = {REPLACES: json.dumps(old).encode()}
         noted = LABELS.with_metadata(metadata)
-        labels = self._kept(old, self.labels_of, self.is_latest_label, noted)
+        labels = self._kept(parts, self.labels_of, self.is_latest_label, keep, noted)
         self.files.write_all("labels", part, noted, labels)
         noted = IMAGES.with_metadata(metadata)
-        images = self._kept(old, self._images_with_labels, self.is_latest_image, noted)
+        images = self._kept(parts, self._images_with_labels, self._counts, keep, noted)
         self.files.write_all("images", part, noted, images)
         for kind in ("images", "labels"):
-            for name in set(every).intersection(self.files.names(kind)):
+            for name in set(old).intersection(self.files.names(kind)):
                 self.files.remove(kind, name)
-        log.info("Compacted %d parts into %s", len(every), part)
+        return part
+
+    def _counts(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether an image's row is its latest, or that of the labels that count."""
+        batches = self.index.batches(row["api"], row["key_sha256"])
+        return batches is not None and row["batch"] in batches
 
     def _images_with_labels(self, part: str) -> Iterator[Rows]:
         """Yield the image rows of a part, each with the batch of the labels that count."""
@@ -284,14 +325,15 @@ class ParquetDataset:
         parts: list[str],
         read: Callable[[str], Iterator[Rows]],
         is_kept: Callable[[Mapping[str, Any]], bool],
+        keep: Callable[[Rows], Rows],
         schema: pa.Schema,
     ) -> Iterator[pa.Table]:
         for part in parts:
             for rows in read(part):
-                if kept := list(filter(is_kept, rows)):
+                if kept := keep(list(filter(is_kept, rows))):
                     yield pa.Table.from_pylist(kept, schema)
 
-    def _remove_abandoned(self) -> None:
+    def remove_abandoned(self) -> None:
         """Remove labels files whose writer was killed before it wrote their images file.
 
         Their rows do not count here, but a reader of the plain files would take them.
@@ -330,4 +372,5 @@ def index_row(row: Mapping[str, Any], part: str) -> IndexRow:
         None if row["next_try_at"] is None else utc_text(row["next_try_at"]),
         row["tries"],
         None if row["first_failed_at"] is None else utc_text(row["first_failed_at"]),
+        row[MISSING_SINCE] is not None,
     )

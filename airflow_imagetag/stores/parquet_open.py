@@ -161,10 +161,14 @@ class OpenParquetStore(OpenStore):
         if held.status != Status.TAGGED.value and held.labels_batch == held.batch:
             # It has no labels that would stay.
             return row
-        image = self._despite_compaction(lambda: self._image(held.part, held.key_sha256))
+        image = self._despite_compaction(partial(self._latest_image, row))
         if image is None or (new := merged(row, image)) is None:
             return row if image is None else None
         return new | {LABELS_BATCH: held.labels_batch}
+
+    def _latest_image(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        held = self._dataset.index.row(row["api"], row["key_sha256"])
+        return None if held is None else self._image(held.part, held.key_sha256)
 
     def _write(self, images: Rows, labels: Rows) -> None:
         now = self._dataset.index.later_than_all(self._clock())

@@ -5,6 +5,7 @@ A dataset may hold more images than memory, so the index is an SQLite file, remo
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 import threading
@@ -20,12 +21,12 @@ _TABLE = """
 CREATE TABLE image (
     api TEXT, key_sha256 TEXT, version TEXT, status TEXT, has_uri INTEGER,
     content_sha256 TEXT, written_at TEXT, batch TEXT, part TEXT, labels_batch TEXT,
-    next_try_at TEXT, tries INTEGER, first_failed_at TEXT,
+    next_try_at TEXT, tries INTEGER, first_failed_at TEXT, is_missing INTEGER,
     PRIMARY KEY (api, key_sha256)
 ) WITHOUT ROWID
 """
 _PUT = """
-INSERT INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (api, key_sha256) DO UPDATE SET
     version = excluded.version, status = excluded.status, has_uri = excluded.has_uri,
     content_sha256 = excluded.content_sha256, written_at = excluded.written_at,
@@ -37,7 +38,8 @@ ON CONFLICT (api, key_sha256) DO UPDATE SET
         ELSE excluded.labels_batch
     END,
     next_try_at = excluded.next_try_at, tries = excluded.tries,
-    first_failed_at = excluded.first_failed_at
+    first_failed_at = excluded.first_failed_at,
+    is_missing = excluded.is_missing
 WHERE CASE
     WHEN excluded.status IN ('tagged', 'failed') AND image.status NOT IN ('tagged', 'failed')
         AND (excluded.version = image.version OR image.status = 'unfinished') THEN true
@@ -58,6 +60,7 @@ class IndexRow(NamedTuple):
     :param next_try_at: time of the next try of a waiting image, as ISO text.
     :param tries: number of runs in which this version failed.
     :param first_failed_at: time when it failed first, as ISO text.
+    :param is_missing: whether it has left its source.
     """
 
     api: str
@@ -73,6 +76,7 @@ class IndexRow(NamedTuple):
     next_try_at: str | None = None
     tries: int | None = None
     first_failed_at: str | None = None
+    is_missing: bool = False
 
 
 class PartIndex:
@@ -121,6 +125,17 @@ class PartIndex:
             self._database.execute("BEGIN")
             self._database.executemany(_PUT, taken)
             self._database.execute("COMMIT")
+
+    def drop(self, parts: Iterable[str]) -> None:
+        """Forget the images whose latest row is in one of these parts.
+
+        :param parts: names of files that do not count any more.
+        """
+        names = json.dumps(list(parts))
+        with self._lock:
+            self._database.execute(
+                "DELETE FROM image WHERE part IN (SELECT value FROM json_each(?))", (names,)
+            )
 
     def stored(self, api: str, key_sha256: str) -> StoredState | None:
         """Return the state of an image; None if the dataset does not hold it."""
@@ -179,7 +194,8 @@ class PartIndex:
                 " AND (next_try_at IS NULL OR next_try_at <= ?)),"
                 " count(*) FILTER (WHERE status = 'gave_up'),"
                 " min(next_try_at) FILTER (WHERE next_try_at > ?)"
-                " FROM image WHERE status NOT IN ('tagged', 'failed') AND api = ?",
+                " FROM image WHERE status NOT IN ('tagged', 'failed') AND api = ?"
+                " AND NOT is_missing",
                 (now_text, now_text, api),
             ).fetchone()
         return UnlabelledCounts(waiting, due, gave_up, _moment(next_try_at))

@@ -11,8 +11,12 @@ from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, Label, TagResult
 from airflow_imagetag.selection.rules import UNFINISHED, Status, StoredState
 
-LIFE_COLUMNS = ("tries", "first_failed_at", "next_try_at")
-"""Columns of images that failed by a fault that may pass; tables of version 0.1.0 have none."""
+MISSING_SINCE = "missing_since"
+"""Column of the time at which an image was found to have left its source."""
+
+LIFE_COLUMNS = ("tries", "first_failed_at", "next_try_at", MISSING_SINCE)
+"""Columns of images that failed by a fault that may pass, or have left their source; tables of
+version 0.1.0 have none."""
 
 ANSWERED = (Status.TAGGED.value, Status.FAILED.value)
 """Statuses of images with an answer."""
@@ -79,6 +83,7 @@ def _image_row(digest: str, outcome: TagResult | Failure, api: str) -> dict[str,
         "tries": None if outcome.is_final else outcome.tries,
         "first_failed_at": outcome.first_failed_at,
         "next_try_at": outcome.next_try_at,
+        MISSING_SINCE: None,
     }
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
-from airflow_imagetag.backends.databases import split_name
+from airflow_imagetag.backends.databases import quoted_name, split_name
 from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore, StoreMode
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
+    from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.selection.missing import HeldImage
     from airflow_imagetag.stores.sql_open import OpenSqlStore
+    from airflow_imagetag.stores.sql_removal import SqlRemoval
 
 
 @dataclass(repr=False)
@@ -62,6 +67,68 @@ class SqlLabelStore(LabelStore):
 
         with open_tables(self.conn_id, self.table, self.schema, StoreMode.WRITE) as tables:
             yield from tables.labels(frame_rows=frame_rows, originals=originals)
+
+    def held(self, *, api: str | None = None) -> Iterator[list[HeldImage]]:
+        """Yield the images that the store holds, some at a time.
+
+        :param api: only those of this interface; None for all.
+        """
+        with self._images(api, StoreMode.READ) as images:
+            yield from images.held()
+
+    def mark(
+        self, keys: Iterable[str], *, missing_since: datetime | None, api: str | None = None
+    ) -> int:
+        """Set or take away ``missing_since`` of images; their labels stay.
+
+        :param keys: keys of images; those that the store does not hold are left out.
+        :param missing_since: the time, with a zone; None takes the mark away.
+        :param api: only images of this interface; None for all.
+        :return: the number of images that were changed.
+        :raises StoreError: the database failed for too long.
+        """
+        from airflow_imagetag.stores.key_sets import key_set
+
+        with key_set(keys) as digests, self._images(api, StoreMode.WRITE) as images:
+            return images.mark(digests, missing_since)
+
+    def delete(self, keys: Iterable[str], *, api: str | None = None) -> int:
+        """Delete the rows of images and of their labels, and copies of them in checkpoints.
+
+        A deleted image is new if its source still has it, and is paid for again.
+
+        :param keys: keys of images; those that the store does not hold are left out.
+        :param api: only images of this interface; None for all.
+        :return: the number of deleted rows of images.
+        :raises StoreError: the database failed for too long.
+        """
+        from airflow_imagetag.stores.checkpoints import delete_from_checkpoints
+        from airflow_imagetag.stores.key_sets import key_set
+
+        with key_set(keys) as digests:
+            with self._images(api, StoreMode.WRITE) as images:
+                deleted = images.delete(digests)
+            delete_from_checkpoints(digests, api)
+        return deleted
+
+    def dataset_refs(self) -> Mapping[str, DatasetRef]:
+        """Return the two tables."""
+        from airflow_imagetag.adapters.dataset_refs import IMAGES, LABELS, TableRef
+
+        in_name, table = split_name(self.table, "table")
+        schema = self.schema or in_name
+        return {
+            kind: TableRef(self.conn_id, quoted_name(name), schema)
+            for kind, name in ((LABELS, table), (IMAGES, f"{table}_images"))
+        }
+
+    @contextmanager
+    def _images(self, api: str | None, mode: StoreMode) -> Iterator[SqlRemoval]:
+        from airflow_imagetag.stores.sql_removal import SqlRemoval
+        from airflow_imagetag.stores.sql_tables import open_tables
+
+        with open_tables(self.conn_id, self.table, self.schema, mode) as tables:
+            yield SqlRemoval(tables, api)
 
     @property
     def server_name(self) -> str:

@@ -29,6 +29,7 @@ from airflow_imagetag.selection.rules import (
 from airflow_imagetag.stores.base import OpenStore, StoreMode, UnlabelledCounts
 from airflow_imagetag.stores.rows import (
     LIFE_COLUMNS,
+    MISSING_SINCE,
     key_digest,
     outcome_of,
     rows_of,
@@ -87,8 +88,7 @@ class OpenSqlStore(OpenStore):
     def __init__(self, tables: SqlTables, api: str, *, retry_seconds: float) -> None:
         self._tables = tables
         self._api = api
-        is_writing = tables.mode is StoreMode.WRITE
-        self._retrier = BlockingRetrier(retry_seconds if is_writing else 0.0)
+        self._retry = StatementRetrier(tables, retry_seconds=retry_seconds).call
 
     def refresh(self) -> None:
         """Check again for tables that were missing; rows are read anew by each question."""
@@ -199,6 +199,8 @@ class OpenSqlStore(OpenStore):
             group.label("kind"), sa.func.count().label("images"), sa.func.min(next_try_at)
         )
         statement = statement.where(*self._unanswered()).group_by(group)
+        if MISSING_SINCE in images.c:
+            statement = statement.where(images.c[MISSING_SINCE].is_(None))
         rows = self._retry(lambda: self._all(statement), self._not_read)
         counts = {kind: images for kind, images, _ in rows}
         times = [moment for kind, _, moment in rows if kind == "later"]
@@ -286,7 +288,19 @@ class OpenSqlStore(OpenStore):
 
         self._retry(work, f"{len(images)} images could not be written to {tables.images.fullname}")
 
-    def _retry(self, work: Callable[[], T], what: str) -> T:
+
+class StatementRetrier:
+    """Repeats work in the store's database while the database fails.
+
+    :param tables: the two tables; in read mode nothing is repeated.
+    :param retry_seconds: how long work is repeated in write mode.
+    """
+
+    def __init__(self, tables: SqlTables, *, retry_seconds: float = RETRY_SECONDS) -> None:
+        self._is_reading = tables.mode is StoreMode.READ
+        self._retrier = BlockingRetrier(0.0 if self._is_reading else retry_seconds)
+
+    def call(self, work: Callable[[], T], what: str) -> T:
         """Call ``work`` until the database answers, or ``retry_seconds`` have passed.
 
         :param what: begins the error message.
@@ -298,9 +312,8 @@ class OpenSqlStore(OpenStore):
                 work, is_transient=_is_worth_retrying, on_retry=partial(_log_failure, what)
             )
         except sa_exc.DBAPIError as error:
-            is_reading = self._tables.mode is StoreMode.READ
             kind: type[ImageTagError] = StoreError
-            if is_reading and is_transient(error):
+            if self._is_reading and is_transient(error):
                 kind = StorageError
             raise kind(f"{what}: {reason_of(error)}") from None
 

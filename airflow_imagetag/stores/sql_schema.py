@@ -12,7 +12,7 @@ from sqlalchemy import types as sa_types
 from airflow_imagetag.backends.dialects import dialect_named
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import ORIGINAL_LABEL
-from airflow_imagetag.stores.rows import ANSWERED, LIFE_COLUMNS
+from airflow_imagetag.stores.rows import ANSWERED, LIFE_COLUMNS, MISSING_SINCE
 
 KEY_DIGEST_LENGTH = 64
 
@@ -124,6 +124,7 @@ def _life_columns() -> Iterator[sa.Column[Any]]:
     yield sa.Column("tries", sa.Integer)
     yield sa.Column("first_failed_at", UtcDateTime)
     yield sa.Column(NEXT_TRY_AT, UtcDateTime)
+    yield sa.Column(MISSING_SINCE, UtcDateTime)
 
 
 def added_columns(engine: sa.Engine, table: sa.Table, names: Iterable[str]) -> list[str]:

@@ -157,6 +157,25 @@ def evaluate_labels(folder: Path, request: pytest.FixtureRequest) -> Setting:
     return Setting(environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json}, check=check)
 
 
+def clean_up_deleted(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have a store that holds labels of a product which is gone."""
+    warehouse = products(request)
+    with SqlLabelStore("warehouse", "product_labels").open("picture_classify") as opened:
+        opened.write([tagged("SKU-GONE", "x")])
+
+    def check(run: Run, emulator: Emulator) -> None:
+        keys = {key for [key] in warehouse.rows("select image_key from product_labels_images")}
+        assert keys == {f"SKU-{number}" for number in range(10)}
+        assert emulator.stats.billed == 9
+        summary = run.xcom("clean_up")
+        assert (summary["missing"], summary["deleted"]) == (1, 1)
+
+    return Setting(
+        environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
+        check=check,
+    )
+
+
 def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
     """Photographs in a bucket, and the labels in a dataset of the same storage."""
     bucket: Bucket = request.getfixturevalue("bucket")
@@ -348,6 +367,7 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "load_downstream.py": load_downstream,
     "evaluate_labels.py": evaluate_labels,
     "retry_failures.py": retry_failures,
+    "clean_up_deleted.py": clean_up_deleted,
     "sensor_to_load.py": sensor_to_load,
     "sharded_warehouse.py": sharded_warehouse,
     "translated_labels.py": translated_labels,

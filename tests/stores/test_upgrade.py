@@ -28,7 +28,7 @@ STATES = {
     "e": StoredState("1", Status.TAGGED),
 }
 LABELS = [("a", "animal"), ("a", "cat"), ("e", "dog")]
-ADDED = {"tries", "first_failed_at", "next_try_at"}
+ADDED = {"tries", "first_failed_at", "next_try_at", "missing_since"}
 
 
 def columns(database: Database) -> set[str]:
@@ -124,9 +124,8 @@ def test_a_query_adds_no_column(old_tables: Database, caplog: pytest.LogCaptureF
     with store.open(API):
         assert columns(old_tables) >= ADDED
     log.removeHandler(caplog.handler)
-    assert "Adding the columns tries, first_failed_at, next_try_at to product_labels_images" in (
-        caplog.text
-    )
+    added = "tries, first_failed_at, next_try_at, missing_since"
+    assert f"Adding the columns {added} to product_labels_images" in caplog.text
     assert gathered(store.labels()) == LABELS
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+from airflow_imagetag.engine.latency import Latency
+
 FIRST_LATENCY_SECONDS = 1.0
 """Latency that is assumed until a call has ended."""
 
@@ -46,10 +48,12 @@ class AdaptiveWorkerPool:
         self._max_in_flight = max_in_flight
         self._latency_seconds = first_latency_seconds
         self._backing_off = 0
+        self.latency = Latency()
         self.workers: set[asyncio.Task[None]] = set()
 
     def record_latency(self, seconds: float) -> None:
         """Add the latency of a call to the average."""
+        self.latency.add(seconds)
         self._latency_seconds += (seconds - self._latency_seconds) * LATENCY_WEIGHT
 
     def size(self) -> int:
