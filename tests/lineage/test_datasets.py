@@ -100,7 +100,7 @@ def test_sources_and_stores_tell_their_places(tmp_path: Path):
 @pytest.mark.parametrize("schema", [None, "marts"])
 def test_the_asset_of_a_table_is_its_dataset(schema: str | None):
     """Airflow asks for it where a task names the asset as inlet or outlet."""
-    store = SqlLabelStore("lite", "product labels", schema=schema)
+    store = SqlLabelStore("lite", '"product labels"', schema=schema)
     found = convert_asset_to_openlineage(Asset(store.asset_uri), None)
     assert (found.namespace, found.name) == names_of(store.dataset_refs()["labels"])[0]
 
