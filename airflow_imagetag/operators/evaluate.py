@@ -20,8 +20,8 @@ from airflow_imagetag.stores.base import LabelStore, as_store
 
 if TYPE_CHECKING:
     import pandas as pd
-    from airflow.providers.common.compat.sdk import Context
 
+    from airflow_imagetag.adapters.airflow_sdk import Context
     from airflow_imagetag.backends.named_files import PathPolicy
     from airflow_imagetag.evaluation import Evaluation
 

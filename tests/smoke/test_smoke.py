@@ -40,7 +40,9 @@ def run(*command: str, **environment: str) -> str:
         text=True,
         timeout=MAX_SECONDS,
     )
-    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    lines = f"{done.stdout}\n{done.stderr}".splitlines()
+    told = [line[:500] for line in lines if "rror" in line or "raise" in line or "ended" in line]
+    assert done.returncode == 0, "\n".join(told[-60:])
     return done.stdout
 
 
@@ -56,6 +58,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Emul
             "AIRFLOW_HOME": str(folder / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAG_FILE.parent),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
             "AIRFLOW__IMAGETAG__CHECKPOINT_PATH": str(folder / "checkpoints"),
             "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": str(folder / "photos"),
             "AIRFLOW_CONN_IMAGETAG_DEFAULT": emulator.connection_json_for("DetectLabelPro"),
@@ -63,6 +66,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Emul
             "SMOKE_FOLDER": str(folder),
         }
         run("-m", "airflow", "db", "migrate", **environment)
+        run("-m", "airflow", "dags", "reserialize", **environment)
         run(str(DAG_FILE), **environment)
         yield folder, emulator
 
@@ -75,7 +79,8 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 
 def test_airflow_knows_the_provider():
     """The entry point is there, and what it returns names the hook of the connection type."""
-    [found] = entry_points(group="apache_airflow_provider", name="provider_info")
+    points = entry_points(group="apache_airflow_provider")
+    [found] = [point for point in points if point.value.startswith("airflow_imagetag.")]
     [connection] = found.load()()["connection-types"]
     assert connection["connection-type"] == "imagetag"
 
