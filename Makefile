@@ -25,7 +25,7 @@ TEST_WORKERS ?= 3
 # with the pandas of both. So are long runs that differ little by Airflow: lost workers and outages.
 NEWEST_ONLY := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/classifiers tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
 	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py)) \
-	$(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py \
+	$(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py tests/stores/test_delta_store.py \
 	$(addprefix tests/operators/test_,incremental.py difficult_images.py local_runs.py pandas_import.py) \
 	tests/triggers/test_watcher.py tests/watching/test_query_thread.py tests/quota/test_operator_quota.py
 comma := ,
@@ -39,7 +39,7 @@ COVERAGE_FLOOR ?= 85
 COVERAGE_ARGS = -p no:imagetag --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-airflow2 demo test test-airflow2 check lint types imports format \
+.PHONY: help venv venv-airflow2 demo matrix matrix-today test test-airflow2 check lint types imports format \
 	build docs bench constraints clean
 
 help:  ## Show the targets
@@ -86,6 +86,12 @@ test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
 		$(addprefix --ignore=,$(NEWEST_ONLY)) $(PYTEST_ARGS)
+
+matrix: venv  ## Run the smoke suite on each line of Airflow, and on Python 3.13
+	$(BIN)/python scripts/matrix.py run
+
+matrix-today: venv  ## Run the smoke suite on one older line of Airflow, another one each day
+	$(BIN)/python scripts/matrix.py today
 
 bench: venv  ## Compare with what a user would pick instead, some 40 minutes; BENCH_ARGS=--quick 4
 	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
@@ -134,6 +140,7 @@ constraints: | $(BIN)/uv  ## Pin again what is installed, for both Airflow versi
 	printf 'apache-airflow>=2.11,<2.12\nsqlalchemy<2\npandas<3\ns3fs>=2024.6\n' > $(BUILD)/oldest.txt
 	$(COMPILE) -c $(BUILD)/oldest.txt -o $(BUILD)/constraints-airflow2.txt
 	mv $(BUILD)/constraints-airflow2.txt constraints-airflow2.txt
+	$(BIN)/python scripts/matrix.py pin
 
 clean:  ## Delete everything that these targets made, the environments included
 	rm -rf $(VENV) $(VENV2) $(BUILD) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

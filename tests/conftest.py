@@ -29,6 +29,10 @@ pytest_plugins = ["session_end", "buckets", "databases", "onnx_models", "redis_s
 """Modules of this folder: the end of what tests share, and the fixtures that every test may use."""
 
 
+collect_ignore = ["smoke"]
+"""`make matrix` runs it, without this file: it needs next to nothing beside the package."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests of a running Airflow start first, since they take longest."""
     items.sort(key=lambda item: item.path.parent.name != "airflow")

@@ -98,11 +98,11 @@ def test_stores_hold_each_image_once(ended):
     folder, _ = ended
     found = read(folder, "summaries.json")
     tagged = {name: summary["tagged"] + summary["reused"] for name, summary in found.items()}
-    assert tagged == {"into_sql": PHOTOS, "again": 0, "into_parquet": PHOTOS}
+    assert tagged == {"into_sql": PHOTOS, "again": 0, "into_parquet": PHOTOS, "into_delta": PHOTOS}
     assert found["again"]["calls"] == 0
 
 
 def test_nothing_is_paid_twice(ended):
     """Each task paid once for each of its images; checkpoints and stores are not asked again."""
     _, emulator = ended
-    assert emulator.stats.billed == 4 * PHOTOS + 2
+    assert emulator.stats.billed == 5 * PHOTOS + 2

@@ -310,15 +310,15 @@ def test_a_thousand_keys_are_looked_up_at_once(store: LabelStore):
 
 def test_three_threads_use_it_at_once(store: LabelStore):
     """One looks keys up, one looks answers up and one writes, as in a run."""
-    digests = [f"{number:064}" for number in range(40)]
+    digests = [f"{number:064}" for number in range(15)]
     done = threading.Event()
     with store.open(API) as opened, ThreadPoolExecutor(2) as threads:
 
         def look_up(ask: Callable[[], Sized]) -> None:
             while not done.is_set():
-                assert len(ask()) <= 40
+                assert len(ask()) <= 15
 
-        keys = [f"k{number}" for number in range(40)]
+        keys = [f"k{number}" for number in range(15)]
         questions = (lambda: opened.known(keys), lambda: opened.answers(digests))
         looking = [threads.submit(look_up, ask) for ask in questions]
         for number, digest in enumerate(digests):
@@ -326,7 +326,7 @@ def test_three_threads_use_it_at_once(store: LabelStore):
         done.set()
         for future in looking:
             future.result()
-        assert [len(ask()) for ask in questions] == [40, 40]
+        assert [len(ask()) for ask in questions] == [15, 15]
 
 
 def test_two_writers_of_the_same_images(store: LabelStore):

@@ -17,7 +17,7 @@ except ImportError:  # Airflow 2.11
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages
-from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, SqlLabelStore
 
 FOLDER = Path(os.environ["SMOKE_FOLDER"])
 PHOTOS = [str(path) for path in sorted((FOLDER / "photos").glob("*.png"))]
@@ -55,13 +55,18 @@ with DAG("smoke", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
         execution_timeout=timedelta(minutes=5),
     )
 
+    delta = DeltaLabelStore(str(FOLDER / "tables"))
+    into_delta = ImageTagOperator(task_id="into_delta", images=SOURCE, store=delta)
+
     @task
-    def read_summaries(first, second, third):
-        summaries = {"into_sql": first, "again": second, "into_parquet": third}
+    def read_summaries(*outputs):
+        summaries = dict(
+            zip(("into_sql", "again", "into_parquet", "into_delta"), outputs, strict=True)
+        )
         (FOLDER / "summaries.json").write_text(json.dumps(summaries))
 
     into_sql >> again
-    read_summaries(into_sql.output, again.output, into_parquet.output)
+    read_summaries(into_sql.output, again.output, into_parquet.output, into_delta.output)
 
 
 def activate_assets() -> None:
