@@ -55,7 +55,7 @@ def list_bucket(path: str, conn_id: str | None) -> Iterator[ListedObject]:
 
 
 def _account(conn_id: str, bucket: str) -> Account:
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+    from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook
 
     try:
         account = account_of(BaseHook.get_connection(conn_id))
