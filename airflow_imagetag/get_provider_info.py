@@ -229,6 +229,14 @@ def _connection_fields() -> dict[str, Any]:
                 "enum": ["multipart", "base64"],
             },
         },
+        "sign_payload": {
+            "label": "Sign the images",
+            "description": (
+                "Whether DetectLabelPro and DetectLabel sign the body of a request. false saves the "
+                "digest of each image; https protects it all the same."
+            ),
+            "schema": {"type": ["string", "null"], "default": "true", "enum": ["true", "false"]},
+        },
         "proxy": {
             "label": "Proxy",
             "description": "URL of an HTTP proxy. Empty: the proxy of the environment, if any.",

@@ -127,9 +127,14 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 # -- ours -------------------------------------------------------------------------------------
 
 
-def ours(job: Job) -> ImagePipeline:
-    """Prepare one ``ImageTagOperator`` over a source that generates its images on demand."""
+def ours(job: Job, *, sign_payload: bool = True) -> ImagePipeline:
+    """Prepare one ``ImageTagOperator`` over a source that generates its images on demand.
+
+    :param sign_payload: sign the bodies of ``DetectLabelPro``.
+    """
     extra = {**job.connection["extra"], "api": CONTENDERS[job.contender].api}
+    if not sign_payload:
+        extra["sign_payload"] = False
     extra["requests_per_second"] = job.requests_per_second
     if not job.requests_per_second:
         extra["max_in_flight"] = job.at_once
@@ -219,6 +224,36 @@ def bare(job: Job, *, is_uvloop: bool = False) -> ImagePipeline:
             return runner.run(main())
 
     return label
+
+
+def bare_json(job: Job) -> ImagePipeline:
+    """Prepare a loop of aiohttp that sends the JSON of ``DetectLabelPro``, without a signature."""
+    import aiohttp
+    import pybase64
+
+    headers = {"Content-Type": "application/json", "X-TC-Action": "DetectLabelPro"}
+    head, tail = b'{"ImageBase64": "', b'"}'
+
+    async def main() -> int:
+        connector = aiohttp.TCPConnector(limit=job.at_once if not job.requests_per_second else 0)
+        async with aiohttp.ClientSession(job.url, connector=connector, headers=headers) as session:
+
+            async def send(number: int) -> bool:
+                image = pybase64.b64encode(picture(number, job.image_bytes))
+                body = b"".join((head, image, tail))
+                async with session.post("/", data=body) as response:
+                    return response.ok and "Labels" in json.loads(await response.read())["Response"]
+
+            if job.requests_per_second:
+                return await _at_each_tick(job, send)
+            numbers = iter(job.numbers)
+
+            async def work() -> int:
+                return sum([await send(number) for number in numbers])
+
+            return sum(await asyncio.gather(*(work() for _ in range(job.at_once))))
+
+    return lambda: asyncio.run(main())
 
 
 async def _at_each_tick(job: Job, send: Callable[[int], Any]) -> int:
@@ -339,7 +374,11 @@ def _authorization(job: Job) -> str:
 CONTENDERS = {
     "ours": Contender(ours),
     "ours, DetectLabelPro": Contender(ours, api="DetectLabelPro"),
+    "ours, DetectLabelPro, unsigned": Contender(
+        partial(ours, sign_payload=False), api="DetectLabelPro"
+    ),
     "bare aiohttp": Contender(bare),
+    "bare aiohttp, JSON": Contender(bare_json, api="DetectLabelPro"),
     "bare aiohttp, uvloop": Contender(partial(bare, is_uvloop=True)),
     "requests, threads": Contender(threads),
     "vendor's SDK, threads": Contender(sdk, api="DetectLabelPro"),

@@ -62,6 +62,8 @@ class Account:
         are roles of the vendor's access management, for interfaces that take them.
     :param role: name of the role for ``cvm_role``, its ARN for ``assume_role``.
     :param local: the model in the worker that labels instead of a service; None for a service.
+    :param sign_payload: sign the body of each request, for interfaces whose signature has it; False
+        leaves it out, which saves its digest. Only https then protects the body.
     :param extra: all of the connection's extra, for services of other packages.
     """
 
@@ -86,6 +88,7 @@ class Account:
     credentials: str = "keys"
     role: str | None = None
     local: LocalModel | None = None
+    sign_payload: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property

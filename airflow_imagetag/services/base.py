@@ -68,7 +68,7 @@ class Service(ABC):
 
     max_inline_bytes: int = 128 * 1024
     """Maximum size of the image's bytes for which ``build`` takes less time than a hand-over to a
-    thread. The default is right for base64; for bytes that are sent as they are, it is
+    thread. The default is right for a digest of them; for bytes that are sent as they are, it is
     ``sys.maxsize``."""
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:

@@ -100,6 +100,7 @@ def parse_account(
         token=fields.optional("token", _token, None),
         credentials=fields.optional("credentials", partial(_one_of, CREDENTIALS), "keys"),
         role=fields.optional("role", _token, None),
+        sign_payload=fields.optional("sign_payload", _truth, True),
         extra=dict(extra),
     )
     for problem in service.validation_errors(account):
@@ -267,12 +268,17 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip().upper() for name in names if name.strip()))
 
 
+def _truth(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text not in ("true", "false"):
+        raise ValueError(f"must be true or false, not {value!r}")
+    return text == "true"
+
+
 def _verify(value: Any) -> bool | str:
-    if isinstance(value, bool):
-        return value
     text = str(value).strip()
     if text.lower() in ("true", "false"):
-        return text.lower() == "true"
+        return _truth(text)
     if not Path(text).is_file():
         raise ValueError(f"must be true, false or the path of a CA file, and {text!r} is no file")
     return text

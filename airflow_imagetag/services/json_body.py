@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -29,14 +28,19 @@ def base64_bytes(content: bytes) -> int:
     return -(-len(content) // 3) * 4
 
 
-def json_with_image(fields: Mapping[str, Any], name: str, content: bytes) -> bytes:
-    """Return a JSON object of these fields and an image in base64.
+def json_with_image(
+    fields: Mapping[str, Any], name: str, content: bytes
+) -> tuple[bytes, bytes, bytes]:
+    """Return a JSON object of these fields and an image in base64, in pieces.
 
     :param fields: the other fields of the object.
     :param name: name of the image's field.
     :param content: the image's bytes.
     """
+    # Fifty times as fast as the standard library's.
+    from pybase64 import b64encode
+
     # Base64 needs no escaping; json.dumps would scan all of it for characters that do.
     head = f'{{"{name}": "'.encode()
     tail = f'"{", " if fields else ""}{json.dumps(fields)[1:]}'.encode()
-    return b"".join((head, base64.b64encode(content), tail))
+    return head, b64encode(content), tail

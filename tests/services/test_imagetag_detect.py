@@ -50,7 +50,7 @@ def test_requests(account, fields):
     assert json.loads(by_url.body) == {**fields, "url": "https://host/é.jpg"}
     content = bytes(range(256))
     by_bytes = build(Payload(content=content), account)
-    document = json.loads(by_bytes.body)
+    document = json.loads(by_bytes.joined())
     assert base64.b64decode(document.pop("image"), validate=True) == content
     assert document == fields
     for request in (by_url, by_bytes):
@@ -70,7 +70,7 @@ def test_multipart_is_never_used():
 def test_the_limit_of_six_megabytes(account):
     """The largest image makes a body within the limit; one byte more is an error that says so."""
     largest = ImagetagDetect(account).limits.max_content_bytes
-    body = build(Payload(content=b"x" * largest), account).body
+    body = build(Payload(content=b"x" * largest), account).joined()
     assert 6 * 1024 * 1024 - 1024 < len(body) <= 6 * 1024 * 1024
     with pytest.raises(ImageTooLargeError, match=r"in base64, and the service takes 6 MB"):
         build(Payload(content=b"x" * (largest + 1)), account)

@@ -57,7 +57,7 @@ def test_a_url_goes_as_json(account):
 def test_bytes_go_as_base64(content):
     """The body is one JSON object, whose image decodes to the very bytes."""
     request = build(Payload(content=content), BASE64)
-    document = json.loads(request.body)
+    document = json.loads(request.joined())
     assert base64.b64decode(document.pop("image"), validate=True) == content
     assert document == {"app_id": "1250000001"}
     assert request.headers["Content-Type"] == "application/json"
@@ -119,7 +119,7 @@ def test_the_limit_of_six_megabytes(account):
     largest = PictureClassify(account).limits.max_content_bytes
     assert largest == (MAX_BODY_BYTES - 1024) * (1 if account is MULTIPART else 0.75)
     request = build(Payload(content=b"x" * largest), account)
-    assert len(request.body) <= MAX_BODY_BYTES
+    assert len(request.joined()) <= MAX_BODY_BYTES
     with pytest.raises(ImageTooLargeError, match="6 MB"):
         build(Payload(content=b"x" * (largest + 1)), account)
 

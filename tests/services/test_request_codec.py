@@ -45,10 +45,10 @@ class Recording(RequestCodec):
     ("api", "encoding", "expected"),
     [
         ("picture_classify", "multipart", sys.maxsize),
-        ("picture_classify", "base64", 128 * 1024),
-        ("imagetag_detect", "multipart", 128 * 1024),
-        ("DetectLabelPro", "multipart", 64 * 1024),
-        ("DetectLabel", "multipart", 64 * 1024),
+        ("picture_classify", "base64", sys.maxsize),
+        ("imagetag_detect", "multipart", sys.maxsize),
+        ("DetectLabelPro", "multipart", 128 * 1024),
+        ("DetectLabel", "multipart", 128 * 1024),
     ],
 )
 def test_images_that_are_built_without_a_thread(api, encoding, expected):

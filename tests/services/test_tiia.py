@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_url_goes_as_it_is(service):
     url = 'https://host/été "1".jpg?X-Amz-Signature=a&b=\u20ac'
     request = service(ACCOUNT).build(Payload(url=url, content=b"ignored"))
     assert request.url == "http://gateway:8080/"
-    document = json.loads(request.body)
+    document = json.loads(request.joined())
     assert document.pop("ImageUrl") == url
     assert document == ({} if service is DetectLabelPro else {"Scenes": ["WEB"]})
 
@@ -191,7 +192,7 @@ def test_the_body_is_what_the_sdk_would_send(content):
 
 def sent(service: Any, content: bytes) -> Any:
     """Return the JSON that a service sends for bytes."""
-    return json.loads(service.build(Payload(content=content)).body)
+    return json.loads(service.build(Payload(content=content)).joined())
 
 
 def without_nulls(model: Any) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def test_the_limit_of_four_megabytes(service):
     """The largest image has exactly 4 MB in base64; one byte more is an error that says so."""
     one = service(ACCOUNT)
     largest = one.limits.max_content_bytes
-    body = json.loads(one.build(Payload(content=b"x" * largest)).body)
+    body = json.loads(one.build(Payload(content=b"x" * largest)).joined())
     assert len(body["ImageBase64"]) == 4 * 1024 * 1024
     with pytest.raises(ImageTooLargeError, match="4 MB"):
         one.build(Payload(content=b"x" * (largest + 1)))
@@ -228,10 +229,12 @@ def test_no_image_is_not_sent(service):
 
 @BOTH
 def test_a_request_that_is_signed_with_keys_needs_no_io(service):
-    """Not even the first one; only large images, with base64 and digest, take a thread."""
+    """Not even the first one; only large images, for their digest, take a thread."""
     one = service(ACCOUNT)
     assert not one.needs_io
-    assert one.max_inline_bytes == 64 * 1024
+    assert one.max_inline_bytes == 128 * 1024
+    unsigned = service(dataclasses.replace(ACCOUNT, sign_payload=False))
+    assert unsigned.max_inline_bytes == sys.maxsize
 
 
 @BOTH
@@ -243,7 +246,7 @@ def test_a_request_that_is_signed_for_a_role_needs_io(service):
 @BOTH
 def test_the_probe_is_an_empty_image(service):
     """It is complete, and holds nothing that could be labelled and billed."""
-    document = json.loads(service(ACCOUNT).build_probe().body)
+    document = json.loads(service(ACCOUNT).build_probe().joined())
     assert document.pop("ImageBase64") == ""
     assert document == ({} if service is DetectLabelPro else {"Scenes": ["WEB"]})
 

@@ -72,7 +72,7 @@ def test_a_request_is_what_the_sdk_would_send(
     monkeypatch.setattr(abstract_client, "time", SimpleNamespace(time=lambda: SECONDS))
     theirs = by_the_sdk(service.api, account, parameters, endpoint.partition("//")[2])
     assert ours.url == f"{endpoint}/"
-    assert ours.body == theirs.data.encode()
+    assert ours.joined() == theirs.data.encode()
     assert dict(ours.headers) == theirs.header | {"X-TC-RequestClient": "airflow-provider-imagetag"}
     assert "/2025-12-31/tiia/tc3_request" in ours.headers["Authorization"]
     assert ours.headers.get("X-TC-Token") == token
@@ -101,7 +101,8 @@ def test_signing_logs_nothing_secret(caplog):
 
 def test_a_body_that_is_not_signed(monkeypatch):
     """Asked to leave it out, the header says so, and the signature is the SDK's."""
-    signer = Signer(ACCOUNT, "DetectLabelPro", is_payload_signed=False, clock=lambda: SECONDS)
+    account = dataclasses.replace(ACCOUNT, sign_payload=False)
+    signer = Signer(account, "DetectLabelPro", clock=lambda: SECONDS)
     ours = signer.sign(b"{}").headers
     monkeypatch.setattr(abstract_client, "time", SimpleNamespace(time=lambda: SECONDS))
     host = ACCOUNT.endpoint.partition("//")[2]
@@ -114,10 +115,11 @@ def test_a_body_that_is_not_signed(monkeypatch):
 def test_the_emulator_accepts_the_signature(is_payload_signed):
     """A real server checks it, with a check of its own, and refuses only the empty image."""
     with Emulator(secret_id="AKIDlogin", secret_key=KEY) as emulator:
-        account = dataclasses.replace(ACCOUNT, endpoint=emulator.url)
-        signer = Signer(account, "DetectLabelPro", is_payload_signed=is_payload_signed)
-        request = signer.sign(b'{"ImageBase64": ""}')
-        sent = requests.post(request.url, request.body, headers=dict(request.headers), timeout=10)
+        account = dataclasses.replace(
+            ACCOUNT, endpoint=emulator.url, sign_payload=is_payload_signed
+        )
+        request = Signer(account, "DetectLabelPro").sign((b'{"ImageBase64"', b': ""}'))
+        sent = requests.post(request.url, request.joined(), headers=dict(request.headers), timeout=10)
     assert not sent.json()["Response"]["Error"]["Code"].startswith("AuthFailure")
 
 

@@ -97,7 +97,7 @@ class CiDetectLabel(Service):
             yield f"host is not that of {cls.api}. Leave it empty"
         if unknown := [scene for scene in account.scenes if scene not in SCENES]:
             yield f"scenes in extra must be of {', '.join(SCENES)}, not {', '.join(unknown)}"
-        yield from cls.unused(account, "credentials", "role")
+        yield from cls.unused(account, "credentials", "role", "sign_payload")
 
     @property
     def limits(self) -> Limits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
@@ -30,6 +31,8 @@ class Recognition(Service):
     required = ("login", "password", "app_id")
     path: ClassVar[str]
     app_id_name: ClassVar[str]
+    # Neither multipart nor base64 takes as long as a thread needs to take over.
+    max_inline_bytes = sys.maxsize
     in_base64: ClassVar[str] = " in base64"
     """Encoding of the image, for the message about one that is too large."""
 
@@ -46,7 +49,7 @@ class Recognition(Service):
         yield from super().validation_errors(account)
         if (urlsplit(account.endpoint).hostname or "").endswith("tencentcloudapi.com"):
             yield f"host is not that of {cls.api}. Leave it empty"
-        yield from cls.unused(account, "token", "credentials", "role")
+        yield from cls.unused(account, "token", "credentials", "role", "sign_payload")
 
     @property
     def limits(self) -> Limits:

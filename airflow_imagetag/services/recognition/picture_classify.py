@@ -7,7 +7,6 @@ label is ``label_name`` in the example and ``level_name`` in the table.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,9 +45,6 @@ class PictureClassify(Recognition):
         super().__init__(account, clock=clock)
         self._form = Form(self._fields(), "image")
         self._is_base64 = account.image_encoding == "base64"
-        if not self._is_base64:
-            # Multipart neither encodes nor copies the image.
-            self.max_inline_bytes = sys.maxsize
 
     @property
     def limits(self) -> Limits:

@@ -7,6 +7,7 @@ their descriptions. Both take one image a call, as a URL or as base64 of at most
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from airflow_imagetag.errors import ImageError, ImageTagError, ImageTooLargeError, UnknownCodeError
 from airflow_imagetag.models import Label
+from airflow_imagetag.safety.addresses import names_private_host
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.base import Limits, Service
@@ -61,12 +63,12 @@ class DetectLabelPro(Service):
 
     api = "DetectLabelPro"
     host = "tiia.tencentcloudapi.com"
-    # Below the default: the signature digests the body after base64.
-    max_inline_bytes = 64 * 1024
-
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(account, clock=clock)
         self._signer = Signer(account, self.api, clock=clock)
+        if not account.sign_payload:
+            # Base64 takes less time than a thread needs to take over, for an image of any size.
+            self.max_inline_bytes = sys.maxsize
 
     @classmethod
     def validation_errors(cls, account: Account) -> Iterator[str]:
@@ -194,6 +196,9 @@ def _endpoint_errors(api: str, account: Account) -> Iterator[str]:
         yield f"host is not that of {api}. Leave it empty"
     if host.endswith("tencentcloudapi.com") and account.endpoint.startswith("http:"):
         yield f"schema must be 'https': {api} takes no other"
+    is_plain = account.endpoint.startswith("http:") and not names_private_host(account.endpoint)
+    if is_plain and not account.sign_payload:
+        yield "sign_payload in extra must be true without https, which would protect the images"
 
 
 def _role_errors(account: Account) -> Iterator[str]:

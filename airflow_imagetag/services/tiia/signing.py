@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -24,12 +25,14 @@ LANGUAGE = "zh-CN"
 CONTENT_TYPE = "application/json"
 
 
+_UNSIGNED_SHA256 = hashlib.sha256(UNSIGNED_PAYLOAD).hexdigest()
+
+
 class Signer:
     """Makes signed requests of one action of TIIA.
 
     :param account: the fields of the connection.
     :param action: such as ``DetectLabelPro``.
-    :param is_payload_signed: sign the body; False leaves it out of the signature.
     :param clock: wall clock, in Unix seconds.
     """
 
@@ -38,11 +41,10 @@ class Signer:
         account: Account,
         action: str,
         *,
-        is_payload_signed: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
-        self._is_payload_signed = is_payload_signed
+        self._is_payload_signed = account.sign_payload
         self._url = f"{account.endpoint}/"
         self._host = urlsplit(account.endpoint).netloc
         self._keys = Keys(account.secret_id, account.secret_key, account.token)
@@ -56,7 +58,7 @@ class Signer:
             "X-TC-RequestClient": CLIENT_NAME,
             "X-TC-Language": LANGUAGE,
         }
-        if not is_payload_signed:
+        if not account.sign_payload:
             self._headers["X-TC-Content-SHA256"] = UNSIGNED_PAYLOAD.decode()
 
     @property
@@ -64,8 +66,8 @@ class Signer:
         """Whether the next ``sign`` asks for a role's keys."""
         return self._role is not None and not self._role.at_hand
 
-    def sign(self, body: bytes) -> Request:
-        """Return the signed request with this JSON body.
+    def sign(self, body: bytes | tuple[bytes, ...]) -> Request:
+        """Return the signed request with this JSON body, or pieces of it.
 
         :raises ConfigurationError: keys of a role are asked for and the SDK is not installed.
         :raises AuthenticationError: the role gives no keys.
@@ -83,6 +85,15 @@ class Signer:
             host=self._host,
             content_type=CONTENT_TYPE,
             now=now,
-            payload=body if self._is_payload_signed else UNSIGNED_PAYLOAD,
+            payload_sha256=_sha256(body) if self._is_payload_signed else _UNSIGNED_SHA256,
         )
         return Request(self._url, headers, body)
+
+
+def _sha256(body: bytes | tuple[bytes, ...]) -> str:
+    if isinstance(body, bytes):
+        return hashlib.sha256(body).hexdigest()
+    digest = hashlib.sha256()
+    for piece in body:
+        digest.update(piece)
+    return digest.hexdigest()
