@@ -232,8 +232,8 @@ def _connection_fields() -> dict[str, Any]:
         "sign_payload": {
             "label": "Sign the images",
             "description": (
-                "Whether DetectLabelPro and DetectLabel sign the body of a request. false saves the "
-                "digest of each image; https protects it all the same."
+                "Whether DetectLabelPro and DetectLabel sign the body of a request. false saves "
+                "the digest of each image; https protects it all the same."
             ),
             "schema": {"type": ["string", "null"], "default": "true", "enum": ["true", "false"]},
         },

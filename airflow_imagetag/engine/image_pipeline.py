@@ -23,6 +23,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.labellers.base import Labeller, Prepared
 from airflow_imagetag.models import Image, TagResult
+from airflow_imagetag.runtime import departure
 
 
 class StoppingError(Exception):
@@ -174,7 +175,7 @@ class ImagePipeline:
         self._counts.retries += is_retry
         started = time.monotonic()
         try:
-            result = await self._labeller.call(prepared)
+            result = await self._depart(prepared)
         except ImageTagError as error:
             if _was_not_sent(error):
                 self._counts.calls -= calls
@@ -192,6 +193,23 @@ class ImagePipeline:
         self._pool.record_latency(time.monotonic() - started)
         return result
 
+    async def _depart(self, prepared: Prepared) -> TagResult:
+        """Make a call, and record when its request leaves."""
+        pending = self._admission.depart()
+        if pending is None:
+            return await self._labeller.call(prepared)
+        now = asyncio.get_running_loop().time
+        if not self._labeller.reports_departure:
+            pending.leave(now())
+        token = departure.report.set(lambda: pending.leave(now()))
+        try:
+            result = await self._labeller.call(prepared)
+            pending.answer(now())
+            return result
+        finally:
+            departure.report.reset(token)
+            pending.close()
+
     async def _sleep(self, seconds: float) -> None:
         try:
             with self._pool.backing_off():
@@ -206,7 +224,7 @@ class ImagePipeline:
         self._admission.record_failure(error)
         self._counts.throttled += retry_policy.is_throttling(error)
         if seconds := retry_policy.retry_after_seconds(error):
-            self._admission.pause(seconds)
+            self._admission.record_pause(error, seconds)
         if outage := self._admission.outage_message():
             raise OutageError(f"{outage} The last error: {error.message}") from None
 

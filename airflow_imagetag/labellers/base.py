@@ -35,6 +35,10 @@ class Labeller(ABC):
     calls_per_image: int = 1
     """Number of calls that the vendor bills for one ``call``."""
 
+    reports_departure: bool = False
+    """Whether ``call`` reports when its request leaves (``runtime.departure``). Otherwise it counts
+    as having left when it was called."""
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -34,6 +34,8 @@ class HttpLabeller(LoadingLabeller):
     :param max_connections: maximum number of connections to the service that are kept open.
     """
 
+    reports_departure = True
+
     def __init__(
         self,
         account: Account,

@@ -10,6 +10,11 @@ from airflow_imagetag.errors import ImageEmptyError, InvalidImageError
 from airflow_imagetag.services.messages import Payload
 
 
+def load_encoder() -> None:
+    """Load the library that encodes: the first image must not wait for it."""
+    import pybase64  # noqa: F401
+
+
 def content_of(payload: Payload) -> bytes:
     """Return the bytes of a payload that has no URL.
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.runtime import departure
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, Request
 from airflow_imagetag.transport.body import BodyError, BodyTooLargeError, decoded
@@ -105,6 +106,9 @@ class Connections:
         :raises ConfigurationError: the endpoint, proxy or certificates make sending impossible.
         """
         content = self._body(request.body) if request.body else None
+        if content is None:
+            # A body reports by itself, once there is a connection.
+            departure.leave()
         try:
             with self._time_limit:
                 response = await self._session.request(
@@ -188,6 +192,7 @@ def _body_class() -> Any:
         async def write(self, writer: Any) -> None:
             """Send it; aiohttp calls this once there is a connection."""
             self.is_sent = True
+            departure.leave()
             for piece in self._pieces:
                 await writer.write(piece)
 

@@ -119,7 +119,9 @@ def test_the_emulator_accepts_the_signature(is_payload_signed):
             ACCOUNT, endpoint=emulator.url, sign_payload=is_payload_signed
         )
         request = Signer(account, "DetectLabelPro").sign((b'{"ImageBase64"', b': ""}'))
-        sent = requests.post(request.url, request.joined(), headers=dict(request.headers), timeout=10)
+        sent = requests.post(
+            request.url, request.joined(), headers=dict(request.headers), timeout=10
+        )
     assert not sent.json()["Response"]["Error"]["Code"].startswith("AuthFailure")
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.flow.aimd import UNAVAILABLE_WEIGHT
+from airflow_imagetag.engine.flow.arrivals import Departure
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
 from airflow_imagetag.errors import Billing, ImageTagError, ThrottledError, TransientError
 
@@ -22,6 +23,14 @@ class Limiter(Protocol):
 
     async def acquire(self) -> None:
         """Wait until one request may be sent."""
+        ...
+
+    def depart(self) -> Departure | None:
+        """Return the departure of the request that was just granted; None if nothing asks."""
+        ...
+
+    def tolerates_refusal(self) -> bool:
+        """Tell whether the latest refusals are so few that they slow down the rate and no more."""
         ...
 
     def record_throttled(self, weight: float = 1.0) -> None:
@@ -66,6 +75,19 @@ class AdmissionControl:
             if self._wait_seconds(is_retry) <= 0:
                 self._breaker.record_call()
                 return
+
+    def depart(self) -> Departure | None:
+        """Return the departure of the request that was just admitted; None if nothing asks."""
+        return self._limiter.depart()
+
+    def record_pause(self, error: ImageTagError, seconds: float) -> None:
+        """Admit no request for the seconds that an answer asks for.
+
+        A lone refusal of a quota is one that came a moment early: only its own image waits.
+        """
+        if isinstance(error, ThrottledError) and self._limiter.tolerates_refusal():
+            return
+        self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
         """Admit no request for some seconds."""

@@ -12,6 +12,9 @@ DECREASE_PER_REFUSED_SHARE = 2.0
 """Decrease of the rate per share of requests that were refused: a single refusal among hundreds is
 network jitter, many mean a smaller quota."""
 
+LONE_REFUSED_SHARE = 0.02
+"""Share of one second's requests up to which refusals only lower the rate, and one always."""
+
 UNAVAILABLE_WEIGHT = 0.25
 """Weight of HTTP 503, relative to a refusal: it may mean the quota, or one broken machine."""
 
@@ -91,6 +94,16 @@ class AimdRate:
             refused = self._refused / (self._full * self._share_before)
             factor = max(MIN_DECREASE_FACTOR, 1 - DECREASE_PER_REFUSED_SHARE * refused)
         self._share = max(self._share_before * factor, MIN_SHARE)
+
+    def tolerates_refusal(self) -> bool:
+        """Tell whether the refusals of the latest window are few for a known quota.
+
+        Such a refusal costs its own request and a slightly lower rate. A pause of all requests
+        would cost more than it saves.
+        """
+        if self._full is None or not self._has_quota:
+            return False
+        return self._refused <= max(1.0, LONE_REFUSED_SHARE * self._full)
 
     def _begin_decrease(self, now: float) -> None:
         if self._full is None:

@@ -8,7 +8,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from airflow_imagetag.engine.flow.aimd import AimdRate
-from airflow_imagetag.engine.flow.schedule import CATCH_UP_SECONDS, LocalSchedule, Schedule
+from airflow_imagetag.engine.flow.arrivals import ArrivalWindow, Departure
+from airflow_imagetag.engine.flow.schedule import LocalSchedule, Schedule
 from airflow_imagetag.errors import QuotaUnavailableError
 
 
@@ -17,7 +18,14 @@ class RateLimiterConfig:
     """Spacing and leasing of slots.
 
     :param margin: additional space between requests, as a share: delays in the network and on a
-        busy machine must not move a request too many into any second.
+        busy machine must not move a request too many into any second. Each refusal widens it.
+    :param margin_step: by how much a refusal widens it.
+    :param max_margin: how far refusals widen it.
+    :param shared_margin: the same space for the slots of a shared schedule.
+    :param guard_share: share of the margin by which the server's window counts as longer. It is
+        below 1, so that requests that were held up for a moment are made up for.
+    :param max_local_lag_seconds: lag of a busy machine that is made up for at once. The window of
+        arrivals allows it: these slots have passed unused.
     :param max_lag_seconds: lag behind a shared quota that a task with a lower rate makes up for.
     :param lease_seconds: time for which slots are leased from a shared schedule at once. A process
         that dies loses no more than that, and at a high rate one lease serves several requests.
@@ -28,7 +36,12 @@ class RateLimiterConfig:
     :param stop_check_seconds: maximum sleep between checks of the stop event.
     """
 
-    margin: float = 0.02
+    margin: float = 0.003
+    margin_step: float = 0.005
+    max_margin: float = 0.03
+    shared_margin: float = 0.02
+    guard_share: float = 0.7
+    max_local_lag_seconds: float = 0.1
     max_lag_seconds: float = 1.0
     lease_seconds: float = 0.05
     max_lease_slots: int = 50
@@ -69,9 +82,15 @@ class RateLimiter:
             self._schedule = schedule
             shared = shared_requests_per_second or requests_per_second
             self._shared_ratio = shared / requests_per_second
-        max_lag = CATCH_UP_SECONDS if self._schedule is None else config.max_lag_seconds
+        max_lag = config.max_local_lag_seconds
+        if self._schedule is not None:
+            max_lag = config.max_lag_seconds
         self._local = LocalSchedule(_loop_time, max_lag_seconds=max_lag)
         self._local_slot: float | None = None
+        self._margin = config.margin
+        self._window: ArrivalWindow | None = None
+        if requests_per_second is not None:
+            self._window = ArrivalWindow(requests_per_second, self._margin * config.guard_share)
         self._threads = threads
         # asyncio's lock is fair: first come, first served.
         self._turn = asyncio.Lock()
@@ -89,12 +108,28 @@ class RateLimiter:
             now = _loop_time()
         self._aimd.record_request(now)
 
+    def depart(self) -> Departure | None:
+        """Return the departure of the request that was just granted; None without a quota.
+
+        The caller records when the request leaves, or closes the departure.
+        """
+        return None if self._window is None else Departure(self._window)
+
+    def tolerates_refusal(self) -> bool:
+        """Tell whether the latest refusals are so few that they slow down the rate and no more."""
+        return self._aimd.tolerates_refusal()
+
     def record_throttled(self, weight: float = 1.0) -> None:
         """Lower the rate after an answer that asks for fewer requests; it recovers with time.
 
         :param weight: weight of the answer, up to 1.
         """
         self._aimd.record_throttled(_loop_time(), weight)
+        if self._window is not None and weight == 1:
+            # The way to this server varies by more than the margin.
+            config = self._config
+            self._margin = min(self._margin + config.margin_step, config.max_margin)
+            self._window.guard = self._margin * config.guard_share
 
     async def _take_slot(self) -> None:
         """Wait for a slot; a caller that is cancelled leaves it to the next."""
@@ -107,12 +142,21 @@ class RateLimiter:
             # A throttled process takes wider slots, which slows down the other processes as well.
             await self._take_leased_slot(self._schedule, rate * self._shared_ratio, rate)
         self._local_slot = None
+        await self._wait_for_room()
 
     async def _take_local_slot(self, rate: float) -> None:
         if self._local_slot is None:
-            interval = (1 + self._config.margin) / rate
+            interval = (1 + self._margin) / rate
             self._local_slot = _loop_time() + self._local.reserve(1, interval)
         await self._sleep_until(self._local_slot)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the server has seen few enough requests within its window."""
+        window = self._window
+        while window is not None and (wait := window.wait_seconds(_loop_time())) > 0:
+            if self._stopping.is_set():
+                return
+            await asyncio.sleep(min(wait, self._config.stop_check_seconds))
 
     async def _take_leased_slot(self, schedule: Schedule, shared_rate: float, rate: float) -> None:
         leased = self._leased
@@ -127,7 +171,7 @@ class RateLimiter:
     async def _lease(self, schedule: Schedule, shared_rate: float, rate: float) -> None:
         wanted = int(min(rate, shared_rate) * self._config.lease_seconds)
         count = max(1, min(wanted, self._config.max_lease_slots))
-        interval = (1 + self._config.margin) / shared_rate
+        interval = (1 + self._config.shared_margin) / shared_rate
         first = await self._reserve(schedule, count, interval) + _loop_time()
         self._leased.extend(first + number * interval for number in range(count))
 

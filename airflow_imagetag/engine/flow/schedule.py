@@ -44,5 +44,8 @@ class LocalSchedule:
         now = self._clock()
         is_too_late = self._next_at < now - self._max_lag_seconds
         start = now - CATCH_UP_SECONDS if is_too_late else self._next_at
+        if self._next_at == float("-inf"):
+            # Nothing is late yet.
+            start = now
         self._next_at = start + count * interval_seconds
         return start - now

@@ -13,7 +13,12 @@ from airflow_imagetag.errors import ImageDecodeError, ImageEmptyError, ImageTooL
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import DEFAULT_HOST, Account
 from airflow_imagetag.services.base import Limits, Service
-from airflow_imagetag.services.json_body import base64_bytes, content_of, json_with_image
+from airflow_imagetag.services.json_body import (
+    base64_bytes,
+    content_of,
+    json_with_image,
+    load_encoder,
+)
 from airflow_imagetag.services.messages import HttpResponse, Payload, Request
 from airflow_imagetag.services.recognition.signature import ReusableSignature
 
@@ -38,6 +43,7 @@ class Recognition(Service):
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(account, clock=clock)
+        load_encoder()
         self._signature = ReusableSignature(
             account.app_id, account.secret_id, account.secret_key, account.bucket, clock=clock
         )

@@ -19,7 +19,12 @@ from airflow_imagetag.safety.addresses import names_private_host
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.base import Limits, Service
-from airflow_imagetag.services.json_body import base64_bytes, content_of, json_with_image
+from airflow_imagetag.services.json_body import (
+    base64_bytes,
+    content_of,
+    json_with_image,
+    load_encoder,
+)
 from airflow_imagetag.services.messages import (
     HttpResponse,
     ParsedLabels,
@@ -63,8 +68,10 @@ class DetectLabelPro(Service):
 
     api = "DetectLabelPro"
     host = "tiia.tencentcloudapi.com"
+
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(account, clock=clock)
+        load_encoder()
         self._signer = Signer(account, self.api, clock=clock)
         if not account.sign_payload:
             # Base64 takes less time than a thread needs to take over, for an image of any size.
