@@ -687,6 +687,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     from airflow_imagetag.engine import settings, shared_causes
     from airflow_imagetag.engine.answers import single_flight
     from airflow_imagetag.engine.flow import (
+        aimd,
         circuit_breaker,
         rate_limiter,
         retry_policy,
@@ -721,7 +722,9 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     said = {
         "connection.md": [f"{DEFAULT_MAX_IN_FLIGHT}, or {DEFAULT_WITHOUT_QUOTA} without a quota"],
         "quota.md": [
-            f"are {limiter.margin:.0%} further apart".replace("%", " %"),
+            f"begin {limiter.margin:.1%} further apart".replace("%", " %"),
+            f"by {limiter.margin_step:.1%}, up to {limiter.max_margin:.0%},".replace("%", " %"),
+            f"up to {aimd.LONE_REFUSED_SHARE:.0%} of a second's".replace("%", " %"),
             f"for {timing.max_outage_seconds:.0f} seconds, then",
             f"every {timing.ask_again_seconds:.0f} seconds",
             f"for {timing.redis_timeout_seconds:.0f} seconds",

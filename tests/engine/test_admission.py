@@ -31,6 +31,12 @@ class Limiter:
     async def acquire(self) -> None:
         self.granted += 1
 
+    def depart(self) -> None:
+        pass
+
+    def tolerates_refusal(self) -> bool:
+        return self.throttled <= 1
+
     def record_throttled(self, weight: float = 1.0) -> None:
         self.throttled += weight
 
@@ -242,5 +248,21 @@ def test_a_long_outage_has_a_message():
         assert message is not None
         assert "31 seconds" in message
         assert "3 calls" in message
+
+    run(main())
+
+
+def test_a_lone_refusal_pauses_nothing():
+    """The first one of a second came a moment early; a second one holds everything."""
+
+    async def main() -> None:
+        limiter = Limiter()
+        admission = AdmissionControl(limiter, asyncio.Event(), CONFIG)
+        start, error = now(), errors.ThrottledError("x", retry_after_seconds=7)
+        for waited in (0, 7):
+            admission.record_failure(error)
+            admission.record_pause(error, 7)
+            await admission.acquire()
+            assert now() - start == pytest.approx(waited)
 
     run(main())

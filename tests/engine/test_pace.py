@@ -98,6 +98,12 @@ def test_a_pause_holds_workers_that_wait_for_the_quota():
         async def acquire(self) -> None:
             await self.free.wait()
 
+        def depart(self) -> None:
+            raise AssertionError
+
+        def tolerates_refusal(self) -> bool:
+            raise AssertionError
+
         def record_throttled(self, weight: float = 1.0) -> None:
             raise AssertionError(weight)
 

@@ -124,7 +124,7 @@ def test_objects_with_faults(emulator, images, sqlite: Database, monkeypatch):
     use(monkeypatch, emulator)
     emulator.put_object("good.jpg", images[0])
     emulator.put_object("text.jpg", b"no image")
-    given = [f"cos://{BUCKET}/{name}.jpg" for name in ("good", "text", "missing")]
+    given: list[Any] = [f"cos://{BUCKET}/{name}.jpg" for name in ("good", "text", "missing")]
     given += ["cos://other-1250000001/a.jpg", Image("bytes", content=images[0])]
     store = SqlLabelStore(sqlite.conn_id)
     summary, task = run(images=given, store=store, max_failure_ratio=1.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -41,7 +43,9 @@ ACCOUNT = Account(
 TWO_SCENES = dataclasses.replace(ACCOUNT, scenes=("WEB", "NEWS"))
 
 
-def answer(body: str, status: int = 200, **headers: str) -> HttpResponse:
+def answer(
+    body: str, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})
+) -> HttpResponse:
     """Return an answer with an XML body."""
     return HttpResponse(status, headers, f'<?xml version="1.0"?>{body}'.encode())
 
@@ -66,9 +70,10 @@ def test_labels_below_the_root():
     """The older form has a list right below the root; the labels are those of the one scene."""
     more = "<FirstCategory> animal </FirstCategory><SecondCategory/>"
     body = item("cat", 7) + item("沙发 &amp; Co", 100, more)
-    parsed = read(
-        answer(f"<RecognitionResult>{body}</RecognitionResult>", **{"x-cos-request-id": "r-1"})
+    found = answer(
+        f"<RecognitionResult>{body}</RecognitionResult>", headers={"x-cos-request-id": "r-1"}
     )
+    parsed = read(found)
     assert parsed == ParsedLabels(
         (
             Label("沙发 & Co", 1.0, "animal", None, "CAMERA"),
