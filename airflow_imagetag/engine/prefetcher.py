@@ -6,18 +6,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.flow.bytes_in_flight import BytesInFlight
 from airflow_imagetag.engine.protocols import as_exception
 from airflow_imagetag.labellers.base import Prepared
-from airflow_imagetag.models import Entry, Image, content_bytes
+from airflow_imagetag.models import Entry, Image
 
 PrepareAhead = Callable[[Image], Prepared | None]
 """Prepares an image in the thread that reads the source; None leaves it to the worker."""
+
+ExpectedBytes = Callable[[Image], int]
+"""Returns the expected size of the bytes that a worker will load for an image without bytes."""
 
 ENTRIES_PER_WORKER = 2
 """Maximum number of entries in a chunk for each worker."""
@@ -31,7 +35,8 @@ class PrefetchConfig:
     :param max_bytes: size of image bytes from which a chunk ends.
     :param max_seconds: reading time after which a chunk ends, so that a slow source delays no
         entry that it has already given.
-    :param is_ahead: read the next chunk before the one at hand is used up.
+    :param is_ahead: read the next chunk before the one at hand is used up; not for a source that an
+        ``InlineExecutor`` reads, which would not let the loop run.
     """
 
     max_entries: int = 128
@@ -41,10 +46,11 @@ class PrefetchConfig:
 
 
 class PreparedEntry(NamedTuple):
-    """An entry of the source, prepared if the reading thread did so."""
+    """An entry of the source, its bytes in memory, and the prepared image if it was read ahead."""
 
     entry: Entry
     prepared: Prepared | None
+    size_bytes: int
 
 
 class _Chunk(NamedTuple):
@@ -65,6 +71,8 @@ class Prefetcher:
     :param stopping: set when no more entries are to be taken.
     :param on_error: is called with the error of a source that fails.
     :param prepare_ahead: prepares images while they are read.
+    :param expected_bytes: sizes images whose bytes a worker loads.
+    :param in_flight: the bytes of the images that are taken; the worker that took one releases it.
     :param config: bounds of a chunk.
     """
 
@@ -77,6 +85,8 @@ class Prefetcher:
         on_error: Callable[[Exception], None],
         *,
         prepare_ahead: PrepareAhead,
+        expected_bytes: ExpectedBytes,
+        in_flight: BytesInFlight,
         config: PrefetchConfig,
     ) -> None:
         self._entries = entries
@@ -85,11 +95,14 @@ class Prefetcher:
         self._stopping = stopping
         self._on_error = on_error
         self._prepare_ahead = prepare_ahead
+        self._expected_bytes = expected_bytes
+        self._in_flight = in_flight
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._at_hand: deque[PreparedEntry] = deque()
         self._refill_at = config.max_entries // 2
         self._reading: asyncio.Future[_Chunk] | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._has_ended = False
 
     @property
@@ -98,16 +111,25 @@ class Prefetcher:
         return self._has_ended and not self._at_hand
 
     async def take(self) -> PreparedEntry | None:
-        """Return the next entry; None after the last one, or when the run is to end."""
-        while not self._at_hand:
-            if self._has_ended or self._stopping.is_set():
+        """Return the next entry; None after the last one, or when the run is to end.
+
+        An entry waits while the workers hold as many bytes as they may.
+        """
+        while not self._at_hand or self._in_flight.is_full:
+            if self._stopping.is_set() or (self._has_ended and not self._at_hand):
+                self._wake(len(self._waiting))
                 return None
-            # Not awaited itself: a worker that is cancelled must not cancel the reading.
-            await asyncio.wait((self._start_reading(),))
+            if self._at_hand:
+                await self._in_flight.wait()
+            else:
+                await self._wait_for_entries()
         if self._stopping.is_set():
+            self._wake(len(self._waiting))
             return None
-        taken = self._at_hand.popleft()
-        if self._config.is_ahead and len(self._at_hand) <= self._refill_at and not self._has_ended:
+        taken = self._sized(self._at_hand.popleft())
+        self._in_flight.hold(taken.size_bytes)
+        is_wanted = self._waiting and not self._at_hand
+        if is_wanted or (self._config.is_ahead and len(self._at_hand) <= self._refill_at):
             self._start_reading()
         return taken
 
@@ -118,14 +140,41 @@ class Prefetcher:
         self._has_ended = True
         return count
 
-    def _start_reading(self) -> asyncio.Future[_Chunk]:
+    async def _wait_for_entries(self) -> None:
+        """Wait until entries are at hand, for this worker or for one that was faster."""
+        self._start_reading()
         if self._reading is None:
-            self._reading = self._loop.run_in_executor(self._executor, self._read_chunk)
-            # First of all callbacks: a worker that is woken finds the entries at hand.
-            self._reading.add_done_callback(self._add_chunk)
-        return self._reading
+            # They were read at once; entries without work must let the loop run.
+            await asyncio.sleep(0)
+            return
+        waiter = self._loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._waiting.remove(waiter)
+            else:
+                self._wake(1)
+            raise
 
-    def _add_chunk(self, reading: asyncio.Future[_Chunk]) -> None:
+    def _wake(self, count: int) -> None:
+        """Wake some of the workers that wait for entries: only those that will find one."""
+        for _ in range(min(count, len(self._waiting))):
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _start_reading(self) -> None:
+        if self._reading is None and not self._has_ended:
+            reading = self._executor.submit(self._read_chunk)
+            if reading.done():
+                self._add_chunk(reading)
+            else:
+                self._reading = asyncio.wrap_future(reading)
+                self._reading.add_done_callback(self._add_chunk)
+
+    def _add_chunk(self, reading: asyncio.Future[_Chunk] | Future[_Chunk]) -> None:
         self._reading = None
         if reading.cancelled():
             self._has_ended = True
@@ -140,6 +189,7 @@ class Prefetcher:
             # Of large images a chunk holds few: the next one is read when it is used up.
             is_cut = chunk.size_bytes >= self._config.max_bytes
             self._refill_at = len(chunk.entries) // 2 if is_cut else self._config.max_entries // 2
+        self._wake(len(self._waiting) if self._has_ended else len(self._at_hand))
 
     def _read_chunk(self) -> _Chunk:
         """Read some entries; runs in the executor."""
@@ -150,7 +200,7 @@ class Prefetcher:
         try:
             for entry in islice(self._entries, config.max_entries):
                 chunk.append(self._prepared(entry))
-                size_bytes += content_bytes(entry)
+                size_bytes += chunk[-1].size_bytes
                 if size_bytes >= config.max_bytes or time.monotonic() >= deadline:
                     return _Chunk(chunk, size_bytes, is_last=False)
         except Exception:
@@ -161,5 +211,12 @@ class Prefetcher:
 
     def _prepared(self, entry: Entry) -> PreparedEntry:
         if isinstance(entry, Image) and entry.content is not None:
-            return PreparedEntry(entry, self._prepare_ahead(entry))
-        return PreparedEntry(entry, None)
+            return PreparedEntry(entry, self._prepare_ahead(entry), len(entry.content))
+        return PreparedEntry(entry, None, 0)
+
+    def _sized(self, taken: PreparedEntry) -> PreparedEntry:
+        """Add the expected size of an image whose bytes are not in memory yet."""
+        entry = taken.entry
+        if taken.size_bytes or not isinstance(entry, Image):
+            return taken
+        return taken._replace(size_bytes=self._expected_bytes(entry))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from airflow_imagetag.engine import parts, progress
 from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.flow.bytes_in_flight import BytesInFlight
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.inputs import RunInputs
 from airflow_imagetag.engine.latency import Latency
@@ -102,6 +103,7 @@ class _Run:
             max_in_flight=settings.max_in_flight,
             first_latency_seconds=settings.tuning.first_latency_seconds,
         )
+        self._in_flight = BytesInFlight(settings.tuning.max_bytes_in_flight)
         self._prefetcher = Prefetcher(
             inputs.entries,
             self._reading,
@@ -109,6 +111,8 @@ class _Run:
             stopping,
             self._end_with,
             prepare_ahead=inputs.labeller.prepare_ahead,
+            expected_bytes=inputs.labeller.expected_bytes,
+            in_flight=self._in_flight,
             config=parts.prefetch_config(settings),
         )
         self._writer = BatchWriter(
@@ -187,6 +191,10 @@ class _Run:
             else:
                 if outcome is not None:
                     await self._writer.add(outcome)
+            finally:
+                self._in_flight.release(taken.size_bytes)
+                # A worker that waits for its next image must not keep the bytes of the last one.
+                del taken
 
     def _end_with(self, error: Exception) -> None:
         self._errors.append(error)

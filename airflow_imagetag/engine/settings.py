@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from airflow_imagetag.engine.answers.single_flight import MAX_REMEMBERED, MIN_REMEMBERED
+from airflow_imagetag.engine.flow.bytes_in_flight import MAX_BYTES_IN_FLIGHT
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreakerConfig
 from airflow_imagetag.engine.flow.retry_policy import RetryPolicy
 from airflow_imagetag.engine.flow.worker_pool import FIRST_LATENCY_SECONDS
@@ -24,6 +25,7 @@ class EngineTuning:
     :param first_latency_seconds: expected latency of a call before the first one has ended.
     :param max_remembered: maximum number of answers for equal bytes that a run remembers.
     :param min_remembered: the same beside a store, which holds the others.
+    :param max_bytes_in_flight: size of the images in work from which no further one is taken.
     """
 
     drain_seconds: float = DRAIN_SECONDS
@@ -32,6 +34,7 @@ class EngineTuning:
     first_latency_seconds: float = FIRST_LATENCY_SECONDS
     max_remembered: int = MAX_REMEMBERED
     min_remembered: int = MIN_REMEMBERED
+    max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,16 @@ class Labeller(ABC):
         del image
         return None
 
+    def expected_bytes(self, image: Image) -> int:
+        """Return the expected size of the bytes that ``prepare`` will load; 0 for none.
+
+        The engine takes no further image while those at hand hold too much memory.
+
+        :param image: an image without bytes.
+        """
+        del image
+        return 0
+
     @abstractmethod
     async def prepare(self, image: Image) -> Prepared:
         """Load the image, or take its URL, and compute the digest of its bytes.

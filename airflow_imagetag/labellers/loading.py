@@ -18,6 +18,12 @@ from airflow_imagetag.runtime.threads import DaemonExecutor
 MAX_LOADING = 32
 """Maximum number of images that are read from disks and storages at the same time."""
 
+FIRST_IMAGE_BYTES = 32 * 1024 * 1024
+"""Size that is assumed of images that are loaded, until the first one is."""
+
+SIZE_WEIGHT = 0.1
+"""Weight of the newest image in the average size."""
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -33,6 +39,7 @@ class LoadingLabeller(Labeller):
         self._loader = loader
         self._loading = DaemonExecutor(min(max_connections, MAX_LOADING), "imagetag-load")
         self._resources = AsyncExitStack()
+        self._average_bytes: float | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
@@ -68,6 +75,12 @@ class LoadingLabeller(Labeller):
             # ``prepare`` raises it again, where the engine handles errors.
             return None
 
+    def expected_bytes(self, image: Image) -> int:
+        """Return the average size of the images that were loaded; 0 for a URL that is sent."""
+        if not self._loader.loads_bytes(image):
+            return 0
+        return FIRST_IMAGE_BYTES if self._average_bytes is None else int(self._average_bytes)
+
     async def prepare(self, image: Image) -> Prepared:
         """Load the image, or take its URL, and compute the digest of its bytes.
 
@@ -79,7 +92,15 @@ class LoadingLabeller(Labeller):
         payload = self._loader.inline(fetched)
         if payload is None:
             payload = await in_thread(self._loading, self._loader.load, fetched)
+        if image.content is None and payload.content is not None:
+            self._record_size(len(payload.content))
         return Prepared(image, payload)
+
+    def _record_size(self, size_bytes: int) -> None:
+        average = self._average_bytes
+        self._average_bytes = (
+            size_bytes if average is None else average + (size_bytes - average) * SIZE_WEIGHT
+        )
 
 
 async def in_thread(pool: Executor, work: Callable[[*Ts], T], *arguments: *Ts) -> T:

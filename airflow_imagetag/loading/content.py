@@ -129,6 +129,15 @@ class ContentLoader:
         """Maximum size of bytes that ``inline`` takes."""
         return self._max_inline_bytes
 
+    def loads_bytes(self, image: Image) -> bool:
+        """Tell whether the bytes of the image are loaded by the worker."""
+        uri = image.uri
+        if image.content is not None or uri is None:
+            return False
+        if is_http(uri):
+            return self.downloader is not None
+        return not self._presign or is_local(uri)
+
     async def fetch(self, image: Image) -> Image:
         """Download the image and return it with its bytes, if that is the worker's task.
 

@@ -7,11 +7,13 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.flow.bytes_in_flight import BytesInFlight
 from airflow_imagetag.engine.prefetcher import PrefetchConfig, Prefetcher
 from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.models import Entry, Image, SkippedImage
@@ -42,7 +44,10 @@ class Fixture:
         executor: Executor,
         config: PrefetchConfig = SLOW,
         prepare_ahead: Callable[[Image], Prepared | None] = lambda image: None,
+        expected_bytes: Callable[[Image], int] = lambda image: 0,
+        max_bytes: int = 1_000_000,
     ) -> None:
+        self.in_flight = BytesInFlight(max_bytes)
         self.counts = Counts()
         self.stopping = asyncio.Event()
         self.errors: list[Exception] = []
@@ -53,7 +58,10 @@ class Fixture:
             self.stopping,
             self.errors.append,
             prepare_ahead=prepare_ahead,
-            config=config,
+            expected_bytes=expected_bytes,
+            in_flight=self.in_flight,
+            # As in a run: what takes no time is not read ahead.
+            config=replace(config, is_ahead=not isinstance(executor, InlineExecutor)),
         )
         self.taken: list[str] = []
 
@@ -293,5 +301,52 @@ def test_bytes_are_prepared_where_they_are_read():
         assert second is not None
         assert second.prepared is None
         assert threads == {"test-read"}
+
+    run(scene)
+
+
+@EXECUTORS
+@pytest.mark.parametrize("in_memory", [True, False], ids=["bytes", "loaded"])
+def test_large_images_wait_for_those_in_flight(in_memory, is_inline):
+    """With ten workers and room for three images, no more than three are taken at a time."""
+
+    async def scene(executor: Executor) -> None:
+        content = b"x" * 100 if in_memory else None
+        entries = [Image(str(number), "s3://b/k", content=content) for number in range(40)]
+        fixture = Fixture(entries, executor, expected_bytes=lambda image: 100, max_bytes=250)
+        held = most = 0
+
+        async def work() -> None:
+            nonlocal held, most
+            while (taken := await fixture.prefetcher.take()) is not None:
+                assert taken.size_bytes == 100
+                held += 1
+                most = max(most, held)
+                await asyncio.sleep(0.001)
+                fixture.taken.append(taken.entry.key)
+                held -= 1
+                fixture.in_flight.release(taken.size_bytes)
+
+        await asyncio.gather(*(work() for _ in range(10)))
+        assert most == 3
+        assert fixture.taken == [image.key for image in entries]
+
+    run(scene, is_inline=is_inline)
+
+
+def test_an_image_over_the_whole_limit_is_taken_alone():
+    """It never fits, and must not wait for ever; nor must the rest of a run that is stopped."""
+
+    async def scene(executor: Executor) -> None:
+        fixture = Fixture([Image("a", content=b"x" * 9), *images(5)], executor, max_bytes=5)
+        taken = await fixture.prefetcher.take()
+        assert taken is not None
+        assert fixture.in_flight.is_full
+        waiting = asyncio.create_task(fixture.prefetcher.take())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        fixture.stopping.set()
+        fixture.in_flight.release(taken.size_bytes)
+        assert await waiting is None
 
     run(scene)

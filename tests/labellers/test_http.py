@@ -30,7 +30,7 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.labellers.http import HttpLabeller
-from airflow_imagetag.labellers.loading import MAX_LOADING
+from airflow_imagetag.labellers.loading import FIRST_IMAGE_BYTES, MAX_LOADING
 from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.loading.download import Downloader
 from airflow_imagetag.loading.preflight import ImagePreflight, Oversize
@@ -196,6 +196,20 @@ def test_a_file_is_read_in_a_thread(emulator, tmp_path):
     assert prepared.image is image
     assert prepared.payload.content == b"a photo"
     assert parts.loader.threads == ["imagetag-load"]
+
+
+def test_the_expected_size_of_an_image_is_that_of_the_images_before(emulator, tmp_path):
+    """Only bytes that the worker loads count: not a URL, not bytes that are in memory."""
+    file = Image("a", str(tmp_path / "a.jpg"))
+    Path(file.uri or "").write_bytes(LARGE)
+    parts = Parts(emulator, Loader([str(tmp_path)]))
+    labeller = parts.labeller
+    assert labeller.expected_bytes(file) == FIRST_IMAGE_BYTES
+    run(parts, lambda labeller: labeller.prepare(file))
+    assert labeller.expected_bytes(file) == len(LARGE)
+    assert labeller.expected_bytes(Image("s", "s3://bucket/a.jpg")) == len(LARGE)
+    assert labeller.expected_bytes(Image("u", "https://h/a.jpg")) == 0
+    assert labeller.expected_bytes(Image("c", content=LARGE)) == 0
 
 
 @pytest.mark.parametrize(
