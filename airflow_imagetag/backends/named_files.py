@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.backends.places import Place, place_of, read_start
-from airflow_imagetag.backends.storages import storage_failure
+from airflow_imagetag.backends.storages import storage_error
 from airflow_imagetag.errors import ConfigurationError, ImageNotAllowedError, ImageTagError
 from airflow_imagetag.safety.local_files import (
     NoRegularFileError,
@@ -114,4 +114,4 @@ def named_file_errors(path: str, name: str) -> Iterator[None]:
         ) from None
     # Each storage's library has an error tree of its own.
     except Exception as error:
-        raise storage_failure(error, f"{what} cannot be read") from None
+        raise storage_error(error, f"{what} cannot be read") from None

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_imagetag.backends.storage_faults import Fault, diagnose
+from airflow_imagetag.backends.storage_faults import Fault, all_statuses, diagnose
 from airflow_imagetag.errors import (
     StorageAccessError,
     StorageError,
@@ -17,6 +17,13 @@ from airflow_imagetag.errors import (
 )
 from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import scheme_of
+
+
+SYNONYMS = {"az": "abfs", "wasb": "abfs", "wasbs": "abfs"}
+"""Schemes of Azure that Airflow's provider does not know, with the one that it does."""
+
+REFUSALS = frozenset({401, 403})
+"""HTTP statuses by which a storage refuses credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ def connect(uri: str, conn_id: str | None = None, *, max_age: float = 0) -> Stor
     # Airflow 2 would take None instead of the connection that the URI names.
     options = {} if conn_id is None else {"conn_id": conn_id}
     try:
-        path = ObjectStoragePath(uri, **options)
+        path = ObjectStoragePath(_known(uri), **options)
         named = _connection_of(path)
         # Without a connection the storage's library finds, and renews, the worker's credentials.
         file_system = path.fs if named is None else _file_system(path.protocol, named, max_age)
@@ -67,6 +74,12 @@ def connect(uri: str, conn_id: str | None = None, *, max_age: float = 0) -> Stor
         raise StorageAccessError(
             f"{redact(uri)} cannot be used: {reason}. Check the storage's connection."
         ) from None
+
+
+def _known(uri: str) -> str:
+    """Return a URI with a scheme that Airflow's providers know."""
+    scheme = scheme_of(uri)
+    return f"{SYNONYMS[scheme]}{uri[len(scheme) :]}" if scheme in SYNONYMS else uri
 
 
 def _connection_of(path: Any) -> str | None:
@@ -122,6 +135,22 @@ def _attach(scheme: str, conn_id: str) -> Any:
     except ImportError:  # Airflow 2
         from airflow.io.store import attach  # type: ignore[no-redef]
     return attach(scheme, conn_id, alias)
+
+
+def storage_error(error: Exception, what: str) -> StorageError | StorageAccessError:
+    """Return the error of a listing or a store: final if the storage refuses the credentials.
+
+    Missing credentials of AWS may be there later: their service answers each worker on its own.
+
+    :param error: as the storage's library raised it.
+    :param what: beginning of the message, which names the failed operation.
+    """
+    failure = storage_failure(error, what)
+    is_refusal = diagnose(error).fault in (Fault.WORKER, Fault.REFUSED)
+    library = type(error).__module__.partition(".")[0]
+    if is_refusal and (all_statuses(error) & REFUSALS or library in ("azure", "google")):
+        return StorageAccessError(f"{failure.message}. Check the storage's connection.")
+    return failure
 
 
 def storage_failure(error: Exception, what: str) -> StorageError:

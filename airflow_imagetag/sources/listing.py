@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from airflow_imagetag.backends.places import Place, place_of
-from airflow_imagetag.backends.storages import storage_failure
+from airflow_imagetag.backends.storages import storage_error
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,
@@ -184,7 +184,7 @@ def _objects(place: Place, base: str, scheme: str, path: str) -> Iterator[_Objec
         ) from None
     # Each storage's library has an error tree of its own.
     except Exception as error:
-        raise storage_failure(error, f"{redact(path)} cannot be listed") from None
+        raise storage_error(error, f"{redact(path)} cannot be listed") from None
 
 
 def _s3_objects(place: Place, base: str) -> Iterator[_Object]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from airflow_imagetag.backends.configuration import checkpoint_path
 from airflow_imagetag.backends.places import place_of
-from airflow_imagetag.backends.storages import storage_failure
+from airflow_imagetag.backends.storages import storage_error
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.safety.uris import is_local, local_path
 from airflow_imagetag.stores.key_sets import KeySet
@@ -57,7 +57,7 @@ def _datasets(folder: str) -> Iterator[str]:
         return
     # Each storage's library has an error tree of its own.
     except Exception as error:
-        raise storage_failure(error, f"{redact(folder)} cannot be listed") from None
+        raise storage_error(error, f"{redact(folder)} cannot be listed") from None
     names = {path.removeprefix(base) for path in paths}
     found = {name.rpartition("/images/")[0] for name in names if "/images/" in name}
     yield from (f"{root}/{dataset}" for dataset in sorted(found))

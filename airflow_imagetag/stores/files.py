@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_imagetag.backends.places import is_named_exactly, place_of
-from airflow_imagetag.backends.storages import storage_failure
+from airflow_imagetag.backends.storages import storage_error
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.safety.redaction import redact, redact_text
@@ -183,4 +183,4 @@ def _foreign(path: str) -> Iterator[None]:
         ) from None
     # Each storage's library has an error tree of its own.
     except Exception as error:
-        raise storage_failure(error, f"{redact(path)} cannot be read") from None
+        raise storage_error(error, f"{redact(path)} cannot be read") from None
