@@ -18,7 +18,6 @@ from airflow_imagetag.errors import (
 from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import scheme_of
 
-
 SYNONYMS = {"az": "abfs", "wasb": "abfs", "wasbs": "abfs"}
 """Schemes of Azure that Airflow's provider does not know, with the one that it does."""
 

@@ -333,6 +333,18 @@ class DeltaDataset:
         pieces = self._scan(table, ["batch"], batches=[batch])
         return any(len(_of(piece, "batch", [batch])) for piece in pieces)
 
+    def image_rows(self, columns: Sequence[str] | None = None) -> Iterator[Rows]:
+        """Yield the latest rows of all images, some at a time.
+
+        :param columns: names of the columns, those of ``Stored`` among them; None for all.
+        """
+        for piece in self._scan(self.images, columns):
+            yield [row for row in piece.to_pylist() if self._is_latest(row)]
+
+    def _is_latest(self, row: Mapping[str, Any]) -> bool:
+        batches = self.index.batches(row["api"], row["key_sha256"])
+        return batches is not None and batches[0] == row["batch"]
+
     def rows_of_images(self, table: Table, images: Collection[Stored]) -> Iterator[dict[str, Any]]:
         """Yield the rows that some batches have written of some images."""
         if not images:
@@ -475,6 +487,14 @@ def _as(schema: pa.Schema, rows: pa.RecordBatch) -> pa.Table:
 def _of(piece: pa.Table, column: str, values: Iterable[str]) -> pa.Table:
     """Return the rows whose column has one of some values."""
     return piece.filter(pc.is_in(piece[column], pa.array(sorted(values), pa.string())))
+
+
+def is_conflict(error: Exception, attempt: int) -> bool:
+    """Tell whether another writer's commit came first."""
+    del attempt
+    from deltalake.exceptions import CommitFailedError
+
+    return isinstance(error, CommitFailedError)
 
 
 def _distinct(piece: pa.Table) -> Iterator[tuple[str, str, str]]:

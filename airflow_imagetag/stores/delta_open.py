@@ -20,6 +20,7 @@ from airflow_imagetag.stores.delta_dataset import (
     DeltaDataset,
     Stored,
     Table,
+    is_conflict,
     open_dataset,
 )
 from airflow_imagetag.stores.files import LABELS_BATCH
@@ -215,7 +216,7 @@ class OpenDeltaStore(OpenStore):
         try:
             self._retrier.call(
                 lambda: self._tidy_once(rows, batch, stale),
-                is_transient=_is_conflict,
+                is_transient=is_conflict,
             )
         # The batch is written.
         except Exception as error:
@@ -247,7 +248,7 @@ class OpenDeltaStore(OpenStore):
         def attempt() -> None:
             if attempts:
                 # The connection may have changed, and the answer to a commit may have been lost.
-                if not _is_conflict(attempts[-1], 0):
+                if not is_conflict(attempts[-1], 0):
                     self._dataset.forget()
                 if self._dataset.holds_batch(table, batch):
                     return
@@ -276,14 +277,6 @@ def _has_labels(held: IndexRow) -> bool:
     return held.status == Status.TAGGED.value or held.labels_batch != held.batch
 
 
-def _is_conflict(error: Exception, attempt: int) -> bool:
-    """Tell whether another writer's commit came first."""
-    del attempt
-    from deltalake.exceptions import CommitFailedError
-
-    return isinstance(error, CommitFailedError)
-
-
 def _is_worth_retrying(error: Exception, attempt: int) -> bool:
     """Tell whether the storage may take the rows later."""
     del attempt
@@ -296,7 +289,7 @@ def _is_worth_retrying(error: Exception, attempt: int) -> bool:
 
 def _log_failure(error: Exception, attempt: int) -> None:
     log.log(
-        logging.INFO if _is_conflict(error, attempt) else logging.WARNING,
+        logging.INFO if is_conflict(error, attempt) else logging.WARNING,
         "Attempt %d to write a batch failed: %s",
         attempt,
         _said(error),

@@ -17,17 +17,26 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.operators.checkpoint import checkpoint_store
 from airflow_imagetag.selection.rules import Rule, Status
-from airflow_imagetag.stores import LabelStore, ParquetLabelStore, SqlLabelStore, StoreMode
+from airflow_imagetag.stores import (
+    DeltaLabelStore,
+    LabelStore,
+    ParquetLabelStore,
+    SqlLabelStore,
+    StoreMode,
+)
 
 OTHER = "DetectLabel"
 LATER = datetime(2026, 8, 1, tzinfo=UTC)
 
 
-@pytest.fixture(params=["postgres", "sqlite", "parquet"])
+@pytest.fixture(params=["postgres", "sqlite", "parquet", "delta"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LabelStore:
     """Describe a store of each kind that does not exist yet."""
     if request.param == "parquet":
         return ParquetLabelStore(f"{tmp_path}/lake")
+    if request.param == "delta":
+        pytest.importorskip("deltalake", reason="the extra delta is not installed")
+        return DeltaLabelStore(f"{tmp_path}/lake")
     request.getfixturevalue(request.param)
     return SqlLabelStore("warehouse", "product_labels")
 
