@@ -18,6 +18,8 @@ class LineageMethods:
 
     images: Any
     store: LabelStore | None
+    key_column: str
+    uri_column: str
 
     _report: TaskReport | None = None
     """The end of the task, once it has ended."""
@@ -39,6 +41,6 @@ class LineageMethods:
     def _lineage(self) -> OperatorLineage[Any, Any]:
         from airflow_imagetag.lineage.facets import lineage_of
 
-        source = as_source(self.images)
+        source = as_source(self.images).with_columns(self.key_column, self.uri_column)
         outputs = {} if self.store is None else self.store.dataset_refs()
         return lineage_of(source.dataset_refs(), outputs, self._report)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.adapters.descriptions import Packed, class_path, is_template
 from airflow_imagetag.adapters.templating import IsData, Render, TemplatedValue
@@ -26,7 +26,13 @@ from airflow_imagetag.sources.items import (
     name_of,
 )
 
+if TYPE_CHECKING:
+    from airflow_imagetag.adapters.dataset_refs import DatasetRef
+
 _SHOWN_ITEMS = 10
+
+MAX_BUCKETS = 20
+"""Maximum number of buckets of a list that lineage names."""
 
 
 class ValueImages(ImageSource, TemplatedValue):
@@ -70,6 +76,17 @@ class ValueImages(ImageSource, TemplatedValue):
             paths=frozenset(filter(is_local, uris)),
             storages=frozenset(storage_of(uri) for uri in uris if is_storage(uri)),
         )
+
+    def dataset_refs(self) -> Sequence[DatasetRef]:
+        """Return the buckets that the URIs of a list name, the first of them."""
+        from airflow_imagetag.adapters.dataset_refs import FolderRef
+
+        if not isinstance(self.value, (list, tuple)):
+            # A frame, or the outputs of mapped tasks, which would be fetched.
+            return ()
+        uris = (_uri_of(item, *self._columns) for item in _flatten(self.value, *self._columns))
+        storages = sorted({storage_of(uri) for uri in uris if uri and is_storage(uri)})
+        return [FolderRef(f"{storage}/") for storage in storages[:MAX_BUCKETS]]
 
     def pack(self) -> Packed:
         """Return the images as plain values, with the signatures of their URLs.

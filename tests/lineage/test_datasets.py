@@ -14,6 +14,7 @@ from airflow_imagetag.assets import convert_asset_to_openlineage
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.lineage.datasets import DatasetName, names_of
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
+from airflow_imagetag.sources.images_field import as_source
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 
 CONNECTIONS: dict[str, dict[str, Any]] = {
@@ -90,6 +91,10 @@ def test_sources_and_stores_tell_their_places(tmp_path: Path):
         "labels": 'marts.Product "A" Labels',
         "images": 'marts.Product "A" Labels_images',
     }
+    uris = ["s3://my_s3@photos/a.jpg", {"image_key": "b", "image_uri": "gs://lake/b.jpg"}]
+    listed = as_source([*uris, "https://shop/c.jpg", b"bytes", "s3://my_s3@photos/d.jpg"])
+    names = [name for ref in listed.dataset_refs() for name in names_of(ref)]
+    assert names == [DatasetName("gs://lake", "/"), DatasetName("s3://photos", "/")]
     lake = ParquetLabelStore(f"{tmp_path}/lake/")
     assert {kind: names_of(one)[0].name for kind, one in lake.dataset_refs().items()} == {
         "labels": f"{tmp_path}/lake/labels",
