@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -161,12 +161,13 @@ def clean_up_deleted(folder: Path, request: pytest.FixtureRequest) -> Setting:
     """Have a store that holds labels of a product which is gone."""
     warehouse = products(request)
     with SqlLabelStore("warehouse", "product_labels").open("picture_classify") as opened:
-        opened.write([tagged("SKU-GONE", "x")])
+        opened.write([replace(tagged("SKU-GONE", "x"), api="picture_classify")])
 
     def check(run: Run, emulator: Emulator) -> None:
         keys = {key for [key] in warehouse.rows("select image_key from product_labels_images")}
         assert keys == {f"SKU-{number}" for number in range(10)}
-        assert emulator.stats.billed == 9
+        labelled = warehouse.value("select count(distinct image_key) from product_labels")
+        assert labelled == emulator.stats.billed == 9
         summary = run.xcom("clean_up")
         assert (summary["missing"], summary["deleted"]) == (1, 1)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ def test_events_name_the_tables(
     """With their columns and rows, the calls and the cost; as the file transport writes them."""
     warehouse = products(request)
     with SqlLabelStore("warehouse", "product_labels").open("picture_classify") as opened:
-        opened.write([tagged("SKU-GONE", "x")])
+        opened.write([replace(tagged("SKU-GONE", "x"), api="picture_classify")])
     log = tmp_path / "events.json"
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    shutil.copy(ROOT / "dags_examples" / "clean_up_deleted.py", dags)
     home = new_home(
-        ROOT / "dags_examples",
+        dags,
         AIRFLOW_CONN_IMAGETAG_DEFAULT=connection(emulator, price_per_thousand=1.5),
         AIRFLOW_CONN_WAREHOUSE=warehouse.connection_json,
         AIRFLOW__OPENLINEAGE__TRANSPORT=json.dumps(
