@@ -54,7 +54,7 @@ class Comparison:
     :param held: number of held images that may belong to the source.
     :param source: number of different keys of the source.
     :param changes: number of images of each kind of change.
-    :param file: api, key and change of each of them, one a line.
+    :param file: change and key of each of them, some in each line, as JSON.
     """
 
     file: IO[str]
@@ -72,9 +72,9 @@ class Comparison:
         """Yield the keys of the images with one of these changes; a key may come repeatedly."""
         self.file.seek(0)
         for line in self.file:
-            change, key = json.loads(line)
-            if change in changes:
-                yield key
+            for change, key in json.loads(line):
+                if change in changes:
+                    yield key
 
 
 class HeldImages:
@@ -83,7 +83,7 @@ class HeldImages:
     They are read before the source. An image that is added to the source and labelled meanwhile is
     not among them, so it is not taken for one that has left.
 
-    :param file: holds api, key and mark of each image, one a line.
+    :param file: holds api, key and mark of each image, some in each line, as JSON.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -91,10 +91,10 @@ class HeldImages:
         self.apis: Counter[str] = Counter()
 
     def add(self, images: Iterable[HeldImage]) -> None:
-        """Add images."""
-        for image in images:
-            self.apis[image.api] += 1
-            self._file.write(json.dumps((image.api, image.key, image.is_missing)) + "\n")
+        """Add some images."""
+        rows = [(image.api, image.key, image.is_missing) for image in images]
+        self.apis.update(api for api, _, _ in rows)
+        self._file.write(json.dumps(rows) + "\n")
 
     def of(self, api: str | None) -> Iterator[HeldImage]:
         """Yield the images of an interface.
@@ -103,9 +103,9 @@ class HeldImages:
         """
         self._file.seek(0)
         for line in self._file:
-            image = HeldImage(*json.loads(line))
-            if api in (None, image.api):
-                yield image
+            for row in json.loads(line):
+                if api in (None, row[0]):
+                    yield HeldImage(*row)
 
 
 @contextmanager
@@ -138,9 +138,9 @@ def compared(
         own = (image for image in held if belongs(image.key))
         while some := list(islice(own, COMPARED_KEYS)):
             comparison.held += len(some)
-            for image, change in _changes(some, found):
-                comparison.changes[change] += 1
-                file.write(json.dumps([change, image.key]) + "\n")
+            changes = [(change, image.key) for image, change in _changes(some, found)]
+            comparison.changes.update(change for change, _ in changes)
+            file.write(json.dumps(changes) + "\n")
         yield comparison
 
 

@@ -51,7 +51,7 @@ class SqlRemoval:
         options = {"stream_results": True, "yield_per": STREAMED_ROWS}
         with self.tables.engine.connect().execution_options(**options) as connection:
             for rows in connection.execute(statement).partitions():
-                yield [HeldImage(row.api, row.image_key, bool(row.is_missing)) for row in rows]
+                yield [HeldImage(api, key, bool(is_missing)) for api, key, is_missing in rows]
 
     def delete(self, keys: KeySet) -> int:
         """Delete images and their labels, some in each transaction; return their number."""
