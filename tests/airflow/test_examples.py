@@ -224,7 +224,7 @@ def cos_bucket(folder: Path, request: pytest.FixtureRequest) -> Setting:
     emulator.put_object("2025/old.jpg", b"")
 
     def check(run: Run, emulator: Emulator) -> None:
-        keys = warehouse.run("select image_key from photo_labels_images order by 1")
+        keys = warehouse.rows("select image_key from photo_labels_images order by 1")
         assert [key for (key,) in keys] == [
             f"cos://emulator-1250000001/2026/{number}.jpg" for number in range(3)
         ]
