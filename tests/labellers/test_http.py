@@ -392,8 +392,8 @@ def test_labels_of_one_image(emulator, photographs, api):
 
 @pytest.mark.parametrize(("size", "thread"), [(1000, LOOP), (1_000_000, "imagetag-build")])
 def test_a_large_request_is_built_in_a_thread(emulator, size, thread):
-    """Base64 and the signature of a large body take long."""
-    parts = Parts(emulator, image_encoding="base64")
+    """The digest of a large body, for its signature, takes long."""
+    parts = Parts(emulator, api="DetectLabelPro")
     prepared = Prepared(Image("a"), Payload(content=bytes(size)))
     with pytest.raises(ImageDecodeError):
         run(parts, lambda labeller: labeller.call(prepared))
