@@ -123,14 +123,6 @@ class Prefetcher:
                 await self._in_flight.wait()
             else:
                 await self._wait_for_entries()
-            if self._config.is_ahead:
-                # Not awaited itself: a worker that is cancelled must not cancel the reading.
-                await asyncio.wait((self._start_reading(),))
-            else:
-                # Here and now: if all idle workers waited for a chunk, each chunk would wake all.
-                self._read_inline()
-                # Entries that need no call must not keep the loop from everything else.
-                await asyncio.sleep(0)
         if self._stopping.is_set():
             self._wake(len(self._waiting))
             return None
@@ -183,27 +175,14 @@ class Prefetcher:
                 self._reading.add_done_callback(self._add_chunk)
 
     def _add_chunk(self, reading: asyncio.Future[_Chunk] | Future[_Chunk]) -> None:
-    def _read_inline(self) -> None:
-        try:
-            chunk = self._read_chunk()
-        except Exception as error:
-            self._has_ended = True
-            self._on_error(error)
-        else:
-            self._accept(chunk)
-
-    def _add_chunk(self, reading: asyncio.Future[_Chunk]) -> None:
         self._reading = None
         if reading.cancelled():
             self._has_ended = True
         elif error := reading.exception():
             self._has_ended = True
             self._on_error(error if isinstance(error, Exception) else as_exception("source", error))
-        else:
-            self._accept(reading.result())
-
-    def _accept(self, chunk: _Chunk) -> None:
-        if not self._has_ended:
+        elif not self._has_ended:
+            chunk = reading.result()
             self._counts.seen += len(chunk.entries)
             self._at_hand += chunk.entries
             self._has_ended = chunk.is_last
