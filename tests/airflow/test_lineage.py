@@ -41,7 +41,7 @@ def test_events_name_the_tables(
             {"type": "file", "log_file_path": str(log), "append": True}
         ),
     )
-    done = home.command("dags", "test", "clean_up_deleted")
+    done = home.command("dags", "test", "clean_up_deleted", timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in log.read_text().splitlines()]
 
