@@ -126,3 +126,37 @@ def test_one_that_has_not_left_counts():
     assert window.wait_seconds(5.5) == 0.5
     third.close()
     assert window.wait_seconds(5.5) == 0
+
+
+def test_a_late_answer_tells_of_a_late_arrival():
+    """A server that was busy has counted the request later than it left."""
+    window = ArrivalWindow(2, 0.0)
+    first, second = Departure(window), Departure(window)
+    for departure in (first, second):
+        departure.leave(0.0)
+    assert window.wait_seconds(0.5) == 0.5
+    second.answer(0.3)
+    first.answer(0.32)
+    assert window.wait_seconds(0.5) == pytest.approx(0.52)
+
+
+def test_a_latency_that_varies_tells_nothing():
+    """The service took its time for the work; the quota is used all the same."""
+
+    async def main() -> None:
+        chance, limiter, start = random.Random(2), RateLimiter(50), now()
+
+        async def send(departure: Departure) -> None:
+            departure.leave(now())
+            await asyncio.sleep(chance.uniform(0.2, 1.0))
+            departure.answer(now())
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(1000):
+                await limiter.acquire()
+                departure = limiter.depart()
+                assert departure is not None
+                tasks.create_task(send(departure))
+            assert now() - start <= 1.01 * 20
+
+    run(main())

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 from collections import deque
 
-MAX_CORRECTION_SECONDS = 0.01
-"""Maximum time by which an answer that comes late moves the arrival of its request. A service whose
-latency varies by more says nothing about arrivals."""
+MAX_CORRECTION_SECONDS = 0.05
+"""Maximum time by which an answer that comes late moves the arrival of its request."""
+
+STEADY_SECONDS = 0.03
+"""Average lateness of answers up to which they tell of arrivals. The latency of a service whose
+answers vary by more is its own work."""
+
+LATENESS_WEIGHT = 0.05
+"""Weight of the newest answer in the average lateness."""
 
 
 class _Arrival:
@@ -41,6 +47,7 @@ class ArrivalWindow:
         self._arrived: deque[_Arrival] = deque(maxlen=self._limit)
         self._waiting = 0
         self._shortest_latency = float("inf")
+        self._lateness = 0.0
 
     def wait_seconds(self, now: float) -> float:
         """Return the seconds until one more request may leave; 0 for at once.
@@ -74,8 +81,9 @@ class ArrivalWindow:
         """Move an arrival by the time that its answer took longer than the fastest one."""
         self._shortest_latency = min(self._shortest_latency, latency_seconds)
         late = latency_seconds - self._shortest_latency
-        if late <= MAX_CORRECTION_SECONDS:
-            arrival.at += late
+        self._lateness += (late - self._lateness) * LATENESS_WEIGHT
+        if self._lateness <= STEADY_SECONDS:
+            arrival.at += min(late, MAX_CORRECTION_SECONDS)
 
 
 class Departure:
