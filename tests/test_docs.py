@@ -46,7 +46,7 @@ from airflow_imagetag.operators.sync import ImageTagSyncOperator
 from airflow_imagetag.selection.rules import Retag, Status
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
-from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 
@@ -604,9 +604,11 @@ def test_uris_of_the_stores_are_those_of_the_page():
     """Each row's store has the URI beside it as its asset's."""
     lines = section("assets.md", "## Run after labels were written").splitlines()
     cells = [re.findall(r"`([^`]+)`", line) for line in lines if line.startswith("| `")]
-    stores = {"SqlLabelStore": SqlLabelStore, "ParquetLabelStore": ParquetLabelStore}
+    stores = {
+        store.__name__: store for store in (SqlLabelStore, ParquetLabelStore, DeltaLabelStore)
+    }
     said = {code: uri for code, *_, uri in cells}
-    assert len(said) == 4
+    assert len(said) == 5
     assert said == {code: eval(code, stores).asset.uri for code in said}
 
 
