@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FAILURE_COLUMNS", "LABEL_COLUMNS"]
+__all__ = ["FAILURE_COLUMNS", "IMAGE_COLUMNS", "LABEL_COLUMNS"]
 
 # pandas 2 and 3 both have this nullable type, and Airflow's XCom serializer returns it unchanged,
 # also for a column of missing values only.
@@ -28,6 +28,27 @@ LABEL_COLUMNS: Mapping[str, str] = {
     "tagged_at": _TIME,
 }
 """Columns and types of a labels frame: one row for each image and label."""
+
+IMAGE_COLUMNS: Mapping[str, str] = {
+    "image_key": _STRING,
+    "image_uri": _STRING,
+    "version": _STRING,
+    "status": _STRING,
+    "api": _STRING,
+    "content_sha256": _STRING,
+    "labels": "int64",
+    "error": _STRING,
+    "code": _STRING,
+    "message": _STRING,
+    "tries": "Int64",
+    "first_failed_at": _TIME,
+    "next_try_at": _TIME,
+    "tagged_at": _TIME,
+}
+"""Columns and types of a frame of images: one row for each image and interface of a store.
+
+``labels`` is the number of labels, and ``tagged_at`` the time of the answer or of the last try.
+"""
 
 ORIGINAL_LABEL = "original_label"
 """The column that holds the service's own name of a label that was renamed."""

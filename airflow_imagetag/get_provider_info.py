@@ -341,6 +341,16 @@ def _config_options() -> dict[str, Any]:
             "example": "90d",
             "default": "30d",
         },
+        "ui_fetch_urls": {
+            "description": (
+                "Whether reports and pages may download images behind http(s) URLs to show small\n"
+                "pictures of them. Private networks stay refused, but for allowed_private_hosts.\n"
+            ),
+            "version_added": "0.2.0",
+            "type": "boolean",
+            "example": None,
+            "default": "False",
+        },
         "user_agent": {
             "description": (
                 "Header User-Agent of the images that fetch='worker' downloads. Empty:\n"

@@ -72,3 +72,13 @@ def retry_schedule() -> RetrySchedule:
         parse_pauses("retry_pauses", pauses) if pauses else default.pauses,
         parse_duration("give_up_after", give_up) if give_up else default.give_up_after,
     )
+
+
+def ui_fetches_urls() -> bool:
+    """Tell whether pages may download http(s) images to show small pictures of them."""
+    return bool(conf.getboolean(SECTION, "ui_fetch_urls", fallback=False))
+
+
+def ui_stores() -> str:
+    """Return the stores that Airflow's UI shows, as written; empty for none."""
+    return conf.get(SECTION, "ui_stores", fallback="") or ""

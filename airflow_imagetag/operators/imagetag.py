@@ -13,8 +13,10 @@ from airflow_imagetag.backends.configuration import (
     allowed_connections,
     allowed_local_folders,
 )
+from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
 from airflow_imagetag.operators.lineage_methods import LineageMethods
+from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.sources.images_field import as_source, wrap_images
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.stores.base import LabelStore, as_store
@@ -86,6 +88,9 @@ class ImageTagOperator(LineageMethods, LabelMapField):
     :param label_map: other names for labels: a dict of labels and names, or the path of such a
         ``.csv`` or ``.json`` file on any storage, such as ``s3://aws_default@bucket/labels.csv``.
         A label whose name is None is left out. (templated, if it is a path)
+    :param report: with a store, the path of an HTML file that shows the whole store, as
+        ``store.report`` writes it; it is written at the end of a run without an error. None: no
+        file. (templated)
     :raises ConfigurationError: the connection or a parameter is wrong; nothing was sent.
     :raises RequestRefusedError: the account or the key is refused.
     :raises TransientError: the service is down.
@@ -116,6 +121,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         "storage_conn_id",
         "oversize",
         "label_map",
+        "report",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
     ui_color = "#e8f0d8"
@@ -145,6 +151,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         storage_conn_id: str | None = None,
         oversize: str = "error",
         label_map: Any = None,
+        report: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -163,6 +170,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         self.storage_conn_id = storage_conn_id
         self.oversize = oversize
         self.label_map = wrap_label_map(label_map)
+        self.report = report
         self.imagetag_conn_id = imagetag_conn_id
         self.key_column = key_column
         self.uri_column = uri_column
@@ -198,6 +206,8 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         from airflow_imagetag.operators.output_factory import make_output
         from airflow_imagetag.operators.run import OperatorRun
 
+        if self.report and self.store is None:
+            raise ConfigurationError("report needs a store: it shows what the store holds.")
         options = parse_options(
             self, engine=self._engine_settings(), quota_timing=self._quota_timing()
         )
@@ -241,6 +251,9 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         counts = {"failures": run.failures, "summary": run.summary}
         try:
             run.run()
+            if self.report and self.store is not None:
+                self.store.report(self.report)
+                self.log.info("Report: %s", redact(self.report))
             if errors := self._push_each(context, counts):
                 raise errors[0]
             result: pd.DataFrame | dict[str, Any] = output.result(run.summary())

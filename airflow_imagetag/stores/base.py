@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.adapters.descriptions import Description
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from airflow_imagetag.adapters.airflow_sdk import Asset
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
     from airflow_imagetag.selection.missing import HeldImage
+
+    from airflow_imagetag.stores.browsing import StoreBrowser
 
 __all__ = [
     "DEFAULT_FRAME_ROWS",
@@ -242,6 +245,49 @@ class LabelStore(Description):
     def dataset_refs(self) -> Mapping[str, DatasetRef]:
         """Return the places of ``labels`` and ``images`` for lineage; none if not known."""
         return {}
+    def images(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield the images of all interfaces as frames with the columns of ``IMAGE_COLUMNS``.
+
+        The report and the pages need it.
+
+        :param frame_rows: approximate number of rows in a frame.
+        :raises ConfigurationError: the store does not tell its images.
+        """
+        del frame_rows
+        raise ConfigurationError(
+            f"{type(self).__name__} does not tell its images. Implement images(), or use "
+            "SqlLabelStore or ParquetLabelStore."
+        )
+
+    def report(
+        self,
+        path: str,
+        *,
+        max_images: int = 200,
+        max_megabytes: float = 8.0,
+        language: str = "en",
+    ) -> None:
+        """Write one HTML file with charts, labels, failures and small pictures of the store.
+
+        The file needs no server and no network: all that it shows is in it.
+
+        :param path: the file: a local path, or a URI such as ``s3://aws_default@lake/report.html``.
+        :param max_images: maximum number of images that are shown, from 0.
+        :param max_megabytes: maximum size of all small pictures together.
+        :param language: ``en`` or ``zh``.
+        :raises ConfigurationError: a parameter or the path is wrong, Jinja2 is missing, or the
+            store does not tell its images.
+        :raises StorageError: the store cannot be read, or the file cannot be written.
+        """
+        # The report is made of layers above this one, so it is looked up when it is asked for.
+        report = import_module("airflow_imagetag.ui.report")
+        report.write_report(
+            self, path, max_images=max_images, max_megabytes=max_megabytes, language=language
+        )
+
+    def _browse(self) -> AbstractContextManager[StoreBrowser] | None:
+        """Return a context in which pages query the store itself; None if they need a copy."""
+        return None
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from airflow_imagetag.errors import StoreError
-from airflow_imagetag.frames import ORIGINAL_LABEL, frame, label_columns
+from airflow_imagetag.frames import IMAGE_COLUMNS, ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.stores.files import LABELS_BATCH, Files
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex, utc_text
 from airflow_imagetag.stores.rows import MISSING_SINCE
@@ -269,6 +269,32 @@ class ParquetDataset:
                     columns = {name: [] for name in types}
         if columns["label"]:
             yield frame(columns, types)
+
+    def images_frames(self, *, frame_rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the latest row of each image as frames.
+
+        :param frame_rows: approximate number of rows in a frame.
+        :raises StoreError: the dataset was compacted meanwhile.
+        """
+        columns: dict[str, list[Any]] = {name: [] for name in IMAGE_COLUMNS}
+        for part in self.live_parts():
+            for row in filter(self.is_latest_image, self._image_rows(part)):
+                for name, values in columns.items():
+                    values.append(row["labels_count" if name == "labels" else name])
+            if len(columns["image_key"]) >= frame_rows:
+                yield frame(columns, IMAGE_COLUMNS)
+                columns = {name: [] for name in IMAGE_COLUMNS}
+        if columns["image_key"]:
+            yield frame(columns, IMAGE_COLUMNS)
+
+    def _image_rows(self, part: str) -> Iterator[dict[str, Any]]:
+        try:
+            for rows in self.images_of(part):
+                yield from rows
+        except FileNotFoundError:
+            raise StoreError(
+                f"{self.files.place} was compacted while it was read. Read it again."
+            ) from None
 
     def compact(self) -> None:
         """Rewrite all parts as one that holds only the latest rows, and remove them."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
     from airflow_imagetag.selection.missing import HeldImage
+    from airflow_imagetag.stores.browsing import StoreBrowser
     from airflow_imagetag.stores.sql_open import OpenSqlStore
     from airflow_imagetag.stores.sql_removal import SqlRemoval
 
@@ -129,6 +130,20 @@ class SqlLabelStore(LabelStore):
 
         with open_tables(self.conn_id, self.table, self.schema, mode) as tables:
             yield SqlRemoval(tables, api)
+    def images(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield the images of all interfaces as frames, in the order of api and key digest.
+
+        :param frame_rows: number of rows in a frame.
+        """
+        from airflow_imagetag.stores.sql_tables import open_tables
+
+        with open_tables(self.conn_id, self.table, self.schema, StoreMode.READ) as tables:
+            yield from tables.images_frames(frame_rows=frame_rows)
+
+    def _browse(self) -> AbstractContextManager[StoreBrowser]:
+        from airflow_imagetag.stores.sql_browsing import open_sql_browser
+
+        return open_sql_browser(self.conn_id, self.table, self.schema)
 
     @property
     def server_name(self) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import exc as sa_exc
 from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of, split_name
 from airflow_imagetag.backends.dialects import dialect_of
 from airflow_imagetag.errors import ConfigurationError, StorageError
-from airflow_imagetag.frames import frame, label_columns
+from airflow_imagetag.frames import IMAGE_COLUMNS, frame, label_columns
 from airflow_imagetag.stores.base import StoreMode
 from airflow_imagetag.stores.rows import LIFE_COLUMNS
 from airflow_imagetag.stores.sql_schema import (
@@ -188,3 +188,26 @@ class SqlTables:
             while rows := list(islice(result, frame_rows)):
                 columns_of_rows = dict(zip(types, zip(*rows, strict=True), strict=True))
                 yield frame(columns_of_rows, types)
+
+    def images_frames(self, *, frame_rows: int) -> Iterator[pd.DataFrame]:
+        """Yield all images as frames, in the order of api and key digest.
+
+        :param frame_rows: number of rows in a frame.
+        """
+        if self.is_missing:
+            return
+        table = self.images
+        statement = sa.select(
+            *(
+                table.c.labels_count.label(name)
+                if name == "labels"
+                else table.c.get(name, sa.null()).label(name)
+                for name in IMAGE_COLUMNS
+            )
+        ).order_by(table.c.api, table.c.key_sha256)
+        options = {"stream_results": True, "yield_per": min(frame_rows, STREAMED_ROWS)}
+        with self.engine.connect().execution_options(**options) as connection:
+            result = connection.execute(statement)
+            while rows := list(islice(result, frame_rows)):
+                columns = dict(zip(IMAGE_COLUMNS, zip(*rows, strict=True), strict=True))
+                yield frame(columns, IMAGE_COLUMNS)

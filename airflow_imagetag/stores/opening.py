@@ -1,0 +1,28 @@
+"""Private: opens any store for its pages."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_imagetag.stores.base import LabelStore
+    from airflow_imagetag.stores.browsing import StoreBrowser
+
+
+def is_copied(store: LabelStore) -> bool:
+    """Tell whether pages need a copy of the store, which takes time and shows an earlier state."""
+    return store._browse() is None
+
+
+def open_browser(store: LabelStore) -> AbstractContextManager[StoreBrowser]:
+    """Return a context in which the pages of a store query it, or a copy of it.
+
+    :raises ConfigurationError: the store cannot be used, or does not tell its images.
+    :raises StorageError: the store cannot be read.
+    """
+    if (browser := store._browse()) is not None:
+        return browser
+    from airflow_imagetag.stores.sql_copy import open_copy
+
+    return open_copy(store)

@@ -1,0 +1,1 @@
+"""Private: the pages that show labels, as one file and in Airflow's UI."""
