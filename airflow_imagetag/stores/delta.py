@@ -109,6 +109,13 @@ class DeltaLabelStore(FolderLabelStore):
                 deleted = images.delete(digests)
             delete_from_checkpoints(digests, api)
         return deleted
+    def images(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield the images of all interfaces as frames; of each only the latest row.
+
+        :param frame_rows: approximate number of rows in a frame.
+        """
+        with self._dataset() as dataset:
+            yield from dataset.images_frames(frame_rows=frame_rows)
 
     def compact(self) -> None:
         """Rewrite the tables as few files, and remove the files that no version of a week needs.

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from airflow_imagetag.backends.delta_places import DeltaPlace, delta_place
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
-from airflow_imagetag.frames import frame, label_columns
+from airflow_imagetag.frames import IMAGE_COLUMNS, frame, label_columns
 from airflow_imagetag.stores.parquet_dataset import IMAGES, LABELS, Rows, index_row
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex
 
@@ -376,6 +376,25 @@ class DeltaDataset:
                     held = []
         if held:
             yield _frame(held, types)
+
+    def images_frames(self, *, frame_rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the latest row of each image as frames.
+
+        :param frame_rows: approximate number of rows in a frame.
+        """
+        columns: dict[str, list[Any]] = {name: [] for name in IMAGE_COLUMNS}
+        for piece in self._scan(self.images):
+            for row in piece.to_pylist():
+                batches = self.index.batches(row["api"], row["key_sha256"])
+                if batches is None or batches[0] != row["batch"]:
+                    continue
+                for name, values in columns.items():
+                    values.append(row["labels_count" if name == "labels" else name])
+                if len(columns["image_key"]) >= frame_rows:
+                    yield frame(columns, IMAGE_COLUMNS)
+                    columns = {name: [] for name in IMAGE_COLUMNS}
+        if columns["image_key"]:
+            yield frame(columns, IMAGE_COLUMNS)
 
     def _latest(self, piece: pa.Table) -> pa.Table:
         """Return the rows of labels that count."""

@@ -61,9 +61,6 @@ ESTIMATE_IMAGES = 20_000
 MAX_SAMPLE_LABELS = 400_000
 """Maximum number of labels in a sample."""
 
-_STEPS = 20_000
-"""Number of SQLite's steps between two looks at the clock."""
-
 _DIGITS = 13
 """Number of hex digits of a digest that a float holds exactly."""
 
@@ -140,7 +137,7 @@ class SqlBrowser(StoreBrowser):
         if self._tables.is_missing:
             return []
         images = self._tables.images
-        day = _day_of(images.c.tagged_at, self._tables.dialect)
+        day = self._tables.dialect.day_of(images.c.tagged_at)
         statement = (
             sa.select(
                 images.c.api,
@@ -377,9 +374,13 @@ class SqlBrowser(StoreBrowser):
     def _within(self, seconds: float, ask: Callable[[sa.Connection], T]) -> T:
         """Return the answer of a query that the database ends when the time is over."""
         began = time.monotonic()
-        name = self._tables.images.fullname
+        tables = self._tables
+        name = tables.images.fullname
         try:
-            with self._tables.engine.connect() as connection, _limited(connection, seconds):
+            with (
+                tables.engine.connect() as connection,
+                tables.dialect.limited(connection, seconds),
+            ):
                 return ask(connection)
         except sa_exc.DBAPIError as error:
             if time.monotonic() - began >= 0.9 * seconds:
@@ -389,39 +390,9 @@ class SqlBrowser(StoreBrowser):
             raise StorageError(f"{name} cannot be read: {reason_of(error)}") from None
 
 
-@contextmanager
-def _limited(connection: sa.Connection, seconds: float) -> Iterator[None]:
-    """Let the database end the statements of a transaction when the time is over."""
-    dialect, milliseconds = connection.dialect.name, max(1, round(seconds * 1000))
-    if dialect == "sqlite":
-        driver = connection.connection.driver_connection
-        ends = time.monotonic() + seconds
-        driver.set_progress_handler(lambda: time.monotonic() > ends, _STEPS)  # type: ignore[union-attr]
-        try:
-            yield
-        finally:
-            driver.set_progress_handler(None, 0)  # type: ignore[union-attr]
-        return
-    statement = {
-        "postgresql": f"SET LOCAL statement_timeout = {milliseconds}",
-        "mysql": f"SET SESSION max_execution_time = {milliseconds}",
-        "mariadb": f"SET SESSION max_statement_time = {seconds:.3f}",
-    }.get("mariadb" if getattr(connection.dialect, "is_mariadb", False) else dialect)
-    if statement is not None:
-        connection.exec_driver_sql(statement)
-    yield
-
-
 def _contains(column: Any, text: str) -> Any:
     """Return the condition that a text holds another one, whatever the case of its letters."""
     return sa.func.lower(column).contains(text.lower(), autoescape=True)
-
-
-def _day_of(moment: Any, dialect: str) -> Any:
-    # SQLite has no type of a day: it would make a number of it.
-    if dialect == "sqlite":
-        return sa.func.date(moment, type_=sa.String())
-    return sa.cast(moment, sa.Date)
 
 
 def _as_day(value: Any) -> date:

@@ -10,12 +10,19 @@ from databases import API, NOON, failed, tagged
 
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import IMAGE_COLUMNS
-from airflow_imagetag.stores import LabelStore, ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores import (
+    DeltaLabelStore,
+    LabelStore,
+    ParquetLabelStore,
+    SqlLabelStore,
+)
 
 
-@pytest.fixture(params=["postgres", "sqlite", "parquet"])
+@pytest.fixture(params=["postgres", "sqlite", "parquet", "delta"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LabelStore:
     """Describe a store of each kind."""
+    if request.param == "delta":
+        return DeltaLabelStore(f"{tmp_path}/lake")
     if request.param == "parquet":
         return ParquetLabelStore(f"{tmp_path}/lake")
     request.getfixturevalue(request.param)

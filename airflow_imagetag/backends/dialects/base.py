@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -188,6 +189,22 @@ class Dialect:
     def now_microseconds(self) -> Any:
         """Return the server's clock in microseconds; of this machine where it has none."""
         return sa.literal(int(time.time() * 1_000_000), sa.BigInteger)
+
+    def day_of(self, moment: Any) -> Any:
+        """Return the day of a point in time, in the zone of the session."""
+        return sa.cast(moment, sa.Date)
+
+    # -- bounds -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """End the statements of a ``with`` block when the time is over, where it can.
+
+        :param connection: it has begun no transaction.
+        :param seconds: time for all of them, or for each of them.
+        """
+        del connection, seconds
+        yield
 
     # -- tables of a store ------------------------------------------------------------------------
 

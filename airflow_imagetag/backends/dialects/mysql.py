@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,6 +39,17 @@ class MySql(Dialect):
 
     is_exact = True
     has_hash = True
+
+    @contextmanager
+    def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """End each statement of a ``with`` block after some time."""
+        # The two have different names and units for it.
+        if getattr(connection.dialect, "is_mariadb", False):
+            connection.exec_driver_sql(f"SET SESSION max_statement_time = {seconds:.3f}")
+        else:
+            milliseconds = max(1, round(seconds * 1000))
+            connection.exec_driver_sql(f"SET SESSION max_execution_time = {milliseconds}")
+        yield
 
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Set the time zone."""

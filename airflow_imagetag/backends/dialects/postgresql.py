@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -53,6 +55,13 @@ class PostgreSql(Dialect):
     has_hash = True
     # It reads every type from its text. Drivers do not have a value for each.
     binds_keys_as_texts = True
+
+    @contextmanager
+    def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """End each statement of a ``with`` block after some time."""
+        milliseconds = max(1, round(seconds * 1000))
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+        yield
 
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Set the time zone, the style of dates and the digits of floats."""

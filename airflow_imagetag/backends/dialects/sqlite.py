@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -33,12 +36,31 @@ WHERE i."unique" = 1 AND i.partial = 0 GROUP BY i.name
 _COLUMNS = "SELECT name, type, pk FROM pragma_table_info(:name, :schema)"
 
 
+CLOCK_STEPS = 20_000
+"""Number of steps of its machine between two looks at the clock."""
+
+
 class Sqlite(Dialect):
     """SQLite."""
 
     is_exact = True
     has_hash = True
     numbers_equal_columns = True
+
+    def day_of(self, moment: Any) -> Any:
+        """Return the day of a point in time as text: it has no type of a day."""
+        return sa.func.date(moment, type_=sa.String())
+
+    @contextmanager
+    def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """End the statements of a ``with`` block when the time for all of them is over."""
+        driver: Any = connection.connection.dbapi_connection
+        ends = time.monotonic() + seconds
+        driver.set_progress_handler(lambda: time.monotonic() > ends, CLOCK_STEPS)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
 
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Wait for other transactions, and add the functions that the statements call."""
