@@ -59,6 +59,10 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_imagetag.triggers.imagetag"],
             }
         ],
+        "extra-links": ["airflow_imagetag.links.imagetag.ImageLabelsLink"],
+        "plugins": [
+            {"name": "imagetag", "plugin-class": "airflow_imagetag.ui.plugin.ImageTagPlugin"}
+        ],
         "asset-uris": [_ASSET_URIS],
         # Airflow 2's name of the same.
         "dataset-uris": [_ASSET_URIS],
@@ -340,6 +344,17 @@ def _config_options() -> dict[str, Any]:
             "type": "string",
             "example": "90d",
             "default": "30d",
+        },
+        "ui_stores": {
+            "description": (
+                "Stores that Airflow's UI shows to everyone who may see assets (Airflow 3.1 and\n"
+                "newer): NAME = PLACE, separated by commas or in lines. A place is CONN_ID:TABLE,\n"
+                "the folder of a Parquet dataset, or delta:FOLDER. Empty: no page.\n"
+            ),
+            "version_added": "0.2.0",
+            "type": "string",
+            "example": "products = warehouse:product_labels, photos = s3://aws_default@lake/labels",
+            "default": "",
         },
         "ui_fetch_urls": {
             "description": (

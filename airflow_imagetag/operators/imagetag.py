@@ -14,6 +14,7 @@ from airflow_imagetag.backends.configuration import (
     allowed_local_folders,
 )
 from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.links.imagetag import ImageLabelsLink
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
 from airflow_imagetag.operators.lineage_methods import LineageMethods
 from airflow_imagetag.safety.redaction import redact
@@ -124,6 +125,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         "report",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
+    operator_extra_links = (ImageLabelsLink(),)
     ui_color = "#e8f0d8"
 
     def __init__(

@@ -21,6 +21,7 @@ from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError, error_named
 from airflow_imagetag.safety.redaction import has_secrets
+from airflow_imagetag.links.imagetag import ImageLabelsLink
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_images
 from airflow_imagetag.stores.base import LabelStore, as_store
@@ -78,6 +79,7 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         "retag",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
+    operator_extra_links = (ImageLabelsLink(),)
     ui_color = "#d8e8f0"
 
     def __init__(

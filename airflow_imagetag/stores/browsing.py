@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from airflow_imagetag.errors import StorageError
+
 MAX_PAGE_IMAGES = 200
 """Maximum number of images on one page."""
+
+
+class QueryTooSlowError(StorageError):
+    """A query took longer than a page may wait."""
 
 
 @dataclass(frozen=True, slots=True)

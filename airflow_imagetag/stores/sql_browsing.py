@@ -31,6 +31,7 @@ from airflow_imagetag.stores.browsing import (
     ImageFilter,
     ImagePage,
     LabelSample,
+    QueryTooSlowError,
     StoreBrowser,
     StoredImage,
     StoredLabel,
@@ -63,10 +64,6 @@ MAX_SAMPLE_LABELS = 400_000
 
 _DIGITS = 13
 """Number of hex digits of a digest that a float holds exactly."""
-
-
-class QueryTooSlowError(StorageError):
-    """A query took longer than a page may wait."""
 
 
 @contextmanager

@@ -42,10 +42,12 @@ class WebLinks(Links):
 
     :param language: kept in each link if the reader has chosen it.
     :param up: leads from the page to the folder of all stores.
+    :param is_framed: the page is in a frame, which cannot show Airflow's own pages.
     """
 
     language: str | None = None
     up: str = "../"
+    is_framed: bool = False
 
     def page(self, name: str, **parameters: Any) -> str:
         """Return the target of a page of the store."""
@@ -72,8 +74,16 @@ class WebLinks(Links):
         del image
         return None
 
-    def task(self, dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
+    def gallery(self, store: str, run: Mapping[str, Any]) -> str:
+        """Return the target of the images of a run."""
+        until = run["until"].isoformat() if run["until"] else None
+        given = {"api": run["api"], "since": run["started_at"].isoformat(), "until": until}
+        return f"{self.up}{quote(store)}/gallery{self._query(given)}"
+
+    def task(self, dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str | None:
         """Return the target of a task in a run, in Airflow's UI."""
+        if self.is_framed:
+            return None
         parts = f"dags/{quote(dag_id, '')}/runs/{quote(run_id, '')}/tasks/{quote(task_id, '')}"
         mapped = f"/mapped/{map_index}" if map_index is not None and map_index >= 0 else ""
         return f"{self.up}../{parts}{mapped}"
