@@ -20,8 +20,8 @@ from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError, error_named
-from airflow_imagetag.safety.redaction import has_secrets
 from airflow_imagetag.links.imagetag import ImageLabelsLink
+from airflow_imagetag.safety.redaction import has_secrets
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_images
 from airflow_imagetag.stores.base import LabelStore, as_store

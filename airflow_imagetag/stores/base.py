@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from airflow_imagetag.adapters.airflow_sdk import Asset
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
     from airflow_imagetag.selection.missing import HeldImage
-
     from airflow_imagetag.stores.browsing import StoreBrowser
 
 __all__ = [
@@ -245,6 +244,7 @@ class LabelStore(Description):
     def dataset_refs(self) -> Mapping[str, DatasetRef]:
         """Return the places of ``labels`` and ``images`` for lineage; none if not known."""
         return {}
+
     def images(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
         """Yield the images of all interfaces as frames with the columns of ``IMAGE_COLUMNS``.
 

@@ -130,6 +130,7 @@ class SqlLabelStore(LabelStore):
 
         with open_tables(self.conn_id, self.table, self.schema, mode) as tables:
             yield SqlRemoval(tables, api)
+
     def images(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
         """Yield the images of all interfaces as frames, in the order of api and key digest.
 

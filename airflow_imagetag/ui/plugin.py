@@ -48,6 +48,8 @@ class ImageTagPlugin(AirflowPlugin):
 
     name = "imagetag"
     fastapi_apps = (
-        [{"app": LazyApplication(), "url_prefix": PREFIX, "name": NAME}] if are_pages_shown() else []
+        [{"app": LazyApplication(), "url_prefix": PREFIX, "name": NAME}]
+        if are_pages_shown()
+        else []
     )
     external_views = _views() if are_pages_shown() else []
