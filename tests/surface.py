@@ -23,6 +23,7 @@ PUBLIC_MODULES = (
     "airflow_imagetag.evaluation",
     "airflow_imagetag.frames",
     "airflow_imagetag.hooks.imagetag",
+    "airflow_imagetag.links.imagetag",
     "airflow_imagetag.models",
     "airflow_imagetag.operators.evaluate",
     "airflow_imagetag.operators.imagetag",

@@ -144,6 +144,7 @@ def test_entry_points_are_declared(wheel):
         for section in re.finditer(r"\[(.+?)\]\n([^\[]*)", text)
     }
     assert sections == {
+        "airflow.plugins": "imagetag = airflow_imagetag.ui.plugin:ImageTagPlugin",
         "apache_airflow_provider": (
             "provider_info = airflow_imagetag.get_provider_info:get_provider_info"
         ),

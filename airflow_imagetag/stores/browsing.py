@@ -39,6 +39,7 @@ class StoredImage:
     :param digest: SHA-256 of its key, in hex.
     :param labels_count: number of its labels, which ``labels`` may not hold all.
     :param tagged_at: when its answer came, or when its last try failed.
+    :param missing_since: since when its source does not have it; None if it has.
     """
 
     api: str
@@ -56,6 +57,7 @@ class StoredImage:
     first_failed_at: datetime | None
     next_try_at: datetime | None
     tagged_at: datetime
+    missing_since: datetime | None = None
     labels: tuple[StoredLabel, ...] = ()
 
 

@@ -109,6 +109,7 @@ class DeltaLabelStore(FolderLabelStore):
                 deleted = images.delete(digests)
             delete_from_checkpoints(digests, api)
         return deleted
+
     def images(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
         """Yield the images of all interfaces as frames; of each only the latest row.
 

@@ -47,6 +47,8 @@ QUERY_SECONDS = 5.0
 COUNT_SECONDS = 1.0
 """Maximum time to count all images; then their number is estimated."""
 
+_TIMES = ("first_failed_at", "next_try_at", "tagged_at", "missing_since")
+
 MAX_APIS = 50
 """Maximum number of interfaces that are read."""
 
@@ -399,7 +401,7 @@ def _as_day(value: Any) -> date:
 def _stored_image(row: Any, labels: dict[tuple[str, str], list[StoredLabel]]) -> StoredImage:
     values = dict(row)
     digest = values.pop("key_sha256")
-    moments = {name: _utc(values[name]) for name in ("first_failed_at", "next_try_at", "tagged_at")}
+    moments = {name: _utc(values[name]) for name in _TIMES if name in values}
     return StoredImage(
         **(values | moments), digest=digest, labels=tuple(labels.get((values["api"], digest), ()))
     )

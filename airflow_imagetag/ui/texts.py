@@ -104,6 +104,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "labelled_at": ("Labelled", "标注时间"),
     "last_try": ("Last try", "最近一次尝试"),
     "first_failed": ("First failure", "首次失败"),
+    "missing_since": ("Missing in the source since", "源中缺失起始"),
     "next_try": ("Next try", "下次重试"),
     "tries": ("Tries that failed", "失败次数"),
     "no_labels": ("The service found no labels.", "服务未返回标签。"),
