@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow_imagetag.errors import ConfigurationError, TooManyMissingError
 from airflow_imagetag.lineage.metrics import Metrics
+from airflow_imagetag.lineage.traces import run_span
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.selection.missing import (
     Change,
@@ -81,6 +82,12 @@ class Synchronization:
 
         :raises TooManyMissingError: the source is empty, or lacks too many images.
         """
+        with run_span({}, "imagetag.sync") as counts:
+            summary = self._run()
+            counts.update(summary)
+        return summary
+
+    def _run(self) -> dict[str, Any]:
         started = time.monotonic()
         wanted = None if self.api == ALL_APIS else self.api
         with held_images(self.store.held(api=wanted)) as held:

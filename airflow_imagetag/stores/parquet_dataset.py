@@ -10,9 +10,10 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -321,21 +322,47 @@ class ParquetDataset:
         part = f"compacted-{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}.parquet"
         old = [*dead, *parts]
         metadata = {REPLACES: json.dumps(old).encode()}
-        noted = LABELS.with_metadata(metadata)
-        labels = self._kept(parts, self.labels_of, self.is_latest_label, keep, noted)
-        self.files.write_all("labels", part, noted, labels)
-        noted = IMAGES.with_metadata(metadata)
-        images = self._kept(parts, self._images_with_labels, self._counts, keep, noted)
-        self.files.write_all("images", part, noted, images)
+        try:
+            noted = LABELS.with_metadata(metadata)
+            labels = self._kept(parts, self.labels_of, self.is_latest_label, keep, noted)
+            self.files.write_all("labels", part, noted, labels)
+            noted = IMAGES.with_metadata(metadata)
+            counts = partial(self._counts, frozenset(parts))
+            images = self._kept(parts, self._images_with_labels, counts, keep, noted)
+            self.files.write_all("images", part, noted, self._checked(images, parts))
+        except (FileNotFoundError, StoreError):
+            if part in self.files.names("labels"):
+                self.files.remove("labels", part)
+            raise StoreError(
+                f"{self.files.place} was compacted, or images were deleted from it, meanwhile. Run "
+                "one compaction or deletion at a time, and try again."
+            ) from None
         for kind in ("images", "labels"):
             for name in set(old).intersection(self.files.names(kind)):
                 self.files.remove(kind, name)
         return part
 
-    def _counts(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether an image's row is its latest, or that of the labels that count."""
-        batches = self.index.batches(row["api"], row["key_sha256"])
-        return batches is not None and row["batch"] in batches
+    def _counts(self, parts: Collection[str], row: Mapping[str, Any]) -> bool:
+        """Tell whether an image's row is needed.
+
+        It is if it is the latest; and if it is that of the labels that count, where the latest row
+        is in another part and may not name them.
+
+        :param parts: the parts that are replaced.
+        """
+        latest = self.index.row(row["api"], row["key_sha256"])
+        if latest is None or latest.batch == row["batch"]:
+            return latest is not None
+        return latest.labels_batch == row["batch"] and latest.part not in parts
+
+    def _checked(self, tables: Iterator[pa.Table], parts: Collection[str]) -> Iterator[pa.Table]:
+        """Yield the tables, and check at the end that the parts still count.
+
+        :raises FileNotFoundError: a part was replaced meanwhile.
+        """
+        yield from tables
+        if replaced := set(parts).difference(self.live_parts()):
+            raise FileNotFoundError(min(replaced))
 
     def _images_with_labels(self, part: str) -> Iterator[Rows]:
         """Yield the image rows of a part, each with the batch of the labels that count."""

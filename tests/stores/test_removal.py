@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from databases import API, NOON, Database, TaskInstance, failed, gathered, tagged
 from foreign import code_of, install
 
-from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.errors import ConfigurationError, StoreError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.operators.checkpoint import checkpoint_store
 from airflow_imagetag.selection.rules import Rule, Status
@@ -24,6 +26,7 @@ from airflow_imagetag.stores import (
     SqlLabelStore,
     StoreMode,
 )
+from airflow_imagetag.stores.parquet_dataset import open_dataset
 
 OTHER = "DetectLabel"
 LATER = datetime(2026, 8, 1, tzinfo=UTC)
@@ -235,6 +238,42 @@ def test_a_run_that_writes_meanwhile_wins(lake: Path):
     assert held(store) == {(API, "a"): False}
     assert labels(store) == Counter([("a", "y")])
     assert old.exists()
+
+
+@pytest.mark.parametrize("step", [1, 6])
+def test_two_compactions_at_once_lose_nothing(lake: Path, step: int):
+    """The one that ends second changes nothing, and says so.
+
+    :param step: the one in which the other comes, of reading three parts of labels and of images.
+    """
+    store = ParquetLabelStore(str(lake))
+    for key in "abc":
+        write(store, tagged(key, "x"))
+    with open_dataset(str(lake), None) as dataset:
+        every = dataset.load()
+        steps = itertools.count(1)
+
+        def keep(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            if next(steps) == step:
+                store.delete(["a"])
+            return rows
+
+        with pytest.raises(StoreError, match="meanwhile"):
+            dataset.replace(every, [], keep)
+    assert labels(store) == Counter([("b", "x"), ("c", "x")])
+    assert plain_keys(lake) == {"b", "c"}
+
+
+def test_a_compaction_leaves_one_row_of_each_image(lake: Path):
+    """Also where the labels of an earlier version stay; a deletion keeps what others refer to."""
+    store = ParquetLabelStore(str(lake))
+    write(store, tagged("a", "x", version="1"), tagged("b", "y"))
+    write(store, failed("a", final=False, version="2"))
+    store.delete(["b"])
+    store.compact()
+    [file] = lake.glob("images/*")
+    assert pq.read_table(file)["image_key"].to_pylist() == ["a"]
+    assert labels(store) == Counter([("a", "x")])
 
 
 def test_checkpoints_lose_the_image(
