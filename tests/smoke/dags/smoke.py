@@ -11,8 +11,8 @@ from typing import Any
 try:
     from airflow.sdk import DAG, task
 except ImportError:  # Airflow 2.11
-    from airflow import DAG  # type: ignore[no-redef]
-    from airflow.decorators import task  # type: ignore[no-redef]
+    from airflow import DAG
+    from airflow.decorators import task  # type: ignore[attr-defined,no-redef]
 
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
