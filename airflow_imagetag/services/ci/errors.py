@@ -13,19 +13,13 @@ from collections.abc import Mapping
 from airflow_imagetag.errors import (
     AuthenticationError,
     EndpointError,
-    ImageDecodeError,
-    ImageDownloadError,
     ImageEmptyError,
-    ImageFormatError,
     ImageTagError,
-    ImageTooLargeError,
     ImageUnreadableError,
     InvalidRequestError,
     ParameterTooLongError,
-    ServiceUnavailableError,
-    ThrottledError,
 )
-from airflow_imagetag.services import response_parsing
+from airflow_imagetag.services import meanings, response_parsing
 from airflow_imagetag.services.ci.xml_tree import Element
 from airflow_imagetag.services.messages import HttpResponse
 from airflow_imagetag.services.response_parsing import ErrorMeaning
@@ -50,13 +44,7 @@ _REFUSED = ErrorMeaning(
 _ARCHIVED = ErrorMeaning(
     ImageUnreadableError, "the object is in an archive: restore it, and it is labelled"
 )
-_DECODE = ErrorMeaning(ImageDecodeError, "the service cannot decode the image")
 _EMPTY = ErrorMeaning(ImageEmptyError, "the object is empty")
-_FORMAT = ErrorMeaning(ImageFormatError, "the service does not take images of this format")
-_TOO_LARGE = ErrorMeaning(ImageTooLargeError, "the image is larger than the service takes")
-_DOWNLOAD = ErrorMeaning(ImageDownloadError, "the service cannot download the image from its URL")
-_FAILED = ErrorMeaning(ServiceUnavailableError, "the service failed")
-_THROTTLED = ErrorMeaning(ThrottledError, "more requests than the quota allows")
 _TOO_LONG = ErrorMeaning(
     ParameterTooLongError, "the request's URL is too long: shorten the image's URL"
 )
@@ -69,12 +57,12 @@ _UNKNOWN = ErrorMeaning(
 CODES: Mapping[str, ErrorMeaning] = {
     "AccessDenied": _REFUSED,
     "ExpiredToken": _SIGNATURE,
-    "ImageDecodeFailed": _DECODE,
-    "ImageDownloadError": _DOWNLOAD,
+    "ImageDecodeFailed": meanings.DECODE,
+    "ImageDownloadError": meanings.DOWNLOAD,
     "ImageEmpty": _EMPTY,
-    "ImageFormatNotSupport": _FORMAT,
-    "ImageTooLarge": _TOO_LARGE,
-    "InternalError": _FAILED,
+    "ImageFormatNotSupport": meanings.FORMAT,
+    "ImageTooLarge": meanings.TOO_LARGE,
+    "InternalError": meanings.FAILED,
     "InvalidAccessKeyId": _SIGNATURE,
     "InvalidBucketName": _BUCKET,
     "InvalidObjectState": _ARCHIVED,
@@ -85,16 +73,16 @@ CODES: Mapping[str, ErrorMeaning] = {
     "NoSuchKey": _MISSING,
     "PermanentRedirect": _BUCKET,
     "RequestIsExpired": _SIGNATURE,
-    "RequestLimitExceeded": _THROTTLED,
+    "RequestLimitExceeded": meanings.THROTTLED,
     "RequestTimeTooSkewed": _SIGNATURE,
-    "RequestTimeout": _FAILED,
-    "ServiceUnavailable": _FAILED,
+    "RequestTimeout": meanings.FAILED,
+    "ServiceUnavailable": meanings.FAILED,
     "SignatureDoesNotMatch": _SIGNATURE,
-    "SlowDown": _THROTTLED,
-    "TooManyRequests": _THROTTLED,
+    "SlowDown": meanings.THROTTLED,
+    "TooManyRequests": meanings.THROTTLED,
     "URITooLong": _TOO_LONG,
     "UserCnameInvalid": _BUCKET,
-    "UserNetworkTooSlow": _FAILED,
+    "UserNetworkTooSlow": meanings.FAILED,
     "UserInArrears": _ACCOUNT,
     "MalformedAuthorization": ErrorMeaning(
         InvalidRequestError, "the service does not accept the form of the signature"
@@ -147,5 +135,5 @@ def _meaning_of(code: str, status: int) -> ErrorMeaning:
     if code in CODES:
         return CODES[code]
     if status >= 500:
-        return _FAILED
-    return _THROTTLED if status == 429 else _UNKNOWN
+        return meanings.FAILED
+    return meanings.THROTTLED if status == 429 else _UNKNOWN

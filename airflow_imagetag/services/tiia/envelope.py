@@ -13,20 +13,16 @@ from typing import Any
 from airflow_imagetag.errors import (
     AuthenticationError,
     EndpointError,
-    ImageDecodeError,
-    ImageDownloadError,
     ImageEmptyError,
-    ImageFormatError,
     ImageRefusedError,
     ImageTagError,
     ImageTooLargeError,
     InvalidRequestError,
     ParameterTooLongError,
     ServiceUnavailableError,
-    ThrottledError,
     UnknownCodeError,
 )
-from airflow_imagetag.services import response_parsing
+from airflow_imagetag.services import meanings, response_parsing
 from airflow_imagetag.services.messages import HttpResponse
 from airflow_imagetag.services.response_parsing import ErrorMeaning
 
@@ -42,15 +38,10 @@ _ACCOUNT = ErrorMeaning(
     AuthenticationError,
     "the account cannot be billed or has not opened the service: check it in the console",
 )
-_FAILED = ErrorMeaning(ServiceUnavailableError, "the service failed")
 _REQUEST = ErrorMeaning(InvalidRequestError, "the service does not accept the request's form")
 _VALUE = ErrorMeaning(ImageRefusedError, "the service does not accept the image or its URL")
 _OTHER_ACTION = ErrorMeaning(UnknownCodeError, "the service answered with a code of another action")
-_DECODE = ErrorMeaning(ImageDecodeError, "the service cannot decode the image")
 _EMPTY = ErrorMeaning(ImageEmptyError, "the service found no image in the request")
-_FORMAT = ErrorMeaning(ImageFormatError, "the service does not take images of this format")
-_TOO_LARGE = ErrorMeaning(ImageTooLargeError, "the image is larger than the service takes")
-_DOWNLOAD = ErrorMeaning(ImageDownloadError, "the service cannot download the image from its URL")
 _URL = ErrorMeaning(ImageRefusedError, "the service does not accept the image's URL")
 _CONTENT = ErrorMeaning(ImageRefusedError, "the service cannot label what the image shows")
 
@@ -68,44 +59,44 @@ CODES: Mapping[str, ErrorMeaning] = {
     "AuthFailure.InvalidAuthorization": _SIGNATURE,
     "AuthFailure.UnauthorizedOperation": _PERMISSION,
     "FailedOperation.BalanceInsufficient": _ACCOUNT,
-    "FailedOperation.DownLoadError": _DOWNLOAD,
+    "FailedOperation.DownLoadError": meanings.DOWNLOAD,
     "FailedOperation.EmptyImageError": _EMPTY,
-    "FailedOperation.ImageDecodeFailed": _DECODE,
-    "FailedOperation.ImageDownloadError": _DOWNLOAD,
+    "FailedOperation.ImageDecodeFailed": meanings.DECODE,
+    "FailedOperation.ImageDownloadError": meanings.DOWNLOAD,
     "FailedOperation.ImageGroupChargeStatusClose": _ACCOUNT,
-    "FailedOperation.ImageNotSupported": _FORMAT,
+    "FailedOperation.ImageNotSupported": meanings.FORMAT,
     "FailedOperation.ImageResolutionExceed": ErrorMeaning(
         ImageTooLargeError, "the image has more pixels than the service takes"
     ),
     "FailedOperation.ImageResolutionInsufficient": ErrorMeaning(
         ImageRefusedError, "the image has fewer pixels than the service takes"
     ),
-    "FailedOperation.ImageSizeExceed": _TOO_LARGE,
+    "FailedOperation.ImageSizeExceed": meanings.TOO_LARGE,
     "FailedOperation.ImageUnQualified": _CONTENT,
     "FailedOperation.ImageUrlInvalid": _URL,
-    "FailedOperation.InnerError": _FAILED,
+    "FailedOperation.InnerError": meanings.FAILED,
     "FailedOperation.InvokeChargeError": _ACCOUNT,
     "FailedOperation.NoBodyInPhoto": _CONTENT,
     "FailedOperation.NoObjectDetected": _CONTENT,
     "FailedOperation.ParameterEmpty": _REQUEST,
     "FailedOperation.RecognizeFailded": _CONTENT,
-    "FailedOperation.RequestError": _FAILED,
-    "FailedOperation.RequestTimeout": _FAILED,
-    "FailedOperation.RpcFail": _FAILED,
-    "FailedOperation.ServerError": _FAILED,
-    "FailedOperation.TooLargeFileError": _TOO_LARGE,
-    "FailedOperation.UnKnowError": _FAILED,
+    "FailedOperation.RequestError": meanings.FAILED,
+    "FailedOperation.RequestTimeout": meanings.FAILED,
+    "FailedOperation.RpcFail": meanings.FAILED,
+    "FailedOperation.ServerError": meanings.FAILED,
+    "FailedOperation.TooLargeFileError": meanings.TOO_LARGE,
+    "FailedOperation.UnKnowError": meanings.FAILED,
     "FailedOperation.UnOpenError": _ACCOUNT,
-    "FailedOperation.Unknown": _FAILED,
-    "InvalidParameter.ImageFormatNotSupport": _FORMAT,
+    "FailedOperation.Unknown": meanings.FAILED,
+    "InvalidParameter.ImageFormatNotSupport": meanings.FORMAT,
     "InvalidParameter.InvalidParameter": _VALUE,
     "InvalidParameter.PictureSolidColorError": _CONTENT,
     "InvalidParameterValue.ImageEmpty": _EMPTY,
     "InvalidParameterValue.InvalidParameterValueLimit": _VALUE,
     "InvalidParameterValue.UrlIllegal": _URL,
-    "LimitExceeded.TooLargeFileError": _TOO_LARGE,
+    "LimitExceeded.TooLargeFileError": meanings.TOO_LARGE,
     "MissingParameter.ErrorParameterEmpty": _REQUEST,
-    "RequestSizeLimitExceeded": _TOO_LARGE,
+    "RequestSizeLimitExceeded": meanings.TOO_LARGE,
     "ResourceUnavailable.InArrears": _ACCOUNT,
     "ResourceUnavailable.IsOpening": ErrorMeaning(
         ServiceUnavailableError, "the service is being opened for the account, which takes a while"
@@ -164,9 +155,9 @@ FAMILIES: Mapping[str, ErrorMeaning] = {
     "AuthFailure": _SIGNATURE,
     "UnauthorizedOperation": _PERMISSION,
     "OperationDenied": _PERMISSION,
-    "InternalError": _FAILED,
-    "ServiceUnavailable": _FAILED,
-    "RequestLimitExceeded": ErrorMeaning(ThrottledError, "more requests than the quota allows"),
+    "InternalError": meanings.FAILED,
+    "ServiceUnavailable": meanings.FAILED,
+    "RequestLimitExceeded": meanings.THROTTLED,
     "ActionOffline": ErrorMeaning(EndpointError, "the vendor has ended this interface: change api"),
     "InvalidAction": ErrorMeaning(EndpointError, "no such interface: check host and api"),
     "NoSuchProduct": ErrorMeaning(EndpointError, "this host has no label service: check host"),
