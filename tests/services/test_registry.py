@@ -84,8 +84,8 @@ def test_an_unknown_one_lists_all(install):
     install("good = toy_labels:Good", "raise RuntimeError")
     with pytest.raises(ConfigurationError) as caught:
         parse("bad")
-    names = "DetectLabel, DetectLabelPro, ci_detect_label, good, imagetag_detect, picture_classify"
-    assert f"{names}, not 'bad'" in caught.value.message
+    names = ("DetectLabel", "DetectLabelPro", "ci_detect_label", "good", "imagetag_detect")
+    assert f"{', '.join(names)}, local, picture_classify, not 'bad'" in caught.value.message
 
 
 @pytest.mark.parametrize(
