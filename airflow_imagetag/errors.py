@@ -33,6 +33,7 @@ The class tells a caller how to react, and the fields carry the service's answer
     |   |-- OutageError            STOP    no answer for too long: the run ends
     |   `-- StorageError                   the storage failed while an image was read
     `-- RunError                   STOP    the run as a whole
+        |-- BudgetUsedUpError              it may make no more calls
         |-- TooManyFailuresError           more failed images than the task allows
         |-- TooManyMissingError            more images have left the source than the task allows
         |-- StoreError                     the store failed to take finished images
@@ -50,6 +51,7 @@ __all__ = [
     "AnswerLostError",
     "AuthenticationError",
     "Billing",
+    "BudgetUsedUpError",
     "ConfigurationError",
     "ConnectionFailedError",
     "Decision",
@@ -288,6 +290,10 @@ class StorageError(TransientError):
 
 class RunError(ImageTagError):
     """The run as a whole failed; its outputs hold the finished images."""
+
+
+class BudgetUsedUpError(RunError):
+    """The run may make no more calls: ``max_calls`` or ``max_cost``; the rest stays new."""
 
 
 class TooManyFailuresError(RunError):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FAILURE_COLUMNS", "IMAGE_COLUMNS", "LABEL_COLUMNS"]
+__all__ = ["FAILURE_COLUMNS", "IMAGE_COLUMNS", "LABEL_COLUMNS", "RUN_COLUMNS"]
 
 # pandas 2 and 3 both have this nullable type, and Airflow's XCom serializer returns it unchanged,
 # also for a column of missing values only.
 _STRING = "string"
 _TIME = "datetime64[us, UTC]"
+_NUMBER = "Int64"
+"""A whole number that may be missing."""
 
 LABEL_COLUMNS: Mapping[str, str] = {
     "image_key": _STRING,
@@ -63,6 +65,43 @@ FAILURE_COLUMNS: Mapping[str, str] = {
     "failed_at": _TIME,
 }
 """Columns and types of a failures frame: one row for each image without labels."""
+
+RUN_COUNTS = (
+    "seen",
+    "new",
+    "tagged",
+    "reused",
+    "failed",
+    "failed_again",
+    "waiting",
+    "gave_up",
+    "skipped",
+    "calls",
+    "billed_calls",
+    "refused_calls",
+    "unknown_calls",
+    "retries",
+    "throttled",
+)
+"""The counts of a run that a store keeps, named as in the summary."""
+
+RUN_COLUMNS: Mapping[str, str] = {
+    "dag_id": _STRING,
+    "task_id": _STRING,
+    "run_id": _STRING,
+    "map_index": _NUMBER,
+    "try_number": _NUMBER,
+    "api": _STRING,
+    "shard": _STRING,
+    "started_at": _TIME,
+    "ended_at": _TIME,
+    **dict.fromkeys(RUN_COUNTS, "int64"),
+    "price_per_thousand": "float64",
+    "cost": "float64",
+    "outcome": _STRING,
+    "error": _STRING,
+}
+"""Columns and types of a frame of runs: one row for each try of a task."""
 
 
 def label_columns(*, originals: bool) -> Mapping[str, str]:

@@ -38,7 +38,7 @@ from databases import failed
 from airflow_imagetag import errors
 from airflow_imagetag.assets import announced_images
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS
+from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS, RUN_COLUMNS
 from airflow_imagetag.get_provider_info import get_provider_info
 from airflow_imagetag.operators.evaluate import ImageTagEvaluateOperator
 from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
@@ -46,7 +46,12 @@ from airflow_imagetag.operators.sync import ImageTagSyncOperator
 from airflow_imagetag.selection.rules import Retag, Status
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
-from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores import (
+    DeltaLabelStore,
+    ParquetLabelStore,
+    RunOutcome,
+    SqlLabelStore,
+)
 from airflow_imagetag.testing import Emulator
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
 
@@ -345,6 +350,30 @@ def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
     assert {key: tuple(values) for key, *values in wide} == {
         key: best_three(labels[labels["image_key"] == key]) for key in best
     }
+
+
+def test_sql_of_the_pages_tells_the_cost(database, emulator, monkeypatch):
+    """The view has the sums of all runs by day, and the query those since a day."""
+    connection = json.loads(emulator.connection_json)
+    connection["extra"] |= {"requests_per_second": 0, "price_per_thousand": 2.5}
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+    store = SqlLabelStore(database.conn_id, table="product_labels")
+    fill(store)
+    fill(store, version="2")
+    view, since = (b for b in blocks("sql") if b.places and b.page.name == "cost.md")
+    database.script(view.code)
+    api = connection["extra"]["api"]
+    [(named, calls, cost)] = database.rows(since.code)
+    assert (named, calls, cost) == (api, 8, pytest.approx(6 * 0.0025))
+    rows = database.rows("SELECT runs, tagged, failed, billed_calls FROM product_labels_costs")
+    assert [sum(column) for column in zip(*rows, strict=True)] == [2, 6, 2, 6]
+
+
+def test_columns_of_runs_are_those_of_the_page():
+    """Each column of a frame of runs, and each outcome, has its row."""
+    text = section("cost.md", "## The runs of a store").partition("| `outcome` |")
+    assert in_first_column(text[0]) == set(RUN_COLUMNS)
+    assert in_first_column(text[2]) == set(RunOutcome)
 
 
 def test_sql_of_the_pages_applies_a_new_map(database, emulator, monkeypatch):

@@ -17,10 +17,12 @@ class Counts:
         URI or with a key that repeats, empty objects.
     :param skipped: entries that need no work, and entries that a stopped run left.
     :param calls: calls that the vendor may bill: requests sent, one for each scene.
+    :param billed_calls: those of them that were answered with labels.
     :param refused_calls: those of them that the service answered with an error: it bills none.
     :param unknown_calls: those of them whose answer never came: they may be billed.
     :param retries: requests sent for an image after its first.
     :param throttled: responses that asked for fewer requests.
+    :param out_of_budget: the run ended before its last image, since it may make no more calls.
     """
 
     seen: int = 0
@@ -30,10 +32,12 @@ class Counts:
     tolerated: int = 0
     skipped: int = 0
     calls: int = 0
+    billed_calls: int = 0
     refused_calls: int = 0
     unknown_calls: int = 0
     retries: int = 0
     throttled: int = 0
+    out_of_budget: bool = False
 
     @property
     def done(self) -> int:

@@ -11,6 +11,7 @@ from airflow_imagetag.engine.answers.single_flight import SingleFlightCache
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.flow.admission import AdmissionControl
+from airflow_imagetag.engine.flow.call_allowance import CallAllowance
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.protocols import CachedAnswer
 from airflow_imagetag.errors import (
@@ -56,6 +57,7 @@ class ImagePipeline:
     :param pool: records the latency of each successful call, and each pause between attempts.
     :param cache: answers for equal bytes of this run.
     :param lookup: finds answers that were paid for in earlier runs; None for no such answers.
+    :param allowance: the calls that the run may make; None for no limit.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ImagePipeline:
         *,
         cache: SingleFlightCache,
         lookup: BatchedLookup | None,
+        allowance: CallAllowance | None = None,
     ) -> None:
         self._labeller = labeller
         self._admission = admission
@@ -78,6 +81,7 @@ class ImagePipeline:
         self._pool = pool
         self._cache = cache
         self._lookup = lookup
+        self._allowance = allowance
 
     async def label(self, image: Image, prepared: Prepared | None = None) -> TagResult:
         """Return the labels of the image, from the service or from an image with equal bytes.
@@ -137,7 +141,7 @@ class ImagePipeline:
     async def _call(self, prepared: Prepared) -> TagResult:
         sent = 0
         try:
-            await self._admission.acquire()
+            await self._admit()
             sent = 1
             return await self._send(prepared)
         except ImageTagError as error:
@@ -153,7 +157,7 @@ class ImagePipeline:
         async def attempt() -> TagResult:
             nonlocal sent
             is_retry = sent > 0
-            await self._admission.acquire(is_retry=is_retry)
+            await self._admit(is_retry=is_retry)
             sent += 1
             return await self._send(prepared, is_retry=is_retry)
 
@@ -166,9 +170,26 @@ class ImagePipeline:
             del error
         return replace(result, attempts=sent)
 
+    async def _admit(self, *, is_retry: bool = False) -> None:
+        """Wait until a request may be sent, within the allowance and the quota.
+
+        :raises StoppingError: the run may make no more calls, and ends.
+        """
+        calls = self._labeller.calls_per_image
+        if self._allowance is not None and not await self._allowance.take(calls):
+            self._counts.out_of_budget = True
+            self._stopping.set()
+            raise StoppingError
+        await self._admission.acquire(is_retry=is_retry)
+
+    def _settle(self, *, is_billed: bool) -> None:
+        if self._allowance is not None:
+            self._allowance.settle(self._labeller.calls_per_image, is_billed=is_billed)
+
     async def _send(self, prepared: Prepared, *, is_retry: bool = False) -> TagResult:
         """Make a call that the quota has admitted."""
         if self._stopping.is_set():
+            self._settle(is_billed=False)
             raise StoppingError
         calls = self._labeller.calls_per_image
         self._counts.calls += calls
@@ -177,18 +198,24 @@ class ImagePipeline:
         try:
             result = await self._depart(prepared)
         except ImageTagError as error:
+            is_refused = error.billing is Billing.REFUSED
+            self._settle(is_billed=not (is_refused or _was_not_sent(error)))
             if _was_not_sent(error):
                 self._counts.calls -= calls
                 self._counts.retries -= is_retry
-            elif error.billing is Billing.REFUSED:
+            elif is_refused:
                 self._counts.refused_calls += calls
-            elif error.billing is Billing.UNKNOWN:
+            else:
                 self._counts.unknown_calls += calls
             self._note_failure(error)
             raise
         except BaseException:
+            self._counts.unknown_calls += calls
+            self._settle(is_billed=True)
             self._admission.record_no_result()
             raise
+        self._counts.billed_calls += calls
+        self._settle(is_billed=True)
         self._admission.record_success()
         self._pool.record_latency(time.monotonic() - started)
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from airflow_imagetag.engine.flow.call_allowance import Ask
 from airflow_imagetag.engine.flow.schedule import Schedule
 from airflow_imagetag.engine.protocols import AnswerLookup, OutcomeWriter
 from airflow_imagetag.labellers.base import Labeller
@@ -19,6 +20,7 @@ class RunInputs:
     :param labeller: labels one image; open while the run lasts.
     :param writer: takes finished images.
     :param lookup: finds answers that were paid for in earlier runs; None for no such answers.
+    :param ask_for_calls: asks for the calls that the run may make; None for no limit.
     :param schedule: slots of a quota that processes share; None for a quota of this run alone.
     """
 
@@ -27,3 +29,4 @@ class RunInputs:
     writer: OutcomeWriter
     lookup: AnswerLookup | None = None
     schedule: Schedule | None = None
+    ask_for_calls: Ask | None = None

@@ -9,6 +9,7 @@ from airflow_imagetag.engine.answers.batched_lookup import BatchedLookup
 from airflow_imagetag.engine.answers.single_flight import SingleFlightCache
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow.admission import AdmissionControl
+from airflow_imagetag.engine.flow.call_allowance import CallAllowance
 from airflow_imagetag.engine.flow.rate_limiter import RateLimiter
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.image_pipeline import ImagePipeline
@@ -85,6 +86,9 @@ def image_pipeline(
         pool,
         cache=SingleFlightCache(_max_remembered(settings, has_store=lookup is not None)),
         lookup=lookup,
+        allowance=(
+            None if inputs.ask_for_calls is None else CallAllowance(inputs.ask_for_calls, stopping)
+        ),
     )
 
 

@@ -69,6 +69,11 @@ class Labeller(ABC):
         del image
         return 0
 
+    def needs_io(self, image: Image) -> bool:
+        """Tell whether ``prepare`` reads the image from somewhere, or uses a thread for it."""
+        del image
+        return True
+
     @abstractmethod
     async def prepare(self, image: Image) -> Prepared:
         """Load the image, or take its URL, and compute the digest of its bytes.

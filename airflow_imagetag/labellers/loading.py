@@ -81,6 +81,10 @@ class LoadingLabeller(Labeller):
             return 0
         return FIRST_IMAGE_BYTES if self._average_bytes is None else int(self._average_bytes)
 
+    def needs_io(self, image: Image) -> bool:
+        """Tell whether ``prepare`` reads the image from somewhere, or uses a thread for it."""
+        return self._loader.needs_io(image)
+
     async def prepare(self, image: Image) -> Prepared:
         """Load the image, or take its URL, and compute the digest of its bytes.
 

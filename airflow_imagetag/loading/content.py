@@ -138,6 +138,11 @@ class ContentLoader:
             return self.downloader is not None
         return not self._presign or is_local(uri)
 
+    def needs_io(self, image: Image) -> bool:
+        """Tell whether loading the image downloads or reads it, or is left to a thread."""
+        is_downloaded = self.downloader is not None and image.content is None
+        return (is_downloaded and is_http(image.uri or "")) or not self._is_inline(image)
+
     async def fetch(self, image: Image) -> Image:
         """Download the image and return it with its bytes, if that is the worker's task.
 
@@ -163,11 +168,12 @@ class ContentLoader:
 
         :raises ImageError: the image has neither a URI nor bytes, or its URL is not allowed.
         """
+        return self.load(image) if self._is_inline(image) else None
+
+    def _is_inline(self, image: Image) -> bool:
         if image.content is not None:
-            is_inline = len(image.content) <= self._max_inline_bytes
-        else:
-            is_inline = image.uri is None or is_http(image.uri) or self._is_object(image.uri)
-        return self.load(image) if is_inline else None
+            return len(image.content) <= self._max_inline_bytes
+        return image.uri is None or is_http(image.uri) or self._is_object(image.uri)
 
     def _is_object(self, uri: str) -> bool:
         return self._object_key is not None and self._object_key(uri) is not None

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from airflow_imagetag.adapters.airflow_sdk import Context
+    from airflow_imagetag.operators.dry_run import DryRun
     from airflow_imagetag.operators.options import Number
     from airflow_imagetag.operators.outputs import Output
     from airflow_imagetag.operators.run import OperatorRun
+    from airflow_imagetag.operators.run_record import RecordTiming
     from airflow_imagetag.quota import QuotaTiming
 
 __all__ = ["ImageTagOperator"]
@@ -92,10 +94,23 @@ class ImageTagOperator(LineageMethods, LabelMapField):
     :param report: with a store, the path of an HTML file that shows the whole store, as
         ``store.report`` writes it; it is written at the end of a run without an error. None: no
         file. (templated)
+    :param dry_run: send and write nothing, and return what the run would do: the images by kind,
+        the calls, their price and the seconds that they take at the quota. (templated)
+    :param sample: label only this number of the images that are to be labelled, chosen evenly by a
+        hash of the key; None for all. (templated)
+    :param max_calls: calls that may be billed at most; None for no limit. (templated)
+    :param max_cost: price of these calls at most, which needs the connection's
+        ``price_per_thousand``; None for no limit. (templated)
+    :param budget_period: the runs that share the two limits: ``run``, the tries and mapped tasks of
+        this task in one DAG run; ``day`` or ``month``, all runs of the store for the same interface
+        that started on this day or in this month, in UTC. (templated)
+    :param on_budget: the end of a run that may make no more calls: ``stop``, the task succeeds;
+        ``fail``. The images that are left stay new. (templated)
     :raises ConfigurationError: the connection or a parameter is wrong; nothing was sent.
     :raises RequestRefusedError: the account or the key is refused.
     :raises TransientError: the service is down.
     :raises StoreError: the store failed; labels that it did not take are in the XCom ``unsaved``.
+    :raises BudgetUsedUpError: ``on_budget="fail"``, and the run may make no more calls.
     :raises TooManyFailuresError: more images failed than ``max_failure_ratio`` allows.
     """
 
@@ -123,6 +138,12 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         "oversize",
         "label_map",
         "report",
+        "is_dry_run",
+        "sample",
+        "max_calls",
+        "max_cost",
+        "budget_period",
+        "on_budget",
     )
     template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
     operator_extra_links = (ImageLabelsLink(),)
@@ -154,6 +175,12 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         oversize: str = "error",
         label_map: Any = None,
         report: str | None = None,
+        dry_run: bool | str = False,
+        sample: int | str | None = None,
+        max_calls: int | str | None = None,
+        max_cost: float | str | None = None,
+        budget_period: str = "run",
+        on_budget: str = "stop",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -183,7 +210,13 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         self.min_failures: Number = min_failures
         self.max_in_flight: Number = max_in_flight
         self.requests_per_second: Number = requests_per_second
-        self._running: list[OperatorRun] = []
+        self.is_dry_run = dry_run
+        self.sample: Number = sample
+        self.max_calls: Number = max_calls
+        self.max_cost: Number = max_cost
+        self.budget_period = budget_period
+        self.on_budget = on_budget
+        self._running: list[OperatorRun | DryRun] = []
         self._is_killed = False
 
     def _stands_for_mapped_task(self) -> bool:
@@ -203,6 +236,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         from airflow_imagetag.backends.connection_policy import ConnectionPolicy
         from airflow_imagetag.backends.named_files import PathPolicy
         from airflow_imagetag.hooks.imagetag import ImageTagHook
+        from airflow_imagetag.operators.dry_run import DryRun
         from airflow_imagetag.operators.label_files import read_label_map
         from airflow_imagetag.operators.options import parse_options
         from airflow_imagetag.operators.output_factory import make_output
@@ -211,7 +245,10 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         if self.report and self.store is None:
             raise ConfigurationError("report needs a store: it shows what the store holds.")
         options = parse_options(
-            self, engine=self._engine_settings(), quota_timing=self._quota_timing()
+            self,
+            engine=self._engine_settings(),
+            quota_timing=self._quota_timing(),
+            record_timing=self._record_timing(),
         )
         connections = ConnectionPolicy(options.storage_conn_id, allowed_connections())
         paths = PathPolicy(allowed_local_folders(), connections)
@@ -225,6 +262,8 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         )
         hook = ImageTagHook(self.imagetag_conn_id, oversize=options.oversize)
         source = source.with_formats(hook.limits.formats)
+        if options.dry_run:
+            return self._look(DryRun(hook, source, options, self.store))
         tags = {"dag_id": str(self.dag_id), "task_id": self.task_id}
         run = OperatorRun(hook, source, options, output, task_tags=tags)
         self._running.append(run)
@@ -237,6 +276,20 @@ class ImageTagOperator(LineageMethods, LabelMapField):
             # It holds locks, which an operator that is copied must not.
             self._running.clear()
 
+    def _look(self, dry_run: DryRun) -> dict[str, Any]:
+        """Return what a run would do."""
+        # The event of the store's asset would start the DAGs that wait for its labels.
+        if self.store is not None:
+            uri = self.store.asset_uri
+            self.outlets = [one for one in self.outlets if getattr(one, "uri", None) != uri]
+        self._running.append(dry_run)
+        if self._is_killed:
+            dry_run.stop()
+        try:
+            return dry_run.run()
+        finally:
+            self._running.clear()
+
     def _engine_settings(self) -> dict[str, Any]:
         """Return settings of the engine that no parameter sets; a subclass may add some."""
         return {}
@@ -246,6 +299,12 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         from airflow_imagetag.quota import DEFAULT_TIMING
 
         return DEFAULT_TIMING
+
+    def _record_timing(self) -> RecordTiming:
+        """Return the times of the record of the run, which no parameter sets."""
+        from airflow_imagetag.operators.run_record import DEFAULT_RECORD_TIMING
+
+        return DEFAULT_RECORD_TIMING
 
     def _label(
         self, context: Context, run: OperatorRun, output: Output

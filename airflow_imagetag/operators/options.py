@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,12 @@ from airflow_imagetag.engine.output.label_filter import LabelFilter
 from airflow_imagetag.engine.output.label_mapping import LabelMapping
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.loading.preflight import Oversize, parse_oversize
+from airflow_imagetag.models import Entry
+from airflow_imagetag.operators.budget import NO_BUDGET, Budget, parse_budget
+from airflow_imagetag.operators.run_record import DEFAULT_RECORD_TIMING, RecordTiming
 from airflow_imagetag.quota import DEFAULT_TIMING, QuotaTiming
 from airflow_imagetag.selection.rules import Rule, parse_rule
+from airflow_imagetag.selection.sampling import sampled
 from airflow_imagetag.selection.shards import Shard, parse_shard
 
 MIN_RATE = 0.001
@@ -57,6 +61,10 @@ class Options:
     :param mapping: renames, drops and merges labels; None leaves them as they are.
     :param engine: further settings of the engine.
     :param quota_timing: time limits of a shared quota.
+    :param record_timing: times of the record of the run.
+    :param dry_run: nothing is sent or written.
+    :param sample: number of images of an even sample; None for all.
+    :param budget: the calls that the task may make.
     """
 
     min_probability: float
@@ -76,6 +84,14 @@ class Options:
     mapping: LabelMapping | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
     quota_timing: QuotaTiming = DEFAULT_TIMING
+    record_timing: RecordTiming = DEFAULT_RECORD_TIMING
+    dry_run: bool = False
+    sample: int | None = None
+    budget: Budget = NO_BUDGET
+
+    def chosen(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """Return a sample of the entries if one was asked for, else the entries."""
+        return entries if self.sample is None else sampled(entries, self.sample)
 
     @property
     def label_filter(self) -> LabelFilter:
@@ -90,12 +106,14 @@ def parse_options(
     *,
     engine: Mapping[str, Any] | None = None,
     quota_timing: QuotaTiming = DEFAULT_TIMING,
+    record_timing: RecordTiming = DEFAULT_RECORD_TIMING,
 ) -> Options:
     """Check the parameters of an operator, but for the label map, which is read by itself.
 
     :param parameters: an object with the operator's parameters as attributes, rendered.
     :param engine: further settings of the engine.
     :param quota_timing: time limits of a shared quota.
+    :param record_timing: times of the record of the run.
     :raises ConfigurationError: names the parameter and the values that it allows.
     """
     given = parameters
@@ -116,7 +134,17 @@ def parse_options(
         storage_conn_id=_storage_conn_id(given.storage_conn_id),
         engine=engine or {},
         quota_timing=quota_timing,
+        record_timing=record_timing,
+        dry_run=_flag("dry_run", given.is_dry_run),
+        sample=COUNT.parse_whole("sample", given.sample),
+        budget=parse_budget(given.max_calls, given.max_cost, given.budget_period, given.on_budget),
     )
+
+
+def _flag(name: str, value: Any) -> bool:
+    if str(value) not in ("True", "False"):
+        raise ConfigurationError(f"{name} must be True or False, not {value!r}.")
+    return str(value) == "True"
 
 
 def _is_fetched_by_worker(fetch: str) -> bool:

@@ -9,6 +9,7 @@ from airflow_imagetag.backends.airflow_versions import check_xcom_can_hold_frame
 from airflow_imagetag.operators.checkpoint import checkpoint_store
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.outputs import FrameOutput, Output
+from airflow_imagetag.operators.run_record import identity_of
 from airflow_imagetag.operators.stored_outputs import CheckpointedOutput, StoreOutput
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def make_output(
     """
     check_xcom_can_hold_frames()
     if store is not None:
-        return StoreOutput(options, store, schedule=configuration.retry_schedule())
+        return StoreOutput(
+            options,
+            store,
+            schedule=configuration.retry_schedule(),
+            identity=identity_of(task_instance),
+        )
     max_rows = configuration.max_result_rows()
     folder = configuration.checkpoint_path()
     if folder is None or task_instance is None:

@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.engine.flow.call_allowance import Ask
 from airflow_imagetag.engine.output.label_rows import failures_frame
 from airflow_imagetag.engine.protocols import AnswerLookup, OutcomeWriter
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Entry, Failure
+from airflow_imagetag.operators.budget import own_budget
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.writers import (
     Collected,
@@ -31,6 +33,20 @@ Push = Callable[[str, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
+class RunTerms:
+    """What an output must know of a run before it opens.
+
+    :param api: the interface that labels the images.
+    :param counts: the counts of the run, which change while it lasts.
+    :param price_per_thousand: price of 1,000 calls; None if it is unknown.
+    """
+
+    api: str
+    counts: Counts
+    price_per_thousand: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OpenRun:
     """The input and the output of a run while they are open.
 
@@ -41,6 +57,7 @@ class OpenRun:
     :param resumed_tagged: images that an earlier try of the task labelled.
     :param resumed_failed: images that failed in an earlier try by their own fault.
     :param total: number of entries, if it is known by now.
+    :param ask_for_calls: asks for the calls that the run may make; None for no limit.
     """
 
     entries: Iterator[Entry]
@@ -50,6 +67,7 @@ class OpenRun:
     resumed_tagged: int = 0
     resumed_failed: int = 0
     total: int | None = None
+    ask_for_calls: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +133,10 @@ class Output(ABC):
         del total
 
     @abstractmethod
-    def open(self, source: ImageSource, api: str) -> AbstractContextManager[OpenRun]:
+    def open(self, source: ImageSource, terms: RunTerms) -> AbstractContextManager[OpenRun]:
         """Return a context in which the images of a source can be labelled.
+
+        An error that leaves the context is the end of the run.
 
         :raises ConfigurationError: a place cannot be used.
         """
@@ -173,14 +193,16 @@ class FrameOutput(Output):
 
     def count(self, source: ImageSource) -> int | None:
         """Return the number of entries of the source, if it is known."""
-        return source.count()
+        count = source.count()
+        bounds = (count, self._options.max_images, self._options.sample)
+        return None if count is None else min(one for one in bounds if one is not None)
 
     def check_size(self, total: int | None) -> None:
         """Check that the images do not make more labels than an XCom should hold.
 
         :raises ConfigurationError: they are certain to.
         """
-        images = min(total or 0, self._options.max_images or total or 0)
+        images = total or 0
         if images > self._max_rows:
             raise ConfigurationError(
                 f"{images:,} images make more than the {self._max_rows:,} labels that an XCom "
@@ -189,16 +211,26 @@ class FrameOutput(Output):
             )
 
     @contextmanager
-    def open(self, source: ImageSource, api: str) -> Iterator[OpenRun]:
+    def open(self, source: ImageSource, terms: RunTerms) -> Iterator[OpenRun]:
         """Open a run over all entries of the source."""
-        del api
         options = self._options
         yield OpenRun(
-            limited(source.entries(shard=options.shard), options.max_images),
+            limited(options.chosen(source.entries(shard=options.shard)), options.max_images),
             self._writer,
-            # A shard hashes every key.
-            reads_inline=source.is_in_memory and options.shard is None,
+            # A shard and a sample hash every key.
+            reads_inline=(source.is_in_memory and options.shard is None and options.sample is None),
+            ask_for_calls=self._ask_for_calls(terms),
         )
+
+    def _ask_for_calls(self, terms: RunTerms) -> Ask | None:
+        own = own_budget(self._options.budget, terms.price_per_thousand)
+        if own is None:
+            return None
+
+        async def ask(wanted: int) -> int:
+            return own.reserve(wanted)
+
+        return ask
 
     def result(self, summary: dict[str, Any]) -> pd.DataFrame:
         """Return the labels frame."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_imagetag.adapters.final_errors import without_retry
 from airflow_imagetag.engine.counts import Counts
-from airflow_imagetag.errors import ImageTagError, TooManyFailuresError
+from airflow_imagetag.errors import BudgetUsedUpError, ImageTagError, TooManyFailuresError
 from airflow_imagetag.models import Failure
 from airflow_imagetag.operators.outputs import Selection
 from airflow_imagetag.safety.redaction import redact
@@ -129,8 +129,9 @@ def as_raised(error: BaseException, failures: Sequence[Failure]) -> BaseExceptio
     """
     if not isinstance(error, ImageTagError):
         return error
-    is_final = isinstance(error, TooManyFailuresError) and all(
-        failure.is_final for failure in failures if not failure.is_again
+    is_final = isinstance(error, BudgetUsedUpError) or (
+        isinstance(error, TooManyFailuresError)
+        and all(failure.is_final for failure in failures if not failure.is_again)
     )
     return without_retry(error) if is_final else error
 

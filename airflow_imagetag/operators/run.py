@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from airflow_imagetag.engine import progress
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.inputs import RunInputs
-from airflow_imagetag.errors import RunInterruptedError
+from airflow_imagetag.errors import BudgetUsedUpError, RunInterruptedError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.lineage.metrics import RunMetrics
 from airflow_imagetag.lineage.reports import TaskReport
 from airflow_imagetag.lineage.traces import run_span
 from airflow_imagetag.operators import report
+from airflow_imagetag.operators.budget import OnBudget
 from airflow_imagetag.operators.labeller import labeller_of
 from airflow_imagetag.operators.launch import EngineThread
 from airflow_imagetag.operators.options import Options
-from airflow_imagetag.operators.outputs import OpenRun, Output
+from airflow_imagetag.operators.outputs import OpenRun, Output, RunTerms
 from airflow_imagetag.operators.pace import Pace
 from airflow_imagetag.sources.base import ImageSource
 
@@ -59,6 +60,7 @@ class OperatorRun:
         self._source = source
         self._options = options
         self._output = output
+        options.budget.check_price(hook.account.price_per_thousand, hook.imagetag_conn_id)
         self._pace = Pace(hook.account, options)
         self._engine = EngineThread()
         self._total = output.count(source)
@@ -66,7 +68,7 @@ class OperatorRun:
         self._metrics = RunMetrics(self._counts, {"api": hook.account.api, **task_tags})
         self._started = time.monotonic()
         self._elapsed_seconds = 0.0
-        self._is_cut_off = False
+        self._is_cut_off = True
 
     def stop(self) -> None:
         """Ask the run to end; may be called from a signal handler."""
@@ -98,7 +100,7 @@ class OperatorRun:
         try:
             self._output.check_size(self._total)
             with (
-                self._output.open(self._source, self._hook.api) as opened,
+                self._output.open(self._source, self._terms()) as opened,
                 self._pace.open_schedule() as schedule,
             ):
                 self._count_resumed(opened)
@@ -112,26 +114,46 @@ class OperatorRun:
                     storage_conn_id=self._options.storage_conn_id,
                 )
                 self._engine.run(
-                    RunInputs(opened.entries, labeller, opened.writer, opened.lookup, schedule),
+                    RunInputs(
+                        opened.entries,
+                        labeller,
+                        opened.writer,
+                        opened.lookup,
+                        schedule,
+                        opened.ask_for_calls,
+                    ),
                     self._pace.settings(reads_inline=opened.reads_inline),
                     self._counts,
                     self._total,
                     self._metrics.report,
                 )
-        except BaseException:
-            self._is_cut_off = True
-            raise
+                # Here and not where the outputs are made: after an interrupt here, they can still
+                # be made.
+                self._engine.import_pandas()
+                self._is_cut_off = self._engine.is_stopped or self._counts.out_of_budget
+                # Inside the context: the store's record of the run has its error.
+                self._judge()
         finally:
-            self._is_cut_off = self._is_cut_off or self._engine.is_stopped
             self._elapsed_seconds = time.monotonic() - self._started
             self._log_end()
-        # Here and not where the outputs are made: after an interrupt here, they can still be made.
-        self._engine.import_pandas()
+
+    def _terms(self) -> RunTerms:
+        account = self._hook.account
+        return RunTerms(self._hook.api, self._counts, account.price_per_thousand)
+
+    def _judge(self) -> None:
+        """Check that the run has done what it was to do.
+
+        :raises RunInterruptedError: it was asked to end before its last image.
+        :raises TooManyFailuresError: more images failed than the task accepts.
+        """
         if self._engine.is_stopped:
             raise RunInterruptedError(
                 f"The run was asked to end before its last image: {self._progress()}. The finished "
                 "images are in its outputs."
             )
+        if self._counts.out_of_budget:
+            self._end_at_budget()
         report.check_failures(
             self._counts,
             self._output.failures,
@@ -140,6 +162,21 @@ class OperatorRun:
             min_failures=self._options.min_failures,
             place=self._output.place,
         )
+
+    def _end_at_budget(self) -> None:
+        """Say that the run ends before its last image.
+
+        :raises BudgetUsedUpError: the task is to fail then.
+        """
+        budget = self._options.budget
+        message = (
+            f"The budget is used up ({budget.describe()}), so this run ends before its last image: "
+            f"{self._progress()}. The images that are left stay new, for the next period or a "
+            "larger budget."
+        )
+        if budget.on_budget is OnBudget.FAIL:
+            raise BudgetUsedUpError(message)
+        log.warning(message)
 
     def failures(self) -> pd.DataFrame:
         """Return the failures so far."""

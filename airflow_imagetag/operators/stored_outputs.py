@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,21 @@ from airflow_imagetag.engine.progress import plural
 from airflow_imagetag.errors import ResultTooLargeError
 from airflow_imagetag.models import Entry, Failure, Image, TagResult
 from airflow_imagetag.operators.options import Options
-from airflow_imagetag.operators.outputs import FrameOutput, OpenRun, Output, Push, Selection
-from airflow_imagetag.operators.writers import CheckpointWriter, StoreWriter, answer_lookup
+from airflow_imagetag.operators.outputs import (
+    FrameOutput,
+    OpenRun,
+    Output,
+    Push,
+    RunTerms,
+    Selection,
+)
+from airflow_imagetag.operators.run_record import RunRecorder, new_record, recording
+from airflow_imagetag.operators.writers import (
+    CheckpointWriter,
+    StoreWriter,
+    answer_lookup,
+    ask_through,
+)
 from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.selection.beginning import Beginning
 from airflow_imagetag.selection.difference import (
@@ -36,8 +49,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STORE_THREADS = 2
-"""One writes a batch while the other looks digests up."""
+STORE_THREADS = 3
+"""One writes a batch while the others look digests up and set calls aside."""
 
 
 class CheckpointedOutput(FrameOutput):
@@ -63,11 +76,11 @@ class CheckpointedOutput(FrameOutput):
         self._checkpoint = checkpoint
 
     @contextmanager
-    def open(self, source: ImageSource, api: str) -> Iterator[OpenRun]:
+    def open(self, source: ImageSource, terms: RunTerms) -> Iterator[OpenRun]:
         """Open a run over the entries that the checkpoint does not hold."""
         options, rule = self._options, Rule()
         executor = DaemonExecutor(STORE_THREADS, "imagetag-checkpoint")
-        with self._checkpoint.open(api) as opened:
+        with self._checkpoint.open(terms.api) as opened:
             tagged = failed = 0
             too_large: ResultTooLargeError | None = None
             for outcomes in opened.outcomes():
@@ -81,12 +94,18 @@ class CheckpointedOutput(FrameOutput):
                     too_large = error
             limit = options.max_images
             left = None if limit is None else max(limit - tagged - failed, 0)
-            entries = pending_entries(source.entries(shard=options.shard), opened, rule)
+            entries = pending_entries(
+                # Before the checkpoint is asked: every try of the task takes the same sample.
+                options.chosen(source.entries(shard=options.shard)),
+                opened,
+                rule,
+            )
             try:
                 yield OpenRun(
                     limited(entries, left) if too_large is None else _raising(too_large),
                     CheckpointWriter(opened, executor, self._writer),
                     lookup=answer_lookup(opened, rule, executor),
+                    ask_for_calls=self._ask_for_calls(terms),
                     resumed_tagged=tagged,
                     resumed_failed=failed,
                 )
@@ -110,13 +129,22 @@ class StoreOutput(Output):
     :param options: the operator's checked parameters.
     :param store: where the labels are kept.
     :param schedule: when images that failed are tried again.
+    :param identity: the names of the try of the task, as fields of its record.
     """
 
     place = "store"
     needs_sha256 = True
 
-    def __init__(self, options: Options, store: LabelStore, *, schedule: RetrySchedule) -> None:
+    def __init__(
+        self,
+        options: Options,
+        store: LabelStore,
+        *,
+        schedule: RetrySchedule,
+        identity: Mapping[str, Any],
+    ) -> None:
         super().__init__(options)
+        self._identity = identity
         self._store = store
         self._schedule = schedule
         self._unlabelled = UnlabelledCounts()
@@ -127,47 +155,75 @@ class StoreOutput(Output):
         return self._store.asset_uri
 
     @contextmanager
-    def open(self, source: ImageSource, api: str) -> Iterator[OpenRun]:
+    def open(self, source: ImageSource, terms: RunTerms) -> Iterator[OpenRun]:
         """Open a run over the entries that the store does not hold, or that are due."""
         options = self._options
         log.info("Finished images go to %r", self._store)
-        executor = DaemonExecutor(STORE_THREADS, "imagetag-store")
         now = datetime.now(UTC)
+        record = new_record(
+            terms.api,
+            options.record_timing.clock(),
+            price_per_thousand=terms.price_per_thousand,
+            shard=None if options.shard is None else str(options.shard),
+            **self._identity,
+        )
+
+        def counts() -> dict[str, Any]:
+            return asdict(terms.counts) | asdict(self.selection(terms.counts))
+
+        with self._store.open(terms.api) as opened:
+            opened.check_writable(originals=options.mapping is not None)
+            with (
+                recording(
+                    opened, record, counts, options.budget, options.record_timing
+                ) as recorder,
+                self._open(source, opened, recorder, now) as run,
+            ):
+                yield run
+
+    @contextmanager
+    def _open(
+        self, source: ImageSource, opened: OpenStore, recorder: RunRecorder, now: datetime
+    ) -> Iterator[OpenRun]:
+        options = self._options
         rule = replace(options.rule, now=now)
         tried: dict[str, StoredState] = {}
-        with self._store.open(api) as opened:
-            opened.check_writable(originals=options.mapping is not None)
-            entries = new_entries(
-                source,
-                opened,
-                rule,
-                shard=options.shard,
-                limit=options.max_images,
-                tried=tried,
+        executor = DaemonExecutor(STORE_THREADS, "imagetag-store")
+        entries = new_entries(
+            source,
+            opened,
+            rule,
+            shard=options.shard,
+            # A sample is taken of all.
+            limit=options.max_images if options.sample is None else None,
+            tried=tried,
+        )
+        first = Beginning(limited(options.chosen(entries), options.max_images))
+        total = self._total(source, opened, rule, first)
+        _log_selection(first, total, tried, opened.unlabelled(now))
+        writer = StoreWriter(
+            opened,
+            executor,
+            options.label_filter,
+            self.collected,
+            tried=tried,
+            schedule=self._schedule,
+        )
+        # retag='always' bypasses the cache of paid answers.
+        uses_answers = rule.retag is not Retag.ALWAYS
+        try:
+            yield OpenRun(
+                self._counted(first.entries(), tried),
+                writer,
+                lookup=answer_lookup(opened, rule, executor) if uses_answers else None,
+                total=total,
+                ask_for_calls=(
+                    ask_through(recorder.reserve, executor) if recorder.is_needed else None
+                ),
             )
-            first = Beginning(limited(entries, options.max_images))
-            total = self._total(source, opened, rule, first)
-            _log_selection(first, total, tried, opened.unlabelled(now))
-            writer = StoreWriter(
-                opened,
-                executor,
-                options.label_filter,
-                self.collected,
-                tried=tried,
-                schedule=self._schedule,
-            )
-            # retag='always' bypasses the cache of paid answers.
-            uses_answers = rule.retag is not Retag.ALWAYS
-            try:
-                yield OpenRun(
-                    self._counted(first.entries(), tried),
-                    writer,
-                    lookup=answer_lookup(opened, rule, executor) if uses_answers else None,
-                    total=total,
-                )
-            finally:
-                executor.shutdown()
-                self._count_unlabelled(opened)
+        finally:
+            executor.shutdown()
+            self._count_unlabelled(opened)
 
     def _total(
         self, source: ImageSource, opened: OpenStore, rule: Rule, first: Beginning
@@ -177,8 +233,8 @@ class StoreOutput(Output):
             return len(first)
         # Counting reads the table once more, which is little beside so many calls.
         total = count_entries(source, opened, rule, shard=self._options.shard)
-        most = self._options.max_images
-        return total if total is None or most is None else min(total, most)
+        bounds = (total, self._options.max_images, self._options.sample)
+        return None if total is None else min(one for one in bounds if one is not None)
 
     def _counted(
         self, entries: Iterator[Entry], tried: Mapping[str, StoredState]

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from airflow_imagetag.engine.flow.call_allowance import Ask
 from airflow_imagetag.engine.output.label_filter import LabelFilter
 from airflow_imagetag.engine.output.label_rows import LabelRows
 from airflow_imagetag.engine.protocols import AnswerLookup, CachedAnswer, Outcome, as_exception
@@ -227,6 +228,19 @@ def answer_lookup(opened: OpenStore, rule: Rule, executor: Executor) -> AnswerLo
         return await _in_executor(executor, lambda: look_up(digests))
 
     return lookup
+
+
+def ask_through(reserve: Callable[[int], int], executor: Executor) -> Ask:
+    """Return the question for calls that an executor asks.
+
+    :param reserve: sets calls aside; blocks.
+    :param executor: runs it.
+    """
+
+    async def ask(wanted: int) -> int:
+        return await _in_executor(executor, lambda: reserve(wanted))
+
+    return ask
 
 
 def _would_fail_again(failure: Failure, rule: Rule) -> bool:

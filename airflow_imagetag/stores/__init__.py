@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.stores.delta import DeltaLabelStore
     from airflow_imagetag.stores.parquet import ParquetLabelStore
     from airflow_imagetag.stores.rows import holds_answer, merged, outcome_of, rows_of, state_of
+    from airflow_imagetag.stores.runs import RunOutcome, RunRecord, Spending, SpendingScope
     from airflow_imagetag.stores.sql import SqlLabelStore
 
 __all__ = [
@@ -33,6 +34,10 @@ __all__ = [
     "ParquetLabelStore",
     "Retag",
     "Rule",
+    "RunOutcome",
+    "RunRecord",
+    "Spending",
+    "SpendingScope",
     "SqlLabelStore",
     "Status",
     "StoreMode",
@@ -52,6 +57,8 @@ _BASE = "airflow_imagetag.stores.base"
 
 _ROWS = "airflow_imagetag.stores.rows"
 
+_RUNS = "airflow_imagetag.stores.runs"
+
 _MODULES = {
     "Condition": _RULES,
     "DeltaLabelStore": "airflow_imagetag.stores.delta",
@@ -63,6 +70,10 @@ _MODULES = {
     "ParquetLabelStore": "airflow_imagetag.stores.parquet",
     "Retag": _RULES,
     "Rule": _RULES,
+    "RunOutcome": _RUNS,
+    "RunRecord": _RUNS,
+    "Spending": _RUNS,
+    "SpendingScope": _RUNS,
     "SqlLabelStore": "airflow_imagetag.stores.sql",
     "Status": _RULES,
     "StoreMode": _BASE,

@@ -15,6 +15,7 @@ from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.selection.rules import Condition, Retag, Rule, StoredState
+from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope, runs_are_not_kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,6 +164,38 @@ class OpenStore(ABC):
         :raises StoreError: the store failed for too long.
         """
 
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether the store keeps a record of each run."""
+        return False
+
+    def record_run(self, run: RunRecord) -> None:
+        """Write the record of a run, or overwrite the one with its ``id``.
+
+        A run calls it at its start, every few seconds and at its end, from a thread of its own.
+
+        :raises StoreError: the store failed.
+        """
+        del run
+
+    def unended_runs(self) -> Sequence[RunRecord]:
+        """Return the records without an end: runs in progress, and runs that were killed.
+
+        :raises StoreError: the store failed.
+        """
+        return ()
+
+    def spending(self, scope: SpendingScope) -> Spending:
+        """Return what the runs of this interface have spent.
+
+        It counts every record that was written before the call, also by other processes.
+
+        :param scope: the runs that count.
+        :raises StoreError: the store failed.
+        """
+        del scope
+        return Spending()
+
 
 class LabelStore(Description):
     """Where labels are kept. A store is a description: it connects to nothing until it is opened.
@@ -288,6 +321,25 @@ class LabelStore(Description):
     def _browse(self) -> AbstractContextManager[StoreBrowser] | None:
         """Return a context in which pages query the store itself; None if they need a copy."""
         return None
+
+    def runs(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield the runs that wrote to the store as frames, in the order of their starts.
+
+        :param frame_rows: approximate number of rows in a frame.
+        :raises ConfigurationError: the store keeps no runs.
+        """
+        del frame_rows
+        raise runs_are_not_kept(self)
+
+    def upgrade(self) -> list[str]:
+        """Bring a store of an earlier version to the form of this one, and return what was changed.
+
+        A run does so by itself, but for what it does not need.
+
+        :return: sentences; empty if nothing was to be changed.
+        :raises ConfigurationError: the place cannot be used, or refuses a change.
+        """
+        return []
 
     @property
     @abstractmethod

@@ -27,8 +27,8 @@ class DeltaLabelStore(FolderLabelStore):
 
     The folder gets two Delta tables: ``labels/``, one row for each image and label, and
     ``images/``, one row for each image. Each batch is a commit in each; rows of an image that was
-    labelled before are replaced. Any number of writers may work at once. It needs the extra
-    ``delta``.
+    labelled before are replaced. Any number of writers may work at once. The runs are Parquet files
+    in ``runs/``. It needs the extra ``delta``.
 
     :param path: folder of the two tables, such as ``s3://aws_default@lake/labels/``. (templated)
     :param conn_id: the storage's connection, if the path names none. (templated)
@@ -126,6 +126,7 @@ class DeltaLabelStore(FolderLabelStore):
         """
         with self._dataset() as dataset:
             dataset.compact()
+        self._runs().compact()
 
     @contextmanager
     def _images(self, api: str | None) -> Iterator[DeltaRemoval]:

@@ -14,7 +14,7 @@ from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.selection.rules import Status, StoredState
-from airflow_imagetag.stores.base import OpenStore, StoreMode, UnlabelledCounts
+from airflow_imagetag.stores.base import StoreMode, UnlabelledCounts
 from airflow_imagetag.stores.delta_dataset import (
     BATCH_TIME,
     DeltaDataset,
@@ -23,7 +23,7 @@ from airflow_imagetag.stores.delta_dataset import (
     is_conflict,
     open_dataset,
 )
-from airflow_imagetag.stores.files import LABELS_BATCH
+from airflow_imagetag.stores.files import LABELS_BATCH, Files
 from airflow_imagetag.stores.parquet_dataset import Rows
 from airflow_imagetag.stores.part_index import IndexRow
 from airflow_imagetag.stores.rows import (
@@ -34,6 +34,7 @@ from airflow_imagetag.stores.rows import (
     outcome_of,
     rows_of,
 )
+from airflow_imagetag.stores.run_files import OpenFolderStore
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +67,16 @@ def open_delta_store(
     :raises ConfigurationError: the path, its connection or the extra ``delta`` cannot be used.
     """
     with open_dataset(path, conn_id, creates=mode is StoreMode.WRITE) as dataset:
-        yield OpenDeltaStore(dataset, api, BlockingRetrier(retry_seconds), clock)
+        yield OpenDeltaStore(
+            dataset, Files(path, conn_id), api, BlockingRetrier(retry_seconds), clock
+        )
 
 
-class OpenDeltaStore(OpenStore):
+class OpenDeltaStore(OpenFolderStore):
     """The labels of one interface in Delta tables, while a task uses them.
 
     :param dataset: the tables.
+    :param files: the folder of the runs.
     :param api: the interface that labels the images.
     :param retrier: repeats a commit while the storage fails.
     :param clock: wall clock with a zone.
@@ -81,10 +85,12 @@ class OpenDeltaStore(OpenStore):
     def __init__(
         self,
         dataset: DeltaDataset,
+        files: Files,
         api: str,
         retrier: BlockingRetrier,
         clock: Callable[[], datetime],
     ) -> None:
+        super().__init__(files, api)
         self._dataset = dataset
         self._api = api
         self._retrier = retrier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,10 +10,13 @@ from urllib.parse import quote
 
 from airflow_imagetag.safety.redaction import without_secrets
 from airflow_imagetag.safety.uris import is_local, local_path, storage_of
-from airflow_imagetag.stores.base import LabelStore
+from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, LabelStore
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.stores.parquet_runs import ParquetRuns
 
 _KEPT = "/!\"$&'()*+,:;<=>@[\\]^`{|}"
 """Characters of a folder's name that its asset URI has as they are."""
@@ -35,6 +38,21 @@ class FolderLabelStore(LabelStore):
     def __post_init__(self) -> None:
         # As the author of the DAG file wrote it.
         self._written = self.path
+
+    def runs(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield the runs that wrote to the store as frames, in the order of their starts.
+
+        :param frame_rows: number of rows in a frame.
+        """
+        yield from self._runs().frames(frame_rows=frame_rows)
+
+    def _runs(self) -> ParquetRuns:
+        from airflow_imagetag.backends.places import check_folder
+        from airflow_imagetag.stores.files import Files
+        from airflow_imagetag.stores.parquet_runs import ParquetRuns
+
+        check_folder(self.path, self._written)
+        return ParquetRuns(Files(self.path, self.conn_id))
 
     @property
     def server_name(self) -> str:

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 class ParquetLabelStore(FolderLabelStore):
     """Labels in a Parquet dataset on any storage that ObjectStoragePath reaches.
 
-    The folder gets two datasets: ``labels/``, one row for each image and label, and ``images/``,
-    one row for each image. Every batch becomes a new file in each, written whole or not at all and
-    never changed, so any number of writers may work at once. If an image was labelled more than
-    once, ``labels()`` and ``compact()`` keep only its latest rows.
+    The folder gets three datasets: ``labels/``, one row for each image and label, ``images/``,
+    one row for each image, and ``runs/``, one row for each try of a task. Every batch becomes a new
+    file of labels and one of images, written whole or not at all and never changed, so any number
+    of writers may work at once. If an image was labelled more than once, ``labels()`` and
+    ``compact()`` keep only its latest rows.
 
     :param path: folder of the dataset, such as ``s3://aws_default@lake/labels/``. (templated)
     :param conn_id: the storage's connection, if the path names none. (templated)
@@ -127,11 +128,13 @@ class ParquetLabelStore(FolderLabelStore):
         """
         with self._dataset() as dataset:
             dataset.compact()
+        self._runs().compact()
 
     def remove(self) -> None:
         """Remove the dataset, and nothing else that the folder may hold."""
         with self._dataset() as dataset:
             dataset.remove()
+        self._runs().remove()
 
     @contextmanager
     def _images(self, api: str | None) -> Iterator[ParquetRemoval]:

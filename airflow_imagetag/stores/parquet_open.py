@@ -17,7 +17,7 @@ from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.selection.rules import Status, StoredState
-from airflow_imagetag.stores.base import OpenStore, UnlabelledCounts
+from airflow_imagetag.stores.base import UnlabelledCounts
 from airflow_imagetag.stores.files import LABELS_BATCH
 from airflow_imagetag.stores.parquet_dataset import (
     IMAGES,
@@ -35,6 +35,7 @@ from airflow_imagetag.stores.rows import (
     outcome_of,
     rows_of,
 )
+from airflow_imagetag.stores.run_files import OpenFolderStore
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def open_parquet_store(
         yield OpenParquetStore(dataset, api, retry_seconds=retry_seconds, clock=clock)
 
 
-class OpenParquetStore(OpenStore):
+class OpenParquetStore(OpenFolderStore):
     """The labels of one interface in a dataset, while a task uses it.
 
     :param dataset: the dataset.
@@ -87,6 +88,7 @@ class OpenParquetStore(OpenStore):
         retry_seconds: float,
         clock: Callable[[], datetime],
     ) -> None:
+        super().__init__(dataset.files, api)
         self._dataset = dataset
         self._api = api
         self._retrier = BlockingRetrier(retry_seconds)

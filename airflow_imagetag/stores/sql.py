@@ -1,4 +1,4 @@
-"""Private: labels in two tables of an SQL database."""
+"""Private: labels in the tables of an SQL database."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class SqlLabelStore(LabelStore):
-    """Labels in a table, one row for each image and label, and the images in a second table.
+    """Labels in a table, one row for each image and label, beside tables of images and of runs.
 
-    The tables are ``<table>`` and ``<table>_images``. They are created on first use, or checked.
-    Each batch is written in one transaction. PostgreSQL, SQLite, MySQL and MariaDB are supported;
-    another database that SQLAlchemy knows is tried with plain statements.
+    The tables are ``<table>``, ``<table>_images`` and ``<table>_runs``. They are created on first
+    use, or checked. Each batch is written in one transaction. PostgreSQL, SQLite, MySQL and MariaDB
+    are supported; another database that SQLAlchemy knows is tried with plain statements.
 
     :param conn_id: an Airflow connection whose hook is one of ``common.sql``. (templated)
     :param table: name of the labels table: ``table`` or ``schema.table``. (templated)
-    :param schema: schema of both tables, which must exist. (templated)
+    :param schema: schema of the tables, which must exist. (templated)
     """
 
     conn_id: str
@@ -145,6 +145,28 @@ class SqlLabelStore(LabelStore):
         from airflow_imagetag.stores.sql_browsing import open_sql_browser
 
         return open_sql_browser(self.conn_id, self.table, self.schema)
+
+    def runs(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
+        """Yield the runs that wrote to the tables as frames, in the order of their starts.
+
+        :param frame_rows: number of rows in a frame.
+        """
+        from airflow_imagetag.stores.sql_tables import open_tables
+
+        with open_tables(self.conn_id, self.table, self.schema, StoreMode.READ) as tables:
+            yield from tables.runs(frame_rows=frame_rows)
+
+    def upgrade(self) -> list[str]:
+        """Create the tables and the columns that are missing, and return what was changed.
+
+        :raises ConfigurationError: the connection cannot be used, a table does not fit, or the
+            database refuses a change.
+        :raises StorageError: the database cannot be reached.
+        """
+        from airflow_imagetag.stores.sql_tables import open_tables
+
+        with open_tables(self.conn_id, self.table, self.schema, StoreMode.READ) as tables:
+            return tables.upgrade()
 
     @property
     def server_name(self) -> str:

@@ -35,8 +35,10 @@ from airflow_imagetag.stores.rows import (
     rows_of,
     without_originals,
 )
+from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope
 from airflow_imagetag.stores.sql_batches import Batch, chunks
 from airflow_imagetag.stores.sql_rule import SqlRule, is_due
+from airflow_imagetag.stores.sql_runs import SqlRuns
 from airflow_imagetag.stores.sql_schema import UNANSWERED
 from airflow_imagetag.stores.sql_tables import SqlTables, open_tables
 
@@ -50,6 +52,9 @@ RACE_ATTEMPTS = 4
 RETRY_SECONDS = 300.0
 """How long a statement is retried while the database fails: the batch is paid for, and a look-up
 that fails ends the run."""
+
+RUN_RETRY_SECONDS = 10.0
+"""How long the record of a run is retried: a run does not fail for the want of it."""
 
 
 @contextmanager
@@ -89,6 +94,10 @@ class OpenSqlStore(OpenStore):
         self._tables = tables
         self._api = api
         self._retry = StatementRetrier(tables, retry_seconds=retry_seconds).call
+        labels = tables.labels_table
+        self._runs = SqlRuns(tables.engine, labels.name, labels.schema)
+        self._has_runs = False
+        self._run_retrier = BlockingRetrier(min(retry_seconds, RUN_RETRY_SECONDS))
 
     def refresh(self) -> None:
         """Check again for tables that were missing; rows are read anew by each question."""
@@ -288,6 +297,45 @@ class OpenSqlStore(OpenStore):
 
         self._retry(work, f"{len(images)} images could not be written to {tables.images.fullname}")
 
+    @property
+    def keeps_runs(self) -> bool:
+        """True."""
+        return True
+
+    def record_run(self, run: RunRecord) -> None:
+        """Write the row of a run, or overwrite it; the first one creates the table."""
+
+        def work() -> None:
+            if not self._has_runs:
+                self._runs.create()
+                self._has_runs = True
+            self._runs.put(run)
+
+        self._retry_run(work, "written")
+
+    def unended_runs(self) -> Sequence[RunRecord]:
+        """Return the runs without an end."""
+        runs = self._runs
+        return self._retry_run(lambda: runs.unended(self._api) if runs.exists else [], "read")
+
+    def spending(self, scope: SpendingScope) -> Spending:
+        """Return what the runs of this interface have spent."""
+        return self._retry_run(partial(self._runs.spending, self._api, scope), "read")
+
+    def _retry_run(self, work: Callable[[], T], done: str) -> T:
+        """Call ``work`` until the database answers, or a short time has passed.
+
+        :param done: ends the error message.
+        :raises StoreError: the database failed for too long, or refuses the statement.
+        """
+        what = f"{self._runs.table.fullname} could not be {done}"
+        try:
+            return self._run_retrier.call(
+                work, is_transient=_is_away, on_retry=partial(_log_failure, what)
+            )
+        except sa_exc.DBAPIError as error:
+            raise StoreError(f"{what}: {reason_of(error)}") from None
+
 
 class StatementRetrier:
     """Repeats work in the store's database while the database fails.
@@ -340,6 +388,13 @@ def _utc(moment: Any) -> datetime | None:
 def _log_failure(what: str, error: Exception, attempt: int) -> None:
     reason = reason_of(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
     log.warning("Attempt %d: %s: %s", attempt, what, reason)
+
+
+def _is_away(error: Exception, attempt: int) -> bool:
+    """Tell whether the database may take the record of a run in a moment."""
+    if isinstance(error, sa_exc.IntegrityError):
+        return attempt < RACE_ATTEMPTS
+    return isinstance(error, sa_exc.DBAPIError) and is_transient(error)
 
 
 def _is_worth_retrying(error: Exception, attempt: int) -> bool:

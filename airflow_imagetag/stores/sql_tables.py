@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,10 +14,11 @@ from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of, split_name
 from airflow_imagetag.backends.dialects import dialect_of
-from airflow_imagetag.errors import ConfigurationError, StorageError
-from airflow_imagetag.frames import IMAGE_COLUMNS, frame, label_columns
+from airflow_imagetag.errors import ConfigurationError, StorageError, StoreError
+from airflow_imagetag.frames import IMAGE_COLUMNS, ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.stores.base import StoreMode
 from airflow_imagetag.stores.rows import LIFE_COLUMNS
+from airflow_imagetag.stores.sql_runs import SqlRuns
 from airflow_imagetag.stores.sql_schema import (
     add_columns,
     added_columns,
@@ -126,15 +127,16 @@ class SqlTables:
 
     def _existing(self) -> list[sa.Table]:
         """Return the tables that exist: another task may have created only the first yet."""
-        inspector = sa.inspect(self.engine)
-
-        def exists(table: sa.Table) -> bool:
-            return inspector.has_table(table.name, schema=table.schema)
-
+        exists = self._existence()
         found = list(filter(exists, (self.images, self.labels_table)))
         lacking = [name for table in found for name in lacking_columns(self.engine, table)]
         self._use_tables(lacking)
         return list(filter(exists, (self.images, self.labels_table)))
+
+    def _existence(self) -> Callable[[sa.Table], bool]:
+        """Return a function that tells whether a table exists."""
+        inspector = sa.inspect(self.engine)
+        return lambda table: inspector.has_table(table.name, schema=table.schema)
 
     def _use_tables(self, lacking: Collection[str]) -> None:
         """Take tables of an earlier version as they are.
@@ -146,21 +148,73 @@ class SqlTables:
         self.images, self.labels_table = tables(labels.name, labels.schema, lacking=lacking)
 
     def _upgrade(self, added: list[str]) -> None:
-        """Add the columns that the images table of an earlier version lacks.
+        """Add the columns that the images table of an earlier version lacks."""
+        self._use_tables([name for name in self._lacking if name not in added])
+        self._add(self.images, added)
+
+    def upgrade(self) -> list[str]:
+        """Create the tables and the columns that are missing, and return what was changed.
 
         :raises ConfigurationError: the database refuses it; names the statements.
         """
-        self._use_tables([name for name in self._lacking if name not in added])
-        images = self.images
-        log.info("Adding the columns %s to %s", ", ".join(added), images.fullname)
+        lacking = self._lacking
+        self._use_tables(())
+        exists = self._existence()
+        missing = [table for table in (self.images, self.labels_table) if not exists(table)]
+        self.mode = StoreMode.WRITE
+        self.prepare()
+        changes = [f"Created the table {table.fullname}." for table in missing]
+        if added := [name for name in LIFE_COLUMNS if name in lacking]:
+            changes.append(f"Added the columns {', '.join(added)} to {self.images.fullname}.")
+        if ORIGINAL_LABEL in lacking:
+            self._use_tables(())
+            self._add(self.labels_table, [ORIGINAL_LABEL])
+            changes.append(f"Added the column {ORIGINAL_LABEL} to {self.labels_table.fullname}.")
+        return changes + self._create_runs()
+
+    def _create_runs(self) -> list[str]:
+        runs = self._runs
         try:
-            add_columns(self.engine, images, added)
+            is_new = runs.create()
+        except sa_exc.DBAPIError as error:
+            raise ConfigurationError(
+                f"{runs.table.fullname} cannot be created through connection {self.conn_id!r}: "
+                f"{reason_of(error)}"
+            ) from None
+        return [f"Created the table {runs.table.fullname}."] if is_new else []
+
+    @property
+    def _runs(self) -> SqlRuns:
+        return SqlRuns(self.engine, self.labels_table.name, self.labels_table.schema)
+
+    def runs(self, *, frame_rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the runs of all interfaces as frames; a missing table holds none.
+
+        :param frame_rows: number of rows in a frame.
+        :raises StoreError: the table cannot be read.
+        """
+        try:
+            if self._runs.exists:
+                yield from self._runs.frames(frame_rows=frame_rows)
+        except sa_exc.DBAPIError as error:
+            raise StoreError(
+                f"{self._runs.table.fullname} could not be read: {reason_of(error)}"
+            ) from None
+
+    def _add(self, table: sa.Table, added: Collection[str]) -> None:
+        """Add columns to a table of an earlier version.
+
+        :raises ConfigurationError: the database refuses it; names the statements.
+        """
+        log.info("Adding the columns %s to %s", ", ".join(added), table.fullname)
+        try:
+            add_columns(self.engine, table, added)
         except sa_exc.DBAPIError as error:
             # Another task may have added them meanwhile.
-            if lacking := lacking_columns(self.engine, images):
-                statements = "; ".join(added_columns(self.engine, images, lacking))
+            if lacking := lacking_columns(self.engine, table):
+                statements = "; ".join(added_columns(self.engine, table, lacking))
                 raise ConfigurationError(
-                    f"{images.fullname} was created by an earlier version and lacks columns, which "
+                    f"{table.fullname} was created by an earlier version and lacks columns, which "
                     f"cannot be added: {reason_of(error)}. Run these statements once through "
                     f"connection {self.conn_id!r}: {statements}"
                 ) from None

@@ -132,6 +132,22 @@ def retry_failures(folder: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
+def monthly_budget(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Have a table of nine products with a photograph, and a budget for five."""
+    warehouse = products(request)
+
+    def check(run: Run, emulator: Emulator) -> None:
+        assert (run.xcom("look")["new"], run.xcom("look")["calls"]) == (9, 9)
+        assert run.xcom("label")["out_of_budget"] is True
+        assert run.xcom("report") == emulator.stats.billed == emulator.stats.requests == 5
+
+    return Setting(
+        conf={"calls_of_a_month": 5},
+        environment={"AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json},
+        check=check,
+    )
+
+
 def evaluate_labels(folder: Path, request: pytest.FixtureRequest) -> Setting:
     """Have labels of two products and the truth of three."""
     warehouse: Database = request.getfixturevalue("postgres")
@@ -367,6 +383,7 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
     "evaluate_labels.py": evaluate_labels,
+    "monthly_budget.py": monthly_budget,
     "retry_failures.py": retry_failures,
     "clean_up_deleted.py": clean_up_deleted,
     "sensor_to_load.py": sensor_to_load,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from databases import TaskInstance
 from forked import preload, serve
 
 from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.run_record import UPDATE_SECONDS, RecordTiming
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 
@@ -30,7 +33,17 @@ def described(fields: dict[str, Any] | list[str]) -> Any:
 
 def label(job: dict[str, Any], output: str) -> int:
     """Label, write the summary and return the exit code."""
-    operator = ImageTagOperator(
+    try_number = job.pop("try_number", None)
+    day = job.pop("day", 0)
+    seconds = job.pop("record_seconds", UPDATE_SECONDS)
+
+    class Operator(ImageTagOperator):
+        def _record_timing(self) -> RecordTiming:
+            return RecordTiming(
+                update_seconds=seconds, clock=lambda: datetime.now(UTC) + timedelta(days=day)
+            )
+
+    operator = Operator(
         task_id="label",
         images=described(job.pop("source")),
         store=described(job.pop("store")),
@@ -39,7 +52,7 @@ def label(job: dict[str, Any], output: str) -> int:
     # As Airflow's own handler does.
     signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
     try:
-        summary = operator.execute({})
+        summary = operator.execute({} if try_number is None else {"ti": TaskInstance(try_number)})
     except RunInterruptedError:
         return INTERRUPTED
     with Path(output).open("a") as file:

@@ -1,0 +1,184 @@
+"""Private: what a run would do and cost, found without a call and without writing anything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_imagetag.engine.preview import Preview, PreviewCounts
+from airflow_imagetag.errors import RunInterruptedError
+from airflow_imagetag.models import Entry, Image
+from airflow_imagetag.operators.labeller import labeller_of
+from airflow_imagetag.operators.pace import Pace
+from airflow_imagetag.operators.writers import answer_lookup
+from airflow_imagetag.runtime.loop_thread import StopSignal, run_in_thread
+from airflow_imagetag.runtime.threads import DaemonExecutor
+from airflow_imagetag.selection.difference import limited, new_entries
+from airflow_imagetag.selection.rules import Retag, StoredState, has_failed_before
+from airflow_imagetag.stores.base import LabelStore, StoreMode, UnlabelledCounts
+
+if TYPE_CHECKING:
+    from airflow_imagetag.hooks.imagetag import ImageTagHook
+    from airflow_imagetag.operators.options import Options
+    from airflow_imagetag.sources.base import ImageSource
+    from airflow_imagetag.stores.base import OpenStore
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 4.0
+"""Maximum wait for a dry run that was asked to end."""
+
+
+@dataclass(slots=True)
+class Needs:
+    """The images by why they would be labelled.
+
+    :param new: images that the store does not hold.
+    :param changed: images that it holds in another version, or that ``retag`` labels again.
+    :param due: images that had failed and are tried again.
+    """
+
+    new: int = 0
+    changed: int = 0
+    due: int = 0
+
+
+class DryRun:
+    """A run up to its calls.
+
+    :param hook: the account.
+    :param source: where the images are.
+    :param options: the operator's checked parameters.
+    :param store: where the labels are kept; None for a frame.
+    """
+
+    def __init__(
+        self,
+        hook: ImageTagHook,
+        source: ImageSource,
+        options: Options,
+        store: LabelStore | None,
+    ) -> None:
+        self._hook = hook
+        self._source = source
+        self._options = options
+        self._store = store
+        options.budget.check_price(hook.account.price_per_thousand, hook.imagetag_conn_id)
+        self._pace = Pace(hook.account, options)
+        self._stop = StopSignal()
+        self._needs = Needs()
+        self._unlabelled = UnlabelledCounts()
+        self._counts = PreviewCounts()
+
+    def stop(self) -> None:
+        """Ask the dry run to end; may be called from a signal handler."""
+        self._stop.request()
+
+    def run(self) -> dict[str, Any]:
+        """Look at all images and return what the run would do.
+
+        :raises ImageTagError: an error that would end the run, too.
+        """
+        executor = DaemonExecutor(1, "imagetag-store")
+        api = self._hook.api
+        try:
+            with (
+                nullcontext() if self._store is None else self._store.open(api, StoreMode.READ)
+            ) as opened:
+                self._look(opened, executor)
+        finally:
+            executor.shutdown()
+        if self._stop.requested:
+            raise RunInterruptedError("The dry run was asked to end. Nothing was sent or written.")
+        found = self._result()
+        log.info(
+            "A dry run: %d images (%d new, %d changed, %d due again) would make %d calls; nothing "
+            "was sent or written",
+            self._counts.images,
+            self._needs.new,
+            self._needs.changed,
+            self._needs.due,
+            self._counts.calls,
+        )
+        return found
+
+    def _look(self, opened: OpenStore | None, executor: DaemonExecutor) -> None:
+        options = self._options
+        labeller = labeller_of(
+            self._hook,
+            self._source,
+            is_fetched_by_worker=options.is_fetched_by_worker,
+            needs_sha256=opened is not None,
+            max_connections=self._pace.max_in_flight,
+            storage_conn_id=options.storage_conn_id,
+        )
+        lookup = None
+        if opened is not None and options.rule.retag is not Retag.ALWAYS:
+            lookup = answer_lookup(opened, options.rule, executor)
+
+        async def main() -> None:
+            async with labeller:
+                preview = Preview(labeller, lookup, self._stop.attach())
+                self._counts = preview.counts
+                try:
+                    await preview.look(self._entries(opened))
+                finally:
+                    self._stop.detach()
+
+        run_in_thread(main, self._stop, grace_seconds=GRACE_SECONDS)
+
+    def _entries(self, opened: OpenStore | None) -> Iterator[Entry]:
+        """Yield the entries that the run would take, and count why."""
+        options = self._options
+        tried: dict[str, StoredState] = {}
+        if opened is None:
+            entries = self._source.entries(shard=options.shard)
+        else:
+            now = datetime.now(UTC)
+            self._unlabelled = opened.unlabelled(now) or self._unlabelled
+            entries = new_entries(
+                self._source,
+                opened,
+                replace(options.rule, now=now),
+                shard=options.shard,
+                limit=options.max_images if options.sample is None else None,
+                tried=tried,
+            )
+        for entry in limited(options.chosen(entries), options.max_images):
+            if isinstance(entry, Image):
+                self._count_need(entry, tried.pop(entry.key, None))
+            yield entry
+
+    def _count_need(self, image: Image, stored: StoredState | None) -> None:
+        if stored is None:
+            self._needs.new += 1
+        elif has_failed_before(stored, version=image.version, has_uri=image.uri is not None):
+            self._needs.due += 1
+        else:
+            self._needs.changed += 1
+
+    def _result(self) -> dict[str, Any]:
+        counts, needs, unlabelled = self._counts, self._needs, self._unlabelled
+        price = self._hook.account.price_per_thousand
+        rate = self._pace.requests_per_second
+        return {
+            "dry_run": True,
+            "new": needs.new,
+            "changed": needs.changed,
+            "due": needs.due,
+            "waiting": unlabelled.waiting - unlabelled.due,
+            "gave_up": unlabelled.gave_up,
+            "failed": counts.failed,
+            "too_large": counts.too_large,
+            "duplicates": counts.reused,
+            "skipped": counts.skipped,
+            "calls": counts.calls,
+            "estimated_cost": None if price is None else round(counts.calls * price / 1000, 6),
+            "seconds_at_quota": None if rate is None else round(counts.calls / rate, 3),
+            "sample": counts.sample,
+            "store": None if self._store is None else self._store.serialize(),
+        }
