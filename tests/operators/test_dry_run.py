@@ -182,6 +182,16 @@ def test_faults_of_the_worker_end_it(service: Emulator, small_jpegs: SmallJpegs,
         look(images)
 
 
+def test_it_is_asked_for_by_a_template(service: Emulator):
+    """Such as a parameter of the DAG; Airflow's own dry run, which renders, is as it was."""
+    task = ImageTagOperator(
+        task_id="label", images=["https://shop/a.jpg"], dry_run="{{ params.dry_run }}"
+    )
+    task.render_template_fields({"params": {"dry_run": True}})
+    assert task.execute({})["calls"] == 1
+    assert callable(task.dry_run)
+
+
 def test_it_can_be_ended(service: Emulator):
     """By a kill before it begins, as by one while it looks."""
     task = ImageTagOperator(task_id="label", images=["https://shop/a.jpg"], dry_run=True)
