@@ -15,7 +15,6 @@ from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.selection.rules import Condition, Retag, Rule, StoredState
-from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope, runs_are_not_kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
     from airflow_imagetag.selection.missing import HeldImage
     from airflow_imagetag.stores.browsing import StoreBrowser
+    from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope
 
 __all__ = [
     "DEFAULT_FRAME_ROWS",
@@ -193,6 +193,8 @@ class OpenStore(ABC):
         :param scope: the runs that count.
         :raises StoreError: the store failed.
         """
+        from airflow_imagetag.stores.runs import Spending
+
         del scope
         return Spending()
 
@@ -329,7 +331,7 @@ class LabelStore(Description):
         :raises ConfigurationError: the store keeps no runs.
         """
         del frame_rows
-        raise runs_are_not_kept(self)
+        raise self._cannot("tell its runs", "runs")
 
     def upgrade(self) -> list[str]:
         """Bring a store of an earlier version to the form of this one, and return what was changed.

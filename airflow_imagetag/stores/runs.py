@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_imagetag.errors import ConfigurationError
-
 __all__ = ["RunOutcome", "RunRecord", "Spending", "SpendingScope"]
 
 KILLED_AFTER = timedelta(minutes=15)
@@ -204,11 +202,3 @@ def spending_of(runs: Iterable[RunRecord]) -> Spending:
         calls += run.held_calls
         cost += run.held_calls * (run.price_per_thousand or 0.0) / 1000
     return Spending(calls, cost)
-
-
-def runs_are_not_kept(store: object) -> ConfigurationError:
-    """Return the error of a store that keeps no runs."""
-    return ConfigurationError(
-        f"{type(store).__name__} keeps no runs. Use SqlLabelStore or ParquetLabelStore, or "
-        "implement runs() and record_run()."
-    )

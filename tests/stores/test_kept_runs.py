@@ -325,7 +325,7 @@ def test_a_store_that_keeps_no_runs_says_so(tmp_path: Path, monkeypatch: pytest.
 
     module = install(tmp_path, monkeypatch, "sqlite_labels", code_of("adding-a-store.md")[0])
     store = module.SqliteFileStore(f"{tmp_path}/labels.db")
-    with pytest.raises(ConfigurationError, match="SqliteFileStore keeps no runs"):
+    with pytest.raises(ConfigurationError, match="SqliteFileStore cannot tell its runs"):
         next(iter(store.runs()))
     assert store.upgrade() == []
     with store.open(API) as opened:
