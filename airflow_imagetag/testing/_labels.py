@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image, ImageFilter, ImageOps, ImageStat, UnidentifiedImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_imagetag.testing._api import Labels
 
 
@@ -35,17 +37,18 @@ class UndecodableError(Exception):
     """Raised for bytes that are no image, a truncated one or a decompression bomb."""
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, max_side: int = THUMBNAIL_PIXELS) -> Image.Image:
     """Return a small upright RGB picture of the image.
 
     An animation gives its first frame; transparent parts become white.
 
     :param data: the whole file.
+    :param max_side: maximum width and height of the picture, in pixels.
     :raises UndecodableError: when the bytes do not decode to a picture.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return _small_upright_rgb(image)
+            return _small_upright_rgb(image, max_side)
     except UndecodableError:
         raise
     # Pillow's message has the memory address of the file object.
@@ -57,11 +60,11 @@ def decode(data: bytes) -> Image.Image:
         raise UndecodableError(f"{type(error).__name__}: {error}") from error
 
 
-def _small_upright_rgb(image: Image.Image) -> Image.Image:
+def _small_upright_rgb(image: Image.Image, max_side: int) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise UndecodableError(f"more than {limit} pixels")
-    size = (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
+    size = (max_side, max_side)
     image.draft(None, size)
     image.load()
     small: Image.Image = _eight_bits(image)
@@ -222,10 +225,17 @@ _CACHED_IMAGES: Final = 4096
 
 
 class CachedRecognizer:
-    """Label images in a thread pool, and cache the labels by content; for one event loop only."""
+    """Label images in a thread pool, and cache the labels by content; for one event loop only.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="imagetag-emulator-labels")
+    :param label_image: returns the labels of an image file, or raises ``UndecodableError``.
+    :param threads: number of images that are labelled at the same time.
+    """
+
+    def __init__(
+        self, label_image: Callable[[bytes], Labels] = label, threads: int = _THREADS
+    ) -> None:
+        self._label_image = label_image
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="imagetag-emulator-labels")
         self._cache: OrderedDict[str, Labels] = OrderedDict()
 
     async def label(self, image: bytes) -> tuple[str, Labels]:
@@ -237,7 +247,7 @@ class CachedRecognizer:
         labels = self._cache.get(image_id)
         if labels is None:
             loop = asyncio.get_running_loop()
-            labels = await loop.run_in_executor(self._pool, label, image)
+            labels = await loop.run_in_executor(self._pool, self._label_image, image)
             self._cache[image_id] = labels
             if len(self._cache) > _CACHED_IMAGES:
                 self._cache.popitem(last=False)

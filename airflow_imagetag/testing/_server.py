@@ -52,6 +52,7 @@ async def serve(
     recorder: Recorder,
     clock: Callable[[], float],
     answer_form: AnswerForm,
+    recognizer: CachedRecognizer,
     fetch_timeout_seconds: float,
     host: str,
     port: int,
@@ -74,6 +75,7 @@ async def serve(
             clock=clock,
             session=session,
             answer_form=answer_form,
+            recognizer=recognizer,
         )
         # The vendor documents no compressed body, and one could unpack to more than the memory.
         server = _StoppableServer(service.handle, access_log=None, auto_decompress=False)
@@ -132,6 +134,7 @@ class RequestHandler:
     :param clock: wall clock in Unix seconds, for the check of signatures.
     :param session: fetches images that requests name by URL.
     :param answer_form: form of a V2 answer.
+    :param recognizer: labels images; closed with the server.
     """
 
     def __init__(
@@ -144,6 +147,7 @@ class RequestHandler:
         clock: Callable[[], float],
         session: aiohttp.ClientSession,
         answer_form: AnswerForm,
+        recognizer: CachedRecognizer,
     ) -> None:
         self._account = account
         self._bucket = bucket
@@ -153,7 +157,7 @@ class RequestHandler:
         self._clock = clock
         self._session = session
         self._answer_form = answer_form
-        self._recognizer = CachedRecognizer()
+        self._recognizer = recognizer
 
     def close(self) -> None:
         """Release the threads."""

@@ -42,6 +42,14 @@ _NAMES: Final = {
 CATEGORIES: Final = {name: pair for pair, names in _NAMES.items() for name in names}
 """First and second category of every label that the emulator can measure."""
 
+MODEL_CATEGORIES: Final = ("Object", "Object")
+"""Categories of the labels of a model, which has none."""
+
+
+def categories_of(name: str) -> tuple[str, str]:
+    """Return first and second category of a label."""
+    return CATEGORIES.get(name, MODEL_CATEGORIES)
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -72,12 +80,12 @@ SCENES: Final = {
 
 def items(labels: Labels, scene: Scene = WEB) -> list[dict[str, Any]]:
     """Return the labels of a scene in the form of an answer."""
-    kept = [label for label in labels if CATEGORIES[label[0]][1] != scene.ignored]
+    kept = [label for label in labels if categories_of(label[0])[1] != scene.ignored]
     return [_item(name, probability, scene) for name, probability in kept or labels]
 
 
 def _item(name: str, probability: float, scene: Scene) -> dict[str, Any]:
-    first, second = CATEGORIES[name] if scene.has_categories else ("", "")
+    first, second = categories_of(name) if scene.has_categories else ("", "")
     return {
         "Name": name,
         "Confidence": round(100 * scene.certainty * probability),

@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         help="API of the printed connection; all are served (default: %(default)s)",
     )
     command.add_argument(
+        "--labels",
+        choices=("pixels", "model"),
+        default="pixels",
+        help="what labels images: measured pixels, or the model of the extra 'local' "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
         "--latency-ms", type=float, default=0.0, help="time that each request takes"
     )
     command.add_argument(
@@ -99,7 +106,13 @@ def _emulator(arguments: argparse.Namespace) -> Emulator:
         latency_seconds=arguments.latency_ms / 1000,
         requests_per_second=arguments.requests_per_second,
     )
-    return Emulator(host=arguments.host, port=arguments.port, faults=faults, **account)
+    return Emulator(
+        host=arguments.host,
+        port=arguments.port,
+        faults=faults,
+        labels=arguments.labels,
+        **account,
+    )
 
 
 @contextmanager

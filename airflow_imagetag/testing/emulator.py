@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_imagetag.adapters.airflow_sdk import Connection
     from airflow_imagetag.testing._api import ApiName
+    from airflow_imagetag.testing._labels import CachedRecognizer
     from airflow_imagetag.testing.stats import Stats
 
 __all__ = ["Emulator"]
@@ -58,6 +59,9 @@ class Emulator:
     :param fetch_timeout_seconds: maximum time to download an image by its URL.
     :param answer_form: form of a V2 answer: as in the ``"example"`` or as in the ``"table"`` of the
         vendor's document, which differ.
+    :param labels: what labels images: ``"pixels"`` measures colour, light and shape, and needs
+        nothing; ``"model"`` recognizes what a photograph shows, with the model of the extra
+        ``local``.
     """
 
     def __init__(
@@ -76,11 +80,14 @@ class Emulator:
         seed: int = 0,
         fetch_timeout_seconds: float = 3.0,
         answer_form: Literal["example", "table"] = "example",
+        labels: Literal["pixels", "model"] = "pixels",
     ) -> None:
         if fetch_timeout_seconds <= 0:
             raise ValueError("fetch_timeout_seconds must be more than 0")
         if answer_form not in ("example", "table"):
             raise ValueError('answer_form must be "example" or "table"')
+        if labels not in ("pixels", "model"):
+            raise ValueError('labels must be "pixels" or "model"')
         self._account = EmulatorAccount(app_id, secret_id, secret_key, bucket, token)
         self._listen_host = host
         self._listen_port = port
@@ -89,6 +96,7 @@ class Emulator:
         self._seed = seed
         self._fetch_timeout_seconds = fetch_timeout_seconds
         self._answer_form: Literal["example", "table"] = answer_form
+        self._labels: Literal["pixels", "model"] = labels
         self._fault_injector = FaultInjector(faults or Faults(), seed)
         self._recorder = Recorder()
         self._bucket = Bucket()
@@ -119,7 +127,7 @@ class Emulator:
 
         :raises RuntimeError: the emulator is running.
         :raises OSError: the address cannot be listened on.
-        :raises ModuleNotFoundError: the extra ``emulator`` is not installed.
+        :raises ModuleNotFoundError: the extra ``emulator``, or ``local``, is not installed.
         """
         if self._thread is not None:
             raise RuntimeError("the emulator is already running: stop it before the next start")
@@ -128,9 +136,10 @@ class Emulator:
             from airflow_imagetag.testing._server import serve
         except ModuleNotFoundError as error:
             raise _without_extra(error) from error
+        recognizer = _recognizer(self._labels)
         ready: Future[tuple[int, Callable[[], object]]] = Future()
         thread = threading.Thread(
-            target=lambda: asyncio.run(self._run(serve, ready)),
+            target=lambda: asyncio.run(self._run(serve, recognizer, ready)),
             name="imagetag-emulator",
             daemon=True,
         )
@@ -144,7 +153,10 @@ class Emulator:
         return self
 
     async def _run(
-        self, serve: Callable[..., Any], ready: Future[tuple[int, Callable[[], object]]]
+        self,
+        serve: Callable[..., Any],
+        recognizer: CachedRecognizer,
+        ready: Future[tuple[int, Callable[[], object]]],
     ) -> None:
         """Serve until a stop; ``ready`` receives the port and a function that stops the server."""
         loop = asyncio.get_running_loop()
@@ -157,6 +169,7 @@ class Emulator:
                 recorder=self._recorder,
                 clock=self._clock,
                 answer_form=self._answer_form,
+                recognizer=recognizer,
                 fetch_timeout_seconds=self._fetch_timeout_seconds,
                 host=self._listen_host,
                 port=self._listen_port,
@@ -292,6 +305,17 @@ def _connection_extra(account: EmulatorAccount, api: ApiName) -> dict[str, str]:
         # A connection that names no API uses V2.
         extra = {"app_id": account.app_id, "bucket": account.bucket, "api": api}
     return {name: value for name, value in extra.items() if value}
+
+
+def _recognizer(labels: Literal["pixels", "model"]) -> CachedRecognizer:
+    """Return what labels images."""
+    if labels == "model":
+        from airflow_imagetag.testing._model import model_recognizer
+
+        return model_recognizer()
+    from airflow_imagetag.testing._labels import CachedRecognizer
+
+    return CachedRecognizer()
 
 
 def _without_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
