@@ -74,7 +74,7 @@ $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
 		-e '.[s3,parquet,redis,downscale,emulator,openlineage]' --group test
 	@touch $@
 
-demo: venv  ## Label real photographs in a real Airflow, against the emulator
+demo: venv  ## Label real photographs in a real Airflow, with a model on this machine
 	$(BIN)/python scripts/demo.py
 
 test: venv  ## Run the tests on the newest Airflow, and measure how much of the package they run

@@ -113,7 +113,8 @@ def _connection_fields() -> dict[str, Any]:
             "label": "API",
             "description": (
                 "The interface: DetectLabelPro, DetectLabel, ci_detect_label, picture_classify, "
-                "imagetag_detect, or one that another package adds."
+                "imagetag_detect, or one that another package adds; or local, a model on the "
+                "worker."
             ),
             # Examples, since an enum would refuse the interfaces of other packages.
             "schema": {
@@ -125,6 +126,7 @@ def _connection_fields() -> dict[str, Any]:
                     "ci_detect_label",
                     "picture_classify",
                     "imagetag_detect",
+                    "local",
                 ],
             },
         },
@@ -183,8 +185,12 @@ def _connection_fields() -> dict[str, Any]:
         },
         "requests_per_second": {
             "label": "Requests per second",
-            "description": "The account's quota. 0 sets no limit on this side.",
-            "schema": {"type": ["number", "null"], "default": 20, "minimum": 0},
+            "description": (
+                "The account's quota. 0 sets no limit on this side. Empty: 20, or no limit for a "
+                "local model."
+            ),
+            # No default: the form would store it, and slow a local model down.
+            "schema": {"type": ["number", "null"], "minimum": 0},
         },
         "quota_conn_id": {
             "label": "Quota connection",
@@ -246,6 +252,29 @@ def _connection_fields() -> dict[str, Any]:
             "description": "URL of an HTTP proxy. Empty: the proxy of the environment, if any.",
             # A proxy's URL may hold a password.
             "schema": {"type": ["string", "null"], "format": "password"},
+        },
+        "model": {
+            "label": "Model",
+            "description": (
+                "For the API local: path or URI of an ONNX file. Empty: EfficientNet-Lite0."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "classes": {
+            "label": "Classes",
+            "description": (
+                "For the API local: path or URI of the names of the model's classes, or "
+                "imagenet-1k. Empty: the names that the model holds."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "threads": {
+            "label": "Threads",
+            "description": (
+                "For the API local: images that are labelled at the same time. Empty: the cores "
+                "that the worker may use."
+            ),
+            "schema": {"type": ["integer", "null"], "minimum": 1},
         },
         "verify": {
             "label": "Verify TLS",

@@ -31,6 +31,7 @@ with DAG(
     params={
         "folder": Param("/data/photographs", type="string", description="Where they are"),
         "output": Param("/data/labels", type="string", description="Where the labels go"),
+        "min_probability": Param(0.3, type="number", description="Of the labels that are kept"),
     },
 ) as dag:
 
@@ -47,7 +48,7 @@ with DAG(
     label = ImageTagOperator(
         task_id="label",
         images=list_photographs(),
-        min_probability=0.3,
+        min_probability="{{ params.min_probability }}",
         top_k=3,
     )
 

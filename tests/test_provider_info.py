@@ -37,7 +37,14 @@ FIELDS = {
     "token",
     "credentials",
     "role",
+    "model",
+    "classes",
+    "threads",
 }
+
+
+FOR_LOCAL = {"model", "classes", "threads"}
+"""Fields of a local model; the account keeps them as one."""
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +231,8 @@ def test_the_defaults_of_the_form_are_those_of_the_parser(connection_type):
     }
     assert shown.pop("app_id") is None, "an account's number has no default"
     assert (shown.pop("verify"), account.verify) == ("true", True)
+    assert shown.pop("requests_per_second") is None, "it depends on the api"
+    assert {shown.pop(name) for name in FOR_LOCAL} == {None}
     assert shown == {name: getattr(account, name) or None for name in shown}
 
 
@@ -241,7 +250,7 @@ def test_the_form_proposes_every_interface_and_forbids_none(connection_type):
     from airflow_imagetag.services.registry import BUILT_IN
 
     field = connection_type["conn-fields"]["api"]
-    assert sorted(field["schema"]["examples"]) == sorted(BUILT_IN)
+    assert sorted(field["schema"]["examples"]) == sorted([*BUILT_IN, "local"])
     assert field["schema"]["default"] == field["schema"]["examples"][0] == DEFAULT_API
     assert "enum" not in field["schema"]
     assert all(api in field["description"] for api in BUILT_IN)
@@ -263,7 +272,7 @@ def test_the_form_has_each_name_that_the_extra_may_hold(connection_type):
     """The parser reads each field that the form stores, and warns of none."""
     from airflow_imagetag.services.account import EXTRA_NAMES
 
-    assert set(connection_type["conn-fields"]) == EXTRA_NAMES
+    assert set(connection_type["conn-fields"]) == EXTRA_NAMES | FOR_LOCAL
 
 
 def test_secrets_of_the_extra_are_typed_like_passwords(connection_type):
@@ -281,7 +290,7 @@ def test_airflow_3_builds_the_form_without_importing_the_hook():
     widgets = ProvidersManager().connection_form_widgets
     ours = {key: info for key, info in widgets.items() if key.startswith("extra__imagetag__")}
     assert {info.field_name for info in ours.values()} == FIELDS
-    assert ours["extra__imagetag__requests_per_second"].field["value"] == 20
+    assert ours["extra__imagetag__timeout_seconds"].field["value"] == 30
     assert ours["extra__imagetag__proxy"].is_sensitive
     assert ours["extra__imagetag__token"].is_sensitive
     assert ours["extra__imagetag__api"].field["schema"]["examples"]

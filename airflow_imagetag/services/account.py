@@ -97,7 +97,8 @@ class Account:
 
         They may be those of a service of another package.
         """
-        known = EXTRA_NAMES if self.local is None else NAMES_FOR_LOCAL
+        # The form of a connection stores the defaults of a service's fields, too.
+        known = EXTRA_NAMES if self.local is None else EXTRA_NAMES | LOCAL_NAMES
         return {
             name: next(iter(get_close_matches(name.lower(), known, n=1)), None)
             for name, value in self.extra.items()
@@ -127,14 +128,3 @@ EXTRA_NAMES = frozenset(each.name for each in fields_of(Account)) - {
     "extra",
 }
 """Names of the connection's extra; the account's fields have the same names."""
-
-NAMES_FOR_LOCAL = LOCAL_NAMES | {
-    "api",
-    "max_in_flight",
-    "price_per_thousand",
-    "quota_conn_id",
-    "quota_fallback_share",
-    "requests_per_second",
-    "timeout_seconds",
-}
-"""Names of the extra of a connection whose images a local model labels."""

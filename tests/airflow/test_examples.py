@@ -22,7 +22,7 @@ from clusters import AIRFLOW_2, HERE, ROOT
 from databases import Database, failed, tagged
 from hosts import Run, connection
 
-from airflow_imagetag.stores import SqlLabelStore
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
 EXAMPLES = ROOT / "dags_examples"
@@ -67,6 +67,32 @@ def label_images(folder: Path, request: pytest.FixtureRequest) -> Setting:
     return Setting(
         conf={"folder": str(photographs), "output": str(labels)},
         environment={"AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": str(photographs)},
+        check=check,
+    )
+
+
+def local_model(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Photographs in a folder, and a connection without an account."""
+    pytest.importorskip("onnxruntime")
+    photographs, labels = folder / "photographs", folder / "labels"
+    photographs.mkdir()
+    for number, content in enumerate(request.getfixturevalue("photographs")[:3]):
+        (photographs / f"{number}.jpg").write_bytes(content)
+
+    def check(run: Run, emulator: Emulator) -> None:
+        summary = run.xcom("label_photographs")
+        assert (summary["tagged"], summary["failed"], summary["estimated_cost"]) == (3, 0, 0)
+        [frame] = ParquetLabelStore(str(labels)).labels()
+        assert set(frame["api"]) == {"local:efficientnet-lite0"}
+        assert emulator.stats.requests == 0
+
+    return Setting(
+        conf={"photographs": str(photographs), "labels": str(labels)},
+        environment={
+            "AIRFLOW_CONN_IMAGETAG_LOCAL": '{"conn_type": "imagetag", "extra": {"api": "local"}}',
+            "AIRFLOW__IMAGETAG__MODEL_CACHE_PATH": str(request.getfixturevalue("model_cache")),
+            "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": str(photographs),
+        },
         check=check,
     )
 
@@ -382,6 +408,7 @@ SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "cos_bucket.py": cos_bucket,
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
+    "local_model.py": local_model,
     "evaluate_labels.py": evaluate_labels,
     "monthly_budget.py": monthly_budget,
     "retry_failures.py": retry_failures,
