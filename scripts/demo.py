@@ -102,9 +102,10 @@ def _show(table: Path) -> None:
     print(f"{'photograph':24}{'label':22}{'probability':>11}")
     for photograph in PHOTOGRAPHS:
         rows = labels[labels["image_key"] == photograph]
-        for row in rows.itertuples():
-            name = photograph if row.rank == 1 else ""
-            print(f"{name:24}{row.label:22}{row.probability:>11.2f}  {_bar(row.probability)}")
+        name = photograph
+        for label, probability in zip(rows["label"], rows["probability"], strict=True):
+            print(f"{name:24}{label:22}{probability:>11.2f}  {_bar(probability)}")
+            name = ""
         if rows.empty:
             print(f"{photograph:24}no label of {MIN_PROBABILITY} or more")
     print()

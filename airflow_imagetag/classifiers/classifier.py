@@ -131,7 +131,10 @@ class Classifier:
     def _find_activation(self, content: bytes | str) -> Activation:
         if self._settings.activation is not None:
             return Activation(self._settings.activation)
-        found = activation_of(content, self._output)
+        try:
+            found = activation_of(content, self._output)
+        except ImportError as error:
+            raise ConfigurationError(f"{MISSING_PACKAGES} ({error}).") from None
         log.info("%s: activation %s", self._what, found.value)
         return found
 
