@@ -126,7 +126,7 @@ class Synchronization:
             return next(iter(held.apis), None)
         from airflow_imagetag.hooks.imagetag import ImageTagHook
 
-        return ImageTagHook(self.imagetag_conn_id).account.api
+        return ImageTagHook(self.imagetag_conn_id).api
 
     def _check(self, comparison: Comparison) -> None:
         """Check that not too many images have left the source.
