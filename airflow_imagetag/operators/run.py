@@ -86,9 +86,20 @@ class OperatorRun:
                 self._run()
                 outcome = "success"
             finally:
-                summary = self.summary()
-                counts.update(summary)
-                self._metrics.end(summary, outcome=outcome)
+                self._tell(counts, outcome)
+
+    def _tell(self, counts: dict[str, Any], outcome: str) -> None:
+        """Tell metrics and traces the end; a summary that cannot be made hides no error.
+
+        :param counts: takes the counts for the trace.
+        """
+        try:
+            summary = self.summary()
+        except Exception:  # raised again where the summary is pushed
+            log.exception("The end of the run cannot be told to metrics and traces")
+            return
+        counts.update(summary)
+        self._metrics.end(summary, outcome=outcome)
 
     def _run(self) -> None:
         # The import takes as long as many calls. With a quota it comes first: it would disturb the
