@@ -8,6 +8,7 @@ import re
 import socket
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from urllib.parse import unquote
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -70,6 +71,9 @@ _ISATAP = 0x5EFE
 """Bits 64 to 96 of an IPv6 address that ends with the IPv4 address of an ISATAP host; the bits for
 'global' and 'group' may be set (RFC 5214)."""
 
+REMEMBERED_HOSTS = 1_000
+"""Maximum number of hosts whose reading is remembered."""
+
 _PRIVATE_NAMES = ("localhost", "localdomain", "local", "internal", "home.arpa")
 """Domains that are never of the internet (RFC 6761, RFC 6762, RFC 8375, ICANN for 'internal')."""
 
@@ -118,13 +122,23 @@ def names_private_host(url: str) -> bool:
 
     A URL whose host clients may read in several ways counts as private.
     """
-    hosts = list(_hosts(url))
-    return any(_is_private_name(_plain(host)) or may_be_private_address(host) for host in hosts)
+    return any(map(_is_private_host, _hosts(url)))
+
+
+# The URLs of a table have a few hosts, and each takes longer to read than all else in its URL.
+@lru_cache(maxsize=REMEMBERED_HOSTS)
+def _is_private_host(host: str) -> bool:
+    return _is_private_name(_plain(host)) or may_be_private_address(host)
 
 
 def is_link_local(url: str) -> bool:
     """Tell whether a URL names an address such as that of a cloud's metadata service."""
-    readings = [reading for host in _hosts(url) for reading in _addresses(_plain(host))]
+    return any(map(_is_link_local_host, _hosts(url)))
+
+
+@lru_cache(maxsize=REMEMBERED_HOSTS)
+def _is_link_local_host(host: str) -> bool:
+    readings = _addresses(_plain(host))
     return any(
         item.is_link_local for reading in readings for item in (reading, *_embedded(reading))
     )
