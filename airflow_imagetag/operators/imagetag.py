@@ -272,9 +272,16 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         try:
             return self._label(context, run, output)
         finally:
-            self._report = run.report()
             # It holds locks, which an operator that is copied must not.
             self._running.clear()
+            self._keep_report(run)
+
+    def _keep_report(self, run: OperatorRun) -> None:
+        """Keep the end of the run for lineage; a summary that cannot be made hides no error."""
+        try:
+            self._report = run.report()
+        except Exception:  # raised again where the summary is pushed
+            self.log.exception("The end of the run cannot be told to lineage")
 
     def _look(self, dry_run: DryRun) -> dict[str, Any]:
         """Return what a run would do."""
