@@ -66,7 +66,7 @@ INSTALL := pip install --quiet --compile-bytecode
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv $(INSTALL) --python $(BIN)/python -c constraints.txt \
-		-e '.[s3,parquet,delta,redis,local,downscale,emulator,openlineage]' --group test --group check --group docs --group build
+		-e '.[s3,parquet,delta,redis,local,downscale,emulator,openlineage]' --group test --group check --group docs --group build --group warehouses
 	@touch $@
 
 $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
@@ -135,7 +135,7 @@ docs: venv  ## Build the documentation into docs/_build; a warning is an error
 constraints: | $(BIN)/uv  ## Pin again what is installed, for both Airflow versions
 	@mkdir -p $(BUILD)
 	printf 'apache-airflow>=3.3,<3.4\npandas>=3\ns3fs>=2024.6\n' > $(BUILD)/newest.txt
-	$(COMPILE) --group check --group docs --group build -c $(BUILD)/newest.txt -o $(BUILD)/constraints.txt
+	$(COMPILE) --group check --group docs --group build --group warehouses -c $(BUILD)/newest.txt -o $(BUILD)/constraints.txt
 	mv $(BUILD)/constraints.txt constraints.txt
 	printf 'apache-airflow>=2.11,<2.12\nsqlalchemy<2\npandas<3\ns3fs>=2024.6\n' > $(BUILD)/oldest.txt
 	$(COMPILE) -c $(BUILD)/oldest.txt -o $(BUILD)/constraints-airflow2.txt

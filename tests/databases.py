@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -224,10 +225,14 @@ def _mariadb_process(folder: str) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def mariadb_database(config: pytest.Config, patch: pytest.MonkeyPatch) -> Iterator[Database]:
+def mariadb_database(
+    config: pytest.Config, patch: pytest.MonkeyPatch, charset: str = "utf8mb4"
+) -> Iterator[Database]:
     """Make a database in MariaDB, and a hook of the connection ``warehouse`` to it.
 
     Airflow's own hook needs a driver that is compiled.
+
+    :param charset: character set of new tables.
     """
     from sqlalchemy import create_engine
 
@@ -239,7 +244,8 @@ def mariadb_database(config: pytest.Config, patch: pytest.MonkeyPatch) -> Iterat
     name = f"test_{os.getpid()}_{next(_numbers)}"
     admin = new_engine(url.format(""))
     with admin.begin() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        # The default of older servers, in which no table may depend on it.
+        connection.exec_driver_sql(f"CREATE DATABASE {name} CHARACTER SET {charset}")
 
     class Hook:
         def get_sqlalchemy_engine(self, options: dict[str, Any]) -> Any:
@@ -254,6 +260,56 @@ def mariadb_database(config: pytest.Config, patch: pytest.MonkeyPatch) -> Iterat
     engine.dispose()
     with admin.begin() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name}")
+
+
+@contextlib.contextmanager
+def duckdb_database(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Make a DuckDB file and the connection ``warehouse`` to it."""
+    pytest.importorskip("duckdb_engine")
+    pytest.importorskip("airflow.providers.duckdb.hooks.duckdb")
+    path = folder / "warehouse.duckdb"
+    engine = new_engine(f"duckdb:///{path}")
+    yield _database(engine, {"conn_type": "duckdb", "host": str(path)}, patch)
+    engine.dispose()
+
+
+@contextlib.contextmanager
+def snowflake_database(patch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Make a database of fakesnow, and a hook of the connection ``warehouse`` to it.
+
+    It takes Snowflake's statements through Snowflake's own driver and dialect, but for one that
+    sets the session.
+    """
+    fakesnow = pytest.importorskip("fakesnow")
+    from fakesnow.cursor import FakeSnowflakeCursor
+    from sqlalchemy import create_engine, pool
+
+    from airflow_imagetag.backends import databases
+
+    execute = FakeSnowflakeCursor.execute
+
+    def without_session(cursor: Any, command: str, *values: Any, **options: Any) -> Any:
+        if command.startswith("ALTER SESSION"):
+            return cursor
+        return execute(cursor, command, *values, **options)
+
+    class Hook:
+        conn_type = "snowflake"
+
+        def get_sqlalchemy_engine(self, options: dict[str, Any]) -> Any:
+            return create_engine("snowflake://user:word@account/shop/public", **options)
+
+    patch.setattr(FakeSnowflakeCursor, "execute", without_session)
+    hook_of = databases._hook_of
+    patch.setattr(
+        databases, "_hook_of", lambda conn_id: Hook() if conn_id == WAREHOUSE else hook_of(conn_id)
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Arrow output", UserWarning)
+        with fakesnow.patch():
+            engine = Hook().get_sqlalchemy_engine({"poolclass": pool.NullPool, "future": True})
+            yield Database(WAREHOUSE, engine, "{}")
+            engine.dispose()
 
 
 def _database(
@@ -282,6 +338,27 @@ def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database
 def mariadb(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Give a fresh database in MariaDB."""
     with mariadb_database(pytestconfig, monkeypatch) as database:
+        yield database
+
+
+@pytest.fixture
+def latin1(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Give a fresh database in MariaDB whose tables have the character set latin1 by default."""
+    with mariadb_database(pytestconfig, monkeypatch, "latin1") as database:
+        yield database
+
+
+@pytest.fixture
+def duckdb_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Give a fresh DuckDB file."""
+    with duckdb_database(tmp_path, monkeypatch) as database:
+        yield database
+
+
+@pytest.fixture
+def snowflake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Give a fresh database of fakesnow."""
+    with snowflake_database(monkeypatch) as database:
         yield database
 
 

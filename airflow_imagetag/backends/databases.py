@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-import sqlite3
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
+from airflow_imagetag.errors import (
+    ConfigurationError,
+    ImageTagError,
+    StorageError,
+    UnknownConnectionError,
+)
+from airflow_imagetag.safety.redaction import redact
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
-    from sqlalchemy.exc import DBAPIError
 
 SQLITE_BUSY_SECONDS = 60.0
 """Maximum wait of a writer for another transaction on a SQLite file."""
@@ -18,25 +23,21 @@ SQLITE_BUSY_SECONDS = 60.0
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^\s".;\'`\\\x00-\x1f]+)')
 """One part of a table's name, in double quotes or plain."""
 
-_TRANSIENT_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
 
-_TRANSIENT_SQLSTATE = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
-"""Classes of SQLSTATE: connection, rollback, resources, locks, operator, system, internal."""
+_SQL_HOOKS = {
+    "google_cloud_platform": ("airflow.providers.google.cloud.hooks.bigquery", "BigQueryHook"),
+    "databricks": ("airflow.providers.databricks.hooks.databricks_sql", "DatabricksSqlHook"),
+}
+"""Hooks of common.sql for connection types whose own hook is another one."""
 
-_TRANSIENT_MYSQL = frozenset({1040, 1053, 1203, 1205, 1213, 1226})
-"""Too many connections, shutdown, limits of a user, lock timeout, deadlock."""
+_DIALECTS_OF_HOOKS = {"redshift": "redshift"}
+"""Databases that a hook reaches through the driver of another one, by the hook's type."""
 
-_MYSQL_CLIENT_ERRORS = range(2000, 3000)
-"""Errors of the client: no connection, or a lost one."""
-
-_POSTGRES_REFUSALS = (
-    "password authentication failed",
-    "no password supplied",
-    "no pg_hba.conf entry",
-    "does not exist",
-    "permission denied for database",
+_UNREACHABLE = frozenset(
+    {"ConnectionError", "ConnectTimeout", "EndpointConnectionError", "Timeout", "TimeoutError"}
+    | {"TransportError"}
 )
-"""Messages of libpq about a refused login, for which it passes no SQLSTATE to the driver."""
+"""Classes of errors that may pass, of the libraries by which hooks ask for tokens."""
 
 
 def engine_of(conn_id: str, *, sqlite_busy_seconds: float | None = None) -> Engine:
@@ -45,24 +46,36 @@ def engine_of(conn_id: str, *, sqlite_busy_seconds: float | None = None) -> Engi
     :param conn_id: a connection whose hook is one of ``common.sql``.
     :param sqlite_busy_seconds: maximum wait for another transaction on a SQLite file; None for
         ``SQLITE_BUSY_SECONDS``.
-    :raises ConfigurationError: it has no such hook, or the driver is not installed.
+    :raises ConfigurationError: it has no such hook, a package is missing, or its fields are wrong.
+    :raises StorageError: the hook could not reach a service that gives it a token.
     """
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-    from airflow_imagetag.backends.dialects import dialect_of
+    from airflow_imagetag.backends.dialects import NAME_OPTION, dialect_named, dialect_of
 
     hook = _hook_of(conn_id)
+    kind = str(getattr(hook, "conn_type", ""))
+    # 'future' makes SQLAlchemy 1.4, which Airflow 2.11 has, behave as 2.0.
+    options: dict[str, Any] = {"future": True, "pool_pre_ping": True}
     try:
-        # 'future' makes SQLAlchemy 1.4, which Airflow 2.11 has, behave as 2.0.
-        engine: Engine = hook.get_sqlalchemy_engine({"future": True, "pool_pre_ping": True})
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise ConfigurationError(
-            f"Connection {conn_id!r} cannot be used through SQLAlchemy: {type(error).__name__}. "
-            "Install the SQLAlchemy dialect of its database."
-        ) from None
+        options |= dialect_named(kind).engine_options(hook)
+        engine: Engine = hook.get_sqlalchemy_engine(options)
+    except Exception as error:
+        raise _unusable(conn_id, error) from None
+    if kind in _DIALECTS_OF_HOOKS:
+        engine.update_execution_options(**{NAME_OPTION: _DIALECTS_OF_HOOKS[kind]})
     seconds = SQLITE_BUSY_SECONDS if sqlite_busy_seconds is None else sqlite_busy_seconds
     dialect_of(engine).prepare(engine, busy_seconds=seconds)
     return engine
+
+
+def _unusable(conn_id: str, error: Exception) -> ImageTagError:
+    """Return the error for a connection of which no hook or engine can be made."""
+    reason = f"{type(error).__name__}: {redact(reason_of(error))}"
+    if any(kind.__name__ in _UNREACHABLE for kind in type(error).__mro__):
+        return StorageError(f"Connection {conn_id!r} cannot be used at the moment: {reason}")
+    return ConfigurationError(
+        f"Connection {conn_id!r} cannot be used through SQLAlchemy: {reason}. Install the provider "
+        "and the SQLAlchemy dialect of its database, and correct the fields of the connection."
+    )
 
 
 def split_name(name: str, what: str) -> tuple[str | None, str]:
@@ -96,68 +109,30 @@ def quoted_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def is_transient(error: DBAPIError) -> bool:
-    """Tell whether the database is away or busy, so that it may answer later.
-
-    The codes of the drivers for PostgreSQL, MySQL and SQLite decide.
-    """
-    from sqlalchemy.exc import InterfaceError, OperationalError
-
-    if error.connection_invalidated:
-        return True
-    if (is_transient_code := _is_transient_code(error.orig)) is not None:
-        return is_transient_code
-    if any(text in str(error.orig) for text in _POSTGRES_REFUSALS):
-        return False
-    return isinstance(error, (OperationalError, InterfaceError))
-
-
 def reason_of(error: BaseException) -> str:
     """Return the database's message, without the statement and its parameters."""
     origin = getattr(error, "orig", None)
     return " ".join(str(error if origin is None else origin).split())[:300]
 
 
-def _is_transient_code(origin: Any) -> bool | None:
-    """Tell whether a driver's error has a transient code; None if it has no code."""
-    sqlite_code = getattr(origin, "sqlite_errorcode", None)
-    if sqlite_code is not None:
-        return sqlite_code & 0xFF in _TRANSIENT_SQLITE
-    sqlstate = _sqlstate_of(origin)
-    if sqlstate is not None:
-        return sqlstate[:2] in _TRANSIENT_SQLSTATE
-    number = next(iter(getattr(origin, "args", ())), None)
-    if isinstance(number, int):
-        return number in _MYSQL_CLIENT_ERRORS or number in _TRANSIENT_MYSQL
-    return None
-
-
-def _sqlstate_of(origin: Any) -> str | None:
-    # psycopg2 calls it pgcode, psycopg sqlstate.
-    state = getattr(origin, "pgcode", None) or getattr(origin, "sqlstate", None)
-    return None if state is None else str(state)
-
-
 def _hook_of(conn_id: str) -> Any:
-    from airflow_imagetag.adapters.airflow_sdk import (
-        AirflowException,
-        AirflowNotFoundException,
-        BaseHook,
-    )
+    from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook
 
     try:
-        hook = BaseHook.get_connection(conn_id).get_hook()  # type: ignore[no-untyped-call]
+        connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise UnknownConnectionError(
             f"There is no connection {conn_id!r}. Correct conn_id, or create it with 'airflow "
             f"connections add {conn_id} --conn-type ...'."
         ) from None
-    # For a type that no installed provider has, Airflow raises errors of several kinds.
-    except (AirflowException, AttributeError, ImportError) as error:
+    try:
+        hook = _make_hook(connection, conn_id)
+    # A hook's class is code of others: it may raise anything for a package or a field.
+    except Exception as error:
         raise ConfigurationError(
             f"Connection {conn_id!r} has no usable hook. Install the provider of its database, "
             "such as apache-airflow-providers-postgres, and give the connection its type. "
-            f"Airflow says: {error}"
+            f"Airflow says: {redact(reason_of(error))}"
         ) from None
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise ConfigurationError(
@@ -165,3 +140,11 @@ def _hook_of(conn_id: str) -> Any:
             "of common.sql. Name another connection."
         )
     return hook
+
+
+def _make_hook(connection: Any, conn_id: str) -> Any:
+    if connection.conn_type not in _SQL_HOOKS:
+        return connection.get_hook()
+    module, name = _SQL_HOOKS[connection.conn_type]
+    hook_class = getattr(import_module(module), name)
+    return hook_class(**{hook_class.conn_name_attr: conn_id})

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.adapters.descriptions import Description
-from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of, split_name
+from airflow_imagetag.backends.databases import engine_of, reason_of, split_name
 from airflow_imagetag.backends.named_files import PathPolicy, read_named_file
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.safety.redaction import redact
@@ -106,6 +106,8 @@ def _from_table(truth: TruthTable) -> pd.DataFrame:
     import sqlalchemy as sa
     from sqlalchemy import exc as sa_exc
 
+    from airflow_imagetag.backends.dialects import dialect_of
+
     schema, name = split_name(truth.table, "table")
     columns: list[Any] = [sa.column(truth.key), sa.column(truth.label)]
     statement = sa.select(*columns).select_from(sa.table(name, *columns, schema=schema))
@@ -114,7 +116,7 @@ def _from_table(truth: TruthTable) -> pd.DataFrame:
         with engine.connect() as connection:
             rows = connection.execute(statement).all()
     except sa_exc.DBAPIError as error:
-        kind = StorageError if is_transient(error) else ConfigurationError
+        kind = StorageError if dialect_of(engine).is_transient(error) else ConfigurationError
         raise kind(
             f"The columns {truth.key} and {truth.label} of the table {truth.table} cannot be read "
             f"through connection {truth.conn_id!r}: {reason_of(error)}"

@@ -78,8 +78,10 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         up, are tried again. (templated)
     :param only_failed: with a store, label only images that failed, wait for another try or were
         given up, whether they are due or not. (templated)
-    :param batch_size: finished images that are written together. (templated)
-    :param flush_seconds: how long a finished image waits at most to be written. (templated)
+    :param batch_size: finished images that are written together; None for 200, or the 20,000 of a
+        warehouse. (templated)
+    :param flush_seconds: how long a finished image waits at most to be written; None for 2, or the
+        60 of a warehouse. (templated)
     :param shard: only this part of the images, one of ``source.shards(n)``. (templated)
     :param fetch: who downloads http(s) URLs: ``service``, or ``worker``, which refuses addresses
         of private networks. (templated)
@@ -167,8 +169,8 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         retag: str = "changed",
         retry_failed: bool | str = False,
         only_failed: bool | str = False,
-        batch_size: int | str = 200,
-        flush_seconds: float | str = 2.0,
+        batch_size: int | str | None = None,
+        flush_seconds: float | str | None = None,
         shard: str | None = None,
         fetch: str = "service",
         storage_conn_id: str | None = None,

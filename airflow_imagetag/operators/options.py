@@ -51,8 +51,8 @@ class Options:
     :param min_failures: fewer failures are accepted, unless all of at least three images failed.
     :param max_in_flight: None takes the connection's.
     :param requests_per_second: None takes the connection's.
-    :param batch_size: number of finished images that are written together.
-    :param flush_seconds: maximum wait of a finished image before it is written.
+    :param batch_size: number of finished images that are written together; None for the store's.
+    :param flush_seconds: maximum wait of a finished image before it is written, likewise.
     :param rule: decides which images are new.
     :param shard: only this part of the source; None for all of it.
     :param is_fetched_by_worker: the worker downloads http(s) URLs, not the service.
@@ -74,8 +74,8 @@ class Options:
     min_failures: int
     max_in_flight: int | None
     requests_per_second: float | None
-    batch_size: int
-    flush_seconds: float
+    batch_size: int | None
+    flush_seconds: float | None
     rule: Rule
     shard: Shard | None
     is_fetched_by_worker: bool
@@ -125,8 +125,8 @@ def parse_options(
         min_failures=REQUIRED_COUNT.require_whole("min_failures", given.min_failures),
         max_in_flight=IN_FLIGHT.parse_whole("max_in_flight", given.max_in_flight),
         requests_per_second=RATE.parse("requests_per_second", given.requests_per_second),
-        batch_size=REQUIRED_COUNT.require_whole("batch_size", given.batch_size),
-        flush_seconds=SECONDS.require("flush_seconds", given.flush_seconds),
+        batch_size=COUNT.parse_whole("batch_size", given.batch_size),
+        flush_seconds=SECONDS.parse("flush_seconds", given.flush_seconds),
         rule=parse_rule(given.retag, given.retry_failed, given.only_failed),
         shard=parse_shard(given.shard),
         is_fetched_by_worker=_is_fetched_by_worker(given.fetch),

@@ -22,6 +22,7 @@ from airflow_imagetag.operators.writers import (
     FrameWriter,
 )
 from airflow_imagetag.selection.difference import limited
+from airflow_imagetag.stores.base import DEFAULT_BATCH, BatchBounds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,7 @@ class OpenRun:
     :param resumed_failed: images that failed in an earlier try by their own fault.
     :param total: number of entries, if it is known by now.
     :param ask_for_calls: asks for the calls that the run may make; None for no limit.
+    :param batch: bounds of a batch, unless the task has its own.
     """
 
     entries: Iterator[Entry]
@@ -68,6 +70,7 @@ class OpenRun:
     resumed_failed: int = 0
     total: int | None = None
     ask_for_calls: Ask | None = None
+    batch: BatchBounds = DEFAULT_BATCH
 
 
 @dataclass(frozen=True, slots=True)

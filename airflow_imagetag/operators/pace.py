@@ -10,6 +10,7 @@ from airflow_imagetag.engine.settings import EngineSettings
 from airflow_imagetag.labellers.model_threads import max_images_in_flight
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.services.account import Account
+from airflow_imagetag.stores.base import BatchBounds
 
 if TYPE_CHECKING:
     from airflow_imagetag.quota.shared import SharedSchedule
@@ -52,18 +53,20 @@ class Pace:
         """Id of the connection that shares the quota between workers; None for no sharing."""
         return None if self.requests_per_second is None else self.account.quota_conn_id
 
-    def settings(self, *, reads_inline: bool) -> EngineSettings:
+    def settings(self, *, batch: BatchBounds, reads_inline: bool) -> EngineSettings:
         """Return the engine's settings.
 
+        :param batch: bounds of a batch, unless the task has its own.
         :param reads_inline: the entries are in memory.
         """
+        seconds = self.options.flush_seconds
         return EngineSettings(
             **self.options.engine,
             max_in_flight=self.max_in_flight,
             requests_per_second=self.requests_per_second,
             shared_requests_per_second=self.account.requests_per_second,
-            batch_size=self.options.batch_size,
-            flush_seconds=self.options.flush_seconds,
+            batch_size=self.options.batch_size or batch.images,
+            flush_seconds=batch.seconds if seconds is None else seconds,
             reads_inline=reads_inline,
         )
 

@@ -133,7 +133,7 @@ class OperatorRun:
                         schedule,
                         opened.ask_for_calls,
                     ),
-                    self._pace.settings(reads_inline=opened.reads_inline),
+                    self._pace.settings(batch=opened.batch, reads_inline=opened.reads_inline),
                     self._counts,
                     self._total,
                     self._metrics.report,

@@ -217,6 +217,7 @@ class StoreOutput(Output):
                 writer,
                 lookup=answer_lookup(opened, rule, executor) if uses_answers else None,
                 total=total,
+                batch=opened.batch,
                 ask_for_calls=(
                     ask_through(recorder.reserve, executor) if recorder.is_needed else None
                 ),

@@ -7,7 +7,7 @@ from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import engine_of, reason_of
 from airflow_imagetag.backends.dialects import dialect_of
-from airflow_imagetag.errors import QuotaUnavailableError
+from airflow_imagetag.errors import ConfigurationError, QuotaUnavailableError
 from airflow_imagetag.quota import REMEDY
 
 TABLE = "imagetag_quota"
@@ -28,6 +28,11 @@ class SqlSchedule:
         self._name = name
         self._engine = engine_of(conn_id).execution_options(writes=True)
         self._dialect = dialect_of(self._engine)
+        if self._dialect.is_warehouse:
+            raise ConfigurationError(
+                f"Connection {conn_id!r} is a warehouse ({self._dialect.name}), which is too slow "
+                "for a quota that tasks share. Give quota_conn_id a Redis, PostgreSQL or MySQL."
+            )
         self._table = sa.Table(
             TABLE,
             sa.MetaData(),

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import types as sa_types
 
-from airflow_imagetag.backends.databases import is_transient
 from airflow_imagetag.backends.dialects import Dialect, Ordering, UniqueKey, dialect_of
 from airflow_imagetag.selection.shards import Shard
 
@@ -128,7 +127,7 @@ def is_found(engine: sa.Engine, rows: sa.FromClause, order: KeyOrder, row: Row) 
         with engine.connect() as connection:
             return connection.execute(statement).first() is not None
     except sa_exc.DBAPIError as error:
-        if is_transient(error):
+        if order.dialect.is_transient(error):
             raise
         return False
 

@@ -14,7 +14,6 @@ from sqlalchemy import exc as sa_exc
 
 from airflow_imagetag.backends.databases import (
     engine_of,
-    is_transient,
     reason_of,
     split_name,
 )
@@ -152,7 +151,9 @@ class SqlReader:
         except sa_exc.DBAPIError as error:
             is_mismatch = self._dialect.is_type_mismatch(error)
             wrong = self._wrong(f"{reason_of(error)}{hint if is_mismatch else ''}")
-            raise (StorageError(wrong.message) if is_transient(error) else wrong) from None
+            raise (
+                StorageError(wrong.message) if self._dialect.is_transient(error) else wrong
+            ) from None
         finally:
             self._engine.dispose()
 
@@ -222,9 +223,9 @@ class SqlReader:
             self._check_names(rows)
             return rows
         schema, name = split_name(self._source.table or "", "table")
-        inspector = sa.inspect(self._engine)
         found = {
-            column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)
+            column: described["type"]
+            for column, described in self._dialect.columns(self._engine, name, schema).items()
         }
         missing = [column for column in self._columns() if column not in found]
         if missing or not found:
@@ -312,7 +313,7 @@ class SqlReader:
     ) -> Pages:
         sizes = self._page_rows
         single = self._one_of_each(rows, order)
-        size = sizes.indexed if single is rows else sizes.unindexed
+        size = sizes.indexed if single is rows else self._dialect.page_rows or sizes.unindexed
         if with_content:
             size = sizes.with_content
         # A run that takes five images does not read two thousand.

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
         Status,
         StoredState,
     )
-    from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode, UnlabelledCounts
+    from airflow_imagetag.stores.base import (
+        BatchBounds,
+        LabelStore,
+        OpenStore,
+        StoreMode,
+        UnlabelledCounts,
+    )
     from airflow_imagetag.stores.delta import DeltaLabelStore
     from airflow_imagetag.stores.parquet import ParquetLabelStore
     from airflow_imagetag.stores.rows import holds_answer, merged, outcome_of, rows_of, state_of
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.stores.sql import SqlLabelStore
 
 __all__ = [
+    "BatchBounds",
     "Condition",
     "DeltaLabelStore",
     "FolderRef",
@@ -80,6 +87,7 @@ _MODULES = {
     "StoredState": _RULES,
     "TableRef": _REFS,
     "UnlabelledCounts": _BASE,
+    "BatchBounds": _BASE,
     "holds_answer": _ROWS,
     "merged": _ROWS,
     "outcome_of": _ROWS,

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope
 
 __all__ = [
+    "DEFAULT_BATCH",
     "DEFAULT_FRAME_ROWS",
+    "BatchBounds",
     "LabelStore",
     "OpenStore",
     "StoreMode",
@@ -64,12 +66,36 @@ class UnlabelledCounts:
     next_try_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BatchBounds:
+    """When finished images are written, if the task does not say.
+
+    :param images: number of images that are written together.
+    :param seconds: maximum wait of a finished image before it is written.
+    """
+
+    images: int = 200
+    seconds: float = 2.0
+
+
+DEFAULT_BATCH = BatchBounds()
+"""Bounds of a batch where a statement takes milliseconds."""
+
+
 class OpenStore(ABC):
     """A store while a task uses it, bound to one interface (``api``).
 
     Its methods block. Up to three threads call them at once: one looks keys up, one looks answers
     up, and one writes.
     """
+
+    @property
+    def batch(self) -> BatchBounds:
+        """Bounds of a batch, for a task that names none.
+
+        What a killed task has finished and not written is labelled, and paid for, once more.
+        """
+        return DEFAULT_BATCH
 
     @abstractmethod
     def refresh(self) -> None:

@@ -28,8 +28,9 @@ class SqlLabelStore(LabelStore):
     """Labels in a table, one row for each image and label, beside tables of images and of runs.
 
     The tables are ``<table>``, ``<table>_images`` and ``<table>_runs``. They are created on first
-    use, or checked. Each batch is written in one transaction. PostgreSQL, SQLite, MySQL and MariaDB
-    are supported; another database that SQLAlchemy knows is tried with plain statements.
+    use, or checked. Each batch is written in one transaction, where the database has transactions.
+    The databases are PostgreSQL, SQLite, MySQL, MariaDB, DuckDB, Snowflake, BigQuery, Redshift,
+    Databricks and Trino.
 
     :param conn_id: an Airflow connection whose hook is one of ``common.sql``. (templated)
     :param table: name of the labels table: ``table`` or ``schema.table``. (templated)

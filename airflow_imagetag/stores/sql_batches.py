@@ -8,11 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_imagetag.backends.dialects import dialect_of
-from airflow_imagetag.stores.rows import holds_answer, merged
-
-LOOKUP_KEYS = 500
-"""Maximum number of keys in one statement; SQLite before 3.32 takes 999 parameters."""
+from airflow_imagetag.backends.dialects import Dialect
+from airflow_imagetag.stores.rows import ANSWERED, holds_answer, merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +18,7 @@ class Batch:
 
     :param images: the images table.
     :param labels: the labels table.
+    :param dialect: their database.
     :param image_rows: in the order of their digests.
     :param label_rows: all labels of these images; they replace earlier ones.
     :param api: interface that labelled the images.
@@ -28,59 +26,86 @@ class Batch:
 
     images: sa.Table
     labels: sa.Table
+    dialect: Dialect
     image_rows: list[dict[str, Any]]
     label_rows: list[dict[str, Any]]
     api: str
 
     def write(self, connection: sa.Connection) -> None:
         """Write the batch within the connection's transaction."""
+        if self.dialect.is_warehouse:
+            self._merge(connection)
+            return
         # The image rows go first and in one order: their locks make two writers of the same image
         # take turns, and the order prevents a deadlock.
-        answered = [row for row in self.image_rows if holds_answer(row)]
-        self._put(connection, answered)
-        self._put_unanswered(connection, [row for row in self.image_rows if not holds_answer(row)])
+        answered = self._answered
+        if answered:
+            connection.execute(self.dialect.insert(self.images, replace=True), answered)
+        self._put_unanswered(connection, self._unanswered)
         ours = self.labels.c
-        for digests in chunks([row["key_sha256"] for row in answered]):
+        digests = [row["key_sha256"] for row in answered]
+        for some in chunks(digests, self.dialect.lookup_keys):
             connection.execute(
-                self.labels.delete().where(ours.api == self.api, ours.key_sha256.in_(digests))
+                self.labels.delete().where(ours.api == self.api, ours.key_sha256.in_(some))
             )
         if self.label_rows:
             connection.execute(self.labels.insert(), self.label_rows)
 
-    def _put(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
-        """Insert rows, or overwrite those that exist."""
+    @property
+    def _answered(self) -> list[dict[str, Any]]:
+        return [row for row in self.image_rows if holds_answer(row)]
+
+    @property
+    def _unanswered(self) -> list[dict[str, Any]]:
+        return [row for row in self.image_rows if not holds_answer(row)]
+
+    def _merge(self, connection: sa.Connection) -> None:
+        """Write the batch from a staging table.
+
+        The labels go first: where each statement takes effect by itself, an image counts as done
+        only once its labels are there.
+        """
+        changed, new = self._against_held(connection, self._unanswered)
+        rows = [*self._answered, *changed, *new]
         if not rows:
             return
-        insert = dialect_of(connection.engine).insert(self.images, replace=True)
-        if insert is None:
-            there = self._with_digests([row["key_sha256"] for row in rows])
-            connection.execute(self.images.delete().where(there))
-            insert = self.images.insert()
-        connection.execute(insert, rows)
+        with self.dialect.staged(connection, self.images, rows) as stage:
+            answered = sa.select(stage.c.key_sha256).where(stage.c.status.in_(ANSWERED))
+            ours = self.labels.c
+            connection.execute(
+                self.labels.delete().where(ours.api == self.api, ours.key_sha256.in_(answered))
+            )
+            self.dialect.append(connection, self.labels, self.label_rows)
+            self.dialect.merge(connection, self.images, stage)
 
     def _put_unanswered(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
         """Insert rows of images without an answer, or take over an earlier answer's digest.
 
         An answer for the same version stays as it is.
         """
-        if not rows:
-            return
+        changed, new = self._against_held(connection, rows)
+        if changed:
+            connection.execute(_update(self.images), list(map(_with_bound_key, changed)))
+        if new:
+            connection.execute(self.dialect.insert(self.images, replace=False), new)
+
+    def _against_held(
+        self, connection: sa.Connection, rows: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the rows that change existing ones, and those of new images."""
         held = self._held(connection, [row["key_sha256"] for row in rows])
         found = [merged(row, held[row["key_sha256"]]) for row in rows if row["key_sha256"] in held]
-        if changed := [row for row in found if row is not None]:
-            connection.execute(_update(self.images), list(map(_with_bound_key, changed)))
-        new = [row for row in rows if row["key_sha256"] not in held]
-        if new:
-            insert = dialect_of(connection.engine).insert(self.images, replace=False)
-            connection.execute(self.images.insert() if insert is None else insert, new)
+        changed = [row for row in found if row is not None]
+        return changed, [row for row in rows if row["key_sha256"] not in held]
 
     def _held(self, connection: sa.Connection, digests: list[str]) -> dict[str, dict[str, Any]]:
-        """Return and lock the existing rows of images."""
+        """Return and, where rows can be, lock the existing rows of images."""
         images = self.images
         held: dict[str, dict[str, Any]] = {}
-        for some in chunks(digests):
+        for some in chunks(digests, self.dialect.lookup_keys):
             statement = sa.select(images).where(self._with_digests(some))
-            statement = statement.order_by(images.c.key_sha256).with_for_update()
+            if not self.dialect.is_warehouse:
+                statement = statement.order_by(images.c.key_sha256).with_for_update()
             for row in connection.execute(statement).mappings():
                 held[row["key_sha256"]] = dict(row)
         return held
@@ -104,7 +129,7 @@ def _with_bound_key(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def chunks(items: list[str]) -> Iterator[list[str]]:
-    """Yield the items in lists of at most ``LOOKUP_KEYS``."""
-    for start in range(0, len(items), LOOKUP_KEYS):
-        yield items[start : start + LOOKUP_KEYS]
+def chunks(items: list[str], most: int) -> Iterator[list[str]]:
+    """Yield the items in lists of at most so many."""
+    for start in range(0, len(items), most):
+        yield items[start : start + most]

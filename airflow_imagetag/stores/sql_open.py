@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
-from airflow_imagetag.backends.databases import is_transient, reason_of
+from airflow_imagetag.backends.databases import reason_of
 from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, TagResult
@@ -26,7 +26,7 @@ from airflow_imagetag.selection.rules import (
     Status,
     StoredState,
 )
-from airflow_imagetag.stores.base import OpenStore, StoreMode, UnlabelledCounts
+from airflow_imagetag.stores.base import BatchBounds, OpenStore, StoreMode, UnlabelledCounts
 from airflow_imagetag.stores.rows import (
     LIFE_COLUMNS,
     MISSING_SINCE,
@@ -45,6 +45,9 @@ from airflow_imagetag.stores.sql_tables import SqlTables, open_tables
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+PROBE_KEY = "probe \u732b \U0001f600"
+"""Key and label of the rows that are tried: a character set may have no Chinese, or no emoji."""
 
 RACE_ATTEMPTS = 4
 """Maximum attempts to write a batch that another writer's rows refuse."""
@@ -120,14 +123,23 @@ class OpenSqlStore(OpenStore):
         image, label = _probe_rows(tables.labels_table)
         try:
             with tables.writing.connect() as connection, connection.begin() as transaction:
-                connection.execute(tables.images.insert(), [image])
-                connection.execute(tables.labels_table.insert(), [label])
+                tables.dialect.probe(connection, tables.images, image)
+                tables.dialect.probe(connection, tables.labels_table, label)
                 transaction.rollback()
         except sa_exc.DBAPIError as error:
+            names = [tables.labels_table.fullname, tables.images.fullname]
             raise ConfigurationError(
-                f"{tables.labels_table.fullname} and {tables.images.fullname} cannot be written: "
-                f"{reason_of(error)}"
+                f"{names[0]} and {names[1]} cannot be written: {reason_of(error)}."
+                f"{tables.dialect.remedy(error.orig, names)}"
             ) from None
+
+    @property
+    def batch(self) -> BatchBounds:
+        """Bounds of a batch: large ones in a warehouse."""
+        dialect, usual = self._tables.dialect, super().batch
+        return BatchBounds(
+            dialect.batch_images or usual.images, dialect.batch_seconds or usual.seconds
+        )
 
     def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
         """Return the state of the images with these keys."""
@@ -144,7 +156,7 @@ class OpenSqlStore(OpenStore):
         images = self._tables.images
         found: dict[str, StoredState] = {}
         with self._tables.engine.connect() as connection:
-            for some in chunks(list(key_of)):
+            for some in chunks(list(key_of), self._tables.dialect.lookup_keys):
                 # The texts of URIs are not needed, and may be long.
                 statement = sa.select(
                     images.c.key_sha256,
@@ -241,7 +253,7 @@ class OpenSqlStore(OpenStore):
     def _answers(self, content_sha256: Collection[str]) -> dict[str, TagResult | Failure]:
         found: dict[str, TagResult | Failure] = {}
         with self._tables.engine.connect() as connection:
-            for some in chunks(list(content_sha256)):
+            for some in chunks(list(content_sha256), self._tables.dialect.lookup_keys):
                 images = self._settled_images(connection, some)
                 keys = [image["key_sha256"] for image in images.values()]
                 labels = self._labels_by_key(connection, keys) if keys else {}
@@ -289,7 +301,8 @@ class OpenSqlStore(OpenStore):
         elif ORIGINAL_LABEL not in tables.labels_table.c:
             labels = without_originals(labels)
         images, labels = map(tables.dialect.storable, (images, labels))
-        batch = Batch(tables.images, tables.labels_table, images, labels, self._api)
+        written = (tables.images, tables.labels_table, tables.dialect)
+        batch = Batch(*written, images, labels, self._api)
 
         def work() -> None:
             with tables.writing.begin() as connection:
@@ -322,6 +335,12 @@ class OpenSqlStore(OpenStore):
         """Return what the runs of this interface have spent."""
         return self._retry_run(partial(self._runs.spending, self._api, scope), "read")
 
+    def _is_away(self, error: Exception, attempt: int) -> bool:
+        """Tell whether the database may take the record of a run in a moment."""
+        if isinstance(error, sa_exc.IntegrityError):
+            return attempt < RACE_ATTEMPTS
+        return isinstance(error, sa_exc.DBAPIError) and self._tables.dialect.is_transient(error)
+
     def _retry_run(self, work: Callable[[], T], done: str) -> T:
         """Call ``work`` until the database answers, or a short time has passed.
 
@@ -331,7 +350,7 @@ class OpenSqlStore(OpenStore):
         what = f"{self._runs.table.fullname} could not be {done}"
         try:
             return self._run_retrier.call(
-                work, is_transient=_is_away, on_retry=partial(_log_failure, what)
+                work, is_transient=self._is_away, on_retry=partial(_log_failure, what)
             )
         except sa_exc.DBAPIError as error:
             raise StoreError(f"{what}: {reason_of(error)}") from None
@@ -346,7 +365,15 @@ class StatementRetrier:
 
     def __init__(self, tables: SqlTables, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self._is_reading = tables.mode is StoreMode.READ
+        self._dialect = tables.dialect
         self._retrier = BlockingRetrier(0.0 if self._is_reading else retry_seconds)
+
+    def _is_worth_retrying(self, error: Exception, attempt: int) -> bool:
+        """Tell whether the statement may succeed later: a lost connection, a deadlock, a race."""
+        if isinstance(error, sa_exc.IntegrityError):
+            # One of two concurrent writers is refused; a row that breaks a rule is each time.
+            return attempt < RACE_ATTEMPTS
+        return isinstance(error, sa_exc.DBAPIError) and self._dialect.is_transient(error)
 
     def call(self, work: Callable[[], T], what: str) -> T:
         """Call ``work`` until the database answers, or ``retry_seconds`` have passed.
@@ -357,11 +384,11 @@ class StatementRetrier:
         """
         try:
             return self._retrier.call(
-                work, is_transient=_is_worth_retrying, on_retry=partial(_log_failure, what)
+                work, is_transient=self._is_worth_retrying, on_retry=partial(_log_failure, what)
             )
         except sa_exc.DBAPIError as error:
             kind: type[ImageTagError] = StoreError
-            if self._is_reading and is_transient(error):
+            if self._is_reading and self._dialect.is_transient(error):
                 kind = StorageError
             raise kind(f"{what}: {reason_of(error)}") from None
 
@@ -369,10 +396,10 @@ class StatementRetrier:
 def _probe_rows(labels_table: sa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a row for the images table and one for the labels table."""
     now = datetime.now(UTC)
-    probe = Failure("probe", None, "probe", None, "", 0, now, is_final=True)
+    probe = Failure(PROBE_KEY, None, "probe", None, "", 0, now, is_final=True)
     [image], _ = rows_of([probe], "probe")
     shared = {name: image[name] for name in ("api", "key_sha256", "image_key", "tagged_at")}
-    own = {"rank": 1, "label": "probe", "probability": 0.0}
+    own = {"rank": 1, "label": PROBE_KEY, "probability": 0.0}
     return image, {column.name: None for column in labels_table.columns} | shared | own
 
 
@@ -388,19 +415,3 @@ def _utc(moment: Any) -> datetime | None:
 def _log_failure(what: str, error: Exception, attempt: int) -> None:
     reason = reason_of(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
     log.warning("Attempt %d: %s: %s", attempt, what, reason)
-
-
-def _is_away(error: Exception, attempt: int) -> bool:
-    """Tell whether the database may take the record of a run in a moment."""
-    if isinstance(error, sa_exc.IntegrityError):
-        return attempt < RACE_ATTEMPTS
-    return isinstance(error, sa_exc.DBAPIError) and is_transient(error)
-
-
-def _is_worth_retrying(error: Exception, attempt: int) -> bool:
-    """Tell whether the statement may succeed later: a lost connection, a deadlock, a race."""
-    if isinstance(error, sa_exc.IntegrityError):
-        # One of two concurrent writers is refused; a row that breaks a rule is refused each time.
-        return attempt < RACE_ATTEMPTS
-    lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
-    return lost or isinstance(error, (sa_exc.OperationalError, sa_exc.InterfaceError))

@@ -15,7 +15,6 @@ from airflow_imagetag.errors import StoreError
 from airflow_imagetag.selection.missing import HeldImage
 from airflow_imagetag.stores.key_sets import KeySet
 from airflow_imagetag.stores.rows import MISSING_SINCE
-from airflow_imagetag.stores.sql_batches import LOOKUP_KEYS
 from airflow_imagetag.stores.sql_open import StatementRetrier
 from airflow_imagetag.stores.sql_tables import STREAMED_ROWS, SqlTables
 
@@ -59,10 +58,11 @@ class SqlRemoval:
 
         def work(connection: sa.Connection, api: str, digests: list[str]) -> int:
             # As a batch is written: the image rows first, whose locks make writers take turns.
-            deleted = connection.execute(_with(tables.images.delete(), tables.images, api, digests))
+            delete = _with(tables.images.delete(), tables.images, api, digests)
+            deleted = tables.dialect.changed_rows(connection, tables.images, delete)
             labels = tables.labels_table
             connection.execute(_with(labels.delete(), labels, api, digests))
-            return max(deleted.rowcount, 0)
+            return deleted
 
         return self._each(keys, "could not be deleted from", work)
 
@@ -74,8 +74,8 @@ class SqlRemoval:
             update = images.update().values({MISSING_SINCE: missing_since})
             marked = images.c[MISSING_SINCE]
             is_other = marked.is_not(None) if missing_since is None else marked.is_(None)
-            changed = connection.execute(_with(update, images, api, digests).where(is_other))
-            return max(changed.rowcount, 0)
+            statement = _with(update, images, api, digests).where(is_other)
+            return self.tables.dialect.changed_rows(connection, images, statement)
 
         return self._each(keys, "could not be marked in", work)
 
@@ -90,7 +90,7 @@ class SqlRemoval:
         apis = [self.api] if self.api is not None else retrier.call(self._apis, self._not_read)
         total = 0
         for api in apis:
-            for digests in keys.chunks(LOOKUP_KEYS):
+            for digests in keys.chunks(self.tables.dialect.lookup_keys):
 
                 def transaction(api: str = api, digests: list[str] = digests) -> int:
                     with self.tables.writing.begin() as connection:

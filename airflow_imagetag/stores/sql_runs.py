@@ -67,7 +67,7 @@ class SqlRuns:
     @property
     def exists(self) -> bool:
         """Whether the table exists."""
-        return sa.inspect(self._engine).has_table(self.table.name, schema=self.table.schema)
+        return dialect_of(self._engine).has_table(self._engine, self.table)
 
     def create(self) -> bool:
         """Create the table if it does not exist, and tell whether this was necessary.
@@ -77,7 +77,7 @@ class SqlRuns:
         if self.exists:
             return False
         try:
-            self.table.create(self._engine)
+            dialect_of(self._engine).create(self._engine, self.table.metadata)
         except sa.exc.DBAPIError:
             # Two tasks may create it at once.
             if not self.exists:

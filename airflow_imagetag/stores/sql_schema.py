@@ -9,7 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import types as sa_types
 
-from airflow_imagetag.backends.dialects import dialect_named
+from airflow_imagetag.backends.dialects import (
+    dialect_named,
+    dialect_of,
+    partial_index_options,
+    table_options,
+    text_index_options,
+)
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.stores.rows import ANSWERED, LIFE_COLUMNS, MISSING_SINCE
@@ -22,11 +28,8 @@ ADDED_COLUMNS = (*LIFE_COLUMNS, ORIGINAL_LABEL)
 """Columns that tables of earlier versions do not have."""
 
 UNANSWERED = f"status NOT IN ({', '.join(map(repr, ANSWERED))})"
-"""Condition of a small index in PostgreSQL and SQLite. They use it for queries that have the same
-condition, word for word."""
-
-MYSQL_INDEXED_CHARACTERS = 191
-"""Number of characters in MySQL's index of a text: 767 bytes, the limit of older row formats."""
+"""Condition of a small index, where a database has such indexes. It uses them for queries that have
+the same condition, word for word."""
 
 
 class UtcDateTime(sa_types.TypeDecorator[datetime]):
@@ -81,6 +84,7 @@ def tables(
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("tagged_at", UtcDateTime, nullable=False),
         *(column for column in _life_columns() if column.name not in lacking),
+        **table_options(),
     )
     labels = sa.Table(
         name,
@@ -98,25 +102,13 @@ def tables(
         sa.Column("scene", sa.Text),
         sa.Column("tagged_at", UtcDateTime, nullable=False),
         *([] if ORIGINAL_LABEL in lacking else [sa.Column(ORIGINAL_LABEL, sa.Text)]),
+        **table_options(),
     )
     for table in (images, labels):
-        # PostgreSQL's B-tree takes no text above some 2,700 bytes, a hash index takes any.
-        sa.Index(
-            None,
-            table.c.image_key,
-            postgresql_using="hash",
-            mysql_length={"image_key": MYSQL_INDEXED_CHARACTERS},
-            mariadb_length={"image_key": MYSQL_INDEXED_CHARACTERS},
-        )
+        sa.Index(None, table.c.image_key, **text_index_options("image_key"))
     sa.Index(None, images.c.content_sha256)
     if NEXT_TRY_AT in images.c:
-        unanswered = sa.text(UNANSWERED)
-        sa.Index(
-            None,
-            images.c[NEXT_TRY_AT],
-            postgresql_where=unanswered,
-            sqlite_where=unanswered,
-        )
+        sa.Index(None, images.c[NEXT_TRY_AT], **partial_index_options(sa.text(UNANSWERED)))
     return images, labels
 
 
@@ -132,11 +124,10 @@ def added_columns(engine: sa.Engine, table: sa.Table, names: Iterable[str]) -> l
 
     :param table: the table with all columns.
     """
+    dialect = dialect_of(engine)
     name = engine.dialect.identifier_preparer.format_table(table)
-    return [
-        f"ALTER TABLE {name} ADD {column} {table.c[column].type.compile(engine.dialect)}"
-        for column in names
-    ]
+    types = {one: dialect.column_type(table.c[one]).compile(engine.dialect) for one in names}
+    return [f"ALTER TABLE {name} ADD {column} {kind}" for column, kind in types.items()]
 
 
 def add_columns(engine: sa.Engine, table: sa.Table, names: Collection[str]) -> None:
@@ -150,13 +141,12 @@ def add_columns(engine: sa.Engine, table: sa.Table, names: Collection[str]) -> N
             connection.execute(sa.DDL(statement))  # type: ignore[no-untyped-call]
     for index in table.indexes:
         if NEXT_TRY_AT in index.columns and NEXT_TRY_AT in names:
-            index.create(engine, checkfirst=True)
+            dialect_of(engine).add_index(engine, index)
 
 
 def lacking_columns(engine: sa.Engine, table: sa.Table) -> list[str]:
     """Return the columns of ``ADDED_COLUMNS`` that an existing table lacks."""
-    found = sa.inspect(engine).get_columns(table.name, schema=table.schema)
-    names = {column["name"] for column in found}
+    names = dialect_of(engine).columns(engine, table.name, table.schema)
     return [
         column.name
         for column in table.columns
@@ -183,23 +173,28 @@ def require_originals(engine: sa.Engine, table: sa.Table, place: str) -> None:
 
 def schema_mismatches(engine: sa.Engine, table: sa.Table) -> Iterator[str]:
     """Yield the mismatches of an existing table, each as a clause of an error message."""
-    inspector = sa.inspect(engine)
-    found = {
-        column["name"]: column for column in inspector.get_columns(table.name, schema=table.schema)
-    }
+    dialect = dialect_of(engine)
+    found = dialect.columns(engine, table.name, table.schema)
     for column in table.columns:
         actual = found.pop(column.name, None)
         if actual is None:
             yield f"column {column.name!r} is missing"
-        elif _kind(actual["type"]) not in (_kind(column.type), None):
+        elif _kind(actual["type"]) not in (_kind(column.type), None) and not (
+            _is_whole(actual["type"]) and _kind(column.type) == "whole number"
+        ):
             yield f"column {column.name!r} is {actual['type']}, not {column.type}"
     for name, actual in found.items():
         if not actual["nullable"] and actual.get("default") is None:
             yield f"column {name!r} is not used here, takes no NULL and has no default"
-    key = inspector.get_pk_constraint(table.name, schema=table.schema)["constrained_columns"]
+    key = dialect.key_of(engine, table)
     wanted = [column.name for column in table.primary_key.columns]
-    if set(key) != set(wanted):
+    if key is not None and set(key) != set(wanted):
         yield f"the primary key is ({', '.join(key)}), not ({', '.join(wanted)})"
+
+
+def _is_whole(column_type: Any) -> bool:
+    """Tell whether a type is a decimal number without places, as Snowflake has for integers."""
+    return isinstance(column_type, sa.Numeric) and column_type.scale == 0
 
 
 def _kind(column_type: Any) -> str | None:

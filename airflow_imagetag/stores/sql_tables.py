@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ import sqlalchemy as sa
 import tenacity
 from sqlalchemy import exc as sa_exc
 
-from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of, split_name
-from airflow_imagetag.backends.dialects import dialect_of
+from airflow_imagetag.backends.databases import engine_of, reason_of, split_name
+from airflow_imagetag.backends.dialects import STORES, dialect_of
 from airflow_imagetag.errors import ConfigurationError, StorageError, StoreError
 from airflow_imagetag.frames import IMAGE_COLUMNS, ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.stores.base import StoreMode
@@ -55,11 +56,26 @@ def open_tables(
         raise ConfigurationError(f"table={table!r} and schema={schema!r} disagree; keep one.")
     engine = engine_of(conn_id)
     try:
+        _require_database(engine, conn_id)
         opened = SqlTables(engine, name, schema or in_name, conn_id=conn_id, mode=mode)
         opened.prepare()
         yield opened
     finally:
         engine.dispose()
+
+
+def _require_database(engine: sa.Engine, conn_id: str) -> None:
+    """Check that the database is one that a store can be in.
+
+    :raises ConfigurationError: it is not.
+    """
+    dialect = dialect_of(engine)
+    lack = dialect.lacks(engine)
+    if lack is not None:
+        raise ConfigurationError(
+            f"SqlLabelStore cannot keep labels through connection {conn_id!r}: {dialect.name} "
+            f"lacks {lack}. A store can be in {STORES}."
+        )
 
 
 class SqlTables:
@@ -103,7 +119,7 @@ class SqlTables:
                 for problem in schema_mismatches(self.engine, table)
             ]
         except sa_exc.DBAPIError as error:
-            kind = StorageError if is_transient(error) else ConfigurationError
+            kind = StorageError if self.dialect.is_transient(error) else ConfigurationError
             raise kind(
                 "The label tables cannot be created or read through connection "
                 f"{self.conn_id!r}: {reason_of(error)}"
@@ -123,7 +139,7 @@ class SqlTables:
         ):
             # If two tasks create the tables at once, one of them fails and then finds them.
             with attempt:
-                self.images.metadata.create_all(self.engine)
+                self.dialect.create(self.engine, self.images.metadata)
 
     def _existing(self) -> list[sa.Table]:
         """Return the tables that exist: another task may have created only the first yet."""
@@ -135,8 +151,7 @@ class SqlTables:
 
     def _existence(self) -> Callable[[sa.Table], bool]:
         """Return a function that tells whether a table exists."""
-        inspector = sa.inspect(self.engine)
-        return lambda table: inspector.has_table(table.name, schema=table.schema)
+        return partial(self.dialect.has_table, self.engine)
 
     def _use_tables(self, lacking: Collection[str]) -> None:
         """Take tables of an earlier version as they are.

@@ -219,6 +219,35 @@ def _detail(picture: Image.Image) -> dict[str, float]:
     }
 
 
+CHINESE: Final = {
+    "Black": "\u9ed1\u8272",
+    "Blue": "\u84dd\u8272",
+    "Blurry": "\u6a21\u7cca",
+    "Bright": "\u660e\u4eae",
+    "Brown": "\u68d5\u8272",
+    "Colorful": "\u8272\u5f69\u4e30\u5bcc",
+    "Cool": "\u51b7\u8272\u8c03",
+    "Dark": "\u660f\u6697",
+    "Detailed": "\u7ec6\u8282\u4e30\u5bcc",
+    "Gray": "\u7070\u8272",
+    "Green": "\u7eff\u8272",
+    "High contrast": "\u9ad8\u5bf9\u6bd4\u5ea6",
+    "Landscape orientation": "\u6a2a\u5411",
+    "Low contrast": "\u4f4e\u5bf9\u6bd4\u5ea6",
+    "Monochrome": "\u5355\u8272",
+    "Orange": "\u6a59\u8272",
+    "Pink": "\u7c89\u8272",
+    "Plain": "\u7b80\u5355",
+    "Portrait orientation": "\u7ad6\u5411",
+    "Purple": "\u7d2b\u8272",
+    "Red": "\u7ea2\u8272",
+    "Sharp": "\u6e05\u6670",
+    "Square": "\u6b63\u65b9\u5f62",
+    "Warm": "\u6696\u8272\u8c03",
+    "White": "\u767d\u8272",
+}
+"""Chinese name of each label."""
+
 _THREADS: Final = 2
 _CACHED_IMAGES: Final = 4096
 """Maximum number of images whose labels are cached."""
@@ -229,11 +258,16 @@ class CachedRecognizer:
 
     :param label_image: returns the labels of an image file, or raises ``UndecodableError``.
     :param threads: number of images that are labelled at the same time.
+    :param language: language of the labels: ``en`` or ``zh``.
     """
 
     def __init__(
-        self, label_image: Callable[[bytes], Labels] = label, threads: int = _THREADS
+        self,
+        label_image: Callable[[bytes], Labels] = label,
+        threads: int = _THREADS,
+        language: str = "en",
     ) -> None:
+        self._names = CHINESE if language == "zh" else {}
         self._label_image = label_image
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="imagetag-emulator-labels")
         self._cache: OrderedDict[str, Labels] = OrderedDict()
@@ -247,7 +281,8 @@ class CachedRecognizer:
         labels = self._cache.get(image_id)
         if labels is None:
             loop = asyncio.get_running_loop()
-            labels = await loop.run_in_executor(self._pool, self._label_image, image)
+            found = await loop.run_in_executor(self._pool, self._label_image, image)
+            labels = tuple((self._names.get(name, name), share) for name, share in found)
             self._cache[image_id] = labels
             if len(self._cache) > _CACHED_IMAGES:
                 self._cache.popitem(last=False)

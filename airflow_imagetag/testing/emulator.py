@@ -62,6 +62,8 @@ class Emulator:
     :param labels: what labels images: ``"pixels"`` measures colour, light and shape, and needs
         nothing; ``"model"`` recognizes what a photograph shows, with the model of the extra
         ``local``.
+    :param language: language of the labels of pixels: ``"en"`` or ``"zh"``, as the vendor's service
+        answers.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Emulator:
         fetch_timeout_seconds: float = 3.0,
         answer_form: Literal["example", "table"] = "example",
         labels: Literal["pixels", "model"] = "pixels",
+        language: Literal["en", "zh"] = "en",
     ) -> None:
         if fetch_timeout_seconds <= 0:
             raise ValueError("fetch_timeout_seconds must be more than 0")
@@ -88,6 +91,10 @@ class Emulator:
             raise ValueError('answer_form must be "example" or "table"')
         if labels not in ("pixels", "model"):
             raise ValueError('labels must be "pixels" or "model"')
+        if language not in ("en", "zh"):
+            raise ValueError('language must be "en" or "zh"')
+        if language == "zh" and labels == "model":
+            raise ValueError('language="zh" is for labels="pixels" only')
         self._account = EmulatorAccount(app_id, secret_id, secret_key, bucket, token)
         self._listen_host = host
         self._listen_port = port
@@ -97,6 +104,7 @@ class Emulator:
         self._fetch_timeout_seconds = fetch_timeout_seconds
         self._answer_form: Literal["example", "table"] = answer_form
         self._labels: Literal["pixels", "model"] = labels
+        self._language: Literal["en", "zh"] = language
         self._fault_injector = FaultInjector(faults or Faults(), seed)
         self._recorder = Recorder()
         self._bucket = Bucket()
@@ -136,7 +144,7 @@ class Emulator:
             from airflow_imagetag.testing._server import serve
         except ModuleNotFoundError as error:
             raise _without_extra(error) from error
-        recognizer = _recognizer(self._labels)
+        recognizer = _recognizer(self._labels, self._language)
         ready: Future[tuple[int, Callable[[], object]]] = Future()
         thread = threading.Thread(
             target=lambda: asyncio.run(self._run(serve, recognizer, ready)),
@@ -307,7 +315,7 @@ def _connection_extra(account: EmulatorAccount, api: ApiName) -> dict[str, str]:
     return {name: value for name, value in extra.items() if value}
 
 
-def _recognizer(labels: Literal["pixels", "model"]) -> CachedRecognizer:
+def _recognizer(labels: Literal["pixels", "model"], language: str) -> CachedRecognizer:
     """Return what labels images."""
     if labels == "model":
         from airflow_imagetag.testing._model import model_recognizer
@@ -315,7 +323,7 @@ def _recognizer(labels: Literal["pixels", "model"]) -> CachedRecognizer:
         return model_recognizer()
     from airflow_imagetag.testing._labels import CachedRecognizer
 
-    return CachedRecognizer()
+    return CachedRecognizer(language=language)
 
 
 def _without_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:

@@ -12,7 +12,14 @@ import sqlalchemy as sa
 from databases import Database
 from sqlalchemy import exc as sa_exc
 
-from airflow_imagetag.backends.databases import engine_of, is_transient, reason_of
+from airflow_imagetag.backends.databases import engine_of, reason_of
+from airflow_imagetag.backends.dialects import dialect_named
+
+
+def is_transient(error: sa_exc.DBAPIError) -> bool:
+    """Ask the database that raised the error."""
+    is_sqlite = hasattr(error.orig, "sqlite_errorcode")
+    return dialect_named("sqlite" if is_sqlite else "postgresql").is_transient(error)
 
 
 def error_of(work: Callable[[], Any]) -> sa_exc.DBAPIError:

@@ -6,6 +6,7 @@ import io
 import itertools
 import struct
 import zlib
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
@@ -202,3 +203,18 @@ def test_a_truncated_image_is_undecodable(photographs, name):
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(UndecodableError):
             label(data[: int(len(data) * share)])
+
+
+def test_chinese_labels(small_jpegs: Callable[[int], list[bytes]]):
+    """The emulator names the same labels in Chinese, as the service does."""
+    import asyncio
+
+    from airflow_imagetag.testing._labels import CHINESE, CachedRecognizer
+
+    [image] = small_jpegs(1)
+    english, chinese = CachedRecognizer(), CachedRecognizer(language="zh")
+    _, given = asyncio.run(english.label(image))
+    _, named = asyncio.run(chinese.label(image))
+    english.close()
+    chinese.close()
+    assert named == tuple((CHINESE[name], share) for name, share in given)

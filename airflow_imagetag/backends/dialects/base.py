@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -78,10 +78,42 @@ class Dialect:
     numbers_equal_columns: ClassVar[bool] = False
     """Of two columns with one name in a query it takes the first, and numbers the second."""
 
+    table_options: ClassVar[Mapping[str, Any]] = {}
+    """Options with which tables are created, by SQLAlchemy's names without the database."""
+
+    has_partial_indexes: ClassVar[bool] = False
+    """An index can hold only the rows that meet a condition."""
+
+    is_warehouse: ClassVar[bool] = False
+    """Batches travel through a staging table."""
+
+    batch_images: ClassVar[int | None] = None
+    """Number of images that a store writes together by default; None for that of any store."""
+
+    batch_seconds: ClassVar[float | None] = None
+    """Maximum wait of a finished image for its batch by default; None for that of any store."""
+
+    page_rows: ClassVar[int | None] = None
+    """Number of rows in a page of a table or query; None for the usual ones."""
+
+    lookup_keys: ClassVar[int] = 500
+    """Maximum number of keys in one statement; SQLite before 3.32 takes 999 parameters."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
     # -- sessions ---------------------------------------------------------------------------------
+
+    def engine_options(self, hook: Any) -> Mapping[str, Any]:
+        """Return further arguments of SQLAlchemy's ``create_engine`` for a hook of Airflow."""
+        del hook
+        return {}
+
+    @classmethod
+    def text_index_options(cls, column: str) -> Mapping[str, Any]:
+        """Return the options of an index of a text of any length."""
+        del cls, column
+        return {}
 
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Prepare the sessions of a new engine: times in UTC, texts of values that do not vary.
@@ -91,6 +123,24 @@ class Dialect:
         del engine, busy_seconds
 
     # -- errors -----------------------------------------------------------------------------------
+
+    def is_transient(self, error: sa_exc.DBAPIError) -> bool:
+        """Tell whether the database is away or busy, so that it may answer later."""
+        if error.connection_invalidated:
+            return True
+        found = self.is_transient_code(error.orig)
+        if found is not None:
+            return found
+        return isinstance(error, (sa_exc.OperationalError, sa_exc.InterfaceError))
+
+    def is_transient_code(self, origin: Any) -> bool | None:
+        """Tell whether a driver's error says that the database is away or busy.
+
+        :param origin: the driver's error.
+        :return: None if the error does not say.
+        """
+        del origin
+        return None
 
     def is_type_mismatch(self, error: sa_exc.DBAPIError) -> bool:
         """Tell whether it refuses to compare values of two types."""
@@ -217,12 +267,85 @@ class Dialect:
         """Return a point in time as a column of ``time_type`` takes it."""
         return moment.astimezone(UTC).replace(tzinfo=None)
 
+    def lacks(self, engine: sa.Engine) -> str | None:
+        """Return what a store lacks in this database; None if it has all."""
+        del engine
+        return (
+            "a statement that replaces rows which exist (ON CONFLICT, ON DUPLICATE KEY or MERGE), "
+            "which is known for each database of its own"
+        )
+
+    def columns(
+        self, engine: sa.Engine, name: str, schema: str | None
+    ) -> dict[str, dict[str, Any]]:
+        """Return the columns of a table by name, as SQLAlchemy's inspector describes them.
+
+        :raises sqlalchemy.exc.NoSuchTableError: there is no such table.
+        """
+        found = sa.inspect(engine).get_columns(name, schema=schema)
+        return {column["name"]: dict(column) for column in found}
+
+    def has_table(self, engine: sa.Engine, table: sa.Table) -> bool:
+        """Tell whether a table exists."""
+        return bool(sa.inspect(engine).has_table(table.name, schema=table.schema))
+
+    def key_of(self, engine: sa.Engine, table: sa.Table) -> list[str] | None:
+        """Return the primary key of an existing table; None where tables have none."""
+        found = sa.inspect(engine).get_pk_constraint(table.name, schema=table.schema)
+        return list(found["constrained_columns"])
+
+    def create(self, engine: sa.Engine, metadata: sa.MetaData) -> None:
+        """Create the tables that do not exist, with their keys and indexes."""
+        metadata.create_all(engine)
+
+    def add_index(self, engine: sa.Engine, index: sa.Index) -> None:
+        """Create an index of an existing table, where tables have indexes."""
+        index.create(engine, checkfirst=True)
+
+    def column_type(self, column: sa.Column[Any]) -> Any:
+        """Return the type of a column as tables are created with."""
+        return column.type
+
     def insert(self, table: sa.Table, *, replace: bool) -> Any:
-        """Return the insert for rows that may exist; None if the database has none.
+        """Return the insert for rows that may exist.
 
         :param replace: overwrite existing rows; else leave them as they are.
         """
-        del table, replace
+        raise NotImplementedError
+
+    def remedy(self, origin: Any, tables: Sequence[str]) -> str:
+        """Return how to mend tables that refuse a row; empty if it is not known.
+
+        :param origin: the driver's error.
+        :param tables: names of the tables.
+        """
+        del origin, tables
+        return ""
+
+    def probe(self, connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+        """Try to insert a row, within a transaction that is rolled back."""
+        connection.execute(table.insert(), [row])
+
+    def changed_rows(self, connection: sa.Connection, table: sa.Table, statement: Any) -> int:
+        """Execute an update or a delete, and return the number of rows that it changed."""
+        del table
+        return max(int(connection.execute(statement).rowcount), 0)
+
+    def staged(
+        self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]
+    ) -> AbstractContextManager[sa.Table]:
+        """Give a staging table of a warehouse with rows of a table; it is gone afterwards."""
+        raise NotImplementedError
+
+    def append(
+        self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]
+    ) -> None:
+        """Insert rows that a table of a warehouse does not hold, many with each statement."""
+        raise NotImplementedError
+
+    def merge(self, connection: sa.Connection, table: sa.Table, stage: sa.Table) -> None:
+        """Take the rows of a staging table into a table of a warehouse, by its primary key."""
+        raise NotImplementedError
 
     def gather_statistics(self, engine: sa.Engine, table: sa.Table) -> None:
         """Let the database analyze a table without statistics, where its plans need them."""

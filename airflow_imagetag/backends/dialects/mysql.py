@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -19,6 +19,18 @@ from airflow_imagetag.backends.dialects.base import (
     execute_at_connect,
     split_columns,
 )
+
+_TRANSIENT = frozenset({1040, 1053, 1203, 1205, 1213, 1226})
+"""Too many connections, shutdown, limits of a user, lock timeout, deadlock."""
+
+_LACKING_CHARACTERS = frozenset({1366, 3988})
+"""A text has characters that the column's character set does not have."""
+
+INDEXED_CHARACTERS = 191
+"""Number of characters in the index of a text: 767 bytes, the limit of older row formats."""
+
+_CLIENT_ERRORS = range(2000, 3000)
+"""Errors of the client: no connection, or a lost one."""
 
 _UNIQUE = """
 SELECT count(*) FROM (
@@ -39,6 +51,23 @@ class MySql(Dialect):
 
     is_exact = True
     has_hash = True
+    # The database's own character set may lack most of the world's characters.
+    table_options: ClassVar[Mapping[str, Any]] = {"charset": "utf8mb4", "collate": "utf8mb4_bin"}
+
+    @classmethod
+    def text_index_options(cls, column: str) -> Mapping[str, Any]:
+        """Return an index of the beginning of a text."""
+        return {"length": {column: INDEXED_CHARACTERS}}
+
+    def remedy(self, origin: Any, tables: Sequence[str]) -> str:
+        """Return how to convert tables whose character set lacks characters."""
+        if next(iter(getattr(origin, "args", ())), None) not in _LACKING_CHARACTERS:
+            return ""
+        statements = "; ".join(
+            f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+            for table in tables
+        )
+        return f" Their character set lacks characters. Run this once: {statements}"
 
     @contextmanager
     def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
@@ -52,9 +81,17 @@ class MySql(Dialect):
         yield
 
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
-        """Set the time zone."""
+        """Set the time zone, and a character set that has every character."""
         del busy_seconds
+        sa.event.listen(engine, "connect", _use_utf8)
         execute_at_connect(engine, "SET time_zone = '+00:00'")
+
+    def is_transient_code(self, origin: Any) -> bool | None:
+        """Tell by its number whether an error may pass."""
+        number = next(iter(getattr(origin, "args", ())), None)
+        if not isinstance(number, int):
+            return None
+        return number in _CLIENT_ERRORS or number in _TRANSIENT
 
     def text_of(self, column: Any) -> Any:
         """Return the text of a column's values."""
@@ -133,6 +170,10 @@ class MySql(Dialect):
         """The type of a point in time with microseconds."""
         return mysql.DATETIME(fsp=6)
 
+    def lacks(self, engine: sa.Engine) -> None:
+        """Return None: it has all that a store needs."""
+        del engine
+
     def insert(self, table: sa.Table, *, replace: bool) -> Any:
         """Return an insert with ON DUPLICATE KEY, or IGNORE."""
         _, others = split_columns(table)
@@ -140,6 +181,17 @@ class MySql(Dialect):
         if not replace:
             return insert.prefix_with("IGNORE")
         return insert.on_duplicate_key_update({name: insert.inserted[name] for name in others})
+
+
+def _use_utf8(dbapi_connection: Any, _record: Any) -> None:
+    # Each driver encodes texts by itself, too, so SET NAMES is not enough.
+    for name in ("set_character_set", "set_charset_collation"):
+        if hasattr(dbapi_connection, name):
+            getattr(dbapi_connection, name)("utf8mb4")
+            return
+    cursor = dbapi_connection.cursor()
+    cursor.execute("SET NAMES utf8mb4")
+    cursor.close()
 
 
 def read_moments(text: Any, value: Any) -> Moments:

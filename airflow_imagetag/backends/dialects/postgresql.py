@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,18 @@ from airflow_imagetag.backends.dialects.base import (
     split_columns,
     sqlstate_of,
 )
+
+TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
+"""Classes of SQLSTATE: connection, rollback, resources, locks, operator, system, internal."""
+
+REFUSALS = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "permission denied for database",
+)
+"""Messages of libpq about a refused login, for which it passes no SQLSTATE to the driver."""
 
 UNDEFINED_FUNCTION = "42883"
 """SQLSTATE, also for an operator that two types do not have."""
@@ -55,6 +67,13 @@ class PostgreSql(Dialect):
     has_hash = True
     # It reads every type from its text. Drivers do not have a value for each.
     binds_keys_as_texts = True
+    has_partial_indexes = True
+
+    @classmethod
+    def text_index_options(cls, column: str) -> Mapping[str, Any]:
+        """Return a hash index: a B-tree takes no text above some 2,700 bytes."""
+        del column
+        return {"using": "hash"}
 
     @contextmanager
     def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
@@ -69,6 +88,13 @@ class PostgreSql(Dialect):
         execute_at_connect(
             engine, "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; SET extra_float_digits = 1"
         )
+
+    def is_transient_code(self, origin: Any) -> bool | None:
+        """Tell by SQLSTATE, or by the message of a refused login, whether an error may pass."""
+        state = sqlstate_of(origin)
+        if state is not None:
+            return state[:2] in TRANSIENT_CLASSES
+        return False if any(text in str(origin) for text in REFUSALS) else None
 
     def is_type_mismatch(self, error: sa_exc.DBAPIError) -> bool:
         """Tell whether it refuses to compare values of two types."""
@@ -152,6 +178,10 @@ class PostgreSql(Dialect):
     def stored_moment(self, moment: datetime) -> datetime:
         """Return the point in time with its zone."""
         return moment
+
+    def lacks(self, engine: sa.Engine) -> None:
+        """Return None: it has all that a store needs."""
+        del engine
 
     def insert(self, table: sa.Table, *, replace: bool) -> Any:
         """Return an insert with ON CONFLICT."""

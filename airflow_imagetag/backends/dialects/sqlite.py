@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from airflow_imagetag.backends.dialects.base import (
 from airflow_imagetag.backends.dialects.mysql import read_moments
 from airflow_imagetag.safety.uris import BLANKS
 from airflow_imagetag.selection.shards import key_hash
+
+_TRANSIENT = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
 
 COLLATIONS = ("BINARY", "NOCASE", "RTRIM")
 """The collations that every SQLite has."""
@@ -46,6 +49,7 @@ class Sqlite(Dialect):
     is_exact = True
     has_hash = True
     numbers_equal_columns = True
+    has_partial_indexes = True
 
     def day_of(self, moment: Any) -> Any:
         """Return the day of a point in time as text: it has no type of a day."""
@@ -77,6 +81,11 @@ class Sqlite(Dialect):
 
         sa.event.listen(engine, "connect", at_connect)
         sa.event.listen(engine, "begin", _begin_immediately)
+
+    def is_transient_code(self, origin: Any) -> bool | None:
+        """Tell by its code whether an error may pass."""
+        code = getattr(origin, "sqlite_errorcode", None)
+        return None if code is None else code & 0xFF in _TRANSIENT
 
     def text_of(self, column: Any) -> Any:
         """Return the text of a column's values."""
@@ -144,6 +153,10 @@ class Sqlite(Dialect):
         """Return a column as points in time; it keeps them as texts of several forms."""
         text = sa.cast(column, sa.String)
         return read_moments(text, sa.func.julianday(column, type_=sa.Float))
+
+    def lacks(self, engine: sa.Engine) -> None:
+        """Return None: it has all that a store needs."""
+        del engine
 
     def insert(self, table: sa.Table, *, replace: bool) -> Any:
         """Return an insert with ON CONFLICT."""

@@ -1,0 +1,137 @@
+"""Private: DuckDB, a warehouse in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from airflow_imagetag.backends.dialects.base import UniqueKey, execute_at_connect
+from airflow_imagetag.backends.dialects.warehouse import Row, Warehouse, kind_of
+
+_COLUMNS = """
+SELECT column_name, data_type, is_nullable, column_default FROM duckdb_columns()
+WHERE table_name = :name AND schema_name = COALESCE(:schema, current_schema())
+  AND database_name = current_database()
+ORDER BY column_index
+"""
+
+_UNIQUE = """
+SELECT count(*) FROM duckdb_constraints()
+WHERE table_name = :name AND schema_name = COALESCE(:schema, current_schema())
+  AND database_name = current_database()
+  AND constraint_type IN ('PRIMARY KEY', 'UNIQUE') AND constraint_column_names = [:column]
+"""
+
+_KINDS = (
+    ("VARCHAR", sa.String()),
+    ("TIMESTAMP", sa.TIMESTAMP()),
+    ("DATE", sa.Date()),
+    ("BOOLEAN", sa.Boolean()),
+    ("DOUBLE", sa.Float()),
+    ("FLOAT", sa.Float()),
+    ("DECIMAL", sa.Numeric()),
+    ("BLOB", sa.LargeBinary()),
+)
+"""Types by the beginning of their names, beside whole numbers."""
+
+_WHOLE = ("INT", "HUGEINT", "BIGINT", "SMALLINT", "TINYINT")
+
+_LOCKED = ("Could not set lock on file", "Conflicting lock", "Transaction conflict", "conflict on")
+"""DuckDB's errors have no codes. Another process has the file, or another thread the rows."""
+
+
+class DuckDb(Warehouse):
+    """DuckDB. A process that has the file open keeps all others out, so sessions are short."""
+
+    def engine_options(self, hook: Any) -> Mapping[str, Any]:
+        """Return options for short sessions, with the settings of the connection."""
+        from duckdb_engine import ConnectionWrapper
+
+        return {
+            "poolclass": sa.pool.NullPool,
+            "creator": lambda: ConnectionWrapper(hook.get_conn()),
+        }
+
+    def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
+        """Set the time zone."""
+        del busy_seconds
+        execute_at_connect(engine, "SET TimeZone = 'UTC'")
+
+    def lacks(self, engine: sa.Engine) -> str | None:
+        """Return what a database in memory lacks."""
+        if engine.url.database in (None, "", ":memory:"):
+            return "a file: a database in memory ends with the task. Set the connection's host"
+        return None
+
+    def is_transient(self, error: sa_exc.DBAPIError) -> bool:
+        """Tell whether another process has the file, or another thread the rows."""
+        return any(text in str(error.orig) for text in _LOCKED)
+
+    def hash_of(self, text: Any) -> Any:
+        """Return a number of a text."""
+        return sa.func.hash(text, type_=sa.BigInteger)
+
+    def unique_key(
+        self, engine: sa.Engine, name: str, schema: str | None, column: str
+    ) -> UniqueKey | None:
+        """Return how a column is kept unique, from the catalog."""
+        values = {"name": name, "schema": schema, "column": column}
+        with engine.connect() as connection:
+            count = connection.execute(sa.text(_UNIQUE), values).scalar_one()
+        return UniqueKey() if count else None
+
+    def columns(
+        self, engine: sa.Engine, name: str, schema: str | None
+    ) -> dict[str, dict[str, Any]]:
+        """Return the columns of a table, from the catalog."""
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text(_COLUMNS), {"name": name, "schema": schema}).all()
+        return {
+            column: {
+                "name": column,
+                "type": _type_of(kind),
+                "nullable": is_nullable,
+                "default": default,
+            }
+            for column, kind, is_nullable, default in rows
+        }
+
+    def has_table(self, engine: sa.Engine, table: sa.Table) -> bool:
+        """Tell whether a table exists."""
+        return bool(self.columns(engine, table.name, table.schema))
+
+    def append(self, connection: sa.Connection, table: sa.Table, rows: list[Row]) -> None:
+        """Insert rows from Arrow, which DuckDB reads where it is."""
+        if not rows:
+            return
+        import pyarrow as pa
+
+        types = {
+            "text": pa.string(),
+            "whole": pa.int64(),
+            "number": pa.float64(),
+            "time": pa.timestamp("us", tz="UTC"),
+        }
+        schema = pa.schema([(column.name, types[kind_of(column)]) for column in table.columns])
+        batch = pa.Table.from_pylist(rows, schema=schema)
+        prepare = connection.engine.dialect.identifier_preparer
+        names = ", ".join(prepare.quote(column.name) for column in table.columns)
+        raw: Any = connection.connection.dbapi_connection
+        raw.register("imagetag_batch", batch)
+        try:
+            connection.exec_driver_sql(
+                f"INSERT INTO {prepare.format_table(table)} ({names})"
+                f" SELECT {names} FROM imagetag_batch"
+            )
+        finally:
+            raw.unregister("imagetag_batch")
+
+
+def _type_of(name: str) -> Any:
+    if any(part in name for part in _WHOLE) and "[" not in name:
+        return sa.BigInteger()
+    found = (kind for beginning, kind in _KINDS if name.startswith(beginning) and "[" not in name)
+    return next(found, sa.types.NullType())
