@@ -63,6 +63,9 @@ def get_provider_info() -> dict[str, Any]:
         "plugins": [
             {"name": "imagetag", "plugin-class": "airflow_imagetag.ui.plugin.ImageTagPlugin"}
         ],
+        "notifications": ["airflow_imagetag.notifications.imagetag.ImageTagNotifier"],
+        # Read by Airflow 3.2 and newer.
+        "cli": ["airflow_imagetag.cli.definition.get_imagetag_cli_commands"],
         "asset-uris": [_ASSET_URIS],
         # Airflow 2's name of the same.
         "dataset-uris": [_ASSET_URIS],

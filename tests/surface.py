@@ -25,6 +25,7 @@ PUBLIC_MODULES = (
     "airflow_imagetag.hooks.imagetag",
     "airflow_imagetag.links.imagetag",
     "airflow_imagetag.models",
+    "airflow_imagetag.notifications.imagetag",
     "airflow_imagetag.operators.evaluate",
     "airflow_imagetag.operators.imagetag",
     "airflow_imagetag.operators.sync",

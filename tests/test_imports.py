@@ -87,6 +87,8 @@ def test_imports_run_downwards_only():
     "module",
     [
         "airflow_imagetag.hooks.imagetag",
+        "airflow_imagetag.cli.definition",
+        "airflow_imagetag.notifications.imagetag",
         "airflow_imagetag.operators.evaluate",
         "airflow_imagetag.operators.imagetag",
         "airflow_imagetag.operators.sync",

@@ -148,7 +148,7 @@ def test_entry_points_are_declared(wheel):
         "apache_airflow_provider": (
             "provider_info = airflow_imagetag.get_provider_info:get_provider_info"
         ),
-        "console_scripts": "airflow-imagetag = airflow_imagetag.testing.cli:main",
+        "console_scripts": "airflow-imagetag = airflow_imagetag.cli.main:main",
         "pytest11": "imagetag = airflow_imagetag.testing.pytest_plugin",
     }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         AirflowTaskTimeout as AirflowTaskTimeout,
         Asset as Asset,
         BaseHook as BaseHook,
+        BaseNotifier as BaseNotifier,
         BaseOperator as BaseOperator,
         BaseOperatorLink as BaseOperatorLink,
         BaseSensorOperator as BaseSensorOperator,

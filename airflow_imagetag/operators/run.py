@@ -70,6 +70,21 @@ class OperatorRun:
         self._elapsed_seconds = 0.0
         self._is_cut_off = True
 
+    @property
+    def counts(self) -> Counts:
+        """The counts so far."""
+        return self._counts
+
+    @property
+    def total(self) -> int | None:
+        """Number of entries; None if it is unknown."""
+        return self._total
+
+    @property
+    def cost(self) -> float | None:
+        """Price of the calls so far; None if the price is unknown."""
+        return report.estimated_cost(self._counts, self._hook.account.price_per_thousand)
+
     def stop(self) -> None:
         """Ask the run to end; may be called from a signal handler."""
         self._engine.stop()

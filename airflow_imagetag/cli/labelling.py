@@ -1,0 +1,170 @@
+"""Private: ``airflow-imagetag label``: labels without a DAG."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from airflow_imagetag.cli.main import INTERRUPTED
+from airflow_imagetag.cli.places import source_of, store_of
+from airflow_imagetag.cli.progress_bar import progress_bar
+from airflow_imagetag.cli.screen import show, show_json
+from airflow_imagetag.engine.counts import Counts
+from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+
+LOCAL_CONNECTION = "imagetag_local"
+"""Connection of ``--local``, which exists while the command runs."""
+
+SHOWN = (
+    "seen",
+    "tagged",
+    "reused",
+    "failed",
+    "waiting",
+    "skipped",
+    "calls",
+    "estimated_cost",
+    "elapsed_seconds",
+    "images_per_second",
+)
+"""The counts of the summary that the table has."""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is.
+
+    :param counts: the counts so far.
+    :param total: number of entries; None if it is unknown.
+    :param cost: price of the calls so far; None if it is unknown.
+    """
+
+    counts: Counts
+    total: int | None
+    cost: float | None
+
+
+class CommandRun(ImageTagOperator):
+    """The operator outside of a task: it hands its XComs over, and tells its progress."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(task_id="label", **kwargs)
+        self.kept: dict[str, Any] = {}
+
+    def run_now(self) -> Any:
+        """Label the images and return what the task would return; XComs are in ``kept``."""
+        context: Any = {"ti": self}
+        return self._execute(context)
+
+    def xcom_push(self, context: Any = None, key: str = "", value: Any = None) -> None:
+        """Take an XCom, as a task's instance does."""
+        del context
+        self.kept[key] = value
+
+    def progress(self) -> RunProgress | None:
+        """Return how far the run is; None before it has begun."""
+        for run in self._running:
+            return RunProgress(run.counts, run.total, run.cost)
+        return None
+
+
+def label(arguments: argparse.Namespace, out: IO[str]) -> int:
+    """Label the images of a source."""
+    is_file = arguments.to.lower().endswith(".csv")
+    if is_file and arguments.only_failed:
+        raise ConfigurationError("--only-failed needs a store that knows what has failed.")
+    task = CommandRun(
+        images=source_of(arguments.source, arguments),
+        store=None if is_file else store_of(arguments.to),
+        imagetag_conn_id=LOCAL_CONNECTION if arguments.local else arguments.connection,
+        requests_per_second=arguments.requests_per_second,
+        max_images=arguments.max_images,
+        min_probability=arguments.min_probability,
+        top_k=arguments.top_k,
+        label_map=arguments.label_map,
+        only_failed=arguments.only_failed,
+    )
+    with _local_connection():
+        return run_task(task, arguments, out, file=arguments.to if is_file else None)
+
+
+def run_task(
+    task: CommandRun, arguments: argparse.Namespace, out: IO[str], *, file: str | None = None
+) -> int:
+    """Run an operator with a progress bar, print its summary, and return the exit code.
+
+    Ctrl-C ends the run in order: what is finished is kept.
+
+    :param file: where the labels of a run without a store are written, as CSV.
+    """
+    code, message = 0, None
+    try:
+        with _ending_on_interrupt(task), progress_bar(task.progress):
+            labels = task.run_now()
+    except RunInterruptedError as error:
+        code, message, labels = INTERRUPTED, error.message, task.kept.get("return_value")
+    except TooManyFailuresError as error:
+        code, message, labels = 1, error.message, task.kept.get("return_value")
+    if file is not None and labels is not None:
+        labels.to_csv(file, index=False)
+    summary = task.kept.get("summary", {})
+    if arguments.json:
+        show_json(summary | {"message": message}, out)
+    else:
+        _print_summary(summary, message, out)
+    return code
+
+
+def _print_summary(summary: dict[str, Any], message: str | None, out: IO[str]) -> None:
+    rows = [
+        {"name": name.replace("_", " "), "value": summary[name]}
+        for name in SHOWN
+        if summary.get(name) not in (None, 0)
+    ]
+    if summary and not summary["seen"]:
+        print("Nothing to label: the store has an answer for every image.", file=out)
+    show(rows, out, has_header=False)
+    failures = [
+        {name: one[name] for name in ("image_key", "error", "message")}
+        for one in summary.get("failures_sample", [])
+    ]
+    if failures:
+        show(failures, out, title="Failed, the first of them")
+    if message:
+        print(message, file=out)
+
+
+@contextmanager
+def _local_connection() -> Iterator[None]:
+    """Define the connection of the model on this machine, which needs no other fields."""
+    name = f"AIRFLOW_CONN_{LOCAL_CONNECTION.upper()}"
+    os.environ[name] = json.dumps({"conn_type": "imagetag", "extra": {"api": "local"}})
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+@contextmanager
+def _ending_on_interrupt(task: CommandRun) -> Iterator[None]:
+    """End the run in order on Ctrl-C and SIGTERM; a second one ends the process."""
+
+    def handler(number: int, frame: Any) -> None:
+        del frame
+        signal.signal(number, previous[number])
+        task.on_kill()
+
+    numbers = (int(signal.SIGINT), int(signal.SIGTERM))
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, one in previous.items():
+            signal.signal(number, one)

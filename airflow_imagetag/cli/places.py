@@ -1,0 +1,87 @@
+"""Private: sources and stores as they are written on a command line."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from airflow_imagetag.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from airflow_imagetag.sources.base import ImageSource
+    from airflow_imagetag.stores.base import LabelStore
+
+_TABLE = re.compile(r"(?P<conn_id>[\w.-]+):(?P<table>[^/\\].*)", re.DOTALL)
+"""``CONN_ID:TABLE``; a URI has a slash after its colon."""
+
+_FORMATS = {"parquet": "ParquetLabelStore", "delta": "DeltaLabelStore"}
+
+
+def store_of(text: str) -> LabelStore:
+    """Return the store that a text names.
+
+    :param text: ``CONN_ID:TABLE``, the URI of a store's asset, or a folder; ``delta:FOLDER`` for
+        Delta tables.
+    :raises ConfigurationError: it names none.
+    """
+    from airflow_imagetag.stores.sql import SqlLabelStore
+
+    if text.startswith("imagetag://"):
+        parts = [unquote(part) for part in text.removeprefix("imagetag://").split("/")]
+        if len(parts) not in (2, 3) or not all(parts):
+            raise ConfigurationError(
+                f"{text!r} is not the URI of a store. Write imagetag://CONN_ID/TABLE, or "
+                "imagetag://CONN_ID/SCHEMA/TABLE."
+            )
+        conn_id, *schema, table = parts
+        return SqlLabelStore(conn_id, _quoted(table), schema=schema[0] if schema else None)
+    kind, colon, folder = text.partition(":")
+    if colon and kind in _FORMATS and not folder.startswith("//"):
+        return _folder_store(_FORMATS[kind], folder)
+    if found := _TABLE.fullmatch(text):
+        return SqlLabelStore(found["conn_id"], found["table"])
+    return _folder_store("ParquetLabelStore", text)
+
+
+def source_of(text: str, arguments: Any) -> ImageSource:
+    """Return the source that a text names.
+
+    :param text: ``CONN_ID:TABLE``, or a folder.
+    :param arguments: the command's arguments ``key``, ``uri``, ``version_column``, ``pattern``.
+    """
+    from airflow_imagetag.sources.object_storage import ObjectStorageImages
+    from airflow_imagetag.sources.sql import SqlImages
+
+    if found := _TABLE.fullmatch(text):
+        return SqlImages(
+            found["conn_id"],
+            table=found["table"],
+            key=arguments.key,
+            uri=arguments.uri,
+            version=arguments.version_column,
+        )
+    return ObjectStorageImages(text, pattern=arguments.pattern)
+
+
+def truth_of(text: str) -> Any:
+    """Return the truth that a text names: a table as a ``TruthTable``, a path as it is."""
+    from airflow_imagetag.evaluation.truth import TruthTable
+
+    found = _TABLE.fullmatch(text)
+    return TruthTable(found["conn_id"], found["table"]) if found else text
+
+
+def _quoted(name: str) -> str:
+    """Return one part of a table's name so that dots in it are no separators."""
+    return name if re.fullmatch(r"\w+", name) else '"{}"'.format(name.replace('"', '""'))
+
+
+def _folder_store(kind: str, folder: str) -> LabelStore:
+    from airflow_imagetag import stores
+
+    found = getattr(stores, kind, None)
+    if found is None or not folder:
+        raise ConfigurationError(f"There is no store {kind} of the folder {folder!r} here.")
+    store: LabelStore = found(folder)
+    return store

@@ -1,0 +1,296 @@
+"""The command ``airflow-imagetag``: labels without a DAG, and what looks after a store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from databases import API, tagged
+
+from airflow_imagetag.cli.commands import COMMANDS
+from airflow_imagetag.cli.definition import get_imagetag_cli_commands
+from airflow_imagetag.cli.main import main, parser
+from airflow_imagetag.cli.places import source_of, store_of
+from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.sources import ObjectStorageImages, SqlImages
+from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.testing import Emulator
+from airflow_imagetag.testing.faults import Faults
+
+COMMAND = [
+    sys.executable,
+    "-W",
+    "ignore",
+    "-c",
+    "import sys; from airflow_imagetag.cli.main import main; sys.exit(main())",
+]
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND_LINES = sorted(
+    {
+        line.removeprefix("$ ")
+        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for line in page.read_text().splitlines()
+        if line.removeprefix("$ ").startswith("airflow-imagetag ")
+    }
+)
+Command = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs the command, and returns its exit code and its JSON."""
+
+    def run(*arguments: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        code = main([*arguments, "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path, small_jpegs: Callable[[int], list[bytes]]) -> Path:
+    """Make a folder of six photographs."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, content in enumerate(small_jpegs(6)):
+        (folder / f"{number}.jpg").write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "store"),
+    [
+        ("warehouse:labels", SqlLabelStore("warehouse", "labels")),
+        ("warehouse:mart.labels", SqlLabelStore("warehouse", "mart.labels")),
+        ("imagetag://warehouse/labels", SqlLabelStore("warehouse", "labels")),
+        ("imagetag://warehouse/mart/labels", SqlLabelStore("warehouse", "labels", schema="mart")),
+        ("imagetag://w%20h/a.b", SqlLabelStore("w h", '"a.b"')),
+        ("s3://aws_default@lake/labels", ParquetLabelStore("s3://aws_default@lake/labels")),
+        ("parquet:./labels", ParquetLabelStore("./labels")),
+        ("/lake/labels", ParquetLabelStore("/lake/labels")),
+        ("C:/lake", ParquetLabelStore("C:/lake")),
+    ],
+)
+def test_a_store_is_named_by_its_table_its_folder_or_its_asset(text, store):
+    """The URI of a store's asset, which Airflow shows, names it, too."""
+    assert store_of(text) == store
+    if text.startswith("imagetag://"):
+        assert store_of(text).asset_uri == text
+
+
+@pytest.mark.parametrize("text", ["imagetag://warehouse", "imagetag://a/b/c/d", "parquet:", ""])
+def test_what_names_no_store_is_refused(text):
+    """The error says how to write one."""
+    with pytest.raises(ConfigurationError):
+        store_of(text)
+
+
+def test_a_source_is_a_folder_or_a_table():
+    """The options of a table are its columns, and that of a folder is a pattern."""
+    options = argparse.Namespace(key="sku", uri="url", version_column="v", pattern="*.jpg")
+    table = SqlImages("warehouse", table="mart.products", key="sku", uri="url", version="v")
+    assert source_of("warehouse:mart.products", options) == table
+    folder = ObjectStorageImages("s3://photos/", pattern="*.jpg")
+    assert source_of("s3://photos/", options) == folder
+
+
+def test_every_command_has_a_function_and_a_place_in_airflow():
+    """The group ``airflow imagetag`` has the same commands and arguments."""
+    [group] = get_imagetag_cli_commands()
+    assert (group.name, [one.name for one in group.subcommands]) == (
+        "imagetag",
+        [one.name for one in COMMANDS],
+    )
+    for ours, theirs in zip(COMMANDS, group.subcommands, strict=True):
+        module, _, name = ours.run.partition(":")
+        assert callable(getattr(import_module(module), name))
+        parser = argparse.ArgumentParser()
+        for argument in theirs.args:
+            argument.add_to_parser(parser)
+        assert parser.format_help()
+
+
+def test_a_folder_is_labelled_once(photos: Path, tmp_path: Path, emulator: Emulator, command):
+    """The second run makes no calls; a third labels the new photograph only."""
+    lake = str(tmp_path / "lake")
+    code, first = command("label", str(photos), "--to", lake)
+    assert (code, first["tagged"], first["calls"]) == (0, 6, 6)
+    assert command("label", str(photos), "--to", lake)[1]["calls"] == 0
+    (photos / "new.jpg").write_bytes((photos / "0.jpg").read_bytes() + b"\0")
+    assert command("label", str(photos), "--to", lake)[1]["tagged"] == 1
+    assert emulator.stats.billed == 7
+    code, checked = command("store", "check", lake)
+    assert (code, [row["api"] for row in checked["counts"]]) == (0, ["picture_classify"])
+    assert main(["compact", lake]) == 0
+    key = (photos / "new.jpg").as_uri()
+    assert command("delete", lake, key, "nothing") == (0, {"deleted": 1})
+    assert command("delete", lake, key) == (1, {"deleted": 0})
+    assert len(list((tmp_path / "lake" / "images").glob("*.parquet"))) == 1
+
+
+def test_labels_go_to_a_file(photos: Path, tmp_path: Path, emulator: Emulator, command):
+    """A CSV file has the columns of a labels frame; filters and a label map hold."""
+    path = tmp_path / "labels.csv"
+    (tmp_path / "map.csv").write_text("label,name\nDark,dunkel\n*,\n")
+    options = ["--top-k", "1", "--max-images", "4", "--label-map", str(tmp_path / "map.csv")]
+    code, _ = command("label", str(photos), "--to", str(path), *options)
+    labels = pd.read_csv(path)
+    assert code == 0
+    assert set(labels["label"]) <= {"dunkel"}
+    assert emulator.stats.requests == 4
+
+
+def test_a_table_is_labelled_into_a_table(photos: Path, sqlite, emulator: Emulator, command):
+    """Source and store may be tables of one database."""
+    sqlite.run("create table products (sku text primary key, photo text)")
+    rows = [{"sku": path.stem, "photo": str(path)} for path in photos.iterdir()]
+    sqlite.run("insert into products values (:sku, :photo)", *rows)
+    options = ["--key", "sku", "--uri", "photo"]
+    code, summary = command("label", "warehouse:products", "--to", "warehouse:labels", *options)
+    # Paths that a table names are data, and no folder is allowed here.
+    assert (code, summary["failed"]) == (1, 6)
+    assert "images failed" in summary["message"]
+    assert emulator.stats.requests == 0
+
+
+def test_ctrl_c_keeps_what_is_done(photos: Path, tmp_path: Path, small_jpegs):
+    """A terminal shows a bar; the run ends in order with 130, and the next does the rest."""
+    for number, content in enumerate(small_jpegs(40)):
+        (photos / f"{number}.jpg").write_bytes(content)
+    lake = tmp_path / "lake"
+    with Emulator(faults=Faults(latency_seconds=0.1)) as emulator:
+        connection = json.loads(emulator.connection_json)
+        connection["extra"] |= {"requests_per_second": 10, "price_per_thousand": 1.5}
+        environment = os.environ | {
+            "AIRFLOW_CONN_IMAGETAG_DEFAULT": json.dumps(connection),
+            "TERM": "xterm",
+            "COLUMNS": "160",
+        }
+        terminal, end = pty.openpty()
+        arguments = [*COMMAND, "label", str(photos), "--to", str(lake)]
+        with subprocess.Popen(
+            [*arguments, "--json"], env=environment, stdout=subprocess.PIPE, stderr=end, text=True
+        ) as process:
+            os.close(end)
+            shown: list[bytes] = []
+            reader = threading.Thread(target=read_all, args=(terminal, shown))
+            reader.start()
+            deadline = time.monotonic() + 120
+            while emulator.stats.billed < 8:
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+            reader.join()
+            os.close(terminal)
+        summary = json.loads(output)
+        assert (process.returncode, summary["tagged"]) == (130, emulator.stats.billed)
+        assert 8 <= summary["tagged"] < 40
+        assert b"images/s" in b"".join(shown)
+        assert b"cost" in b"".join(shown)
+        with ParquetLabelStore(str(lake)).open("picture_classify") as opened:
+            keys = [path.as_uri() for path in photos.iterdir()]
+            assert len(opened.known(keys)) == summary["tagged"]
+
+
+def read_all(terminal: int, into: list[bytes]) -> None:
+    """Read a terminal to its end."""
+    try:
+        while chunk := os.read(terminal, 4096):
+            into.append(chunk)
+    # The other end was closed.
+    except OSError:
+        return
+
+
+def test_labels_are_measured(sqlite, tmp_path: Path, command):
+    """Scores, thresholds and a label map that the operator takes."""
+    with SqlLabelStore("warehouse", "labels").open(API) as opened:
+        opened.write([tagged("1", "cat"), tagged("2", "cat"), tagged("3", "dog")])
+    truth = pd.DataFrame([("1", "cat"), ("2", "dog"), ("4", "dog")], columns=["image_key", "label"])
+    truth.to_sql("truth", sqlite.engine, index=False)
+    written = tmp_path / "map.csv"
+    options = ["--threshold", "0", "--precision", "0.5", "--write-label-map", str(written)]
+    code, found = command("evaluate", "warehouse:labels", "warehouse:truth", *options)
+    assert (code, found["images"], found["missing"]) == (0, 2, 1)
+    [cat, _] = found["labels"]
+    assert (cat["label"], cat["precision"], cat["recall"]) == ("cat", 0.5, 1.0)
+    assert list(pd.read_csv(written).columns) == ["label", "name", "min_probability"]
+    assert main(["evaluate", "warehouse:labels", str(tmp_path / "none.csv")]) == 2
+
+
+def test_the_doctor_finds_what_is_wrong(tmp_path: Path, emulator: Emulator, monkeypatch, command):
+    """No call is billed; each fault has a line that says what to do, without a secret."""
+    connection = json.loads(emulator.connection_json)
+    code, checks = command("doctor", "--store", str(tmp_path / "lake"))
+    results = {check["check"]: check for check in checks}
+    assert (code, results["key"]["result"]) == (0, "ok")
+    assert "Set price_per_thousand" in results["price"]["found"]
+    assert emulator.stats.billed == 0
+
+    secret = "wrongKeyOfSomeone123456789012345"
+    connection |= {"password": secret}
+    connection["extra"]["quota_conn_id"] = "quota"
+    connection["extra"]["requests_per_second"] = 5
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_QUOTA", "sqlite:////nowhere/at/all.db")
+    code, checks = command("doctor", "--store", "missing:labels")
+    failed = {check["check"]: check["found"] for check in checks if check["result"] == "FAILED"}
+    assert code == 1
+    assert set(failed) == {"key", "quota server quota", "store missing:labels"}, failed
+    assert "Start the database" in failed["quota server quota"]
+    assert "airflow connections add missing" in failed["store missing:labels"]
+    assert secret not in json.dumps(checks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["store", "check", "nowhere:labels"], "There is no connection 'nowhere'"),
+        (["compact", "nowhere:labels"], "needs no compaction"),
+        (["label", "photos", "--to", "x.csv", "--only-failed"], "--only-failed needs a store"),
+        (["evaluate", "a:b", "c:d", "--write-label-map", "x.csv"], "needs --precision"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(arguments, message, capsys):
+    """The exit code is 2, and there is no traceback."""
+    assert main(arguments) == 2
+    [line] = [one for one in capsys.readouterr().err.splitlines() if "airflow-imagetag:" in one]
+    assert message in line
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_a_command_of_the_pages_is_understood(line):
+    """Each ``airflow-imagetag`` line of README and docs has arguments that the command takes."""
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "emulator":
+        return
+    assert parser().parse_args(words).command.name == words[0]
+
+
+def test_the_help_names_every_command(capsys):
+    """The emulator is among them, and keeps its own arguments."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert [one.name for one in COMMANDS if one.name not in shown] == []
+    with pytest.raises(SystemExit):
+        main(["emulator", "--help"])
+    assert "--latency-ms" in capsys.readouterr().out
