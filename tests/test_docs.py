@@ -367,6 +367,16 @@ def test_sql_of_the_pages_tells_the_cost(database, emulator, monkeypatch):
     assert (named, calls, cost) == (api, 8, pytest.approx(6 * 0.0025))
     rows = database.rows("SELECT runs, tagged, failed, billed_calls FROM product_labels_costs")
     assert [sum(column) for column in zip(*rows, strict=True)] == [2, 6, 2, 6]
+    by_month, by_day, by_cause = (
+        database.rows(block.code)
+        for block in blocks("sql")
+        if block.places and block.page.name == "watch.md"
+    )
+    assert [sum(row[place] for row in by_month) for place in (2, 3)] == [8, 6]
+    assert sum(row[4] for row in by_month) == pytest.approx(6 * 0.0025)
+    assert all(len(row[0]) == 7 for row in by_month)
+    assert sum(row[2] for row in by_day) == 2
+    assert [row[:4] for row in by_cause] == [("failed", "ImageDecodeError", "-1102", 1)]
 
 
 def test_columns_of_runs_are_those_of_the_page():

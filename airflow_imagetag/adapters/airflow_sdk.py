@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         PokeReturnValue as PokeReturnValue,
         Stats as Stats,
         TaskDecorator as TaskDecorator,
+        Variable as Variable,
         XComArg as XComArg,
         conf as conf,
         context_merge as context_merge,

@@ -102,7 +102,89 @@ LABEL = Command(
             action="store_true",
             help="of a store: only images that failed, wait or were given up",
         ),
+        _argument(
+            "--dry-run",
+            action="store_true",
+            help="send and write nothing; print what the run would do and cost",
+        ),
+        _argument("--sample", type=int, help="label only this number of images, chosen evenly"),
+        _argument("--max-calls", type=int, help="make at most this number of calls"),
         JSON,
+        VERBOSE,
+    ),
+)
+
+PLAN = Command(
+    "plan",
+    "tell what the next run of a DAG's task would do and cost, without a call",
+    "airflow_imagetag.cli.planning:plan",
+    (
+        _argument("dag_id", metavar="DAG_ID", help="id of the DAG"),
+        _argument("task_id", metavar="TASK_ID", help="id of its ImageTagOperator"),
+        _argument(
+            "--dags", metavar="PATH", help="DAG file or folder (default: Airflow's dags_folder)"
+        ),
+        JSON,
+        VERBOSE,
+    ),
+)
+
+RUNS = Command(
+    "runs",
+    "list the runs of a store, or their calls and cost by day or month",
+    "airflow_imagetag.cli.history:runs",
+    (
+        STORE,
+        _argument("--by", choices=("day", "month"), help="print sums in place of single runs"),
+        _argument("--last", type=int, default=20, help="number of runs (default: %(default)s)"),
+        API,
+        JSON,
+        VERBOSE,
+    ),
+)
+
+FAILURES = Command(
+    "failures",
+    "list the images without labels, and why they have none",
+    "airflow_imagetag.cli.history:failures",
+    (
+        STORE,
+        _argument("--why", action="store_true", help="print the numbers by cause"),
+        _argument("--last", type=int, default=100, help="number of images (default: %(default)s)"),
+        API,
+        JSON,
+        VERBOSE,
+    ),
+)
+
+RETRY = Command(
+    "retry",
+    "label the images again that failed, wait or were given up",
+    "airflow_imagetag.cli.history:retry",
+    (
+        STORE,
+        _argument(
+            "source",
+            metavar="SOURCE",
+            nargs="?",
+            help="their source, as of label (default: the URIs that the store has)",
+        ),
+        *_SOURCE_COLUMNS,
+        CONNECTION,
+        RATE,
+        MAX_IMAGES,
+        JSON,
+        VERBOSE,
+    ),
+)
+
+REPORT = Command(
+    "report",
+    "write a page with labels, failures, cost and small pictures as one HTML file",
+    "airflow_imagetag.cli.storing:report",
+    (
+        STORE,
+        _argument("file", metavar="FILE", help="the page, such as report.html"),
         VERBOSE,
     ),
 )
@@ -195,5 +277,17 @@ STORE_COMMAND = Command(
     ),
 )
 
-COMMANDS: tuple[Command, ...] = (LABEL, EVALUATE, DOCTOR, DELETE, COMPACT, STORE_COMMAND)
+COMMANDS: tuple[Command, ...] = (
+    LABEL,
+    PLAN,
+    RUNS,
+    FAILURES,
+    RETRY,
+    DELETE,
+    COMPACT,
+    STORE_COMMAND,
+    REPORT,
+    EVALUATE,
+    DOCTOR,
+)
 """All commands but ``emulator``, which needs nothing of Airflow."""

@@ -18,6 +18,7 @@ from airflow_imagetag.cli.screen import show, show_json
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.run import OperatorRun
 
 LOCAL_CONNECTION = "imagetag_local"
 """Connection of ``--local``, which exists while the command runs."""
@@ -51,6 +52,20 @@ class RunProgress:
     cost: float | None
 
 
+@dataclass(frozen=True)
+class XComs:
+    """Takes XComs, as a task's instance does; it has no identity, since there is no task.
+
+    :param kept: the XComs by key.
+    """
+
+    kept: dict[str, Any]
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Take an XCom."""
+        self.kept[key] = value
+
+
 class CommandRun(ImageTagOperator):
     """The operator outside of a task: it hands its XComs over, and tells its progress."""
 
@@ -60,17 +75,15 @@ class CommandRun(ImageTagOperator):
 
     def run_now(self) -> Any:
         """Label the images and return what the task would return; XComs are in ``kept``."""
-        context: Any = {"ti": self}
+        context: Any = {"ti": XComs(self.kept)}
         return self._execute(context)
-
-    def xcom_push(self, context: Any = None, key: str = "", value: Any = None) -> None:
-        """Take an XCom, as a task's instance does."""
-        del context
-        self.kept[key] = value
 
     def progress(self) -> RunProgress | None:
         """Return how far the run is; None before it has begun."""
         for run in self._running:
+            # A dry run has no calls to count.
+            if not isinstance(run, OperatorRun):
+                return None
             return RunProgress(run.counts, run.total, run.cost)
         return None
 
@@ -90,9 +103,11 @@ def label(arguments: argparse.Namespace, out: IO[str]) -> int:
         top_k=arguments.top_k,
         label_map=arguments.label_map,
         only_failed=arguments.only_failed,
+        dry_run=arguments.dry_run,
+        sample=arguments.sample,
+        max_calls=arguments.max_calls,
     )
-    with _local_connection():
-        return run_task(task, arguments, out, file=arguments.to if is_file else None)
+    return run_task(task, arguments, out, file=arguments.to if is_file else None)
 
 
 def run_task(
@@ -106,8 +121,11 @@ def run_task(
     """
     code, message = 0, None
     try:
-        with _ending_on_interrupt(task), progress_bar(task.progress):
+        with _environment(), _ending_on_interrupt(task), progress_bar(task.progress):
             labels = task.run_now()
+        if task.is_dry_run:
+            print_plan(labels, arguments, out)
+            return 0
     except RunInterruptedError as error:
         code, message, labels = INTERRUPTED, error.message, task.kept.get("return_value")
     except TooManyFailuresError as error:
@@ -120,6 +138,21 @@ def run_task(
     else:
         _print_summary(summary, message, out)
     return code
+
+
+def print_plan(found: dict[str, Any], arguments: argparse.Namespace, out: IO[str]) -> None:
+    """Print what a dry run has found."""
+    if arguments.json:
+        show_json(found, out)
+        return
+    rows = [
+        {"name": name.replace("_", " "), "value": value}
+        for name, value in found.items()
+        if isinstance(value, int | float) and name != "dry_run"
+    ]
+    show(rows, out, has_header=False, title="Nothing was sent. The run would take:")
+    if found.get("sample"):
+        print(f"Among them: {', '.join(map(str, found['sample'][:5]))}", file=out)
 
 
 def _print_summary(summary: dict[str, Any], message: str | None, out: IO[str]) -> None:
@@ -142,14 +175,24 @@ def _print_summary(summary: dict[str, Any], message: str | None, out: IO[str]) -
 
 
 @contextmanager
-def _local_connection() -> Iterator[None]:
-    """Define the connection of the model on this machine, which needs no other fields."""
-    name = f"AIRFLOW_CONN_{LOCAL_CONNECTION.upper()}"
-    os.environ[name] = json.dumps({"conn_type": "imagetag", "extra": {"api": "local"}})
+def _environment() -> Iterator[None]:
+    """Define the connection of ``--local``, and keep no checkpoint: there is no task to resume."""
+    values = {
+        f"AIRFLOW_CONN_{LOCAL_CONNECTION.upper()}": json.dumps(
+            {"conn_type": "imagetag", "extra": {"api": "local"}}
+        ),
+        "AIRFLOW__IMAGETAG__CHECKPOINT_PATH": "",
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

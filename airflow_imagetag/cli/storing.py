@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import IO
 
 from airflow_imagetag.cli.places import store_of
 from airflow_imagetag.cli.screen import show, show_json
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.stores.base import StoreMode
 
 
 def compact(arguments: argparse.Namespace, out: IO[str]) -> int:
@@ -34,38 +34,45 @@ def delete(arguments: argparse.Namespace, out: IO[str]) -> int:
     return 0 if count else 1
 
 
+def report(arguments: argparse.Namespace, out: IO[str]) -> int:
+    """Write the report of a store."""
+    store_of(arguments.store).report(arguments.file)
+    print(f"The report is in {arguments.file}.", file=out)
+    return 0
+
+
 def store(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Check a store, or upgrade it."""
     return {"check": _check, "upgrade": _upgrade}[arguments.action](arguments, out)
 
 
 def _check(arguments: argparse.Namespace, out: IO[str]) -> int:
-    """Open the store, and count its images and labels; writes nothing."""
+    """Count the images of a store by their status; writes nothing."""
     found = store_of(arguments.store)
-    with found.open("DetectLabelPro", StoreMode.READ):
-        pass
-    counts: dict[str, dict[str, int]] = {}
-    for labels in found.labels():
-        for api, group in labels.groupby("api"):
-            count = counts.setdefault(str(api), {"labels": 0})
-            count["labels"] += len(group)
-    rows = [{"api": api, **count} for api, count in sorted(counts.items())]
+    counts: Counter[tuple[str, str]] = Counter()
+    labels: Counter[tuple[str, str]] = Counter()
+    for images in found.images():
+        for (api, status), group in images.groupby(["api", "status"]):
+            counts[str(api), str(status)] += len(group)
+            labels[str(api), str(status)] += int(group["labels"].sum())
+    rows = [
+        {"api": api, "status": status, "images": count, "labels": labels[api, status]}
+        for (api, status), count in sorted(counts.items())
+    ]
     if arguments.json:
         show_json({"store": found.serialize(), "counts": rows}, out)
     elif rows:
         show(rows, out)
     else:
-        print("The store can be read, and holds no labels.", file=out)
+        print("The store can be read, and holds no images.", file=out)
     return 0
 
 
 def _upgrade(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Bring the tables to the form of this version."""
-    found = store_of(arguments.store)
-    with found.open("DetectLabelPro", StoreMode.WRITE) as opened:
-        opened.check_writable()
+    changes = store_of(arguments.store).upgrade()
     if arguments.json:
-        show_json({"store": found.serialize()}, out)
-    else:
-        print("The store has the form of this version, and can be written.", file=out)
+        show_json({"changes": changes}, out)
+    for change in [] if arguments.json else changes or ["Nothing was to be changed."]:
+        print(change, file=out)
     return 0

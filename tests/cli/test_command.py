@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import airflow
 import pandas as pd
 import pytest
 from databases import API, tagged
@@ -44,7 +46,9 @@ COMMAND_LINES = sorted(
         line.removeprefix("$ ")
         for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
         for line in page.read_text().splitlines()
+        for line in re.split("[`|;]", line)
         if line.removeprefix("$ ").startswith("airflow-imagetag ")
+        and not re.search(r"--help|\.\.\.|[A-Z]{4}", line)
     }
 )
 Command = Callable[..., tuple[int, Any]]
@@ -135,12 +139,121 @@ def test_a_folder_is_labelled_once(photos: Path, tmp_path: Path, emulator: Emula
     assert command("label", str(photos), "--to", lake)[1]["tagged"] == 1
     assert emulator.stats.billed == 7
     code, checked = command("store", "check", lake)
-    assert (code, [row["api"] for row in checked["counts"]]) == (0, ["picture_classify"])
+    assert code == 0
+    assert [(row["api"], row["status"], row["images"]) for row in checked["counts"]] == [
+        ("picture_classify", "tagged", 7)
+    ]
     assert main(["compact", lake]) == 0
     key = (photos / "new.jpg").as_uri()
     assert command("delete", lake, key, "nothing") == (0, {"deleted": 1})
     assert command("delete", lake, key) == (1, {"deleted": 0})
     assert len(list((tmp_path / "lake" / "images").glob("*.parquet"))) == 1
+
+
+def test_runs_tell_what_they_cost(photos: Path, tmp_path: Path, emulator, monkeypatch, command):
+    """Single runs, and sums by day; a dry run makes no call, and samples and budgets bound one."""
+    connection = json.loads(emulator.connection_json)
+    connection["extra"]["price_per_thousand"] = 1_000
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+    lake = str(tmp_path / "lake")
+    code, planned = command("label", str(photos), "--to", lake, "--dry-run")
+    assert (code, planned["new"], planned["calls"], planned["estimated_cost"]) == (0, 6, 6, 6.0)
+    assert emulator.stats.requests == 0
+    assert command("label", str(photos), "--to", lake, "--sample", "2")[1]["tagged"] == 2
+    assert command("label", str(photos), "--to", lake, "--max-calls", "1")[1]["tagged"] == 1
+    code, runs = command("runs", lake)
+    assert (code, [(run["tagged"], run["cost"], run["outcome"]) for run in runs]) == (
+        0,
+        [(2, 2.0, "success"), (1, 1.0, "out_of_budget")],
+    )
+    for by, length in (("day", 10), ("month", 7)):
+        [summed] = command("runs", lake, "--by", by)[1]
+        assert len(summed[by]) == length
+        assert (summed["runs"], summed["tagged"], summed["cost"]) == (2, 3, 3.0)
+    assert len(command("runs", lake, "--last", "1")[1]) == 1
+    assert command("runs", lake, "--api", "DetectLabel") == (0, [])
+
+
+def test_failures_are_listed_and_tried_again(
+    photos: Path, tmp_path: Path, emulator, monkeypatch, command
+):
+    """All of them, their number by cause, and another try of them only."""
+    (photos / "bad.jpg").write_bytes(b"no image")
+    lake = str(tmp_path / "lake")
+    assert command("label", str(photos), "--to", lake)[1]["failed"] == 1
+    code, failures = command("failures", lake)
+    assert (code, len(failures), failures[0]["error"]) == (0, 1, "ImageDecodeError")
+    [cause] = command("failures", lake, "--why")[1]
+    assert (cause["status"], cause["code"], cause["images"]) == ("failed", "-1102", 1)
+    (photos / "bad.jpg").write_bytes((photos / "0.jpg").read_bytes() + b"\0")
+    # The paths in a store are data.
+    assert command("retry", lake)[1]["failed"] == 1
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(photos))
+    calls = emulator.stats.requests
+    assert command("retry", lake)[1]["tagged"] == 1
+    assert command("failures", lake) == (0, [])
+    assert command("retry", lake, str(photos))[1]["seen"] == 0
+    assert emulator.stats.requests == calls + 1
+
+
+DAG_FILE = """
+from datetime import datetime
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.sources import ObjectStorageImages
+from airflow_imagetag.stores import ParquetLabelStore
+from {sdk} import DAG
+from {python} import PythonOperator
+
+with DAG("shop", start_date=datetime(2026, 1, 1), schedule=None, params={{"folder": "{photos}"}}):
+    store = ParquetLabelStore("{lake}")
+    images = ObjectStorageImages("{{{{ params.folder }}}}")
+    label = ImageTagOperator(task_id="label", images=images, store=store)
+    of_run = ObjectStorageImages("{{{{ ti.folder }}}}")
+    ImageTagOperator(task_id="unknown", images=of_run, store=store)
+    ImageTagOperator(task_id="after", images=label.output)
+    PythonOperator(task_id="other", python_callable=print)
+"""
+
+
+def test_a_task_is_planned_as_it_is_written(
+    photos: Path, tmp_path: Path, emulator: Emulator, monkeypatch, command, capsys
+):
+    """Its templates are rendered; what only a run knows is said."""
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(photos))
+    is_airflow_2 = airflow.__version__.startswith("2.")
+    path = tmp_path / "dags" / "shop.py"
+    path.parent.mkdir()
+    code = DAG_FILE.format(
+        sdk="airflow" if is_airflow_2 else "airflow.sdk",
+        python=f"airflow.{'' if is_airflow_2 else 'providers.standard.'}operators.python",
+        photos=photos,
+        lake=tmp_path / "lake",
+    )
+    path.write_text(code)
+    code, planned = command("plan", "shop", "label", "--dags", str(path))
+    assert (code, planned["new"], planned["calls"]) == (0, 6, 6)
+    assert emulator.stats.requests == 0
+    assert not (tmp_path / "lake").exists()
+    for arguments, message in {
+        ("no_dag", "label"): "There is no DAG 'no_dag'",
+        ("shop", "no_task"): "It has: after, label, other, unknown",
+        ("shop", "other"): "is no ImageTagOperator",
+        ("shop", "after"): "come from another task",
+        ("shop", "unknown"): "has no value outside of a run: 'ti' is undefined",
+    }.items():
+        assert main(["plan", *arguments, "--dags", str(path)]) == 2
+        shown = capsys.readouterr().err
+        assert message in shown.replace(
+            "It has: label, unknown, after, other", "It has: after, label, other, unknown"
+        )
+
+
+def test_a_report_is_one_file(photos: Path, tmp_path: Path, emulator: Emulator, command):
+    """The page has the labels of the store."""
+    lake, page = str(tmp_path / "lake"), tmp_path / "report.html"
+    assert command("label", str(photos), "--to", lake)[0] == 0
+    assert main(["report", lake, str(page)]) == 0
+    assert "<html" in page.read_text()
 
 
 def test_labels_go_to_a_file(photos: Path, tmp_path: Path, emulator: Emulator, command):
@@ -217,6 +330,16 @@ def read_all(terminal: int, into: list[bytes]) -> None:
     # The other end was closed.
     except OSError:
         return
+
+
+def test_a_store_of_an_earlier_version_is_upgraded(sqlite, command):
+    """The changes are told; a second time there are none."""
+    with SqlLabelStore("warehouse", "labels").open(API) as opened:
+        opened.write([tagged("1", "cat")])
+    code, first = command("store", "upgrade", "warehouse:labels")
+    assert code == 0
+    assert "labels_runs" in " ".join(first["changes"])
+    assert command("store", "upgrade", "warehouse:labels")[1] == {"changes": []}
 
 
 def test_labels_are_measured(sqlite, tmp_path: Path, command):
