@@ -56,7 +56,8 @@ def scores_at(found: Evaluation, label: str, threshold: float) -> tuple[float, f
 def photographs_500() -> tuple[list[TagResult], pd.DataFrame]:
     """Make the labels of 500 images, some of two interfaces, and a truth that mostly agrees."""
     chance = random.Random(20)
-    results, rows = [], []
+    results: list[TagResult] = []
+    rows: list[tuple[str, str | None]] = []
     for number in range(500):
         key = f"photo {number}"
         true = chance.sample(NAMES[:-1], chance.choice([0, 1, 1, 2, 3]))

@@ -37,6 +37,7 @@ FIELDS = {
     "token",
     "credentials",
     "role",
+    "sign_payload",
     "model",
     "classes",
     "threads",
@@ -230,7 +231,8 @@ def test_the_defaults_of_the_form_are_those_of_the_parser(connection_type):
         for name, field in connection_type["conn-fields"].items()
     }
     assert shown.pop("app_id") is None, "an account's number has no default"
-    assert (shown.pop("verify"), account.verify) == ("true", True)
+    for name in ("verify", "sign_payload"):
+        assert (shown.pop(name), getattr(account, name)) == ("true", True)
     assert shown.pop("requests_per_second") is None, "it depends on the api"
     assert {shown.pop(name) for name in FOR_LOCAL} == {None}
     assert shown == {name: getattr(account, name) or None for name in shown}

