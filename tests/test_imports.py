@@ -51,7 +51,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 # More would need a reason: a DAG file loads them at each parse.
-LINKS = "airflow.sdk.bases.operatorlink"
+LINKS = "airflow.models.baseoperatorlink" if AIRFLOW_2 else "airflow.sdk.bases.operatorlink"
 MOST_MODULES = 32
 
 

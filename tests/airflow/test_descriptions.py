@@ -187,7 +187,8 @@ def test_templates_of_object_storage_are_rendered(run_warehouse, bucket, photogr
     assert run.state == "success", run.log
     assert run.xcom("label")["tagged"] == 2
     written = {tuple(key.split("/")[:2]) for key in sorted(bucket.all_keys())}
-    assert written == {("photos", "0"), ("photos", "1"), ("labels", "labels"), ("labels", "images")}
+    relations = {("labels", name) for name in ("labels", "images", "runs")}
+    assert written == {("photos", "0"), ("photos", "1"), *relations}
     rendered = run.rendered["label", -1]
     assert rendered["images"] == shown(
         "ObjectStorageImages",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow import DAG
 
 from airflow_imagetag.adapters.airflow_sdk import BaseNotifier
 from airflow_imagetag.errors import ConfigurationError, StoreError
@@ -56,7 +57,7 @@ class TaskInstance:
 
 def context(summary: Any = SUMMARY, error: Exception | None = None) -> Any:
     """Return the context of a callback."""
-    found = {"ti": TaskInstance(summary), "owner": "ops", "params": {}}
+    found = {"ti": TaskInstance(summary), "owner": "ops", "params": {}, "dag": DAG("shop")}
     return found if error is None else {**found, "exception": error}
 
 

@@ -22,6 +22,7 @@ from airflow_imagetag.stores import (
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LabelStore:
     """Describe a store of each kind."""
     if request.param == "delta":
+        pytest.importorskip("deltalake", reason="the extra delta is not installed")
         return DeltaLabelStore(f"{tmp_path}/lake")
     if request.param == "parquet":
         return ParquetLabelStore(f"{tmp_path}/lake")

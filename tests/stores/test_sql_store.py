@@ -61,6 +61,7 @@ IMAGES_COLUMNS = {
     "tries": "whole number",
     "first_failed_at": "time",
     "next_try_at": "time",
+    "missing_since": "time",
 }
 LABELS_COLUMNS = {
     "api": "text",
