@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow import DAG
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_imagetag.adapters.airflow_sdk import BaseNotifier
 from airflow_imagetag.errors import ConfigurationError, StoreError

@@ -123,7 +123,7 @@ def test_a_terminated_task_keeps_what_is_done(local_model, driver, tmp_path, sma
     }
     task = driver.start(job, {name: os.environ[name] for name in names})
     deadline = time.monotonic() + 60
-    while not list(lake.rglob("*.parquet")):
+    while not list((lake / "labels").rglob("*.parquet")):
         assert task.poll() is None, task.output.read_text()[-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)
