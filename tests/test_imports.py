@@ -38,16 +38,22 @@ DAG_FILE = (
     else "from airflow.sdk import DAG, BaseHook, BaseOperator, task"
 )
 
-# Runs in a process of its own: prints the modules that importing the given ones has loaded.
+# In a process of its own: prints the modules that importing each of the groups has loaded. Each group
+# has a child, which has imported nothing before but the first module.
 PROBE = """
-import importlib, json, sys
-first, *ours = sys.argv[1:]
+import importlib, json, os, sys
+first, *groups = sys.argv[1:]
 importlib.import_module(first)
 {touch}
 before = set(sys.modules)
-for name in ours:
-    importlib.import_module(name)
-print(json.dumps(sorted(set(sys.modules) - before)))
+for group in groups:
+    if not os.fork():
+        for name in group.split():
+            importlib.import_module(name)
+        print(json.dumps(sorted(set(sys.modules) - before)), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(group + " cannot be imported")
 """
 
 # More would need a reason: a DAG file loads them at each parse.
@@ -55,17 +61,17 @@ LINKS = "airflow.models.baseoperatorlink" if AIRFLOW_2 else "airflow.sdk.bases.o
 MOST_MODULES = 32
 
 
-def probe(*modules: str, first: str = AIRFLOW_FIRST, touch: str = "") -> list[str]:
-    """Import the modules after `first`, and return the names of all modules that this loads."""
+def probe(*groups: str, first: str = AIRFLOW_FIRST, touch: str = "") -> dict[str, list[str]]:
+    """Return the names of all modules that importing each group of modules after `first` loads."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROBE.format(touch=touch), first, *modules],
+        [sys.executable, "-W", "ignore", "-c", PROBE.format(touch=touch), first, *groups],
         capture_output=True,
         text=True,
-        check=True,
         timeout=120,
     )
-    loaded: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return loaded
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[-len(groups) :]
+    return dict(zip(groups, map(json.loads, lines), strict=True))
 
 
 @pytest.mark.skipif(
@@ -83,52 +89,57 @@ def test_imports_run_downwards_only():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "airflow_imagetag.hooks.imagetag",
-        "airflow_imagetag.cli.definition",
-        "airflow_imagetag.notifications.imagetag",
-        "airflow_imagetag.operators.evaluate",
-        "airflow_imagetag.operators.imagetag",
-        "airflow_imagetag.operators.sync",
-        "airflow_imagetag.sensors.imagetag",
-        "airflow_imagetag.triggers.imagetag",
-        "airflow_imagetag.assets",
-        "airflow_imagetag.decorators.imagetag",
-        "airflow_imagetag.sources",
-        "airflow_imagetag.stores",
-        "airflow_imagetag.models",
-        "airflow_imagetag.errors",
-        "airflow_imagetag.evaluation",
-        "airflow_imagetag.frames",
-        "airflow_imagetag.services",
-        "airflow_imagetag.testing",
-        "airflow_imagetag.testing.pytest_plugin",
-        "airflow_imagetag.testing.cli",
-        "airflow_imagetag.get_provider_info",
-        "airflow_imagetag.adapters.connection_form",
-    ],
+PUBLIC_MODULES = (
+    "airflow_imagetag.hooks.imagetag",
+    "airflow_imagetag.cli.definition",
+    "airflow_imagetag.notifications.imagetag",
+    "airflow_imagetag.operators.evaluate",
+    "airflow_imagetag.operators.imagetag",
+    "airflow_imagetag.operators.sync",
+    "airflow_imagetag.sensors.imagetag",
+    "airflow_imagetag.triggers.imagetag",
+    "airflow_imagetag.assets",
+    "airflow_imagetag.decorators.imagetag",
+    "airflow_imagetag.sources",
+    "airflow_imagetag.stores",
+    "airflow_imagetag.models",
+    "airflow_imagetag.errors",
+    "airflow_imagetag.evaluation",
+    "airflow_imagetag.frames",
+    "airflow_imagetag.services",
+    "airflow_imagetag.testing",
+    "airflow_imagetag.testing.pytest_plugin",
+    "airflow_imagetag.testing.cli",
+    "airflow_imagetag.get_provider_info",
+    "airflow_imagetag.adapters.connection_form",
 )
-def test_a_public_module_loads_no_heavy_library(module):
+
+
+@pytest.fixture(scope="module")
+def loaded_by() -> dict[str, list[str]]:
+    """Import each public module by itself."""
+    return probe(*PUBLIC_MODULES)
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_a_public_module_loads_no_heavy_library(loaded_by, module):
     """Importing a public module after Airflow loads none of the libraries that only a run needs."""
-    heavy = [name for name in probe(module) if name.partition(".")[0] in HEAVY]
+    heavy = [name for name in loaded_by[module] if name.partition(".")[0] in HEAVY]
     assert heavy == []
 
 
-@pytest.mark.parametrize(
-    "module", ["airflow_imagetag.operators.imagetag", "airflow_imagetag.sensors.imagetag"]
-)
-def test_importing_the_operator_loads_little(module):
+def test_importing_the_operator_loads_little():
     """A DAG file loads a few modules of the package, and nothing else that it has not loaded.
 
     Of Airflow it may load the names that every provider takes from there.
     """
-    loaded = probe(module, touch=DAG_FILE)
-    ours = [name for name in loaded if name.partition(".")[0] == "airflow_imagetag"]
-    of_airflow = ("airflow.providers.common", "airflow.sdk.bases.sensor", LINKS)
-    assert [name for name in loaded if name not in ours and not name.startswith(of_airflow)] == []
-    assert len(ours) <= MOST_MODULES
+    modules = ("airflow_imagetag.operators.imagetag", "airflow_imagetag.sensors.imagetag")
+    for loaded in probe(*modules, touch=DAG_FILE).values():
+        ours = [name for name in loaded if name.partition(".")[0] == "airflow_imagetag"]
+        of_airflow = ("airflow.providers.common", "airflow.sdk.bases.sensor", LINKS)
+        others = [name for name in loaded if name not in ours]
+        assert [name for name in others if not name.startswith(of_airflow)] == []
+        assert len(ours) <= MOST_MODULES
 
 
 def test_the_linter_bans_the_heavy_libraries():
@@ -139,7 +150,8 @@ def test_the_linter_bans_the_heavy_libraries():
 
 def test_provider_info_imports_nothing_but_typing():
     """Airflow reads every provider's description at start-up, so ours loads nothing else."""
-    new = probe("airflow_imagetag.get_provider_info", first="typing")
+    module = "airflow_imagetag.get_provider_info"
+    new = probe(module, first="typing")[module]
     assert [name for name in new if name != "__future__"] == [
         "airflow_imagetag",
         "airflow_imagetag.get_provider_info",

@@ -129,7 +129,7 @@ def refill(database: Database, opened: OpenStore, found: list[Case]) -> None:
 # Each example replaces all rows of the database.
 @settings(
     property_test,
-    max_examples=int(25 * SCALE),
+    max_examples=int(15 * SCALE),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(found=cases, rule=rules)
