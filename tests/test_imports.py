@@ -38,8 +38,8 @@ DAG_FILE = (
     else "from airflow.sdk import DAG, BaseHook, BaseOperator, task"
 )
 
-# In a process of its own: prints the modules that importing each of the groups has loaded. Each group
-# has a child, which has imported nothing before but the first module.
+# In a process of its own: prints the modules that importing each group has loaded. Each group has a
+# child, which has imported nothing before but the first module.
 PROBE = """
 import importlib, json, os, sys
 first, *groups = sys.argv[1:]
