@@ -98,13 +98,20 @@ class AirflowHome:
             yield database.cursor(), mark
 
     def xcoms(self, dag_id: str, run_id: str | None = None) -> dict[tuple[str, str], Any]:
-        """Return every XCom of a DAG by task and key, of all runs unless one is named."""
+        """Return every XCom of a DAG by task and key, of all runs unless one is named.
+
+        Without those in which Airflow keeps the links of operators.
+        """
         rows = self.query(
             "select task_id, key, value from xcom where dag_id = ? and run_id like ?",
             dag_id,
             run_id or "%",
         )
-        return {(task_id, key): _plain(value) for task_id, key, value in rows}
+        return {
+            (task_id, key): _plain(value)
+            for task_id, key, value in rows
+            if not key.startswith("_link_")
+        }
 
 
 def _plain(value: Any) -> Any:
