@@ -57,7 +57,12 @@ class TaskInstance:
 
 def context(summary: Any = SUMMARY, error: Exception | None = None) -> Any:
     """Return the context of a callback."""
-    found = {"ti": TaskInstance(summary), "owner": "ops", "params": {}, "dag": DAG("shop", schedule=None)}
+    found = {
+        "ti": TaskInstance(summary),
+        "owner": "ops",
+        "params": {},
+        "dag": DAG("shop", schedule=None),
+    }
     return found if error is None else {**found, "exception": error}
 
 
