@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -187,9 +188,8 @@ AIRFLOW_2 = airflow.__version__.startswith("2.")
 def in_thread(task: ImageTagOperator) -> None:
     """Run a task in a thread; Airflow 2 knows its callers in the main thread only."""
     if AIRFLOW_2:
-        from airflow.models.baseoperator import ExecutorSafeguard
-
-        ExecutorSafeguard._sentinel.callers = {}
+        module = importlib.import_module("airflow.models.baseoperator")
+        module.ExecutorSafeguard._sentinel.callers = {}
     task.execute({})
 
 
