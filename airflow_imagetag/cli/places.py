@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -61,7 +62,7 @@ def source_of(text: str, arguments: Any) -> ImageSource:
             uri=arguments.uri,
             version=arguments.version_column,
         )
-    return ObjectStorageImages(text, pattern=arguments.pattern)
+    return ObjectStorageImages(_absolute(text), pattern=arguments.pattern)
 
 
 def truth_of(text: str) -> Any:
@@ -83,5 +84,10 @@ def _folder_store(kind: str, folder: str) -> LabelStore:
     found = getattr(stores, kind, None)
     if found is None or not folder:
         raise ConfigurationError(f"There is no store {kind} of the folder {folder!r} here.")
-    store: LabelStore = found(folder)
+    store: LabelStore = found(_absolute(folder))
     return store
+
+
+def _absolute(folder: str) -> str:
+    """Return a local folder from the root, since a shell names it from the current one."""
+    return folder if not folder or "://" in folder else str(Path(folder).absolute())

@@ -85,9 +85,9 @@ def photos(tmp_path: Path, small_jpegs: Callable[[int], list[bytes]]) -> Path:
         ("imagetag://warehouse/mart/labels", SqlLabelStore("warehouse", "labels", schema="mart")),
         ("imagetag://w%20h/a.b", SqlLabelStore("w h", '"a.b"')),
         ("s3://aws_default@lake/labels", ParquetLabelStore("s3://aws_default@lake/labels")),
-        ("parquet:./labels", ParquetLabelStore("./labels")),
+        ("parquet:./labels", ParquetLabelStore(str(Path("labels").absolute()))),
         ("/lake/labels", ParquetLabelStore("/lake/labels")),
-        ("C:/lake", ParquetLabelStore("C:/lake")),
+        ("C:/lake", ParquetLabelStore(str(Path("C:/lake").absolute()))),
     ],
 )
 def test_a_store_is_named_by_its_table_its_folder_or_its_asset(text, store):
@@ -254,6 +254,17 @@ def test_a_report_is_one_file(photos: Path, tmp_path: Path, emulator: Emulator, 
     assert command("label", str(photos), "--to", lake)[0] == 0
     assert main(["report", lake, str(page)]) == 0
     assert "<html" in page.read_text()
+
+
+def test_a_folder_may_be_named_from_the_current_one(
+    photos: Path, tmp_path: Path, emulator: Emulator, monkeypatch, command
+):
+    """Source, store and file are where the shell says."""
+    monkeypatch.chdir(tmp_path)
+    assert command("label", "photos", "--to", "labels.csv")[1]["tagged"] == 6
+    assert command("label", "./photos", "--to", "./lake")[1]["tagged"] == 6
+    assert command("label", str(photos), "--to", str(tmp_path / "lake"))[1]["seen"] == 0
+    assert (tmp_path / "labels.csv").exists()
 
 
 def test_labels_go_to_a_file(photos: Path, tmp_path: Path, emulator: Emulator, command):
