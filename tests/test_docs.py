@@ -682,6 +682,27 @@ def test_every_part_of_the_package_has_its_place_in_the_architecture():
     assert {part for part in parts if not re.search(rf"\b{part}\b", block)} == set()
 
 
+def test_every_decision_is_where_the_architecture_says():
+    """Each file of the table exists, and has the names that stand beside it."""
+    page = (DOCS / "architecture.md").read_text()
+    block = page.partition("## Where decisions are made")[2].partition("\n## ")[0]
+    found = re.findall(r"`([a-z_/]+(?:\.py|/))`(?:: ((?:`[\w.]+`(?:, )?)+))?", block)
+    assert len(found) > 10
+    for file, names in found:
+        path = ROOT / "airflow_imagetag" / file
+        assert path.exists(), file
+        for name in re.findall(r"[\w.]+", names):
+            for part in name.split("."):
+                assert re.search(rf"(def|class) {part}\b", path.read_text()), (file, name)
+
+
+def test_the_glossary_is_in_order():
+    """A reader finds a term by its first letter."""
+    block = (DOCS / "architecture.md").read_text().partition("## Glossary")[2]
+    terms = [line.split("|")[1].strip().lower() for line in block.splitlines() if "|" in line][2:]
+    assert terms == sorted(terms)
+
+
 def test_every_public_module_has_a_reference():
     """The modules that Airflow lists of the provider, and the others that users import."""
     info = get_provider_info()

@@ -209,7 +209,7 @@ def test_best_thresholds_have_the_highest_f1(tmp_path: Path):
 
 def test_a_recommended_label_map_is_one_that_the_operator_takes(tmp_path: Path):
     """Each label of a name gets the name's threshold; the file is read by the label map."""
-    from airflow_imagetag.backends.named_files import PathPolicy
+    from airflow_imagetag.backends.parameter_files import PathPolicy
     from airflow_imagetag.operators.label_files import read_label_map
 
     store = filled(tmp_path, result("1", a=0.9, b=0.8), result("2", a=0.6, b=0.7))

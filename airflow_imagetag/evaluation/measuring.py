@@ -16,7 +16,7 @@ from airflow_imagetag.stores.base import LabelStore, StoreMode, as_store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from airflow_imagetag.backends.named_files import PathPolicy
+    from airflow_imagetag.backends.parameter_files import PathPolicy
 
 DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))
 """From 0 to 0.95."""

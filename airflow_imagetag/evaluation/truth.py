@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.backends.databases import engine_of, reason_of, split_name
-from airflow_imagetag.backends.named_files import PathPolicy, read_named_file
+from airflow_imagetag.backends.parameter_files import PathPolicy, read_named_file
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.safety.redaction import redact
 

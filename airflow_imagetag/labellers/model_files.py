@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from airflow_imagetag.backends.named_files import (
+from airflow_imagetag.backends.parameter_files import (
     named_file_errors,
     named_place,
     read_named_file,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from airflow_imagetag.adapters.airflow_sdk import Context
-    from airflow_imagetag.backends.named_files import PathPolicy
+    from airflow_imagetag.backends.parameter_files import PathPolicy
     from airflow_imagetag.evaluation import Evaluation
 
 __all__ = ["ImageTagEvaluateOperator"]
@@ -173,6 +173,6 @@ def _wrapped(truth: Any) -> Any:
 def _path_policy() -> PathPolicy:
     from airflow_imagetag.backends.configuration import allowed_connections, allowed_local_folders
     from airflow_imagetag.backends.connection_policy import ConnectionPolicy
-    from airflow_imagetag.backends.named_files import PathPolicy
+    from airflow_imagetag.backends.parameter_files import PathPolicy
 
     return PathPolicy(allowed_local_folders(), ConnectionPolicy(None, allowed_connections()))

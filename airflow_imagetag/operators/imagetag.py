@@ -236,7 +236,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
 
     def _execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
         from airflow_imagetag.backends.connection_policy import ConnectionPolicy
-        from airflow_imagetag.backends.named_files import PathPolicy
+        from airflow_imagetag.backends.parameter_files import PathPolicy
         from airflow_imagetag.hooks.imagetag import ImageTagHook
         from airflow_imagetag.operators.dry_run import DryRun
         from airflow_imagetag.operators.label_files import read_label_map

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from airflow_imagetag.backends.named_files import PathPolicy, read_named_file
+from airflow_imagetag.backends.parameter_files import PathPolicy, read_named_file
 from airflow_imagetag.engine.output.label_mapping import (
     LabelMapping,
     MappingEntry,

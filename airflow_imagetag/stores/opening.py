@@ -23,6 +23,6 @@ def open_browser(store: LabelStore) -> AbstractContextManager[StoreBrowser]:
     """
     if (browser := store._browse()) is not None:
         return browser
-    from airflow_imagetag.stores.sql_copy import open_copy
+    from airflow_imagetag.stores.sqlite_copy import open_copy
 
     return open_copy(store)

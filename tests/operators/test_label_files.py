@@ -11,7 +11,7 @@ import pytest
 from buckets import Bucket, s3_connection
 
 from airflow_imagetag.backends.connection_policy import ConnectionPolicy
-from airflow_imagetag.backends.named_files import PathPolicy
+from airflow_imagetag.backends.parameter_files import PathPolicy
 from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.models import Label
 from airflow_imagetag.operators.label_files import MAX_MAP_BYTES, read_label_map
