@@ -1,7 +1,7 @@
 """Measure time and memory of the sensor that finds the few new rows of a large table.
 
 The setting is a PostgreSQL table of images, all but a few of which are labelled, and the labels in
-the same database. Each measurement is a process of its own, as a task is, with the sensor's first
+the same database. In the last setting some images wait for another try, and none is due. Each measurement is a process of its own, as a task is, with the sensor's first
 poll and a second one.
 """
 
@@ -21,7 +21,9 @@ from warehouse import warehouse
 
 ROWS = 1_000_000
 NEW = 10
-SETTINGS = ("a table", "a query", "nothing new")
+WAITING = 10_000
+API = "DetectLabelPro"
+SETTINGS = ("a table", "a query", "nothing new", "many wait")
 
 
 def main() -> int:
@@ -40,6 +42,8 @@ def main() -> int:
         for setting in SETTINGS:
             if setting == "nothing new":
                 _label(database)
+            if setting == "many wait":
+                _let_wait(database)
             command = [sys.executable, str(Path(__file__).resolve()), "--work", setting]
             done = subprocess.run(
                 command, env=environment, check=False, capture_output=True, text=True
@@ -83,9 +87,21 @@ def _label(database: sa.Engine, condition: str = "true") -> None:
             " status, labels_count, attempts, tagged_at)"
             " SELECT api, encode(sha256(convert_to(sku, 'UTF8')), 'hex'), sku, url,"
             " updated_at::text, 'tagged', 0, 1, now() FROM products,"
-            f" (VALUES ('picture_classify')) AS apis (api) WHERE {condition}"
+            f" (VALUES ('{API}')) AS apis (api) WHERE {condition}"
             " ON CONFLICT DO NOTHING"
         )
+
+
+def _let_wait(database: sa.Engine) -> None:
+    """Turn some of the labelled rows into failures that are not due yet."""
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(
+            "UPDATE product_labels_images SET status = 'waiting', tries = 1,"
+            " first_failed_at = now(), next_try_at = now() + interval '1 day'"
+            " WHERE image_key IN"
+            f" (SELECT image_key FROM product_labels_images ORDER BY key_sha256 LIMIT {WAITING})"
+        )
+        connection.exec_driver_sql("VACUUM ANALYZE")
 
 
 def _measure(setting: str) -> dict[str, Any]:
