@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import math
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 from airflow_imagetag.errors import (
     ImageNotAllowedError,
+    ImageTagError,
     StorageAccessError,
     UnknownConnectionError,
 )
@@ -32,16 +36,65 @@ CONNECTION_TYPES = {
 """Types of the connections that data may name in URIs of each scheme."""
 
 
+MAX_CONNECTION_AGE = 30.0
+"""Number of seconds in which a storage's connection is not read again: reading it takes a query."""
+
+
+@dataclass(slots=True)
+class _ReadType:
+    """The type of a connection when it was last read."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    conn_type: str | None = None
+    read_at: float = -math.inf
+
+
+class ConnectionTypes:
+    """Types of connections; each is read again when it is older than ``MAX_CONNECTION_AGE``.
+
+    A connection that cannot be read is not remembered.
+
+    :param clock: seconds that never go backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._read: dict[str, _ReadType] = {}
+
+    def type_of(self, conn_id: str) -> str | None:
+        """Return the type of a connection.
+
+        :raises UnknownConnectionError: there is no such connection.
+        :raises StorageAccessError: it cannot be read.
+        """
+        read = self._read.setdefault(conn_id, _ReadType())
+        with read.lock:
+            now = self._clock()
+            if now - read.read_at >= MAX_CONNECTION_AGE:
+                read.conn_type, read.read_at = self._read_or_forget(conn_id), now
+            return read.conn_type
+
+    def _read_or_forget(self, conn_id: str) -> str | None:
+        try:
+            return _read_type(conn_id)
+        except ImageTagError:
+            # Data may name any number of connections that do not exist.
+            self._read.pop(conn_id, None)
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionPolicy:
     """The connections that URIs from data may use.
 
     :param only: the one connection, which a URI that names none uses, too; None for no such one.
     :param allowed: ids of the connections that a URI may name; None for all of the storage's type.
+    :param types: the types of the connections that were checked.
     """
 
     only: str | None = None
     allowed: Collection[str] | None = None
+    types: ConnectionTypes = field(default_factory=ConnectionTypes, repr=False, compare=False)
 
     def check(self, uri: str) -> str | None:
         """Return the connection to read a URI with; None if it names its own, or needs none.
@@ -59,7 +112,7 @@ class ConnectionPolicy:
                     f"{redact(uri)} names the connection {named!r}, and this task reads images "
                     f"from data with storage_conn_id={self.only!r} only."
                 )
-            _check_type(uri, self.only)
+            self._check_type(uri, self.only)
             return self.only if named is None else None
         if named is None:
             return None
@@ -68,17 +121,16 @@ class ConnectionPolicy:
                 f"{redact(uri)} names the connection {named!r}, which images from data may not "
                 "use. To allow it, add it to the option [imagetag] allowed_connections."
             )
-        _check_type(uri, named)
+        self._check_type(uri, named)
         return None
 
-
-def _check_type(uri: str, conn_id: str) -> None:
-    conn_type = _type_of(conn_id)
-    if conn_type not in CONNECTION_TYPES.get(scheme_of(uri), frozenset()):
-        raise ImageNotAllowedError(
-            f"{redact(uri)} would be read with the connection {conn_id!r} of the type "
-            f"{conn_type!r}, which is not one of a storage for {scheme_of(uri)}://."
-        )
+    def _check_type(self, uri: str, conn_id: str) -> None:
+        conn_type = self.types.type_of(conn_id)
+        if conn_type not in CONNECTION_TYPES.get(scheme_of(uri), frozenset()):
+            raise ImageNotAllowedError(
+                f"{redact(uri)} would be read with the connection {conn_id!r} of the type "
+                f"{conn_type!r}, which is not one of a storage for {scheme_of(uri)}://."
+            )
 
 
 def connection_in(uri: str) -> str | None:
@@ -88,7 +140,7 @@ def connection_in(uri: str) -> str | None:
     return named if at else None
 
 
-def _type_of(conn_id: str) -> str | None:
+def _read_type(conn_id: str) -> str | None:
     from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook
 
     try:

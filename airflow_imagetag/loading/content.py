@@ -9,7 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_imagetag.backends.connection_policy import ConnectionPolicy, connection_in
+from airflow_imagetag.backends.connection_policy import (
+    MAX_CONNECTION_AGE,
+    ConnectionPolicy,
+    connection_in,
+)
 from airflow_imagetag.backends.places import Place, place_of, presigned_url, read_start
 from airflow_imagetag.backends.storage_faults import Fault, diagnose
 from airflow_imagetag.backends.storages import storage_failure
@@ -60,9 +64,6 @@ MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
 MAX_LARGE_IMAGE_BYTES = 64 * 1024 * 1024
 """The same where images are downscaled before they are sent: a raw scan, a large PNG."""
-
-MAX_CONNECTION_AGE = 30.0
-"""Number of seconds in which a storage's connection is not read again: reading it takes a query."""
 
 MAX_INLINE_SHA256_BYTES = 128 * 1024
 """Maximum size of bytes whose SHA-256 takes less time than a thread needs to take over."""
