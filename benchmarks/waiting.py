@@ -1,8 +1,8 @@
 """Measure time and memory of the sensor that finds the few new rows of a large table.
 
 The setting is a PostgreSQL table of images, all but a few of which are labelled, and the labels in
-the same database. In the last setting some images wait for another try, and none is due. Each measurement is a process of its own, as a task is, with the sensor's first
-poll and a second one.
+the same database. In the last setting some images wait for another try, and none is due. Each
+measurement is a process of its own, as a task is, with the sensor's first poll and a second one.
 """
 
 from __future__ import annotations
