@@ -129,6 +129,11 @@ docs: venv  ## Build the documentation into docs/_build; a warning is an error
 	@mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow3) $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
+docs-zh: venv  ## Build the documentation with its Chinese pages into docs/_build/html/zh
+	@mkdir -p $(BUILD)
+	$(call AIRFLOW_ENV,airflow3) $(BIN)/sphinx-build -W --keep-going -q -b html -D language=zh_CN \
+		-d docs/_build/doctrees-zh docs docs/_build/html/zh
+
 # Each compilation writes to a new file, so a failed one leaves the old pins. Airflow 2.11 keeps a
 # DataFrame in an XCom only if it is one of pandas 2, and it runs on SQLAlchemy 1.4. Without a floor
 # the resolver prefers a newer boto3 to a usable s3fs.

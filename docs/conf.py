@@ -11,6 +11,10 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 
+# Translations of some pages; scripts/translations.py keeps them in step.
+locale_dirs = ["locale"]
+gettext_compact = False
+
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
 
