@@ -68,14 +68,14 @@ def _draw_bar(look: Callable[[], Progress | None], ended: threading.Event) -> No
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(20),
         MofNCompleteColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]:,.1f} images/s"),
         TextColumn("{task.fields[failed]:,} failed"),
         TextColumn("{task.fields[cost]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed, ETA"),
         TimeRemainingColumn(compact=True),
     )
     with Bar(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
