@@ -238,6 +238,18 @@ def test_python_block_runs(block, surroundings, emulator, monkeypatch):
         assert json.dumps(serialized(dag)) == json.dumps(serialized(dag))
 
 
+def test_the_first_dag_of_the_readme_survives_images_that_are_not_there(surroundings, emulator):
+    """With its placeholders as they are, the run is green and tells what it could not label."""
+    first = next(block for block in blocks("python") if block.page == ROOT / "README.md")
+    code = in_this_place(first.code, surroundings).replace("https://example.com", emulator.url)
+    code = code.replace("/data/photos", str(surroundings / "no_such_folder"))
+    namespace: dict[str, Any] = {}
+    exec(compile(with_named_dags(code), str(first), "exec"), namespace)
+    labels = namespace["dag_of_the_page"].get_task("label").execute({})
+    assert len(labels) == 0
+    assert emulator.stats.by_api == {"picture_classify": 1}
+
+
 def test_tests_of_the_service_of_the_page_pass(surroundings):
     """They pass where the service and this package are installed, without any configuration."""
     _, *tests = [block.code for block in blocks("python") if block.page == toy_service.PAGE]
@@ -725,6 +737,18 @@ def test_every_error_is_listed():
     assert named == tree(errors.ImageTagError)
 
 
+def test_every_error_of_an_image_has_a_remedy():
+    """The page of failures names each error that the row of an image may have."""
+
+    def classes(kind: type[errors.ImageTagError]) -> set[str]:
+        below = {child.__name__ for child in kind.__subclasses__()}
+        return below.union(*map(classes, kind.__subclasses__()))
+
+    listed = in_first_column(section("failures.md", "## What to do"))
+    of_images = classes(errors.ImageError) | classes(errors.TransientError)
+    assert of_images - {"OutageError"} - listed == set()
+
+
 def test_every_setting_and_connection_field_is_listed():
     """The page lists the settings with their defaults, and the fields of a connection."""
     info = get_provider_info()
@@ -949,11 +973,13 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_table_of_contents():
-    """Each page is in the list of its index."""
+    """Each page is in one list of its index."""
     for index in (DOCS / "index.md", DOCS / "reference" / "index.md"):
-        listed = set(part_of(index.read_text(), r"\{toctree\}.*?\n\n(.*?)```").split())
+        trees = re.findall(r"\{toctree\}.*?\n\n(.*?)```", index.read_text(), re.DOTALL)
+        listed = " ".join(trees).split()
         pages = {path.stem for path in index.parent.glob("*.md")} - {"index"}
-        assert pages <= listed
+        assert pages <= set(listed)
+        assert len(listed) == len(set(listed))
 
 
 def test_documentation_builds_without_a_warning(tmp_path):

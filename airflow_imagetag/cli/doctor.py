@@ -120,7 +120,8 @@ def _connection(conn_id: str) -> Iterator[Check]:
     hook = ImageTagHook(conn_id)
     account = hook.account
     name = f"connection {conn_id}"
-    yield Check(name, OK, f"{account.api} at {account.endpoint}")
+    place = f" at {account.endpoint}" if account.endpoint else ""
+    yield Check(name, OK, f"{account.api}{place}")
     is_good, message = hook.test_connection()
     yield Check("key", OK if is_good else FAILED, f"{message} (no call was billed)")
     rate = account.requests_per_second
