@@ -65,7 +65,8 @@ class StoredImage:
 class ImageFilter:
     """Conditions on images; None sets none.
 
-    :param label: name of a label that the image has, whatever its case.
+    :param label: name of a label that the image has: as written, in small letters, or with a
+        capital at the beginning or at that of each word.
     :param text: a part of the image's key or of one of its labels, whatever its case.
     :param min_probability: least probability of that label, or of some label of the image.
     :param max_probability: greatest probability of that label, or of some label of the image.

@@ -291,17 +291,21 @@ class SqlBrowser(StoreBrowser):
             given = [labels.api == api, labels.key_sha256 == images.key_sha256]
             if wanted.label is not None:
                 # The first comparison is the one that an index on the label serves.
-                names = {wanted.label, wanted.label.lower(), wanted.label.capitalize()}
-                given.append(labels.label.in_(sorted(names)))
+                given.append(labels.label.in_(sorted(_spellings(self._stored(wanted.label)))))
             if wanted.min_probability is not None:
                 given.append(labels.probability >= wanted.min_probability)
             if wanted.max_probability is not None:
                 given.append(labels.probability <= wanted.max_probability)
             yield sa.exists().where(*given)
         if wanted.text is not None:
+            text = self._stored(wanted.text)
             same = [labels.api == api, labels.key_sha256 == images.key_sha256]
-            in_label = sa.exists().where(*same, _contains(labels.label, wanted.text))
-            yield _contains(images.image_key, wanted.text) | in_label
+            in_label = sa.exists().where(*same, _contains(labels.label, text))
+            yield _contains(images.image_key, text) | in_label
+
+    def _stored(self, text: str) -> str:
+        """Return a text as the database holds it, which may not take each character."""
+        return str(self._tables.dialect.storable([{"text": text}])[0]["text"])
 
     def _image_columns(self) -> list[Any]:
         images = self._tables.images
@@ -387,6 +391,10 @@ class SqlBrowser(StoreBrowser):
                     f"{name} did not answer within {seconds:g} seconds."
                 ) from None
             raise StorageError(f"{name} cannot be read: {reason_of(error)}") from None
+
+
+def _spellings(label: str) -> set[str]:
+    return {label, label.lower(), label.capitalize(), label.title()}
 
 
 def _contains(column: Any, text: str) -> Any:

@@ -7,7 +7,6 @@ reader must be allowed to see assets.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,7 +25,14 @@ from airflow_imagetag.ui.render import static_file
 from airflow_imagetag.ui.shown_stores import parse_stores
 from airflow_imagetag.ui.texts import LANGUAGES, preferred_language
 from airflow_imagetag.ui.thumbnails import NoPicture, Thumbnails, configured_thumbnails
-from airflow_imagetag.ui.web_pages import Found, NotFoundError, Reader, WebPages, placeholder
+from airflow_imagetag.ui.web_pages import (
+    DIGEST,
+    Found,
+    NotFoundError,
+    Reader,
+    WebPages,
+    placeholder,
+)
 
 T = TypeVar("T")
 
@@ -53,8 +59,6 @@ MAX_PARAMETER = 4_096
 
 STATIC = {"style.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
 """Files that never change, with their types."""
-
-DIGEST = re.compile(r"[0-9a-f]{64}")
 
 PAGES = ("overview", "labels", "gallery", "image", "failures", "runs")
 """The pages of a store."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,8 @@ from airflow_imagetag.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from airflow_imagetag.stores.browsing import StoredLabel
 
 _FOLDER = Path(__file__).parent
 
@@ -57,6 +59,7 @@ def _environment() -> Environment:
         "moment": moment,
         "day": day,
         "money": money,
+        "first_labels": first_labels,
     }
     environment.globals |= {"bar": charts.bar, "spark": charts.spark, "heat": charts.heat}
     return environment
@@ -76,6 +79,21 @@ def shown(text: object, limit: int = SHOWN_CHARACTERS) -> str:
 def _is_harmful(letter: str) -> bool:
     # Controls, marks of direction and other invisible ones, surrogates; line and paragraph ends.
     return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def first_labels(
+    labels: Sequence[StoredLabel], limit: int, wanted: str | None
+) -> Sequence[StoredLabel]:
+    """Return the first labels of an image; the one that is looked for is among them.
+
+    :param wanted: its name, whatever its case; None or an empty text for none.
+    """
+    first = labels[:limit]
+    name = (wanted or "").lower()
+    later = [label for label in labels[limit:] if label.label.lower() == name]
+    if not later or any(label.label.lower() == name for label in first):
+        return first
+    return [*first[:-1], later[0]]
 
 
 def number(value: float | None) -> str:

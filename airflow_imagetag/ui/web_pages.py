@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,8 @@ SHOWN_RUNS = 200
 FILTERS = ("label", "min", "max", "q", "api", "status", "since", "until", "key")
 """Parameters of the gallery."""
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""A digest in hex, as addresses name images."""
 
 _LINE = Markup('<text x="128" y="{}" text-anchor="middle" font-size="13" fill="#6d7681">{}</text>')
 
@@ -216,7 +219,8 @@ class WebPages:
 
     def _image(self, reader: Reader, store: str, browser: StoreBrowser) -> dict[str, Any]:
         del store
-        images = browser.image(reader.parameters.get("key", ""))
+        digest = reader.parameters.get("key", "")
+        images = browser.image(digest) if DIGEST.fullmatch(digest) else ()
         if not images:
             raise NotFoundError
         return {"images": images}
@@ -290,19 +294,19 @@ def _moment(text: str, name: str) -> datetime | None:
     """Return the beginning of a day, its end for ``until``, or a point in time."""
     if not text:
         return None
+    is_last_day = name == "until" and len(text) <= len("2026-01-31")
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) + timedelta(days=is_last_day)
+    except (ValueError, OverflowError):
         raise _WrongFilterError(name) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    is_day = len(text) <= len("2026-01-31")
-    return moment + timedelta(days=1) if is_day and name == "until" else moment
 
 
 def _cursor(parameters: Mapping[str, str]) -> Cursor | None:
     api, digest = parameters.get("after_api"), parameters.get("after")
-    return Cursor(api, digest) if api and digest else None
+    return Cursor(api, digest) if api and digest and DIGEST.fullmatch(digest) else None
 
 
 def _query(reader: Reader) -> str:
