@@ -25,7 +25,7 @@ TEST_WORKERS ?= 3
 # with the pandas of both. So are long runs that differ little by Airflow: lost workers and outages.
 NEWEST_ONLY := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/classifiers tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
 	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py)) \
-	tests/ui $(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py tests/lineage $(addprefix tests/stores/test_,kept_runs.py delta_store.py removal.py) \
+	tests/ui $(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py tests/test_translations.py tests/lineage $(addprefix tests/stores/test_,kept_runs.py delta_store.py removal.py) \
 	$(addprefix tests/operators/test_,budget.py dry_run.py month_of_runs.py incremental.py cos_objects.py difficult_images.py local_runs.py pandas_import.py sync.py) \
 	tests/cli tests/test_evaluation.py tests/triggers/test_watcher.py tests/watching/test_query_thread.py tests/quota/test_operator_quota.py
 comma := ,
@@ -39,8 +39,8 @@ COVERAGE_FLOOR ?= 85
 COVERAGE_ARGS = -p no:imagetag --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-airflow2 demo matrix matrix-today test test-airflow2 check lint types imports format \
-	build docs bench constraints clean
+.PHONY: help venv venv-airflow2 demo matrix matrix-today test test-airflow2 check lint types imports translations format \
+	build docs docs-zh bench constraints clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -96,7 +96,7 @@ matrix-today: venv  ## Run the smoke suite on one older line of Airflow, another
 bench: venv  ## Compare with what a user would pick instead, some 40 minutes; BENCH_ARGS=--quick 4
 	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
 
-check: lint types imports  ## Lint, formatting, types, import rules
+check: lint types imports translations  ## Lint, formatting, types, import rules, translations
 
 lint: venv
 	$(BIN)/ruff check .
@@ -115,6 +115,9 @@ types: venv
 
 imports: venv
 	$(BIN)/lint-imports
+
+translations: venv
+	$(BIN)/python scripts/translations.py check
 
 format: venv  ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
@@ -149,4 +152,5 @@ constraints: | $(BIN)/uv  ## Pin again what is installed, for both Airflow versi
 
 clean:  ## Delete everything that these targets made, the environments included
 	rm -rf $(VENV) $(VENV2) $(BUILD) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -f docs/locale/*/LC_MESSAGES/*.mo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
