@@ -26,7 +26,17 @@ from markdown_it import MarkdownIt
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("connection", "local", "quota", "migrating", "buckets", "tables", "operator")
+PAGES = (
+    "connection",
+    "local",
+    "quota",
+    "migrating",
+    "buckets",
+    "tables",
+    "operator",
+    "start",
+    "failures",
+)
 README = "README"
 OWN_LANGUAGE = {"[中文](README.zh-CN.md)": "[English](README.md)"}
 """Lines of the README that differ in its translation, without being translated."""
@@ -196,7 +206,12 @@ def chinese_readme(readme: str, catalog: Catalog) -> str:
     for text, (start, after) in _readme_texts(readme):
         message = catalog.get(text)
         translation = OWN_LANGUAGE.get(text) or (message and not message.fuzzy and message.string)
-        pieces += [readme[end:start], str(translation or text)]
+        anchor = "-".join(re.findall(r"[\w-]+", text.lower()))
+        if f"](#{anchor})" in readme and readme[:start].endswith("# "):
+            # The English heading gives the anchor that links name.
+            pieces += [readme[end:start], f'<a id="{anchor}"></a>', str(translation or text)]
+        else:
+            pieces += [readme[end:start], str(translation or text)]
         end = after
     return "".join([*pieces, readme[end:]])
 

@@ -35,7 +35,7 @@ README = """# Labels
 [中文](README.zh-CN.md)
 
 Labels from
-Airflow.
+Airflow, [how](#labels).
 
 - one [page](docs/page.md) of
   `docs`
@@ -57,7 +57,7 @@ CHINESE = {
     "meaning": "含义",
     "the interface": "接口",
     "Labels": "标签",
-    "Labels from Airflow.": "来自 Airflow 的标签。",
+    "Labels from Airflow, [how](#labels).": "来自 Airflow 的标签，[方法](#labels)。",
     "one [page](docs/page.md) of `docs`": "`docs` 中的一个[页面](docs/page.md)",
     "a": "甲",
     "cell": "单元格",
@@ -162,10 +162,11 @@ def test_a_translation_with_other_code_or_links_or_numbers_is_found(tree, capsys
 
 
 def test_the_chinese_readme_is_the_readme_with_its_texts_replaced(tree, capsys):
-    """Structure and code are those of the README, and the check finds one that was edited."""
+    """Structure, code and anchors are those of the README; the check finds one that was edited."""
     path = tree.root / "README.zh-CN.md"
     assert path.read_text() == (
-        "# 标签\n\n[English](README.md)\n\n来自 Airflow 的标签。\n\n"
+        '# <a id="labels"></a>标签\n\n[English](README.md)\n\n'
+        "来自 Airflow 的标签，[方法](#labels)。\n\n"
         "- `docs` 中的一个[页面](docs/page.md)\n\n"
         "| 甲 | 单元格 |\n|---|---|\n| 单元格 | `code` |\n\n"
         "```bash\nLabels from Airflow.\n```\n"
