@@ -27,6 +27,7 @@ FILES_OF_SDIST = {
     "LICENSE",
     "PKG-INFO",
     "README.md",
+    "README.zh-CN.md",
     "pyproject.toml",
 }
 
