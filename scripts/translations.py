@@ -27,15 +27,16 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
+    "index",
+    "start",
     "connection",
     "local",
+    "operator",
+    "tables",
+    "buckets",
+    "failures",
     "quota",
     "migrating",
-    "buckets",
-    "tables",
-    "operator",
-    "start",
-    "failures",
 )
 README = "README"
 OWN_LANGUAGE = {"[中文](README.zh-CN.md)": "[English](README.md)"}
