@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 from databases import API, Database, tagged
@@ -190,6 +192,23 @@ def test_a_warehouse_takes_large_batches(duckdb_file: Database):
         assert (opened.batch.images, opened.batch.seconds) == (20_000, 60.0)
     engine = engine_of("warehouse")
     assert dialect_of(engine).is_warehouse
+
+
+def test_sessions_of_duckdb_begin_and_end_in_threads_at_once(duckdb_file: Database):
+    """Also while the first one opens the file, and while the last one closes it."""
+    batch = pd.DataFrame({"number": [1, 2]})
+
+    def work(_: int) -> None:
+        for _ in range(40):
+            with engine_of("warehouse").connect() as connection:
+                raw: Any = connection.connection.dbapi_connection
+                raw.register("batch", batch)
+                total = connection.exec_driver_sql("SELECT sum(number) FROM batch").scalar_one()
+                assert total == 3
+                raw.unregister("batch")
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(work, range(3)))
 
 
 def test_rows_of_duckdb(duckdb_file: Database):

@@ -15,11 +15,17 @@ from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.operators.run_record import UPDATE_SECONDS, RecordTiming
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
-from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, SqlLabelStore
 
 CLASSES = {
     kind.__name__: kind
-    for kind in (ObjectStorageImages, SqlImages, ParquetLabelStore, SqlLabelStore)
+    for kind in (
+        ObjectStorageImages,
+        SqlImages,
+        DeltaLabelStore,
+        ParquetLabelStore,
+        SqlLabelStore,
+    )
 }
 INTERRUPTED = 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -25,7 +26,7 @@ from airflow_imagetag.engine.settings import EngineTuning
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
-from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
+from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator, Faults
 
 DRIVER = Path(__file__).resolve().parent / "label_driver.py"
@@ -48,12 +49,14 @@ class Setup:
     :param store: where labels are kept.
     :param put: writes an image under a key.
     :param environment: the connections, for other processes.
+    :param batch_size: for a run that is ended.
     """
 
     source: Any
     store: Any
     put: Callable[[dict[str, bytes]], None]
     environment: dict[str, str] = field(default_factory=dict)
+    batch_size: int = 20
 
     def run(
         self, operator: type[ImageTagOperator] = ImageTagOperator, **parameters: Any
@@ -281,7 +284,8 @@ def test_many_processes_write_one_store(
 
 # -- killed -----------------------------------------------------------------------------------
 
-IMAGES, BATCH_SIZE, KILLS = 600, 20, 5
+IMAGES = 600
+KILLS = int(os.environ.get("KILLS", "3"))
 
 
 def wait_for(task: Task, condition: Callable[[], bool]) -> None:
@@ -296,8 +300,11 @@ def wait_for(task: Task, condition: Callable[[], bool]) -> None:
 def interrupted(
     place: Setup, driver: Driver, service: Emulator, number: signal.Signals, thresholds: list[int]
 ) -> list[int]:
-    """Start the operator, end it by a signal at these counts of calls, and then let it finish."""
-    fields = {"batch_size": BATCH_SIZE, "max_in_flight": MAX_IN_FLIGHT}
+    """Start the operator, end it by a signal at these counts of calls, and then let it finish.
+
+    :return: the exit codes of those that were ended.
+    """
+    fields = {"batch_size": place.batch_size, "max_in_flight": MAX_IN_FLIGHT}
     codes = []
     wanted = 0
 
@@ -314,32 +321,46 @@ def interrupted(
     return codes
 
 
-@pytest.fixture(params=["postgres", "parquet"])
+@pytest.fixture(params=["postgres", "duckdb", "parquet", "delta"])
 def killed_place(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     postgres: Database,
     small_jpegs: Callable[[int], list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Setup:
     """Give 600 images and a store."""
     source, put = sql_source(postgres)
     put({f"k{n:03}": data for n, data in enumerate(small_jpegs(IMAGES))})
+    environment = {"AIRFLOW_CONN_WAREHOUSE": postgres.connection_json}
     store: Any = SqlLabelStore("warehouse", "photo_labels")
     if request.param == "parquet":
         store = ParquetLabelStore(str(tmp_path / "lake"))
-    return Setup(source, store, put, {"AIRFLOW_CONN_WAREHOUSE": postgres.connection_json})
+    elif request.param == "delta":
+        store = DeltaLabelStore(str(tmp_path / "lake"))
+    elif request.param == "duckdb":
+        fields = {"conn_type": "duckdb", "host": str(tmp_path / "labels.duckdb")}
+        environment["AIRFLOW_CONN_LABELS_FILE"] = json.dumps(fields)
+        monkeypatch.setenv("AIRFLOW_CONN_LABELS_FILE", environment["AIRFLOW_CONN_LABELS_FILE"])
+        # A batch takes DuckDB some tenths of a second, whatever its size.
+        return Setup(source, SqlLabelStore("labels_file", "photo_labels"), put, environment, 60)
+    return Setup(source, store, put, environment)
 
 
 def test_sigkill_loses_at_most_a_window(
     killed_place: Setup, driver: Driver, service: Emulator, capsys: pytest.CaptureFixture[str]
 ):
-    """Killed five times: each image is labelled once, and little is paid for twice."""
+    """Killed again and again: each image is labelled once, and little is paid for twice.
+
+    ``KILLS=10`` in the environment kills it ten times.
+    """
     service.faults = Faults(latency_seconds=(0.002, 0.02))
     chance = random.Random()
     thresholds = [chance.randint(1, 100) for _ in range(KILLS)]
     codes = interrupted(killed_place, driver, service, signal.SIGKILL, thresholds)
     assert codes == [-signal.SIGKILL] * KILLS
-    billed, bound = service.stats.billed, IMAGES + KILLS * (BATCH_SIZE + MAX_IN_FLIGHT)
+    billed, bound = service.stats.billed, IMAGES
+    bound += KILLS * (killed_place.batch_size + MAX_IN_FLIGHT)
     with capsys.disabled():
         print(f"\nkill -9 after {thresholds} more calls: {billed} billed, at most {bound}")
     assert killed_place.labelled() == {f"k{n:03}": 1 for n in range(IMAGES)}
@@ -363,7 +384,7 @@ def test_sigkill_while_the_store_is_slow(
         return int(postgres.value("SELECT count(*) FROM photo_labels_images"))
 
     service.faults = Faults(latency_seconds=0.02)
-    task = place.start(driver, service, batch_size=BATCH_SIZE, max_in_flight=MAX_IN_FLIGHT)
+    task = place.start(driver, service, batch_size=20, max_in_flight=MAX_IN_FLIGHT)
     wait_for(task, lambda: service.stats.billed >= 5)
     with postgres.engine.connect() as connection:
         connection.exec_driver_sql("LOCK TABLE photo_labels IN ACCESS EXCLUSIVE MODE")
@@ -375,10 +396,10 @@ def test_sigkill_while_the_store_is_slow(
         task.wait()
     with capsys.disabled():
         print(f"\nkill -9 while the store stands still: {billed - stored()} billed and lost")
-    assert BATCH_SIZE <= billed - stored() <= BATCH_SIZE + MAX_IN_FLIGHT
+    assert 20 <= billed - stored() <= 20 + MAX_IN_FLIGHT
     place.run()
     assert place.labelled() == {f"k{n:03}": 1 for n in range(150)}
-    assert service.stats.billed <= 150 + BATCH_SIZE + MAX_IN_FLIGHT
+    assert service.stats.billed <= 150 + 20 + MAX_IN_FLIGHT
 
 
 def test_sigterm_loses_nothing(

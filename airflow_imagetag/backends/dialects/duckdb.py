@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,10 @@ _WHOLE = ("INT", "HUGEINT", "BIGINT", "SMALLINT", "TINYINT")
 _LOCKED = ("could not set lock on file", "conflicting lock", "transaction conflict", "conflict on")
 """DuckDB's errors have no codes. Another process has the file, or another thread the rows."""
 
+_OPENING = threading.Lock()
+"""Held while a session begins or ends: the first one of a process opens the file, the last one
+closes it, and a session that begins meanwhile would find a database that is not complete."""
+
 
 class DuckDb(Warehouse):
     """DuckDB. A process that has the file open keeps all others out, so sessions are short."""
@@ -50,10 +55,16 @@ class DuckDb(Warehouse):
         """Return options for short sessions, with the settings of the connection."""
         from duckdb_engine import ConnectionWrapper
 
-        return {
-            "poolclass": sa.pool.NullPool,
-            "creator": lambda: ConnectionWrapper(hook.get_conn()),
-        }
+        class Session(ConnectionWrapper):
+            def close(self) -> None:
+                with _OPENING:
+                    super().close()
+
+        def begin() -> Session:
+            with _OPENING:
+                return Session(hook.get_conn())
+
+        return {"poolclass": sa.pool.NullPool, "creator": begin}
 
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Set the time zone."""
