@@ -1,11 +1,11 @@
 """Make the screenshots of docs/images: a real Airflow, its pages of labels, and Debian's chromium.
 
-It needs the packages ``chromium`` and ``chromium-driver``. Nothing is left running.
+It needs the packages ``chromium``, ``chromium-driver`` and a Chinese font, such as
+``fonts-wqy-microhei``. Nothing is left running.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib.util
 import json
@@ -13,19 +13,18 @@ import os
 import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-import requests
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests" / "ui"))
+
+from browsers import Browser, free_port, missing_program, opened_browser, started, wait_for  # noqa: E402
+
 WORK = ROOT / "build" / "screenshots"
 IMAGES = ROOT / "docs" / "images"
 LABELS = ("cat", "tabby", "dog", "person", "sky", "street", "tree", "food", "coffee", "rocket")
@@ -33,10 +32,9 @@ LABELS = ("cat", "tabby", "dog", "person", "sky", "street", "tree", "food", "cof
 
 def main() -> int:
     """Write a file for each page, and print what the browser's console says."""
-    for program in ("chromium", "chromedriver"):
-        if shutil.which(program) is None:
-            sys.stderr.write(f"There is no {program}: apt-get install chromium chromium-driver\n")
-            return 1
+    if missing := missing_program():
+        sys.stderr.write(f"There is no {missing}: apt-get install chromium chromium-driver\n")
+        return 1
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -45,15 +43,16 @@ def main() -> int:
 
 
 def _shot(photographs: list[Path]) -> int:
-    port = _free_port()
+    port = free_port()
     environment = _environment(photographs, port)
     os.environ.update(environment)
     _fill(photographs)
-    with _airflow(environment, port) as url, _browser() as browser:
+    with _airflow(environment, port) as url, opened_browser(WORK) as browser:
         _pages(browser, url)
         problems = browser.console()
     for problem in problems:
-        print(problem)
+        if "imagetag" in problem:
+            print(problem)
     print(f"Written: {IMAGES}")
     return 0
 
@@ -106,118 +105,38 @@ def _fill(photographs: list[Path]) -> None:
             opened.write(outcomes[start : start + 500])
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _started(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-        try:
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 15)
-            process.wait(30)
-
-
 @contextlib.contextmanager
 def _airflow(environment: dict[str, str], port: int) -> Iterator[str]:
     command = [sys.executable, "-m", "airflow"]
     with (WORK / "migrate.log").open("w") as log:
         subprocess.run([*command, "db", "migrate"], env=environment, stdout=log, check=True)
     server = [*command, "api-server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1"]
-    with _started(server, environment, WORK / "server.log"):
-        _wait(f"http://127.0.0.1:{port}/api/v2/version")
+    server_log = WORK / "server.log"
+    with started(server, environment, server_log):
+        wait_for(f"http://127.0.0.1:{port}/api/v2/version", server_log)
         yield f"http://127.0.0.1:{port}"
 
 
-def _wait(url: str) -> None:
-    ends = time.monotonic() + 180
-    while time.monotonic() < ends:
-        with contextlib.suppress(requests.ConnectionError):
-            if requests.get(url, timeout=10).ok:
-                return
-        time.sleep(0.5)
-    raise SystemExit(f"{url} does not answer; see {WORK}")
+def _shoot(browser: Browser, name: str) -> None:
+    (IMAGES / f"ui-{name}.png").write_bytes(browser.picture())
 
 
-class _Browser:
-    """A browser behind the WebDriver protocol."""
-
-    def __init__(self, url: str, size: str = "1280,900") -> None:
-        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={size}"]
-        wanted = {
-            "goog:chromeOptions": {"args": [*arguments, "--hide-scrollbars"]},
-            "goog:loggingPrefs": {"browser": "ALL"},
-        }
-        answer = self._post(f"{url}/session", {"capabilities": {"alwaysMatch": wanted}})
-        self._session = f"{url}/session/{answer['sessionId']}"
-
-    def _post(self, url: str, values: dict[str, Any]) -> Any:
-        answer = requests.post(url, json=values, timeout=120).json()["value"]
-        if isinstance(answer, dict) and "error" in answer:
-            raise SystemExit(f"{url}: {answer['message'][:300]}")
-        return answer
-
-    def open(self, url: str, seconds: float = 2.0) -> None:
-        """Open a page and give its parts time to come."""
-        self._post(f"{self._session}/url", {"url": url})
-        time.sleep(seconds)
-
-    def run(self, script: str) -> Any:
-        """Run a script in the page."""
-        return self._post(f"{self._session}/execute/sync", {"script": script, "args": []})
-
-    def shoot(self, name: str) -> None:
-        """Write a picture of the page."""
-        answer = requests.get(f"{self._session}/screenshot", timeout=120).json()["value"]
-        (IMAGES / f"ui-{name}.png").write_bytes(base64.b64decode(answer))
-
-    def console(self) -> list[str]:
-        """Return what the console says of the pages of labels."""
-        entries = self._post(f"{self._session}/se/log", {"type": "browser"})
-        return [entry["message"] for entry in entries if "imagetag" in entry["message"]]
-
-    def end(self) -> None:
-        """Close it."""
-        requests.delete(self._session, timeout=60)
-
-
-@contextlib.contextmanager
-def _browser() -> Iterator[_Browser]:
-    port = _free_port()
-    command = ["chromedriver", f"--port={port}"]
-    with _started(command, dict(os.environ), WORK / "driver.log"):
-        _wait(f"http://127.0.0.1:{port}/status")
-        browser = _Browser(f"http://127.0.0.1:{port}")
-        try:
-            yield browser
-        finally:
-            browser.end()
-
-
-def _pages(browser: _Browser, url: str) -> None:
+def _pages(browser: Browser, url: str) -> None:
     # Airflow's own page logs the only user in.
     browser.open(f"{url}/", 8)
     browser.open(f"{url}/plugin/image-labels", 8)
-    browser.shoot("airflow")
+    _shoot(browser, "airflow")
     top = f"{url}/imagetag/products"
     for name in ("overview", "labels", "failures", "runs"):
-        browser.open(f"{top}/{name}")
-        browser.shoot(name)
+        browser.open(f"{top}/{name}", 1)
+        _shoot(browser, name)
     browser.open(f"{top}/gallery?label=tabby&max=0.3", 5)
-    browser.shoot("gallery")
+    _shoot(browser, "gallery")
     found = re.search(r"image\?key=[0-9a-f]{64}", browser.run("return document.body.innerHTML"))
     if found is None:
         raise SystemExit("The gallery shows no image.")
     browser.open(f"{top}/{found[0]}", 3)
-    browser.shoot("image")
+    _shoot(browser, "image")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,14 @@ _FOLDER = Path(__file__).parent
 
 SHOWN_CHARACTERS = 300
 """Number of characters that are shown of a text."""
+
+MAX_ACCENTS = 4
+"""Maximum number of accents on a letter; more would cover the lines above and below."""
+
+_ACCENTS = ("Mn", "Me")
+
+# Controls, marks of direction and other invisible ones, surrogates; line and paragraph ends.
+_HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
@@ -58,6 +66,7 @@ def _environment() -> Environment:
         "percent": percent,
         "moment": moment,
         "day": day,
+        "clock": clock,
         "money": money,
         "first_labels": first_labels,
     }
@@ -68,17 +77,22 @@ def _environment() -> Environment:
 def shown(text: object, limit: int = SHOWN_CHARACTERS) -> str:
     """Return a text as a page shows it: on one line, without characters that move others, short.
 
-    Control characters and those that change the direction of writing become a visible mark.
+    Control characters, those that change the direction of writing, and piles of accents become a
+    visible mark.
     """
     value = "" if text is None else str(text)
     cut = value[: limit + 1]
-    safe = "".join("\ufffd" if _is_harmful(letter) else letter for letter in cut[:limit])
+    safe = "".join(_visible(cut[:limit]))
     return f"{safe}…" if len(cut) > limit else safe
 
 
-def _is_harmful(letter: str) -> bool:
-    # Controls, marks of direction and other invisible ones, surrogates; line and paragraph ends.
-    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+def _visible(text: str) -> Iterator[str]:
+    # An accent at the beginning would stand on what the page has before the text.
+    accents = MAX_ACCENTS
+    for letter in text:
+        category = unicodedata.category(letter)
+        accents = accents + 1 if category in _ACCENTS else 0
+        yield "\ufffd" if category in _HARMFUL or accents > MAX_ACCENTS else letter
 
 
 def first_labels(
@@ -116,6 +130,11 @@ def percent(share: float) -> str:
 def moment(value: datetime | None) -> str:
     """Return a time, in UTC."""
     return "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S}Z"
+
+
+def clock(value: datetime) -> str:
+    """Return the time of the day, in UTC."""
+    return f"{value:%H:%M:%S}Z"
 
 
 def day(value: datetime | None) -> str:

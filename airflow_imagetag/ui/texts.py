@@ -133,6 +133,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "run_running": ("running or killed", "运行中或已终止"),
     "run_interrupted": ("interrupted", "已中断"),
     "run_timed_out": ("timed out", "超时"),
+    "run_out_of_budget": ("out of budget", "预算用尽"),
     "run_killed": ("killed", "已终止"),
     "reused": ("Reused", "复用"),
     "show_images": ("Images of this run", "此运行的图像"),
