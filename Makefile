@@ -40,7 +40,7 @@ COVERAGE_ARGS = -p no:imagetag --cov --cov-report=term --cov-fail-under=$(COVERA
 
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-airflow2 demo matrix matrix-today test test-airflow2 check lint types imports translations format \
-	build docs docs-zh bench constraints clean
+	build docs linkcheck docs-zh bench constraints clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -131,6 +131,10 @@ build: venv  ## Build the source distribution, and the wheel from it, into dist/
 docs: venv  ## Build the documentation into docs/_build; a warning is an error
 	@mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow3) $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+linkcheck: docs  ## Check the links of the documentation; ONLINE=1 follows those to other sites, too
+	$(BIN)/python scripts/links.py docs/_build/html
+	$(if $(ONLINE),$(call AIRFLOW_ENV,airflow3) $(BIN)/sphinx-build -q -b linkcheck docs docs/_build/linkcheck)
 
 docs-zh: venv  ## Build the documentation with its Chinese pages into docs/_build/html/zh
 	@mkdir -p $(BUILD)

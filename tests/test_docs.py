@@ -23,6 +23,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 import types
@@ -959,7 +960,14 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+OTHER_TEXTS = [
+    path for path in sorted(ROOT.glob("*.md")) if path not in PAGES and "zh-CN" not in path.name
+]
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *OTHER_TEXTS], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_links_lead_somewhere(page):
     """Files and headings that a page links to exist."""
     text = FENCE.sub("", page.read_text())
@@ -983,7 +991,7 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 def test_documentation_builds_without_a_warning(tmp_path):
-    """Sphinx, where it is installed, finds every reference."""
+    """Sphinx, where it is installed, finds every reference, and each link leads to an anchor."""
     pytest.importorskip("sphinx")
     pytest.importorskip("myst_parser")
     pytest.importorskip("furo")
@@ -1004,3 +1012,6 @@ def test_documentation_builds_without_a_warning(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    links = runpy.run_path(str(ROOT / "scripts" / "links.py"))
+    found, others = links["faults"](tmp_path)
+    assert (found, others > 0) == ([], True)
