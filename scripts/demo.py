@@ -21,6 +21,10 @@ LOG = WORK / "airflow.log"
 
 CONNECTION = '{"conn_type": "imagetag", "extra": {"api": "local"}}'
 
+COMMAND = str(Path(sys.executable).with_name("airflow-imagetag"))
+
+AIRFLOW = (sys.executable, "-m", "airflow")
+
 MIN_PROBABILITY = 0.1
 BAR_CHARACTERS = 20
 
@@ -45,7 +49,7 @@ def main() -> int:
     print("A model in the task's process labels the photographs; nothing is sent anywhere")
     environment = _environment(photographs)
     print("Creating Airflow's metadata database (SQLite)")
-    code = _airflow(environment, "db", "migrate")
+    code = _run(environment, *AIRFLOW, "db", "migrate")
     if code == 0:
         print("Running dags_examples/label_images.py with 'airflow dags test'")
         parameters = {
@@ -53,14 +57,19 @@ def main() -> int:
             "output": str(WORK / "labels"),
             "min_probability": MIN_PROBABILITY,
         }
-        code = _airflow(environment, "dags", "test", "label_images", "-c", json.dumps(parameters))
+        test = (*AIRFLOW, "dags", "test", "label_images", "-c", json.dumps(parameters))
+        code = _run(environment, *test)
     # 'dags test' can end with 0 after a failed task, so the outputs decide.
     table = WORK / "labels" / "labels.parquet"
     if code != 0 or not table.exists():
-        sys.stderr.write(LOG.read_text()[-4000:])
-        sys.stderr.write(f"\nThe run failed (exit code {code}). Read Airflow's log: {LOG}\n")
-        return 1
+        return _failed(code)
+    report = WORK / "report.html"
+    print("Labelling them into a store, which a report can show")
+    code = _report(environment, photographs, report)
+    if code != 0 or not report.exists():
+        return _failed(code)
     _show(table)
+    print(f"Open in a browser: {report.as_uri()}")
     return 0
 
 
@@ -87,12 +96,24 @@ def _environment(photographs: Path) -> dict[str, str]:
     }
 
 
-def _airflow(environment: dict[str, str], *arguments: str) -> int:
+def _run(environment: dict[str, str], *command: str) -> int:
     with LOG.open("a") as log:
-        command = [sys.executable, "-m", "airflow", *arguments]
         return subprocess.run(
             command, env=environment, stdout=log, stderr=log, check=False
         ).returncode
+
+
+def _report(environment: dict[str, str], photographs: Path, report: Path) -> int:
+    store = str(WORK / "store")
+    shown = ("--local", "--min-probability", str(MIN_PROBABILITY), "--top-k", "3")
+    code = _run(environment, COMMAND, "label", str(photographs), "--to", store, *shown)
+    return code or _run(environment, COMMAND, "report", store, str(report))
+
+
+def _failed(code: int) -> int:
+    sys.stderr.write(LOG.read_text()[-4000:])
+    sys.stderr.write(f"\nThe run failed (exit code {code}). Read Airflow's log: {LOG}\n")
+    return 1
 
 
 def _show(table: Path) -> None:

@@ -535,6 +535,10 @@ def test_demo_prints_every_photograph_and_leaves_no_process():
     ]
     assert len(written) == 3
     assert all(Path(path).stat().st_size for path in written)
+    [report] = [line for line in done.stdout.splitlines() if line.startswith("Open in a browser")]
+    page = Path(report.partition("file://")[2]).read_text(encoding="utf-8")
+    assert page.count("<img ") == 10
+    assert "tiger cat" in page
     assert not processes_with(mark)
 
 
