@@ -26,6 +26,9 @@ from airflow_imagetag.labellers.base import Labeller, Prepared
 from airflow_imagetag.models import Image, TagResult
 from airflow_imagetag.runtime import departure
 
+_NO_ANSWERS = -1
+"""Fewer answers than at the beginning of a run: the image failed before it."""
+
 
 class StoppingError(Exception):
     """The run was asked to end before the image was sent: nothing was paid or lost."""
@@ -83,10 +86,14 @@ class ImagePipeline:
         self._lookup = lookup
         self._allowance = allowance
 
-    async def label(self, image: Image, prepared: Prepared | None = None) -> TagResult:
+    async def label(
+        self, image: Image, prepared: Prepared | None = None, *, has_failed: bool = False
+    ) -> TagResult:
         """Return the labels of the image, from the service or from an image with equal bytes.
 
         :param prepared: the image, if it is prepared already.
+        :param has_failed: an earlier run failed for the image: a failure of the service for it
+            says nothing about others.
         :raises GaveUpError: it gets no labels.
         :raises StoppingError: the run ends first.
         """
@@ -94,7 +101,7 @@ class ImagePipeline:
             prepared = await self._prepare(image)
         digest = prepared.payload.digest
         if digest is None:
-            return await self._call(await self._fit(prepared))
+            return await self._call(await self._fit(prepared), has_failed=has_failed)
         with await self._cache.enter(digest) as remembered:
             answer = remembered or await self._look_up(prepared)
             if isinstance(answer, ImageError):
@@ -104,7 +111,7 @@ class ImagePipeline:
             # Fit only after a cache miss: resizing costs more than a look-up.
             prepared = await self._fit(prepared)
             try:
-                result = await self._call(prepared)
+                result = await self._call(prepared, has_failed=has_failed)
             except GaveUpError as given_up:
                 # Remember only the service's own word on the bytes: a limit of ours depends on
                 # settings.
@@ -138,20 +145,26 @@ class ImagePipeline:
         except ImageTagError as error:
             raise GaveUpError(error, 0, prepared.payload.sha256) from None
 
-    async def _call(self, prepared: Prepared) -> TagResult:
+    async def _call(self, prepared: Prepared, *, has_failed: bool) -> TagResult:
         sent = 0
+        answers_before = _NO_ANSWERS if has_failed else None
         try:
             await self._admit()
             sent = 1
-            return await self._send(prepared)
+            return await self._send(prepared, answers_before=answers_before)
         except ImageTagError as error:
-            return await self._call_again(prepared, error, sent)
+            if answers_before is None:
+                answers_before = self._admission.answers
+            return await self._call_again(prepared, error, sent, answers_before)
 
-    async def _call_again(self, prepared: Prepared, error: ImageTagError, sent: int) -> TagResult:
+    async def _call_again(
+        self, prepared: Prepared, error: ImageTagError, sent: int, answers_before: int
+    ) -> TagResult:
         """Go on after a first attempt that failed.
 
         :param error: its error.
         :param sent: number of requests sent so far.
+        :param answers_before: number of answers when the image failed first.
         """
 
         async def attempt() -> TagResult:
@@ -159,7 +172,7 @@ class ImagePipeline:
             is_retry = sent > 0
             await self._admit(is_retry=is_retry)
             sent += 1
-            return await self._send(prepared, is_retry=is_retry)
+            return await self._send(prepared, is_retry=is_retry, answers_before=answers_before)
 
         try:
             result = await retry_policy.retry_failed(attempt, error, self._policy, self._sleep)
@@ -186,8 +199,13 @@ class ImagePipeline:
         if self._allowance is not None:
             self._allowance.settle(self._labeller.calls_per_image, is_billed=is_billed)
 
-    async def _send(self, prepared: Prepared, *, is_retry: bool = False) -> TagResult:
-        """Make a call that the quota has admitted."""
+    async def _send(
+        self, prepared: Prepared, *, is_retry: bool = False, answers_before: int | None = None
+    ) -> TagResult:
+        """Make a call that the quota has admitted.
+
+        :param answers_before: number of answers when the image failed first; None if it has not.
+        """
         if self._stopping.is_set():
             self._settle(is_billed=False)
             raise StoppingError
@@ -207,7 +225,7 @@ class ImagePipeline:
                 self._counts.refused_calls += calls
             else:
                 self._counts.unknown_calls += calls
-            self._note_failure(error)
+            self._note_failure(error, answers_before)
             raise
         except BaseException:
             self._counts.unknown_calls += calls
@@ -246,12 +264,16 @@ class ImagePipeline:
             return
         raise StoppingError
 
-    def _note_failure(self, error: ImageTagError) -> None:
-        """Slow the run down, or raise the error of an outage that has lasted too long."""
-        self._admission.record_failure(error)
+    def _note_failure(self, error: ImageTagError, answers_before: int | None) -> None:
+        """Slow the run down, or raise the error of an outage that has lasted too long.
+
+        A service that answers for other images fails for this one only, and is not down.
+        """
+        is_of_image = answers_before is not None and self._admission.answers > answers_before
+        self._admission.record_failure(error, is_of_image=is_of_image)
         self._counts.throttled += retry_policy.is_throttling(error)
         if seconds := retry_policy.retry_after_seconds(error):
-            self._admission.record_pause(error, seconds)
+            self._admission.record_pause(error, seconds, is_of_image=is_of_image)
         if outage := self._admission.outage_message():
             raise OutageError(f"{outage} The last error: {error.message}") from None
 

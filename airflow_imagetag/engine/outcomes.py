@@ -24,6 +24,7 @@ class OutcomeMaker:
     :param counts: the run's counts.
     :param stopping: set when nothing more may be sent.
     :param end_with: ends the run with an error.
+    :param has_failed: tells whether an earlier run failed for an image.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class OutcomeMaker:
         counts: Counts,
         stopping: asyncio.Event,
         end_with: Callable[[Exception], None],
+        has_failed: Callable[[Image], bool],
     ) -> None:
         self._pipeline = pipeline
         self._counts = counts
         self._stopping = stopping
         self._end_with = end_with
+        self._has_failed = has_failed
         self._recorder = FailureRecorder()
         self._causes = SharedCauses()
 
@@ -54,7 +57,9 @@ class OutcomeMaker:
         entry = taken.entry
         if isinstance(entry, Image):
             try:
-                result = await self._pipeline.label(entry, taken.prepared)
+                result = await self._pipeline.label(
+                    entry, taken.prepared, has_failed=self._has_failed(entry)
+                )
             except GaveUpError as given_up:
                 # A service that reads objects itself may name a cause that they share, too.
                 if given_up.attempts and getattr(given_up.error, "cause", None) is None:

@@ -125,7 +125,7 @@ class _Run:
         pipeline = parts.image_pipeline(
             inputs, settings, counts, self._pool, stopping, self._asking
         )
-        self._outcomes = OutcomeMaker(pipeline, counts, stopping, self._end_with)
+        self._outcomes = OutcomeMaker(pipeline, counts, stopping, self._end_with, inputs.has_failed)
 
     async def run(self) -> None:
         """Label everything and write it.

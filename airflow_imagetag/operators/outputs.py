@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow.call_allowance import Ask
+from airflow_imagetag.engine.inputs import never_failed
 from airflow_imagetag.engine.output.label_rows import failures_frame
 from airflow_imagetag.engine.protocols import AnswerLookup, OutcomeWriter
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.models import Entry, Failure
+from airflow_imagetag.models import Entry, Failure, Image
 from airflow_imagetag.operators.budget import own_budget
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.writers import (
@@ -60,6 +61,7 @@ class OpenRun:
     :param total: number of entries, if it is known by now.
     :param ask_for_calls: asks for the calls that the run may make; None for no limit.
     :param batch: bounds of a batch, unless the task has its own.
+    :param has_failed: tells whether an earlier run failed for an image.
     """
 
     entries: Iterator[Entry]
@@ -71,6 +73,7 @@ class OpenRun:
     total: int | None = None
     ask_for_calls: Ask | None = None
     batch: BatchBounds = DEFAULT_BATCH
+    has_failed: Callable[[Image], bool] = never_failed
 
 
 @dataclass(frozen=True, slots=True)

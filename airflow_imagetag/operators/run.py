@@ -147,6 +147,7 @@ class OperatorRun:
                         opened.lookup,
                         schedule,
                         opened.ask_for_calls,
+                        opened.has_failed,
                     ),
                     self._pace.settings(batch=opened.batch, reads_inline=opened.reads_inline),
                     self._counts,

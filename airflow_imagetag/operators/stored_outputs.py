@@ -221,6 +221,7 @@ class StoreOutput(Output):
                 ask_for_calls=(
                     ask_through(recorder.reserve, executor) if recorder.is_needed else None
                 ),
+                has_failed=lambda image: _is_due(image, tried),
             )
         finally:
             executor.shutdown()

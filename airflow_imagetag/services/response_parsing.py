@@ -185,14 +185,16 @@ def status_error(response: HttpResponse, document: Mapping[str, Any] | None) -> 
     status = response.status
     if status in HTTP_STATUSES:
         meaning = HTTP_STATUSES[status]
-    elif status >= 500:
+    elif 500 <= status < 600:
         meaning = ErrorMeaning(ServiceUnavailableError, "the service failed")
     elif 300 <= status < 400:
         meaning = ErrorMeaning(EndpointError, "it answers with a redirect: check host and schema")
     elif 200 <= status < 300:
         meaning = ErrorMeaning(MalformedAnswerError, "the status is a success the document lacks")
-    else:
+    elif 400 <= status < 500:
         meaning = ErrorMeaning(RequestRefusedError, "the service refuses the request")
+    else:
+        meaning = ErrorMeaning(MalformedAnswerError, "the answer has no status of HTTP")
     message = document.get("message") if document else None
     return error(meaning, response, str(status), message)
 

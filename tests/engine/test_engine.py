@@ -24,7 +24,7 @@ from airflow_imagetag.engine import run as engine_run
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreakerConfig
 from airflow_imagetag.engine.flow.retry_policy import RetryPolicy
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
-from airflow_imagetag.engine.inputs import RunInputs
+from airflow_imagetag.engine.inputs import RunInputs, never_failed
 from airflow_imagetag.engine.protocols import Outcome
 from airflow_imagetag.engine.run import LabelEngine
 from airflow_imagetag.engine.settings import EngineSettings, EngineTuning
@@ -191,10 +191,11 @@ def make(
     labeller: Labeller,
     writer: FakeWriter,
     stop: StopSignal | None = None,
+    has_failed: Callable[[Image], bool] = never_failed,
     **fields: Any,
 ) -> LabelEngine:
     """Make a run."""
-    inputs = RunInputs(iter(entries), labeller, writer)
+    inputs = RunInputs(iter(entries), labeller, writer, has_failed=has_failed)
     return LabelEngine(inputs, settings(**fields), stop or StopSignal())
 
 
@@ -625,6 +626,34 @@ def test_an_outage_ends_the_run():
     assert "not answered for 1 seconds" in error.message
     assert "no route" in error.message
     assert 12 <= labeller.calls.total() <= 40
+
+
+@pytest.mark.parametrize("asked_seconds", [None, 0.3])
+def test_images_that_the_service_fails_for_are_no_outage(asked_seconds: float | None):
+    """It answers for the others: these images fail, and neither end the run nor hold it back."""
+    busy = errors.ServiceUnavailableError("busy", retry_after_seconds=asked_seconds)
+
+    def fail(key: str, attempt: int) -> ImageTagError | None:
+        return busy if int(key) < 12 else None
+
+    labeller, writer = FakeLabeller(fail, call_seconds=0.001), FakeWriter()
+    breaker = CircuitBreakerConfig(
+        first_pause_seconds=0.05, max_outage_seconds=0.4, max_asked_seconds=0.5
+    )
+    run = make(urls(60), labeller, writer, max_in_flight=30, breaker=breaker)
+    assert go(run) is None
+    assert len(writer.failed) == 12
+    assert len(writer.tagged) == 48
+    assert run.counts.calls == 48 + 12 * QUICK.max_attempts
+
+
+def test_images_that_failed_in_an_earlier_run_are_no_outage():
+    """Nothing else is left in the run, so that no answer tells that the service is there."""
+    labeller, writer = FakeLabeller(lambda *_: errors.ServiceUnavailableError("busy")), FakeWriter()
+    breaker = CircuitBreakerConfig(first_pause_seconds=0.05, max_outage_seconds=0.2)
+    run = make(urls(12), labeller, writer, has_failed=lambda image: True, breaker=breaker)
+    assert go(run) is None
+    assert len(writer.failed) == 12
 
 
 def test_every_image_fails_once():

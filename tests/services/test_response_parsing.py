@@ -54,6 +54,11 @@ OTHER_STATUSES = {
     501: ("ServiceUnavailableError", "RETRY"),
     520: ("ServiceUnavailableError", "RETRY"),
     599: ("ServiceUnavailableError", "RETRY"),
+    # None of HTTP: one such answer must not end a run.
+    0: ("MalformedAnswerError", "RETRY"),
+    101: ("MalformedAnswerError", "RETRY"),
+    600: ("MalformedAnswerError", "RETRY"),
+    999: ("MalformedAnswerError", "RETRY"),
 }
 """Statuses that no list names fall into the class of their hundred."""
 

@@ -56,6 +56,8 @@ class AdmissionControl:
         self._max_asked_seconds = breaker.max_asked_seconds
         # When the service first asked for a pause since the last answer.
         self._asked_at: float | None = None
+        self.answers = 0
+        """Number of calls that the service has answered, those that refuse the image included."""
 
     async def acquire(self, *, is_retry: bool = False) -> None:
         """Wait until one request may be sent, or until the run has been asked to end.
@@ -80,14 +82,18 @@ class AdmissionControl:
         """Return the departure of the request that was just admitted; None if nothing asks."""
         return self._limiter.depart()
 
-    def record_pause(self, error: ImageTagError, seconds: float) -> None:
+    def record_pause(
+        self, error: ImageTagError, seconds: float, *, is_of_image: bool = False
+    ) -> None:
         """Admit no request for the seconds that an answer asks for.
 
         A lone refusal of a quota is one that came a moment early: only its own image waits.
+
+        :param is_of_image: the service has answered for other images meanwhile.
         """
-        if isinstance(error, ThrottledError) and self._limiter.tolerates_refusal():
-            return
-        self.pause(seconds)
+        is_lone = isinstance(error, ThrottledError) and self._limiter.tolerates_refusal()
+        if not (is_lone or is_of_image):
+            self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
         """Admit no request for some seconds."""
@@ -98,6 +104,7 @@ class AdmissionControl:
 
     def record_success(self) -> None:
         """Record an answer of the service, also one that refuses the image."""
+        self.answers += 1
         self._asked_at = None
         self._breaker.record_success()
 
@@ -105,8 +112,12 @@ class AdmissionControl:
         """Record that a request ended without a result."""
         self._breaker.record_no_result()
 
-    def record_failure(self, error: ImageTagError) -> None:
-        """Record the error of a call."""
+    def record_failure(self, error: ImageTagError, *, is_of_image: bool = False) -> None:
+        """Record the error of a call.
+
+        :param is_of_image: the service has answered for other images since the call's image failed
+            first: it fails for this one, and is not down.
+        """
         if isinstance(error, ThrottledError):
             # The service is up: it refuses.
             self._limiter.record_throttled()
@@ -116,11 +127,12 @@ class AdmissionControl:
                 self._limiter.record_throttled(
                     1.0 if retry_policy.retry_after_seconds(error) else UNAVAILABLE_WEIGHT
                 )
-            self._record_outage(error)
+            self._record_outage(error, is_of_image=is_of_image)
         elif error.billing is Billing.NOT_SENT:
             # A limit of this package says nothing about the service.
             self._breaker.record_no_result()
         else:
+            self.answers += 1
             self._breaker.record_success()
 
     def outage_message(self) -> str | None:
@@ -139,8 +151,11 @@ class AdmissionControl:
             "calls in a row failed, so this run ends here."
         )
 
-    def _record_outage(self, error: TransientError) -> None:
+    def _record_outage(self, error: TransientError, *, is_of_image: bool) -> None:
         was_open = self._breaker.is_open
+        if is_of_image and not was_open:
+            self._breaker.record_no_result()
+            return
         self._breaker.record_failure(asyncio.get_running_loop().time())
         if self._breaker.is_open and not was_open:
             log.warning(
