@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+_DOCUMENTATION = "https://airflow-provider-imagetag.readthedocs.io/en/stable/"
 _INTEGRATION = "Tencent Cloud image labels"
 _CONNECTION_NAME = "Image labels (ImageTag)"
 
@@ -24,10 +25,13 @@ def get_provider_info() -> dict[str, Any]:
             "Labels images with the `Tencent Cloud image label service "
             "<https://cloud.tencent.com/document/product/865>`__ and keeps the labels as a table.\n"
         ),
+        # Airflow 3 takes it from the package's metadata.
+        "documentation-url": _DOCUMENTATION,
         "integrations": [
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://cloud.tencent.com/document/product/865",
+                "logo": f"{_DOCUMENTATION}_static/logo.svg",
                 "tags": ["service"],
             }
         ],

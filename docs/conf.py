@@ -18,6 +18,7 @@ extensions = [
 exclude_patterns = ["_build", "inventories"]
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_logo = html_favicon = "images/logo.svg"
 
 # Translations of some pages; scripts/translations.py keeps them in step.
 locale_dirs = ["locale"]

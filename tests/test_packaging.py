@@ -71,9 +71,15 @@ def unpacked(sdist, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(unpacked, tmp_path_factory) -> Iterator[zipfile.ZipFile]:
+def wheel_path(unpacked, tmp_path_factory) -> Path:
     """Build the wheel from the source distribution and not from the checkout."""
-    with zipfile.ZipFile(build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"))) as archive:
+    return build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_path) -> Iterator[zipfile.ZipFile]:
+    """Open the wheel."""
+    with zipfile.ZipFile(wheel_path) as archive:
         yield archive
 
 
@@ -152,6 +158,38 @@ def test_entry_points_are_declared(wheel):
         "console_scripts": "airflow-imagetag = airflow_imagetag.cli.main:main",
         "pytest11": "imagetag = airflow_imagetag.testing.pytest_plugin",
     }
+
+
+def test_every_entry_point_leads_into_the_wheel(wheel):
+    """The module behind each entry point is a file of the wheel that defines its name."""
+    text = wheel.read(f"{dist_info()}/entry_points.txt").decode()
+    found = re.findall(r"= ([\w.]+)(?::(\w+))?$", text, re.MULTILINE)
+    assert len(found) == 4
+    for module, name in found:
+        source = wheel.read(f"{module.replace('.', '/')}.py").decode()
+        assert not name or re.search(rf"^(def|class) {name}\b", source, re.MULTILINE)
+
+
+def test_the_same_files_come_out_of_every_build(wheel_path, sdist, tmp_path):
+    """A second build has the same bytes, and so has a wheel that is built from the checkout."""
+    again = build(ROOT, "sdist", tmp_path / "sdist")
+    assert again.read_bytes() == sdist.read_bytes()
+    from_checkout = build(ROOT, "wheel", tmp_path / "wheel")
+    assert from_checkout.name == wheel_path.name
+    assert from_checkout.read_bytes() == wheel_path.read_bytes()
+
+
+def test_the_wheel_is_small(wheel, wheel_path):
+    """No data, model or picture has slipped in: less than a megabyte, no file over 100 KB."""
+    assert wheel_path.stat().st_size < 1_000_000
+    assert [one.filename for one in wheel.infolist() if one.file_size > 100_000] == []
+
+
+def test_the_wheel_names_where_it_comes_from(wheel_metadata):
+    """The index and Airflow's page of providers lead to documentation, source and changelog."""
+    pairs = [entry.split(", ", 1) for entry in wheel_metadata.get_all("Project-URL")]
+    assert {name for name, _ in pairs} >= {"Changelog", "Documentation", "Issues", "Source"}
+    assert all(url.startswith("https://") for _, url in pairs)
 
 
 def test_the_changelogs_top_entry_is_the_version():

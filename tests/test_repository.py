@@ -14,25 +14,32 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+RELEASE = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
 CLASSIFIERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
 
 
-def steps() -> Iterator[dict[str, Any]]:
-    """Yield the steps of all jobs of the workflow."""
-    for job in WORKFLOW["jobs"].values():
+def steps(workflow: dict[str, Any] = WORKFLOW) -> Iterator[dict[str, Any]]:
+    """Yield the steps of all jobs of a workflow."""
+    for job in workflow["jobs"].values():
         yield from job["steps"]
+
+
+def commands(workflow: dict[str, Any]) -> str:
+    """Return what the steps of a workflow run, a line for each command."""
+    return "\n".join(step["run"] for step in steps(workflow) if "run" in step)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "\n".join(step["run"] for step in steps() if "run" in step),
+        commands(WORKFLOW),
+        commands(RELEASE),
         "\n".join(hook["entry"] for repository in HOOKS["repos"] for hook in repository["hooks"]),
         (ROOT / "CONTRIBUTING.md").read_text(),
         (ROOT / ".ci" / "run").read_text().replace("step ", "make "),
     ],
-    ids=["workflow", "hooks", "CONTRIBUTING.md", ".ci/run"],
+    ids=["workflow", "release", "hooks", "CONTRIBUTING.md", ".ci/run"],
 )
 def test_each_make_target_that_a_file_names_exists(text):
     """A file names only targets that the Makefile has."""
@@ -58,3 +65,37 @@ def test_the_workflow_may_only_read():
     assert all(re.fullmatch(r"[\w/-]+@v\d+", step["uses"]) for step in actions)
     checkouts = [step for step in actions if step["uses"].startswith("actions/checkout@")]
     assert all(step["with"] == {"persist-credentials": False} for step in checkouts)
+
+
+def test_a_release_is_built_once_and_only_then_may_publish():
+    """One job builds and may only read; the others take its files, with the rights they need."""
+    jobs = RELEASE["jobs"]
+    assert RELEASE["permissions"] == {"contents": "read"}
+    assert [name for name, job in jobs.items() if "make build" in str(job)] == ["build"]
+    rights = {name: job.get("permissions") for name, job in jobs.items()}
+    assert rights == {
+        "build": None,
+        "publish": {"id-token": "write", "attestations": "write"},
+        "release": {"contents": "write"},
+    }
+    assert (jobs["publish"]["needs"], jobs["release"]["needs"]) == ("build", "publish")
+    used = [step["uses"] for step in steps(RELEASE) if "uses" in step]
+    assert all(re.fullmatch(r"[\w/-]+@(v\d+|release/v\d+)", action) for action in used)
+    assert "secrets." not in (ROOT / ".github" / "workflows" / "release.yml").read_text()
+
+
+def test_scripts_that_the_workflows_run_exist():
+    """Each path of a script that a step names is in the repository."""
+    named = set(re.findall(r"scripts/\w+\.py", commands(WORKFLOW) + commands(RELEASE)))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda p: p.name)
+def test_files_of_the_forge_can_be_read(path):
+    """Each is YAML with a name; a form asks for something."""
+    content = yaml.safe_load(path.read_text())
+    assert {"name", "blank_issues_enabled"} & set(content)
+    ids = [field["id"] for field in content.get("body", []) if "id" in field]
+    assert len(ids) == len(set(ids))
+    assert bool(ids) == ("body" in content)
