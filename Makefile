@@ -39,7 +39,7 @@ COVERAGE_FLOOR ?= 85
 COVERAGE_ARGS = -p no:imagetag --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-airflow2 demo matrix matrix-today test test-airflow2 check lint types imports translations format \
+.PHONY: help venv venv-airflow2 demo matrix matrix-today test test-quick test-airflow2 check lint types imports translations format \
 	build docs linkcheck docs-zh bench constraints clean
 
 help:  ## Show the targets
@@ -82,6 +82,14 @@ test: venv  ## Run the tests on the newest Airflow, and measure how much of the 
 	$(call AIRFLOW_ENV,airflow3) COVERAGE_CORE=$(COVERAGE) $(BIN)/python -m pytest \
 		-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(or $(PYTEST_ARGS),$(if $(COVERAGE),$(COVERAGE_ARGS)))
 
+# What needs neither Airflow nor a database nor a server, and is quick.
+QUICK := $(addprefix tests/,adapters classifiers hooks labellers runtime safety selection services transport watching)
+NOT_QUICK := tests/adapters/test_airflow_sdk.py tests/selection/test_rule_in_sql.py tests/watching/test_query_thread.py
+
+test-quick: venv  ## Run the quick tests, under two minutes
+	@mkdir -p $(BUILD)
+	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(QUICK) $(addprefix --ignore=,$(NOT_QUICK)) $(PYTEST_ARGS)
+
 test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
@@ -98,7 +106,7 @@ bench: venv  ## Compare with what a user would pick instead, some 40 minutes; BE
 
 check: lint types imports translations  ## Lint, formatting, types, import rules, translations
 
-lint: venv
+lint: venv  ## Check rules and formatting with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -106,17 +114,17 @@ MYPY := $(call AIRFLOW_ENV,airflow3) "$(abspath $(BIN))/mypy"
 
 # The package, and the code that imports it; then code that imports it as an installed one. A folder
 # with a conftest.py of its own is a run of its own, since mypy takes one module of a name.
-types: venv
+types: venv  ## Check types with mypy
 	@mkdir -p $(BUILD)
 	$(MYPY) airflow_imagetag tests dags_examples scripts benchmarks --exclude '^tests/(airflow|testing|typing)/'
 	$(MYPY) tests/airflow
 	$(MYPY) tests/testing
 	cd tests/typing && $(MYPY) --config-file mypy.ini .
 
-imports: venv
+imports: venv  ## Check the import rules between folders
 	$(BIN)/lint-imports
 
-translations: venv
+translations: venv  ## Check that the Chinese translation is complete
 	$(BIN)/python scripts/translations.py check
 
 format: venv  ## Format the code and mend what the linter can

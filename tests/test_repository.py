@@ -99,3 +99,23 @@ def test_files_of_the_forge_can_be_read(path):
     ids = [field["id"] for field in content.get("body", []) if "id" in field]
     assert len(ids) == len(set(ids))
     assert bool(ids) == ("body" in content)
+
+
+def test_each_make_target_is_in_the_help_and_in_the_table():
+    """The help has a line for each target, and CONTRIBUTING.md names it."""
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: ((?:.+\\\n)*.+)$", text, re.MULTILINE)
+    assert phony is not None
+    targets = set(phony[1].replace("\\", "").split())
+    helped = set(re.findall(r"^([a-z0-9-]+):[^#\n]*## ", text, re.MULTILINE))
+    assert targets == helped
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    unnamed = {name for name in targets if f"make {name}" not in contributing}
+    assert unnamed - {"help", "clean"} == set()
+
+
+def test_each_test_that_the_makefile_names_exists():
+    """A file that was renamed is not left out of the quick tests in silence."""
+    named = set(re.findall(r"\btests/[\w/]+\.py\b", (ROOT / "Makefile").read_text()))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
