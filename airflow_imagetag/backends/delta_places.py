@@ -5,6 +5,7 @@ The library reads storages by itself, so it is given the credentials of Airflow'
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +20,9 @@ from airflow_imagetag.safety.uris import is_local, scheme_of
 
 PROBE = "_imagetag_probe"
 """Beginning of the name of a file that is written and removed; Delta reads no such name."""
+
+EMULATED_ACCOUNT = "devstoreaccount1"
+"""The account of Azurite. The library must know it, since Azurite lists blobs in its own way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,8 @@ def _azure_options(place: Place) -> dict[str, str]:
     }
     if str(options.get("azure_storage_endpoint", "")).startswith("http://"):
         options["allow_http"] = "true"
+    if options.get("azure_storage_account_name") == EMULATED_ACCOUNT:
+        options["azure_storage_use_emulator"] = "true"
     return {name: str(value) for name, value in options.items() if value}
 
 
@@ -200,9 +206,35 @@ def _google_options(place: Place) -> dict[str, str]:
     from airflow_imagetag.adapters.airflow_sdk import BaseHook
 
     extra: dict[str, Any] = BaseHook.get_connection(place.conn_id).extra_dejson
-    known = {"google_service_account_key": "keyfile_dict", "google_service_account": "key_path"}
-    return {name: str(extra[field]) for name, field in known.items() if extra.get(field)}
+    if unknown := [field for field in _UNKNOWN_TO_DELTA if extra.get(field)]:
+        raise ConfigurationError(
+            f"Delta tables cannot be reached through connection {place.conn_id!r}: their library "
+            f"does not know {', '.join(unknown)}. Give the connection keyfile_dict or key_path, or "
+            "use the worker's own credentials."
+        )
+    options = {
+        name: _text(extra[field]) for name, field in _GOOGLE_FIELDS.items() if extra.get(field)
+    }
+    if extra.get("is_anonymous"):
+        options["google_skip_signature"] = "true"
+    if options.get("google_base_url", "").startswith("http://"):
+        options["allow_http"] = "true"
+    return options
 
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+_GOOGLE_FIELDS = {
+    "google_service_account_key": "keyfile_dict",
+    "google_service_account": "key_path",
+    "google_base_url": "gcs.endpoint",
+}
+"""Fields of a connection's extra that the library knows, by its own names."""
+
+_UNKNOWN_TO_DELTA = ("credential_config_file", "key_secret_name", "impersonation_chain")
+"""Fields by which Airflow's provider gets credentials in ways that the library does not know."""
 
 _SCHEMES = {
     "s3": "s3",

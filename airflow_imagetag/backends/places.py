@@ -124,10 +124,17 @@ def presigned_url(place: Place, seconds: int) -> str:
     """Return a presigned URL of an object.
 
     :param seconds: lifetime of the URL.
-    :raises NotImplementedError: the storage has no such URLs.
+    :raises NotImplementedError: the storage has no such URLs, or its credentials cannot sign them.
     """
     if is_named_exactly(place):
-        return str(place.file_system.sign(place.path, expiration=seconds))
+        try:
+            return str(place.file_system.sign(place.path, expiration=seconds))
+        except UnicodeError:
+            # The name cannot be part of a URL.
+            raise
+        # Each storage's library has its own for credentials without a key.
+        except (AttributeError, TypeError, ValueError) as error:
+            raise NotImplementedError(str(error)) from None
     from fsspec.asyn import sync
 
     file_system, name = place.file_system, _s3_name(place)

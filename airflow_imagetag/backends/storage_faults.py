@@ -212,6 +212,7 @@ ERRNOS = {
 _MOMENTS = frozenset({408, 425, 429})
 _UNAUTHORIZED = 401
 _FORBIDDEN = 403
+_FORBIDDEN_TEXT = "Forbidden: "
 
 
 def diagnose(error: BaseException) -> Diagnosis:
@@ -222,7 +223,7 @@ def diagnose(error: BaseException) -> Diagnosis:
     """
     chain = list(_chain(error))
     # The status before the number: s3fs gives its translated errors numbers of its own.
-    for judge in (_by_code, _by_status, _by_errno, _by_class):
+    for judge in (_by_retryable, _by_code, _by_status, _by_errno, _by_class):
         for item in chain:
             if found := judge(item):
                 return found
@@ -242,6 +243,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         hidden = None if error.__suppress_context__ else error.__context__
         error = error.__cause__ or hidden
+
+
+def _by_retryable(error: BaseException) -> Diagnosis | None:
+    # Of google-auth, for a server of tokens that fails. It is False for one that refuses the key.
+    if type(error).__module__.startswith("google.") and getattr(error, "retryable", None) is True:
+        return Diagnosis(Fault.MOMENT, type(error).__name__)
+    return None
 
 
 def _by_code(error: BaseException) -> Diagnosis | None:
@@ -310,6 +318,9 @@ def _statuses(error: BaseException) -> Iterator[int]:
     if isinstance(response, dict):
         found.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
         found.append(response.get("Error", {}).get("Code"))
+    if type(error) is OSError and str(error).startswith(_FORBIDDEN_TEXT):
+        # gcsfs keeps nothing else of the answer.
+        found.append(_FORBIDDEN)
     for value in found:
         text = str(value) if isinstance(value, (int, str)) else ""
         if text.isdigit() and 100 <= int(text) < 600:

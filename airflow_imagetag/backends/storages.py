@@ -21,6 +21,9 @@ from airflow_imagetag.safety.uris import scheme_of
 SYNONYMS = {"az": "abfs", "wasb": "abfs", "wasbs": "abfs"}
 """Schemes of Azure that Airflow's provider does not know, with the one that it does."""
 
+GOOGLE = frozenset({"gcs", "gs"})
+"""Schemes of Google Cloud Storage."""
+
 REFUSALS = frozenset({401, 403})
 """HTTP statuses by which a storage refuses credentials."""
 
@@ -133,7 +136,11 @@ def _attach(scheme: str, conn_id: str) -> Any:
         from airflow.sdk.io import attach
     except ImportError:  # Airflow 2
         from airflow.io.store import attach  # type: ignore[no-redef]
-    return attach(scheme, conn_id, alias)
+    store = attach(scheme, conn_id, alias)
+    if scheme in GOOGLE:
+        # The library would ask for a token for half a minute, for each request, if it is refused.
+        store.fs.credentials.maybe_refresh()
+    return store
 
 
 def storage_error(error: Exception, what: str) -> StorageError | StorageAccessError:

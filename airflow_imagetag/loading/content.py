@@ -271,9 +271,11 @@ class ContentLoader:
         with self._storage_errors(uri):
             try:
                 return presigned_url(place, PRESIGNED_SECONDS)
-            except NotImplementedError:
+            except NotImplementedError as error:
+                reason = f" ({redact_text(str(error))[:200]})" if str(error) else ""
                 raise ConfigurationError(
-                    f"The storage of {redact(uri)} cannot make presigned URLs. Use send='bytes'."
+                    f"The storage of {redact(uri)} cannot make presigned URLs{reason}. Use "
+                    "send='bytes', or give its connection credentials that can sign."
                 ) from None
 
     def _object(self, uri: str) -> Place:

@@ -23,7 +23,8 @@ from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages
-from airflow_imagetag.stores import ParquetLabelStore, StoreMode
+from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, StoreMode
+from airflow_imagetag.testing import Emulator
 
 AZURITE = os.environ.get("AZURITE_BLOB") or shutil.which("azurite-blob")
 HAS_AZURE = importlib.util.find_spec("adlfs") is not None and AZURITE is not None
@@ -54,6 +55,7 @@ def test_refused_credentials_are_no_failure_for_now(status: int, kind: type[Exce
 @pytest.fixture(scope="module")
 def azure() -> Iterator[Callable[[str], str]]:
     """Start Azurite, and give a function that makes a connection with a key."""
+    patch = pytest.MonkeyPatch()
     if not HAS_AZURE:
         pytest.skip("Azurite and the provider of Azure are not installed")
     command = ["--silent", "--disableTelemetry", "--inMemoryPersistence", "--skipApiVersionCheck"]
@@ -63,6 +65,8 @@ def azure() -> Iterator[Callable[[str], str]]:
         assert server.stdout is not None
         lines = (line for line in server.stdout if "successfully listens on" in line)
         url = next(lines).rsplit(" ", 1)[-1].strip()
+        # The library for Delta tables looks for the emulator there.
+        patch.setenv("AZURITE_BLOB_STORAGE_URL", url)
 
         def connection(key: str) -> str:
             account = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key}"
@@ -71,6 +75,7 @@ def azure() -> Iterator[Callable[[str], str]]:
 
         yield connection
         server.kill()
+        patch.undo()
 
 
 @pytest.fixture
@@ -97,15 +102,39 @@ def test_each_scheme_lists_and_reads(scheme: str, container: str):
     assert "sig=" in presigned_url(place, 600)
 
 
-def test_a_parquet_dataset_on_azure(container: str):
-    """Labels are written, replaced, read and compacted."""
-    store = ParquetLabelStore(f"az://azure_right@{container}/labels")
-    for version in ("1", "2"):
+@pytest.mark.parametrize("kind", [ParquetLabelStore, DeltaLabelStore])
+def test_labels_on_azure(kind: type[ParquetLabelStore] | type[DeltaLabelStore], container: str):
+    """They are written, replaced, read and compacted."""
+    if kind is DeltaLabelStore:
+        pytest.importorskip("deltalake", reason="the extra delta is not installed")
+    store = kind(f"az://azure_right@{container}/{kind.__name__}")
+    for version in ("1", "2", "3"):
         with store.open(API) as opened:
             opened.check_writable()
-            opened.write([tagged("a", version, version=version)])
+            opened.write([tagged("a", version, version=version), tagged(version, "x")])
     store.compact()
-    assert gathered(store.labels()) == [("a", "2")]
+    assert gathered(store.labels()) == [("1", "x"), ("2", "x"), ("3", "x"), ("a", "3")]
+
+
+def test_images_are_awaited_and_labelled_once(
+    container: str, service: Emulator, small_jpegs: Callable[[int], list[bytes]]
+):
+    """The sensor finds them, the operator labels them, and a second run has nothing to do."""
+    for number, content in enumerate(small_jpegs(3)):
+        connect("abfs://azure_right@photos").file_system.pipe_file(
+            f"{container}/y/{number}.jpg", content
+        )
+    source = ObjectStorageImages(f"abfs://azure_right@{container}/y/")
+    store = ParquetLabelStore(f"abfs://azure_right@{container}/labelled")
+    sensor = NewImagesSensor(task_id="wait", images=source, store=store)
+    assert len(getattr(sensor.poke({}), "xcom_value", [])) == 3
+    task = ImageTagOperator(task_id="label", images=source, store=store)
+    for calls in (3, 0):
+        summary = task.execute({})
+        assert isinstance(summary, dict)
+        assert summary["calls"] == calls
+    assert not sensor.poke({})
+    assert service.stats.billed == 3
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -116,8 +145,10 @@ def test_a_wrong_key_fails_at_once(container: str, deferrable: bool, emulator):
     sensor = NewImagesSensor(task_id="wait", images=source, store=store, deferrable=deferrable)
     with pytest.raises(ConfigurationError, match="connection"):
         sensor.execute({})
-    with pytest.raises(ConfigurationError, match="connection"), store.open(API, StoreMode.READ):
-        pass
+    delta = DeltaLabelStore(f"abfs://azure_wrong@{container}/delta")
+    for refused in (store, delta):
+        with pytest.raises(ConfigurationError), refused.open(API, StoreMode.READ):
+            pass
     label = ImageTagOperator(task_id="label", images=source)
     with pytest.raises(ConfigurationError, match="connection"):
         label.execute({})
