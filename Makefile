@@ -39,7 +39,8 @@ COVERAGE_FLOOR ?= 85
 COVERAGE_ARGS = -p no:imagetag --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-airflow2 demo matrix matrix-today test test-quick test-airflow2 check lint types imports translations format \
+.PHONY: help venv venv-airflow2 demo matrix matrix-today test test-quick test-airflow2 test-storages check lint types imports \
+	translations format \
 	build docs linkcheck docs-zh bench constraints clean
 
 help:  ## Show the targets
@@ -94,6 +95,12 @@ test-airflow2: venv-airflow2  ## Run the tests on Airflow 2.11
 	@rm -rf $(BUILD)/airflow2 && mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow2) $(BIN2)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
 		$(addprefix --ignore=,$(NEWEST_ONLY)) $(PYTEST_ARGS)
+
+test-storages: venv  ## Run the tests of Azure (with azurite-blob on the path) and Google Cloud Storage
+	@rm -rf $(BUILD)/storages && mkdir -p $(BUILD)
+	$(BIN)/uv $(INSTALL) --target $(BUILD)/storages --no-deps -r tests/backends/storages.txt
+	$(call AIRFLOW_ENV,airflow3) PYTHONPATH="$(CURDIR)/$(BUILD)/storages" $(BIN)/python -m pytest \
+		tests/backends/test_azure.py tests/backends/test_google.py $(PYTEST_ARGS)
 
 matrix: venv  ## Run the smoke suite on each line of Airflow, and on Python 3.13
 	$(BIN)/python scripts/matrix.py run

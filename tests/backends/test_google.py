@@ -97,9 +97,9 @@ def bucket(
     """Make a bucket with three images, and connections with a key, a wrong one and none."""
     # The library would ask by gRPC of which kind a bucket is.
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    endpoint = {"project": "shop", "gcs.endpoint": storage}
+    endpoint: dict[str, Any] = {"project": "shop", "gcs.endpoint": storage}
     with serving(Tokens) as tokens:
-        extras = {
+        extras: dict[str, dict[str, Any]] = {
             "anonymous": {"is_anonymous": True},
             "right": {"keyfile_dict": json.dumps(key_file(f"{tokens}/right"))},
             "wrong": {"keyfile_dict": json.dumps(key_file(f"{tokens}/wrong"))},
@@ -143,7 +143,7 @@ def test_each_scheme_lists_and_reads(scheme: str, conn_id: str, bucket: str):
     images = [image for image in ObjectStorageImages(uri).entries() if isinstance(image, Image)]
     assert [image.uri for image in images] == [f"{uri}{number}.jpg" for number in range(3)]
     assert all(image.version for image in images)
-    assert read_start(place_of(images[0].uri), 2) == b"\xff\xd8"
+    assert read_start(place_of(str(images[0].uri)), 2) == b"\xff\xd8"
 
 
 def test_images_are_awaited_and_labelled_once(bucket: str, service: Emulator):
