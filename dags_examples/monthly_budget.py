@@ -1,4 +1,4 @@
-"""Look at what a run will cost, and label within a budget for the month.
+"""Look at the cost of a run, and label within a budget for the month.
 
 The first task sends nothing: it says how many products are new and what they will cost. The second
 labels them, until the calls of this month are used up: what is left stays new. All DAGs that use

@@ -14,7 +14,8 @@ from databases import Database
 from airflow_imagetag.assets import announced_images, create_asset, sanitize_uri, watch_images
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.models import Image
-from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.jobs import OUTLET_COUNTS
 from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.base import LabelStore
@@ -113,7 +114,7 @@ def test_the_asset_of_a_table_by_its_parts():
 def test_a_template_is_no_asset(store: LabelStore):
     """An asset must be known when the DAG is parsed."""
     with pytest.raises(ConfigurationError, match="when its templates are rendered"):
-        store.asset  # noqa: B018
+        _ = store.asset
 
 
 # -- the start of a run -----------------------------------------------------------------------

@@ -630,7 +630,7 @@ def test_every_column_of_the_dataset_is_listed():
 
 def test_every_output_is_listed(surroundings):
     """XCom keys are those that the operator pushes, keys of the summary those of a run."""
-    modules = ("imagetag", "outputs", "stored_outputs")
+    modules = ("jobs", "outputs", "stored_outputs")
     source = "".join(
         (ROOT / f"airflow_imagetag/operators/{module}.py").read_text() for module in modules
     )

@@ -86,7 +86,7 @@ def evaluated_500(
 def matrices(
     results: list[TagResult], true: pd.DataFrame, api: str, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what is true and what is given, a row an image and a column a label."""
+    """Return the truth and the labels that are given, a row an image and a column a label."""
     pairs = set(zip(true.image_key, true.label, strict=True))
     chosen = [one for one in results if one.api == api]
     given = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -87,6 +88,31 @@ def test_imports_run_downwards_only():
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+MOST_OWN_IMPORTS = 12
+"""Maximum number of modules of ours that one of them imports, anywhere in it."""
+
+
+def own_imports(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports: at its top, in functions, or for types."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.ImportFrom(module="airflow_imagetag"):
+                found |= {f"airflow_imagetag.{one.name}" for one in node.names}
+            case ast.ImportFrom(module=str(module)):
+                found.add(module)
+            case ast.Import():
+                found |= {one.name for one in node.names}
+    return {name for name in found if name.partition(".")[0] == "airflow_imagetag"}
+
+
+def test_no_module_knows_many_others():
+    """A module that needs more is two ideas, or decides something that another module owns."""
+    files = (ROOT / "airflow_imagetag").rglob("*.py")
+    counts = {str(path.relative_to(ROOT)): len(own_imports(path)) for path in files}
+    assert {name: count for name, count in counts.items() if count > MOST_OWN_IMPORTS} == {}
 
 
 PUBLIC_MODULES = (

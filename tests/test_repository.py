@@ -1,7 +1,8 @@
-"""The files around the package: the commands that they name exist."""
+"""The files around the package: the commands that they name exist; docstrings name values."""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -119,3 +120,20 @@ def test_each_test_that_the_makefile_names_exists():
     named = set(re.findall(r"\btests/[\w/]+\.py\b", (ROOT / "Makefile").read_text()))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield the docstrings of the repository, each with its file."""
+    for folder in ("airflow_imagetag", "benchmarks", "dags_examples", "scripts", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(
+                    node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
+                ):
+                    yield str(path.relative_to(ROOT)), ast.get_docstring(node) or ""
+
+
+def test_a_docstring_names_the_value_that_is_returned():
+    """None begins with "Return what" or "Return when", which tell nothing of its type."""
+    vague = [found for found in docstrings() if re.match(r"Return (what|when)\b", found[1])]
+    assert vague == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from airflow_imagetag.adapters.airflow_sdk import BaseOperator, XComArg
-from airflow_imagetag.adapters.descriptions import Description
+from airflow_imagetag.adapters.descriptions import Description, is_template
 
 if TYPE_CHECKING:
     import jinja2
@@ -34,6 +35,42 @@ class TemplatedValue(ABC):
         :param render: renders one template.
         :param is_data: tells which values must not be rendered.
         """
+
+
+class LiteralValue(TemplatedValue):
+    """Values, or the path of a file that holds them; Airflow renders only a path.
+
+    :param value: the values, or a path.
+    :param literal: it stands in the DAG file. A local path is then the author's own word, unless a
+        template in it has become data.
+    """
+
+    # A path is rendered by ``rendered``; Airflow would render every value.
+    template_fields: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, value: Any, *, literal: bool = False) -> None:
+        self.value = value
+        self.is_literal = literal and not self.is_template
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is a text with a template in it."""
+        return isinstance(self.value, str) and is_template(self.value)
+
+    def rendered(self, render: Render, is_data: IsData) -> Self:
+        """Return the value rendered; a path that is data is no longer the author's own."""
+        if is_data(self.value):
+            return type(self)(self.value)
+        return type(self)(render(self.value)) if self.is_template else self
+
+    @abstractmethod
+    def serialize(self) -> Any:
+        """Return the value as Airflow shows it."""
+
+    def __repr__(self) -> str:
+        # On Airflow 2 the rendered field shows this text.
+        shown = self.serialize()
+        return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
 class TemplatedFields(BaseOperator):

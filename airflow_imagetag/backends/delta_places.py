@@ -125,7 +125,7 @@ class DeltaPlace:
 
 
 def delta_place(path: str, conn_id: str | None) -> DeltaPlace:
-    """Return the folder of Delta tables, after a check of what it needs.
+    """Return the folder of Delta tables, after a check of its requirements.
 
     :param path: the folder.
     :param conn_id: the storage's connection, if the path names none.

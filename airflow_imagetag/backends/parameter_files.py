@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from airflow_imagetag.backends import configuration
 from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.backends.places import Place, place_of, read_start
-from airflow_imagetag.backends.storages import storage_error
+from airflow_imagetag.backends.storage_faults import storage_error, storage_failure
 from airflow_imagetag.errors import ConfigurationError, ImageNotAllowedError, ImageTagError
 from airflow_imagetag.safety.local_files import (
     NoRegularFileError,
@@ -34,6 +36,17 @@ class PathPolicy:
 
     folders: Collection[str] = ()
     connections: ConnectionPolicy = field(default_factory=ConnectionPolicy)
+
+
+def configured_policy(only: str | None = None) -> PathPolicy:
+    """Return the files that Airflow's configuration lets data name.
+
+    :param only: the one connection that data may use; None for all that the configuration allows.
+    """
+    return PathPolicy(
+        configuration.allowed_local_folders(),
+        ConnectionPolicy(only, configuration.allowed_connections()),
+    )
 
 
 def read_named_file(path: str, policy: PathPolicy | None, what: str, max_bytes: int) -> bytes:
@@ -90,6 +103,32 @@ def named_place(path: str, policy: PathPolicy | None, what: str) -> Place:
         raise ConfigurationError(f"{what}: {error.message}") from None
     except ConfigurationError as error:
         raise type(error)(f"{what}: {error.message}") from None
+
+
+def write_named_file(path: str, content: bytes, what: str) -> None:
+    """Write a file; folders that are missing on a local disk are made.
+
+    :param path: a local path, or the URI of an object.
+    :param what: names the file in messages.
+    :raises ConfigurationError: the path cannot be written to.
+    :raises StorageError: the storage failed.
+    """
+    if is_local(path):
+        file = Path(local_path(path))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{what} {redact(path)} cannot be written: {error.strerror}. Correct the path."
+            ) from None
+        return
+    place = place_of(path)
+    try:
+        place.file_system.pipe_file(place.path, content)
+    # Each storage's library has an error tree of its own.
+    except Exception as error:
+        raise storage_failure(error, f"{what} {redact(path)} cannot be written") from None
 
 
 @contextmanager

@@ -8,6 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_imagetag.errors import StorageAccessError, StorageError
+from airflow_imagetag.safety.redaction import redact_text
+
+REFUSALS = frozenset({401, 403})
+"""HTTP statuses by which a storage refuses credentials."""
+
 
 class Fault(enum.Enum):
     """The cause of an error while an object was read."""
@@ -325,3 +331,28 @@ def _statuses(error: BaseException) -> Iterator[int]:
         text = str(value) if isinstance(value, (int, str)) else ""
         if text.isdigit() and 100 <= int(text) < 600:
             yield int(text)
+
+
+def storage_error(error: Exception, what: str) -> StorageError | StorageAccessError:
+    """Return the error of a listing or a store: final if the storage refuses the credentials.
+
+    Missing credentials of AWS may be there later: their service answers each worker on its own.
+
+    :param error: as the storage's library raised it.
+    :param what: beginning of the message, which names the failed operation.
+    """
+    failure = storage_failure(error, what)
+    is_refusal = diagnose(error).fault in (Fault.WORKER, Fault.REFUSED)
+    library = type(error).__module__.partition(".")[0]
+    if is_refusal and (all_statuses(error) & REFUSALS or library in ("azure", "google")):
+        return StorageAccessError(f"{failure.message}. Check the storage's connection.")
+    return failure
+
+
+def storage_failure(error: Exception, what: str) -> StorageError:
+    """Return the error of a storage that failed, perhaps for a while.
+
+    :param error: as the storage's library raised it.
+    :param what: beginning of the message, which names the failed operation.
+    """
+    return StorageError(f"{what}: {type(error).__name__}: {redact_text(str(error))[:300]}")

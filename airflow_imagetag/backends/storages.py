@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_imagetag.backends.storage_faults import Fault, all_statuses, diagnose
+from airflow_imagetag.backends.storage_faults import Fault, diagnose
 from airflow_imagetag.errors import (
     StorageAccessError,
     StorageError,
@@ -23,9 +23,6 @@ SYNONYMS = {"az": "abfs", "wasb": "abfs", "wasbs": "abfs"}
 
 GOOGLE = frozenset({"gcs", "gs"})
 """Schemes of Google Cloud Storage."""
-
-REFUSALS = frozenset({401, 403})
-"""HTTP statuses by which a storage refuses credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,28 +138,3 @@ def _attach(scheme: str, conn_id: str) -> Any:
         # The library would ask for a token for half a minute, for each request, if it is refused.
         store.fs.credentials.maybe_refresh()
     return store
-
-
-def storage_error(error: Exception, what: str) -> StorageError | StorageAccessError:
-    """Return the error of a listing or a store: final if the storage refuses the credentials.
-
-    Missing credentials of AWS may be there later: their service answers each worker on its own.
-
-    :param error: as the storage's library raised it.
-    :param what: beginning of the message, which names the failed operation.
-    """
-    failure = storage_failure(error, what)
-    is_refusal = diagnose(error).fault in (Fault.WORKER, Fault.REFUSED)
-    library = type(error).__module__.partition(".")[0]
-    if is_refusal and (all_statuses(error) & REFUSALS or library in ("azure", "google")):
-        return StorageAccessError(f"{failure.message}. Check the storage's connection.")
-    return failure
-
-
-def storage_failure(error: Exception, what: str) -> StorageError:
-    """Return the error of a storage that failed, perhaps for a while.
-
-    :param error: as the storage's library raised it.
-    :param what: beginning of the message, which names the failed operation.
-    """
-    return StorageError(f"{what}: {type(error).__name__}: {redact_text(str(error))[:300]}")

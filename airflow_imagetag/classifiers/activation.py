@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Activation(enum.Enum):
-    """What makes probabilities of a model's output."""
+    """The function that makes probabilities of a model's output."""
 
     SOFTMAX = "softmax"
     """The probabilities of all classes sum to 1: an image has one label."""
@@ -26,7 +26,7 @@ _MAX_STEPS: Final = 20
 
 
 def activation_of(content: bytes | str, output: str) -> Activation:
-    """Return what the output of a model needs.
+    """Return the function that the output of a model needs.
 
     :param content: the ONNX model, or the path of its file.
     :param output: name of the output.

@@ -1,4 +1,4 @@
-"""Read the tensors of a PyTorch file without PyTorch, and without running what a pickle may hold.
+"""Read the tensors of a PyTorch file without PyTorch, and without running code of its pickle.
 
 The file is of PyTorch's older form: five pickles (a magic number, the version of the form, facts of
 the machine, the tensors, the keys of their storages), then for each key an int64 with the number of
@@ -120,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
     """Loads numbers, texts, containers and the four names that a file of tensors needs."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a global; refuse every other one.
+        """Return the substitute of a global; refuse every other one.
 
         :raises UnsafeFileError: the global does not belong to a file of tensors.
         """

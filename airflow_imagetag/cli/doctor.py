@@ -30,9 +30,9 @@ EXTRAS = {
 class Check(NamedTuple):
     """The result of one check.
 
-    :param check: what was checked.
+    :param check: names the check.
     :param result: ``ok``, ``note`` (works, but may surprise) or ``FAILED``.
-    :param found: what was found, and what to do.
+    :param found: the result, and the remedy.
     """
 
     check: str
@@ -44,7 +44,7 @@ OK, NOTE, FAILED = "ok", "note", "FAILED"
 
 
 def doctor(arguments: argparse.Namespace, out: IO[str]) -> int:
-    """Check everything that a run needs, and print what to do; 1 if a check failed."""
+    """Check everything that a run needs, and print the remedies; 1 if a check failed."""
     checks = [*_all_checks(arguments)]
     if arguments.json:
         show_json([check._asdict() for check in checks], out)

@@ -1,4 +1,4 @@
-"""Private: the commands that tell what a store's runs and images were."""
+"""Private: the commands that list the runs and the images of a store."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from airflow_imagetag.cli.screen import show, show_json
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
-from airflow_imagetag.operators.run import OperatorRun
 
 LOCAL_CONNECTION = "imagetag_local"
 """Connection of ``--local``, which exists while the command runs."""
@@ -80,11 +79,10 @@ class CommandRun(ImageTagOperator):
 
     def progress(self) -> RunProgress | None:
         """Return how far the run is; None before it has begun."""
-        for run in self._running:
+        for job in self._running:
+            run = job.labelling
             # A dry run has no calls to count.
-            if not isinstance(run, OperatorRun):
-                return None
-            return RunProgress(run.counts, run.total, run.cost)
+            return None if run is None else RunProgress(run.counts, run.total, run.cost)
         return None
 
 
@@ -115,7 +113,7 @@ def run_task(
 ) -> int:
     """Run an operator with a progress bar, print its summary, and return the exit code.
 
-    Ctrl-C ends the run in order: what is finished is kept.
+    Ctrl-C ends the run in order: finished images are kept.
 
     :param file: where the labels of a run without a store are written, as CSV.
     """
@@ -141,7 +139,7 @@ def run_task(
 
 
 def print_plan(found: dict[str, Any], arguments: argparse.Namespace, out: IO[str]) -> None:
-    """Print what a dry run has found."""
+    """Print the result of a dry run."""
     if arguments.json:
         show_json(found, out)
         return

@@ -1,4 +1,4 @@
-"""Private: ``airflow-imagetag plan``: what the next run of a task would do, without a call."""
+"""Private: ``airflow-imagetag plan``: the next run of a task, without a call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_imagetag.operators.imagetag import ImageTagOperator
 
 
 def plan(arguments: argparse.Namespace, out: IO[str]) -> int:
-    """Do all that a task would do but send and write, and print what it would send."""
+    """Do all that a task would do but send and write, and print the counts."""
     task = _task(arguments.dag_id, arguments.task_id, arguments.dags)
     context = _context(task)
     _render(task, context)
@@ -66,7 +66,7 @@ def _bag(folder: str | None) -> Any:
 
 
 def _context(task: ImageTagOperator) -> Any:
-    """Return what templates may use, as if a run of the DAG started now."""
+    """Return the variables of templates, as if a run of the DAG started now."""
     now = datetime.now(UTC)
     dag: Any = task.dag
     params = dag.params.dump() if hasattr(dag.params, "dump") else dict(dag.params)

@@ -49,12 +49,12 @@ def show(
 
 
 def show_json(value: Any, out: IO[str]) -> None:
-    """Print a value as JSON; what is missing is null, and times are in ISO 8601."""
+    """Print a value as JSON; a missing value is null, and times are in ISO 8601."""
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False), file=out)
 
 
 def records(table: Any) -> list[dict[str, Any]]:
-    """Return the rows of a frame; None for what is missing."""
+    """Return the rows of a frame; None for a missing value."""
     return [
         {str(name): _plain(value) for name, value in row.items()}
         for row in table.to_dict("records")

@@ -19,22 +19,32 @@ def never_failed(image: Image) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class RunInputs:
-    """The ends of a run.
+class RunEnds:
+    """The entries of a run, and the place of its outcomes.
 
     :param entries: the entries to label.
-    :param labeller: labels one image; open while the run lasts.
     :param writer: takes finished images.
     :param lookup: finds answers that were paid for in earlier runs; None for no such answers.
     :param ask_for_calls: asks for the calls that the run may make; None for no limit.
-    :param schedule: slots of a quota that processes share; None for a quota of this run alone.
     :param has_failed: tells whether an earlier run failed for an image.
     """
 
     entries: Iterator[Entry]
-    labeller: Labeller
     writer: OutcomeWriter
     lookup: AnswerLookup | None = None
-    schedule: Schedule | None = None
     ask_for_calls: Ask | None = None
     has_failed: Callable[[Image], bool] = never_failed
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """The ends of a run, and the labeller between them.
+
+    :param ends: entries and writer.
+    :param labeller: labels one image; open while the run lasts.
+    :param schedule: slots of a quota that processes share; None for a quota of this run alone.
+    """
+
+    ends: RunEnds
+    labeller: Labeller
+    schedule: Schedule | None = None

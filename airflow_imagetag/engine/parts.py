@@ -76,7 +76,7 @@ def image_pipeline(
         threads=asking,
         stopping=stopping,
     )
-    lookup = None if inputs.lookup is None else BatchedLookup(inputs.lookup)
+    lookup = None if inputs.ends.lookup is None else BatchedLookup(inputs.ends.lookup)
     return ImagePipeline(
         inputs.labeller,
         AdmissionControl(rate_limiter, stopping, settings.breaker),
@@ -87,7 +87,9 @@ def image_pipeline(
         cache=SingleFlightCache(_max_remembered(settings, has_store=lookup is not None)),
         lookup=lookup,
         allowance=(
-            None if inputs.ask_for_calls is None else CallAllowance(inputs.ask_for_calls, stopping)
+            None
+            if inputs.ends.ask_for_calls is None
+            else CallAllowance(inputs.ends.ask_for_calls, stopping)
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What a run would do, found without a call: which images it would send, and which not."""
+"""A run without its calls: which images it would send, and which not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAMPLED_KEYS = 20
 
 @dataclass(slots=True)
 class PreviewCounts:
-    """What a run would do.
+    """The counts of a run that makes no call.
 
     :param images: images that would be labelled, or fail.
     :param calls: calls that would be made, retries aside.

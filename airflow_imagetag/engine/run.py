@@ -105,7 +105,7 @@ class _Run:
         )
         self._in_flight = BytesInFlight(settings.tuning.max_bytes_in_flight)
         self._prefetcher = Prefetcher(
-            inputs.entries,
+            inputs.ends.entries,
             self._reading,
             counts,
             stopping,
@@ -116,7 +116,7 @@ class _Run:
             config=parts.prefetch_config(settings),
         )
         self._writer = BatchWriter(
-            inputs.writer,
+            inputs.ends.writer,
             counts,
             self._end_with,
             batch_size=settings.batch_size,
@@ -125,7 +125,9 @@ class _Run:
         pipeline = parts.image_pipeline(
             inputs, settings, counts, self._pool, stopping, self._asking
         )
-        self._outcomes = OutcomeMaker(pipeline, counts, stopping, self._end_with, inputs.has_failed)
+        self._outcomes = OutcomeMaker(
+            pipeline, counts, stopping, self._end_with, inputs.ends.has_failed
+        )
 
     async def run(self) -> None:
         """Label everything and write it.

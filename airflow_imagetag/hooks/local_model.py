@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from airflow_imagetag.classifiers.cache import DigestCache, default_folder
 from airflow_imagetag.classifiers.settings import LocalModel
-from airflow_imagetag.labellers.local import LOCAL_LIMITS, LocalLabeller
+from airflow_imagetag.labellers.local import LocalLabeller
 from airflow_imagetag.labellers.model_files import ModelFiles
+from airflow_imagetag.labellers.model_input import LOCAL_LIMITS
 from airflow_imagetag.labellers.model_threads import threads_of
 from airflow_imagetag.loading.preflight import ImagePreflight
 from airflow_imagetag.services.account import Account
@@ -70,7 +71,7 @@ class HookModel:
         )
 
     def check(self) -> str:
-        """Open the model, label a grey picture, and return what a user may want to know.
+        """Open the model, label a grey picture, and return the facts that a user may want to know.
 
         :raises ConfigurationError: the model cannot be used.
         """

@@ -59,7 +59,7 @@ class LoadingLabeller(Labeller):
         await self._resources.__aexit__(kind, error, traceback)
 
     async def open_resources(self, resources: AsyncExitStack) -> None:
-        """Open what a labeller needs beside the loader.
+        """Open the resources that a labeller needs beside the loader.
 
         :param resources: closes it, when the labeller is left.
         """

@@ -6,30 +6,22 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from airflow_imagetag.errors import ImageEmptyError
 from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.labellers.loading import LoadingLabeller, in_thread
-from airflow_imagetag.loading.content import MAX_LARGE_IMAGE_BYTES, ContentLoader
-from airflow_imagetag.loading.decoding import DECODED_FORMATS, with_picture
+from airflow_imagetag.labellers.model_input import decode
+from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.loading.preflight import ImagePreflight
 from airflow_imagetag.models import TagResult
 from airflow_imagetag.runtime.threads import DaemonExecutor
-from airflow_imagetag.services.base import Limits
 from airflow_imagetag.services.messages import Payload
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
     from airflow_imagetag.classifiers.classifier import Classifier
-    from airflow_imagetag.classifiers.view import View
-    from airflow_imagetag.loading.prepared import PreparedFile
-
-LOCAL_LIMITS: Final = Limits(MAX_LARGE_IMAGE_BYTES, DECODED_FORMATS)
-
-_TURNED: Final = frozenset({5, 6, 7, 8})
-"""Orientations in which width and height change places."""
 
 
 # As ``Prepared``: one is made for every image.
@@ -123,20 +115,3 @@ class LocalLabeller(LoadingLabeller):
             version=image.version,
             content_sha256=prepared.payload.sha256,
         )
-
-
-def decode(content: bytes, view: View) -> Picture:
-    """Return what a model sees of an image.
-
-    :raises ImageDecodeError: the image cannot be decoded.
-    :raises ImageTooLargeError: it has too many pixels.
-    """
-
-    def seen(image: Picture, prepared: PreparedFile) -> Picture:
-        from airflow_imagetag.loading.pixels import as_rgb, upright
-
-        rgb = as_rgb(image, prepared.transparent)
-        small = view.cropped(rgb, is_turned=prepared.orientation in _TURNED)
-        return upright(small, prepared.orientation)
-
-    return with_picture(content, seen, draft_pixels=view.draft_pixels)

@@ -1,1 +1,1 @@
-"""Private: what is told about a run to OpenLineage, to metrics and to traces."""
+"""Private: the counts of a run for OpenLineage, metrics and traces."""

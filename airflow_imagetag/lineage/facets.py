@@ -71,9 +71,9 @@ class ImageTagRunFacet(RunFacet):
 
     counts: dict[str, int]
     api: str | None = None
-    elapsedSeconds: float | None = None  # noqa: N815 (OpenLineage's spelling)
-    pricePerThousand: float | None = None  # noqa: N815
-    estimatedCost: float | None = None  # noqa: N815
+    elapsedSeconds: float | None = None
+    pricePerThousand: float | None = None
+    estimatedCost: float | None = None
 
 
 def lineage_of(

@@ -86,7 +86,7 @@ class RunMetrics:
         self._metrics = Metrics(tags)
 
     def report(self, latency: Latency) -> None:
-        """Send what was counted since the last report.
+        """Send the counts since the last report.
 
         :param latency: latencies of the requests since then.
         """

@@ -15,8 +15,7 @@ from airflow_imagetag.backends.connection_policy import (
     connection_in,
 )
 from airflow_imagetag.backends.places import Place, place_of, presigned_url, read_start
-from airflow_imagetag.backends.storage_faults import Fault, diagnose
-from airflow_imagetag.backends.storages import storage_failure
+from airflow_imagetag.backends.storage_faults import Fault, diagnose, storage_failure
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,

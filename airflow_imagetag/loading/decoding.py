@@ -46,7 +46,7 @@ def with_picture(
 
     Blocks until the images that are being decoded leave enough memory.
 
-    :param work: is given the picture as it is stored, and what is known of its file. It may close
+    :param work: is given the picture as it is stored, and the facts of its file. It may close
         the picture.
     :param timeout_seconds: maximum time to decode the image and for the work.
     :param draft_pixels: width and height that are enough: a larger JPEG is decoded at a half, a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from dataclasses import replace
+from importlib import import_module
 
 from airflow_imagetag.errors import ConfigurationError, ImageFormatError, ImageTooLargeError
 from airflow_imagetag.loading.advice import Advice
@@ -125,7 +126,7 @@ def _megabytes(count: int) -> str:
 
 def _check_pillow() -> None:
     try:
-        import PIL.Image  # noqa: F401
+        import_module("PIL.Image")
     except ImportError as error:
         raise ConfigurationError(
             "oversize='downscale' needs Pillow: pip install 'airflow-provider-imagetag[downscale]' "

@@ -1,16 +1,19 @@
-"""Private: the budget of a task: how many calls it may make, or what they may cost."""
+"""Private: the budget of a task: maximum number of its calls, or maximum cost."""
 
 from __future__ import annotations
 
 import enum
+import logging
 import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 from airflow_imagetag.adapters.numbers import NumberRule
-from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.errors import BudgetUsedUpError, ConfigurationError
 from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope
+
+log = logging.getLogger(__name__)
 
 CALLS = NumberRule("a whole number from 0, or None", minimum=0, is_whole=True)
 COST = NumberRule("a number from 0, or None", minimum=0)
@@ -74,6 +77,21 @@ class Budget:
                 f"max_cost={self.max_cost:g} needs the price of a call. Set price_per_thousand in "
                 f"the connection {conn_id!r}, or use max_calls."
             )
+
+    def end_early(self, progress: str) -> None:
+        """Say that a run ends before its last image, because the budget is used up.
+
+        :param progress: of the run, as the log shows it.
+        :raises BudgetUsedUpError: the task is to fail then.
+        """
+        message = (
+            f"The budget is used up ({self.describe()}), so this run ends before its last image: "
+            f"{progress}. The images that are left stay new, for the next period or a larger "
+            "budget."
+        )
+        if self.on_budget is OnBudget.FAIL:
+            raise BudgetUsedUpError(message)
+        log.warning(message)
 
     def left(self, spent: Spending, price_per_thousand: float | None) -> int:
         """Return the number of calls that are left; below 0 if too many were made or set aside.

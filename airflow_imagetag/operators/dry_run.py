@@ -1,11 +1,11 @@
-"""Private: what a run would do and cost, found without a call and without writing anything."""
+"""Private: the counts and the cost of a run, found without a call and without writing anything."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,10 @@ from airflow_imagetag.engine.preview import Preview, PreviewCounts
 from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.operators.labeller import labeller_of
+from airflow_imagetag.operators.new_entries import NewEntries, every_entry
 from airflow_imagetag.operators.pace import Pace
-from airflow_imagetag.operators.writers import answer_lookup
 from airflow_imagetag.runtime.loop_thread import StopSignal, run_in_thread
 from airflow_imagetag.runtime.threads import DaemonExecutor
-from airflow_imagetag.selection.difference import limited, new_entries
-from airflow_imagetag.selection.rules import Retag, StoredState, has_failed_before
 from airflow_imagetag.stores.base import LabelStore, StoreMode, UnlabelledCounts
 
 if TYPE_CHECKING:
@@ -78,8 +76,12 @@ class DryRun:
         """Ask the dry run to end; may be called from a signal handler."""
         self._stop.request()
 
-    def run(self) -> dict[str, Any]:
-        """Look at all images and return what the run would do.
+    @property
+    def labelling(self) -> None:
+        """None: a dry run labels nothing."""
+
+    def execute(self) -> dict[str, Any]:
+        """Look at all images, and return the counts and the cost of a run.
 
         :raises ImageTagError: an error that would end the run, too.
         """
@@ -116,50 +118,43 @@ class DryRun:
             max_connections=self._pace.max_in_flight,
             storage_conn_id=options.storage_conn_id,
         )
-        lookup = None
-        if opened is not None and options.rule.retag is not Retag.ALWAYS:
-            lookup = answer_lookup(opened, options.rule, executor)
+        new = None
+        if opened is not None:
+            now = datetime.now(UTC)
+            self._unlabelled = opened.unlabelled(now) or self._unlabelled
+            new = NewEntries(self._source, opened, options, now)
+        lookup = None if new is None else new.lookup(executor)
 
         async def main() -> None:
             async with labeller:
                 preview = Preview(labeller, lookup, self._stop.attach())
                 self._counts = preview.counts
                 try:
-                    await preview.look(self._entries(opened))
+                    await preview.look(self._entries(new))
                 finally:
                     self._stop.detach()
 
         run_in_thread(main, self._stop, grace_seconds=GRACE_SECONDS)
 
-    def _entries(self, opened: OpenStore | None) -> Iterator[Entry]:
-        """Yield the entries that the run would take, and count why."""
-        options = self._options
-        tried: dict[str, StoredState] = {}
-        if opened is None:
-            entries = self._source.entries(shard=options.shard)
-        else:
-            now = datetime.now(UTC)
-            self._unlabelled = opened.unlabelled(now) or self._unlabelled
-            entries = new_entries(
-                self._source,
-                opened,
-                replace(options.rule, now=now),
-                shard=options.shard,
-                limit=options.max_images if options.sample is None else None,
-                tried=tried,
-            )
-        for entry in limited(options.chosen(entries), options.max_images):
+    def _entries(self, new: NewEntries | None) -> Iterator[Entry]:
+        """Yield the entries that the run would take, and count why.
+
+        :param new: those that the store does not hold; None without a store.
+        """
+        for entry in every_entry(self._source, self._options) if new is None else new:
             if isinstance(entry, Image):
-                self._count_need(entry, tried.pop(entry.key, None))
+                self._count_need(entry, new)
             yield entry
 
-    def _count_need(self, image: Image, stored: StoredState | None) -> None:
-        if stored is None:
+    def _count_need(self, image: Image, new: NewEntries | None) -> None:
+        if new is None or image.key not in new.tried:
             self._needs.new += 1
-        elif has_failed_before(stored, version=image.version, has_uri=image.uri is not None):
-            self._needs.due += 1
-        else:
-            self._needs.changed += 1
+            return
+        is_due = new.is_due(image)
+        self._needs.due += is_due
+        self._needs.changed += not is_due
+        # A run drops it when the image is finished.
+        del new.tried[image.key]
 
     def _result(self) -> dict[str, Any]:
         counts, needs, unlabelled = self._counts, self._needs, self._unlabelled

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.adapters.descriptions import Description, is_template
+from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.adapters.templating import (
     IsData,
+    LiteralValue,
     Render,
     TemplatedFields,
-    TemplatedValue,
     is_resolved_by_airflow,
 )
 from airflow_imagetag.errors import ConfigurationError
@@ -22,35 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from airflow_imagetag.adapters.airflow_sdk import Context
-    from airflow_imagetag.backends.parameter_files import PathPolicy
     from airflow_imagetag.evaluation import Evaluation
 
 __all__ = ["ImageTagEvaluateOperator"]
 
 
-class Truth(TemplatedValue):
-    """The truth of an evaluation as values or a path; Airflow renders only a path.
-
-    :param value: a path, a DataFrame, or rows as dicts.
-    :param literal: it stands in the DAG file. A local path is then the author's own word, unless a
-        template in it has become data.
-    """
-
-    template_fields: ClassVar[Sequence[str]] = ()
-
-    def __init__(self, value: Any, *, literal: bool = False) -> None:
-        self.value = value
-        self.is_literal = literal and not self._is_template
-
-    @property
-    def _is_template(self) -> bool:
-        return isinstance(self.value, str) and is_template(self.value)
-
-    def rendered(self, render: Render, is_data: IsData) -> Truth:
-        """Return the truth rendered; a path that is data is no longer the author's own."""
-        if is_data(self.value):
-            return Truth(self.value)
-        return Truth(render(self.value)) if self._is_template else self
+class Truth(LiteralValue):
+    """The truth of an evaluation as a path, a DataFrame, or rows as dicts."""
 
     def serialize(self) -> Any:
         """Return the truth as Airflow shows it: of rows only their number."""
@@ -58,10 +36,6 @@ class Truth(TemplatedValue):
             return redact(self.value)
         count = f" of {len(self.value):,} rows" if hasattr(self.value, "__len__") else ""
         return f"<{type(self.value).__name__}{count}>"
-
-    def __repr__(self) -> str:
-        # On Airflow 2 the rendered field shows this text.
-        return str(self.serialize())
 
 
 class ImageTagEvaluateOperator(TemplatedFields):
@@ -150,13 +124,14 @@ class ImageTagEvaluateOperator(TemplatedFields):
         return found.labels
 
     def _evaluation(self) -> Evaluation:
+        from airflow_imagetag.backends.parameter_files import configured_policy
         from airflow_imagetag.evaluation.measuring import evaluated
 
         if self.store is None:
             raise ConfigurationError("store is missing: the labels to measure are in one.")
         truth, policy = self.truth, None
         if isinstance(truth, Truth):
-            policy = None if truth.is_literal else _path_policy()
+            policy = None if truth.is_literal else configured_policy()
             truth = truth.value
         return evaluated(
             self.store, truth, api=self.api or None, thresholds=self.thresholds, policy=policy
@@ -168,11 +143,3 @@ def _wrapped(truth: Any) -> Any:
     if isinstance(truth, Description) or is_resolved_by_airflow(truth):
         return truth
     return Truth(truth, literal=True)
-
-
-def _path_policy() -> PathPolicy:
-    from airflow_imagetag.backends.configuration import allowed_connections, allowed_local_folders
-    from airflow_imagetag.backends.connection_policy import ConnectionPolicy
-    from airflow_imagetag.backends.parameter_files import PathPolicy
-
-    return PathPolicy(allowed_local_folders(), ConnectionPolicy(None, allowed_connections()))

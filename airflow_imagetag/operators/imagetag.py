@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
-from airflow_imagetag.backends.configuration import (
-    DEFAULT_CONN_ID,
-    allowed_connections,
-    allowed_local_folders,
-)
-from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.links.imagetag import ImageLabelsLink
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
 from airflow_imagetag.operators.lineage_methods import LineageMethods
-from airflow_imagetag.safety.redaction import redact
-from airflow_imagetag.sources.images_field import as_source, wrap_images
+from airflow_imagetag.sources.images_field import wrap_images
 from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.stores.base import LabelStore, as_store
 
@@ -26,17 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from airflow_imagetag.adapters.airflow_sdk import Context
-    from airflow_imagetag.operators.dry_run import DryRun
-    from airflow_imagetag.operators.options import Number
-    from airflow_imagetag.operators.outputs import Output
-    from airflow_imagetag.operators.run import OperatorRun
-    from airflow_imagetag.operators.run_record import RecordTiming
-    from airflow_imagetag.quota import QuotaTiming
+    from airflow_imagetag.operators.jobs import Job
+    from airflow_imagetag.operators.options import Number, RunTuning
 
 __all__ = ["ImageTagOperator"]
-
-OUTLET_COUNTS = ("seen", "tagged", "reused", "failed", "skipped", "calls")
-"""The counts of the summary that the event of the store's asset holds."""
 
 
 class ImageTagOperator(LineageMethods, LabelMapField):
@@ -147,7 +132,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         "budget_period",
         "on_budget",
     )
-    template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"images": "json"}
     operator_extra_links = (ImageLabelsLink(),)
     ui_color = "#e8f0d8"
 
@@ -218,7 +203,7 @@ class ImageTagOperator(LineageMethods, LabelMapField):
         self.max_cost: Number = max_cost
         self.budget_period = budget_period
         self.on_budget = on_budget
-        self._running: list[OperatorRun | DryRun] = []
+        self._running: list[Job] = []
         self._is_killed = False
 
     def _stands_for_mapped_task(self) -> bool:
@@ -235,135 +220,40 @@ class ImageTagOperator(LineageMethods, LabelMapField):
             return self._execute(context)
 
     def _execute(self, context: Context) -> pd.DataFrame | dict[str, Any]:
-        from airflow_imagetag.backends.connection_policy import ConnectionPolicy
-        from airflow_imagetag.backends.parameter_files import PathPolicy
-        from airflow_imagetag.hooks.imagetag import ImageTagHook
-        from airflow_imagetag.operators.dry_run import DryRun
-        from airflow_imagetag.operators.label_files import read_label_map
-        from airflow_imagetag.operators.options import parse_options
-        from airflow_imagetag.operators.output_factory import make_output
-        from airflow_imagetag.operators.run import OperatorRun
+        from airflow_imagetag.operators.assembly import job_of
 
-        if self.report and self.store is None:
-            raise ConfigurationError("report needs a store: it shows what the store holds.")
-        options = parse_options(
-            self,
-            engine=self._engine_settings(),
-            quota_timing=self._quota_timing(),
-            record_timing=self._record_timing(),
-        )
-        connections = ConnectionPolicy(options.storage_conn_id, allowed_connections())
-        paths = PathPolicy(allowed_local_folders(), connections)
-        options = replace(options, mapping=read_label_map(self.label_map, paths))
-        source = as_source(self.images).with_columns(self.key_column, self.uri_column)
-        output = make_output(
-            options,
-            self.store,
-            task_instance=context.get("ti"),
-            keeps_result=bool(self.do_xcom_push),
-        )
-        hook = ImageTagHook(self.imagetag_conn_id, oversize=options.oversize)
-        source = source.with_formats(hook.limits.formats)
-        if options.dry_run:
-            return self._look(DryRun(hook, source, options, self.store))
-        tags = {"dag_id": str(self.dag_id), "task_id": self.task_id}
-        run = OperatorRun(hook, source, options, output, task_tags=tags)
-        self._running.append(run)
+        job = job_of(self, context, self._tuning())
+        if job.labelling is None:
+            self._forget_outlet()
+        self._running.append(job)
         if self._is_killed:
-            run.stop()
+            job.stop()
         try:
-            return self._label(context, run, output)
+            result: pd.DataFrame | dict[str, Any] = job.execute()
         finally:
             # It holds locks, which an operator that is copied must not.
             self._running.clear()
-            self._keep_report(run)
+            if job.labelling is not None:
+                self._keep_report(job.labelling.report)
+        return result
 
-    def _keep_report(self, run: OperatorRun) -> None:
-        """Keep the end of the run for lineage; a summary that cannot be made hides no error."""
-        try:
-            self._report = run.report()
-        except Exception:  # raised again where the summary is pushed
-            self.log.exception("The end of the run cannot be told to lineage")
-
-    def _look(self, dry_run: DryRun) -> dict[str, Any]:
-        """Return what a run would do."""
-        # The event of the store's asset would start the DAGs that wait for its labels.
+    def _forget_outlet(self) -> None:
+        """Drop the asset of the store: its event would start the DAGs that wait for its labels."""
         if self.store is not None:
             uri = self.store.asset_uri
             self.outlets = [one for one in self.outlets if getattr(one, "uri", None) != uri]
-        self._running.append(dry_run)
-        if self._is_killed:
-            dry_run.stop()
-        try:
-            return dry_run.run()
-        finally:
-            self._running.clear()
 
-    def _engine_settings(self) -> dict[str, Any]:
-        """Return settings of the engine that no parameter sets; a subclass may add some."""
-        return {}
+    def _tuning(self) -> RunTuning:
+        """Return the settings of the run that no parameter sets; a subclass may set some."""
+        from airflow_imagetag.operators.options import RunTuning
 
-    def _quota_timing(self) -> QuotaTiming:
-        """Return the time limits of a shared quota, which no parameter sets."""
-        from airflow_imagetag.quota import DEFAULT_TIMING
-
-        return DEFAULT_TIMING
-
-    def _record_timing(self) -> RecordTiming:
-        """Return the times of the record of the run, which no parameter sets."""
-        from airflow_imagetag.operators.run_record import DEFAULT_RECORD_TIMING
-
-        return DEFAULT_RECORD_TIMING
-
-    def _label(
-        self, context: Context, run: OperatorRun, output: Output
-    ) -> pd.DataFrame | dict[str, Any]:
-        counts = {"failures": run.failures, "summary": run.summary}
-        try:
-            run.run()
-            if self.report and self.store is not None:
-                self.store.report(self.report)
-                self.log.info("Report: %s", redact(self.report))
-            if errors := self._push_each(context, counts):
-                raise errors[0]
-            result: pd.DataFrame | dict[str, Any] = output.result(run.summary())
-            self._tell_outlet(context, output, run.summary())
-            output.finish(partial(_push, context), result)
-        except BaseException as error:
-            # After any error, a kill included: labels that are paid for go to the outputs first.
-            self._push_each(context, output.rescued() | counts)
-            if (raised := run.as_raised(error)) is not error:
-                raise raised from None
-            raise
-        return result
+        return RunTuning()
 
     def on_kill(self) -> None:
         """End the run: nothing more is sent, and finished images are kept."""
         self._is_killed = True
         for run in self._running:
             run.stop()
-
-    def _tell_outlet(self, context: Context, output: Output, summary: Mapping[str, Any]) -> None:
-        """Put the counts into the event of the store's asset, if the task has it as an outlet."""
-        outlet_events = context.get("outlet_events")
-        if outlet_events is None or output.asset_uri is None:
-            return
-        for outlet in self.outlets:
-            if getattr(outlet, "uri", None) == output.asset_uri:
-                outlet_events[outlet].extra = {name: summary[name] for name in OUTLET_COUNTS}
-
-    def _push_each(
-        self, context: Context, outputs: Mapping[str, Callable[[], Any]]
-    ) -> list[Exception]:
-        """Make and push XComs, each independently of the others, and return their errors."""
-        errors: list[Exception] = []
-        for key, make in outputs.items():
-            try:
-                _push(context, key, make())
-            except Exception as error:  # raised when the others are kept, or another one is
-                self.log.exception("The XCom %r could not be kept", key)
-                errors.append(error)
-        return errors
 
 
 def _with_store(outlets: Sequence[Any], store: LabelStore | None) -> list[Any]:
@@ -372,9 +262,3 @@ def _with_store(outlets: Sequence[Any], store: LabelStore | None) -> list[Any]:
         return list(outlets)
     uris = [getattr(outlet, "uri", None) for outlet in outlets]
     return [*outlets] if store.asset.uri in uris else [*outlets, store.asset]
-
-
-def _push(context: Context, key: str, value: Any) -> None:
-    task_instance = context.get("ti")
-    if task_instance is not None:
-        task_instance.xcom_push(key=key, value=value)

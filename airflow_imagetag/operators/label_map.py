@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
-from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.adapters.templating import (
     IsData,
+    LiteralValue,
     Render,
-    TemplatedValue,
     is_resolved_by_airflow,
 )
 from airflow_imagetag.errors import ConfigurationError
@@ -22,35 +21,12 @@ _SHOWN_ENTRIES = 10
 _SHOWN_CHARACTERS = 500
 
 
-class LabelMap(TemplatedValue):
-    """Other names for labels, or the path of a file that holds them.
+class LabelMap(LiteralValue):
+    """Other names for labels as a dict, the text of a JSON object, or a path; None for none.
 
     Wrapping keeps Airflow from rendering each name of a dict as a template, and keeps the rendered
     fields and the serialized DAG small.
-
-    :param value: a dict, a path, the text of a JSON object, or None.
-    :param literal: it stands in the DAG file. A local path is then the author's own word, unless a
-        template in it has become data.
     """
-
-    # The operator renders a path; Airflow would render every name.
-    template_fields: ClassVar[Sequence[str]] = ()
-
-    def __init__(self, value: Any, *, literal: bool = False) -> None:
-        self.value = value
-        self.is_literal = literal and not self.is_template
-
-    @property
-    def is_template(self) -> bool:
-        """Whether it is a text with a template in it."""
-        return isinstance(self.value, str) and is_template(self.value)
-
-    def rendered(self, render: Render, is_data: IsData) -> LabelMap:
-        """Return the map rendered; of a map, only a path is."""
-        if is_data(self.value):
-            # The path is no longer the author's own.
-            return LabelMap(self.value)
-        return LabelMap(render(self.value)) if self.is_template else self
 
     def serialize(self) -> Any:
         """Return the map as Airflow shows it: of a long dict only the beginning.
@@ -69,11 +45,6 @@ class LabelMap(TemplatedValue):
         digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
         first = dict(entries[:_SHOWN_ENTRIES])
         return {"count": len(entries), "sha256": digest, "first": first}
-
-    def __repr__(self) -> str:
-        # On Airflow 2 the rendered field shows this text.
-        shown = self.serialize()
-        return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
 class LabelMapField(ImagesField):

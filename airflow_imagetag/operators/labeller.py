@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_imagetag.backends import configuration
-from airflow_imagetag.backends.connection_policy import ConnectionPolicy
+from airflow_imagetag.backends.parameter_files import configured_policy
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.labellers.base import Labeller
@@ -32,7 +31,8 @@ def labeller_of(
         is to download images for a service that takes no bytes.
     """
     trust = source.trust()
-    folders = [*configuration.allowed_local_folders(), *trust.folders]
+    allowed = configured_policy(storage_conn_id)
+    folders = [*allowed.folders, *trust.folders]
     source.check_trusted(folders)
     account = hook.account
     is_local = account.local is not None
@@ -50,7 +50,7 @@ def labeller_of(
         service_url=account.endpoint or None,
         needs_sha256=needs_sha256,
         storages=trust.storages,
-        connections=ConnectionPolicy(storage_conn_id, configuration.allowed_connections()),
+        connections=allowed.connections,
         object_key=None if is_local else hook.codec.object_key,
     )
     return hook.labeller(loader, max_connections=max_connections)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow_imagetag.engine.counts import Counts
-from airflow_imagetag.engine.inputs import RunInputs
+from airflow_imagetag.engine.inputs import RunEnds, RunInputs
 from airflow_imagetag.engine.run import LabelEngine, Report
 from airflow_imagetag.engine.settings import EngineSettings
+from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.runtime.background_import import BackgroundImport
 from airflow_imagetag.runtime.loop_thread import StopSignal, fast_loop, run_in_thread
 from airflow_imagetag.runtime.relaxed_gc import relaxed_gc
+
+if TYPE_CHECKING:
+    from airflow_imagetag.engine.flow.schedule import Schedule
+    from airflow_imagetag.labellers.base import Labeller
 
 PANDAS_AFTER_SECONDS = 0.05
 """By then the first requests are on their way: pandas is imported while the service answers."""
@@ -34,6 +41,18 @@ class EngineThread:
         """Whether the run was asked to end."""
         return self._stop.requested
 
+    def check_not_stopped(self, progress: str) -> None:
+        """Check that the run was not asked to end before its last image.
+
+        :param progress: of the run, as the log shows it.
+        :raises RunInterruptedError: it was.
+        """
+        if self.is_stopped:
+            raise RunInterruptedError(
+                f"The run was asked to end before its last image: {progress}. The finished images "
+                "are in its outputs."
+            )
+
     def import_pandas(self) -> None:
         """Wait until pandas is imported.
 
@@ -43,7 +62,9 @@ class EngineThread:
 
     def run(
         self,
-        inputs: RunInputs,
+        ends: RunEnds,
+        labeller: Labeller,
+        schedule: Schedule | None,
         settings: EngineSettings,
         counts: Counts,
         total: int | None,
@@ -51,18 +72,21 @@ class EngineThread:
     ) -> None:
         """Label everything.
 
-        :param inputs: entries, labeller and writer; the labeller is opened here.
+        :param ends: the entries, and the place of the outcomes.
+        :param labeller: labels one image; opened here.
+        :param schedule: slots of a quota that processes share; None for a quota of this run alone.
         :param counts: where to count.
         :param total: number of entries, for the log; None if unknown.
         :param report: called from time to time, and at the end.
         :raises ImageTagError: the error that stopped the run.
         """
+        inputs = RunInputs(ends, labeller, schedule)
         engine = LabelEngine(
             inputs, settings, self._stop, counts=counts, total=total, report=report
         )
 
         async def main() -> None:
-            async with inputs.labeller:
+            async with labeller:
                 with self._pandas.starting_after(PANDAS_AFTER_SECONDS):
                     await engine.run()
 

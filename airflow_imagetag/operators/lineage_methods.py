@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.sources.images_field import as_source
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 
     from airflow_imagetag.lineage.reports import TaskReport
     from airflow_imagetag.stores.base import LabelStore
+
+
+log = logging.getLogger(__name__)
 
 
 class LineageMethods:
@@ -24,6 +29,13 @@ class LineageMethods:
     _report: TaskReport | None = None
     """The end of the task, once it has ended."""
 
+    def _keep_report(self, report: Callable[[], TaskReport]) -> None:
+        """Keep the end of the run for lineage; a summary that cannot be made hides no error."""
+        try:
+            self._report = report()
+        except Exception:  # raised again where the summary is pushed
+            log.exception("The end of the run cannot be told to lineage")
+
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the datasets of the task; its provider calls it before the task runs."""
         return self._lineage()
@@ -34,7 +46,7 @@ class LineageMethods:
         return self._lineage()
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return the same for a task that failed: what it wrote before stays written."""
+        """Return the same for a task that failed: the rows that it wrote before stay written."""
         del task_instance
         return self._lineage()
 

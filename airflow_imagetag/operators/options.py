@@ -41,6 +41,20 @@ SECONDS = NumberRule(f"a number from {MIN_RATE:g}", minimum=MIN_RATE)
 
 
 @dataclass(frozen=True, slots=True)
+class RunTuning:
+    """Settings of a run that no parameter sets; tests shorten the times.
+
+    :param engine: further settings of the engine.
+    :param quota: time limits of a shared quota.
+    :param record: times of the record of the run.
+    """
+
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    quota: QuotaTiming = DEFAULT_TIMING
+    record: RecordTiming = DEFAULT_RECORD_TIMING
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """The operator's parameters, checked.
 
@@ -59,9 +73,7 @@ class Options:
     :param storage_conn_id: the only connection that URIs of object storages from data may use.
     :param oversize: handling of an image with more bytes than the service takes.
     :param mapping: renames, drops and merges labels; None leaves them as they are.
-    :param engine: further settings of the engine.
-    :param quota_timing: time limits of a shared quota.
-    :param record_timing: times of the record of the run.
+    :param tuning: settings that no parameter sets.
     :param dry_run: nothing is sent or written.
     :param sample: number of images of an even sample; None for all.
     :param budget: the calls that the task may make.
@@ -82,9 +94,7 @@ class Options:
     oversize: Oversize
     storage_conn_id: str | None = None
     mapping: LabelMapping | None = None
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    quota_timing: QuotaTiming = DEFAULT_TIMING
-    record_timing: RecordTiming = DEFAULT_RECORD_TIMING
+    tuning: RunTuning = field(default_factory=RunTuning)
     dry_run: bool = False
     sample: int | None = None
     budget: Budget = NO_BUDGET
@@ -101,19 +111,11 @@ class Options:
         )
 
 
-def parse_options(
-    parameters: Any,
-    *,
-    engine: Mapping[str, Any] | None = None,
-    quota_timing: QuotaTiming = DEFAULT_TIMING,
-    record_timing: RecordTiming = DEFAULT_RECORD_TIMING,
-) -> Options:
+def parse_options(parameters: Any, *, tuning: RunTuning | None = None) -> Options:
     """Check the parameters of an operator, but for the label map, which is read by itself.
 
     :param parameters: an object with the operator's parameters as attributes, rendered.
-    :param engine: further settings of the engine.
-    :param quota_timing: time limits of a shared quota.
-    :param record_timing: times of the record of the run.
+    :param tuning: settings that no parameter sets.
     :raises ConfigurationError: names the parameter and the values that it allows.
     """
     given = parameters
@@ -132,9 +134,7 @@ def parse_options(
         is_fetched_by_worker=_is_fetched_by_worker(given.fetch),
         oversize=parse_oversize(given.oversize),
         storage_conn_id=_storage_conn_id(given.storage_conn_id),
-        engine=engine or {},
-        quota_timing=quota_timing,
-        record_timing=record_timing,
+        tuning=tuning or RunTuning(),
         dry_run=_flag("dry_run", given.is_dry_run),
         sample=COUNT.parse_whole("sample", given.sample),
         budget=parse_budget(given.max_calls, given.max_cost, given.budget_period, given.on_budget),

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.backends import configuration
 from airflow_imagetag.backends.airflow_versions import check_xcom_can_hold_frames
-from airflow_imagetag.operators.checkpoint import checkpoint_store
+from airflow_imagetag.operators.checkpoint import CheckpointedOutput, checkpoint_store
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.outputs import FrameOutput, Output
 from airflow_imagetag.operators.run_record import identity_of
-from airflow_imagetag.operators.stored_outputs import CheckpointedOutput, StoreOutput
+from airflow_imagetag.operators.stored_outputs import StoreOutput
 
 if TYPE_CHECKING:
     from airflow_imagetag.stores.base import LabelStore

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow.call_allowance import Ask
-from airflow_imagetag.engine.inputs import never_failed
+from airflow_imagetag.engine.inputs import RunEnds
 from airflow_imagetag.engine.output.label_rows import failures_frame
-from airflow_imagetag.engine.protocols import AnswerLookup, OutcomeWriter
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.models import Entry, Failure, Image
+from airflow_imagetag.models import Failure
 from airflow_imagetag.operators.budget import own_budget
+from airflow_imagetag.operators.new_entries import every_entry
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.operators.writers import (
     Collected,
     FrameWriter,
 )
-from airflow_imagetag.selection.difference import limited
 from airflow_imagetag.stores.base import DEFAULT_BATCH, BatchBounds
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ Push = Callable[[str, Any], None]
 
 @dataclass(frozen=True, slots=True)
 class RunTerms:
-    """What an output must know of a run before it opens.
+    """The facts of a run that an output must know before it opens.
 
     :param api: the interface that labels the images.
     :param counts: the counts of the run, which change while it lasts.
@@ -52,33 +51,25 @@ class RunTerms:
 class OpenRun:
     """The input and the output of a run while they are open.
 
-    :param entries: the entries to label.
-    :param writer: takes finished images.
+    :param ends: the entries to label, and the place of the outcomes.
     :param reads_inline: the entries are in memory.
-    :param lookup: finds answers that were paid for in earlier runs; None for no such answers.
     :param resumed_tagged: images that an earlier try of the task labelled.
     :param resumed_failed: images that failed in an earlier try by their own fault.
     :param total: number of entries, if it is known by now.
-    :param ask_for_calls: asks for the calls that the run may make; None for no limit.
     :param batch: bounds of a batch, unless the task has its own.
-    :param has_failed: tells whether an earlier run failed for an image.
     """
 
-    entries: Iterator[Entry]
-    writer: OutcomeWriter
+    ends: RunEnds
     reads_inline: bool = False
-    lookup: AnswerLookup | None = None
     resumed_tagged: int = 0
     resumed_failed: int = 0
     total: int | None = None
-    ask_for_calls: Ask | None = None
     batch: BatchBounds = DEFAULT_BATCH
-    has_failed: Callable[[Image], bool] = never_failed
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The images of a run by what was known of them, and those that wait after it.
+    """The images of a run by their earlier tries, and those that wait after it.
 
     :param new: images that were never tried in their version.
     :param due: images that had failed and were tried again.
@@ -168,7 +159,7 @@ class Output(ABC):
         return {}
 
     def selection(self, counts: Counts) -> Selection:
-        """Return the counts of images by what was known of them.
+        """Return the counts of images by their earlier tries.
 
         :param counts: the counts of the run.
         """
@@ -221,11 +212,13 @@ class FrameOutput(Output):
         """Open a run over all entries of the source."""
         options = self._options
         yield OpenRun(
-            limited(options.chosen(source.entries(shard=options.shard)), options.max_images),
-            self._writer,
+            RunEnds(
+                every_entry(source, options),
+                self._writer,
+                ask_for_calls=self._ask_for_calls(terms),
+            ),
             # A shard and a sample hash every key.
             reads_inline=(source.is_in_memory and options.shard is None and options.sample is None),
-            ask_for_calls=self._ask_for_calls(terms),
         )
 
     def _ask_for_calls(self, terms: RunTerms) -> Ask | None:

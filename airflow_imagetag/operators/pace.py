@@ -61,7 +61,7 @@ class Pace:
         """
         seconds = self.options.flush_seconds
         return EngineSettings(
-            **self.options.engine,
+            **self.options.tuning.engine,
             max_in_flight=self.max_in_flight,
             requests_per_second=self.requests_per_second,
             shared_requests_per_second=self.account.requests_per_second,
@@ -86,7 +86,7 @@ class Pace:
                 conn_id,
                 account.quota_name,
                 fallback_share=account.quota_fallback_share,
-                timing=self.options.quota_timing,
+                timing=self.options.tuning.quota,
             )
         )
 

@@ -35,7 +35,7 @@ def summary(
 ) -> dict[str, Any]:
     """Return the counts of a run as JSON values.
 
-    :param selection: the images by what was known of them.
+    :param selection: the images by their earlier tries.
     :param failures: the failures; of a run with a store, the first of them.
     :param price_per_thousand: price of 1,000 calls; None if it is unknown.
     :param store: the store as Airflow shows it; None for no store.

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.engine import progress
 from airflow_imagetag.engine.counts import Counts
-from airflow_imagetag.engine.inputs import RunInputs
-from airflow_imagetag.errors import BudgetUsedUpError, RunInterruptedError
 from airflow_imagetag.hooks.imagetag import ImageTagHook
-from airflow_imagetag.lineage.metrics import RunMetrics
-from airflow_imagetag.lineage.reports import TaskReport
-from airflow_imagetag.lineage.traces import run_span
+from airflow_imagetag.lineage.run_telemetry import RunTelemetry
 from airflow_imagetag.operators import report
-from airflow_imagetag.operators.budget import OnBudget
 from airflow_imagetag.operators.labeller import labeller_of
 from airflow_imagetag.operators.launch import EngineThread
 from airflow_imagetag.operators.options import Options
-from airflow_imagetag.operators.outputs import OpenRun, Output, RunTerms
+from airflow_imagetag.operators.outputs import OpenRun, Output, Push, RunTerms
 from airflow_imagetag.operators.pace import Pace
 from airflow_imagetag.sources.base import ImageSource
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from airflow_imagetag.lineage.reports import TaskReport
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +62,7 @@ class OperatorRun:
         self._engine = EngineThread()
         self._total = output.count(source)
         self._counts = Counts()
-        self._metrics = RunMetrics(self._counts, {"api": hook.account.api, **task_tags})
+        self._telemetry = RunTelemetry(hook.account.api, self._counts, task_tags)
         self._started = time.monotonic()
         self._elapsed_seconds = 0.0
         self._is_cut_off = True
@@ -95,26 +92,8 @@ class OperatorRun:
         :raises ImageTagError: the error that ended the run before its last image, or the failures
             that are more than the task accepts.
         """
-        outcome = "failed"
-        with run_span({"api": self._hook.account.api}) as counts:
-            try:
-                self._run()
-                outcome = "success"
-            finally:
-                self._tell(counts, outcome)
-
-    def _tell(self, counts: dict[str, Any], outcome: str) -> None:
-        """Tell metrics and traces the end; a summary that cannot be made hides no error.
-
-        :param counts: takes the counts for the trace.
-        """
-        try:
-            summary = self.summary()
-        except Exception:  # raised again where the summary is pushed
-            log.exception("The end of the run cannot be told to metrics and traces")
-            return
-        counts.update(summary)
-        self._metrics.end(summary, outcome=outcome)
+        with self._telemetry.run(self.summary):
+            self._run()
 
     def _run(self) -> None:
         # The import takes as long as many calls. With a quota it comes first: it would disturb the
@@ -140,19 +119,13 @@ class OperatorRun:
                     storage_conn_id=self._options.storage_conn_id,
                 )
                 self._engine.run(
-                    RunInputs(
-                        opened.entries,
-                        labeller,
-                        opened.writer,
-                        opened.lookup,
-                        schedule,
-                        opened.ask_for_calls,
-                        opened.has_failed,
-                    ),
+                    opened.ends,
+                    labeller,
+                    schedule,
                     self._pace.settings(batch=opened.batch, reads_inline=opened.reads_inline),
                     self._counts,
                     self._total,
-                    self._metrics.report,
+                    self._telemetry.report,
                 )
                 # Here and not where the outputs are made: after an interrupt here, they can still
                 # be made.
@@ -169,18 +142,14 @@ class OperatorRun:
         return RunTerms(self._hook.api, self._counts, account.price_per_thousand)
 
     def _judge(self) -> None:
-        """Check that the run has done what it was to do.
+        """Check that the run has reached its end, and accept its failures or not.
 
         :raises RunInterruptedError: it was asked to end before its last image.
         :raises TooManyFailuresError: more images failed than the task accepts.
         """
-        if self._engine.is_stopped:
-            raise RunInterruptedError(
-                f"The run was asked to end before its last image: {self._progress()}. The finished "
-                "images are in its outputs."
-            )
+        self._engine.check_not_stopped(self._progress())
         if self._counts.out_of_budget:
-            self._end_at_budget()
+            self._options.budget.end_early(self._progress())
         report.check_failures(
             self._counts,
             self._output.failures,
@@ -189,21 +158,6 @@ class OperatorRun:
             min_failures=self._options.min_failures,
             place=self._output.place,
         )
-
-    def _end_at_budget(self) -> None:
-        """Say that the run ends before its last image.
-
-        :raises BudgetUsedUpError: the task is to fail then.
-        """
-        budget = self._options.budget
-        message = (
-            f"The budget is used up ({budget.describe()}), so this run ends before its last image: "
-            f"{self._progress()}. The images that are left stay new, for the next period or a "
-            "larger budget."
-        )
-        if budget.on_budget is OnBudget.FAIL:
-            raise BudgetUsedUpError(message)
-        log.warning(message)
 
     def failures(self) -> pd.DataFrame:
         """Return the failures so far."""
@@ -222,13 +176,32 @@ class OperatorRun:
 
     def report(self) -> TaskReport:
         """Return the end of the run for lineage."""
-        account = self._hook.account
-        return TaskReport(
-            account.api,
+        return self._telemetry.task_report(
             self.summary(),
             self._output.written_rows(),
-            account.price_per_thousand,
+            self._hook.account.price_per_thousand,
         )
+
+    @property
+    def asset_uri(self) -> str | None:
+        """URI of the asset that the run changes; None for no asset."""
+        return self._output.asset_uri
+
+    def result(self) -> Any:
+        """Return the operator's return value."""
+        return self._output.result(self.summary())
+
+    def finish(self, push: Push, result: Any) -> None:
+        """End a run that succeeded.
+
+        :param push: keeps an XCom.
+        :param result: the operator's return value.
+        """
+        self._output.finish(push, result)
+
+    def rescued(self) -> dict[str, Callable[[], Any]]:
+        """Return the XComs that keep the labels of a run that failed, each as a function."""
+        return self._output.rescued()
 
     def as_raised(self, error: BaseException) -> BaseException:
         """Return the error as the task raises it: final if a retry would fail the same way."""

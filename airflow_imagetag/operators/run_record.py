@@ -219,7 +219,7 @@ class RunRecorder:
                     return granted
                 self._granted -= granted
                 self._write()
-            time.sleep(random.uniform(0.2, 1.0) * self._timing.collision_seconds * 2**attempt)  # noqa: S311
+            time.sleep(random.uniform(0.2, 1.0) * self._timing.collision_seconds * 2**attempt)  # noqa: S311 (a wait)
         return 0
 
     def _try_to_write(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
@@ -21,7 +21,7 @@ __all__ = ["ImageTagSyncOperator"]
 
 
 class ImageTagSyncOperator(LineageMethods, ImagesField):
-    """Marks or deletes what a store holds of images that have left their source.
+    """Marks or deletes the labels and rows of images that have left their source.
 
     The whole source is compared with the whole store, on disk, so both may be larger than memory.
     Nothing is labelled and nothing is paid. A marked image keeps its labels and gets the time in
@@ -66,7 +66,7 @@ class ImageTagSyncOperator(LineageMethods, ImagesField):
         "key_column",
         "uri_column",
     )
-    template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"images": "json"}
     ui_color = "#e8f0d8"
 
     def __init__(

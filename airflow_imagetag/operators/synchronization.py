@@ -1,4 +1,4 @@
-"""Private: compares a source with a store, and marks or deletes what has left the source."""
+"""Private: compares source and store, and marks or deletes images that have left the source."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAMED_KEYS = 3
 
 
 class OnMissing(enum.StrEnum):
-    """What is done with an image that has left its source."""
+    """The treatment of an image that has left its source."""
 
     MARK = "mark"
     DELETE = "delete"
@@ -62,7 +62,7 @@ class Synchronization:
 
     :param source: all images.
     :param store: where the labels are kept.
-    :param on_missing: what is done with images that have left the source.
+    :param on_missing: the treatment of images that have left the source.
     :param max_missing_ratio: share of the images that may have left it, from 0 to 1.
     :param api: only images of this interface; ``all`` for every one; None for a choice.
     :param imagetag_conn_id: connection that names the interface where the store holds several.

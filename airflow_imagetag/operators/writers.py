@@ -68,6 +68,11 @@ class Collected:
             else:
                 self.written_images += outcome.is_of_image
 
+    @property
+    def has_unsaved_labels(self) -> bool:
+        """Whether there are labels that the store did not take."""
+        return any(isinstance(one, TagResult) and one.labels for one in self.unsaved)
+
     def unsaved_frame(self) -> pd.DataFrame:
         """Return the labels that the store did not take."""
         rows = LabelRows(originals=self.originals)

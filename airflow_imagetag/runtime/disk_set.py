@@ -66,6 +66,6 @@ class DiskSet:
         iterator = iter(values)
         while chunk := list(islice(iterator, CHUNK_VALUES)):
             places = ", ".join("?" * len(chunk))
-            statement = f"SELECT value FROM item WHERE value IN ({places})"  # noqa: S608
+            statement = f"SELECT value FROM item WHERE value IN ({places})"  # noqa: S608 (marks of parameters)
             found.update(bytes(value) for [value] in self._database.execute(statement, chunk))
         return found

@@ -1,4 +1,4 @@
-"""Local files that data names, opened so that what is checked is what is read."""
+"""Local files that data names, opened so that the file that was checked is the one that is read."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Beginning:
         return iter(self._read)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield all entries; what was read ahead is not kept."""
+        """Yield all entries; those that were read ahead are not kept."""
         read, self._read = self._read, []
         return chain(_emptied(read), self._rest)
 

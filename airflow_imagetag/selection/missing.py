@@ -37,7 +37,7 @@ class HeldImage:
 
 
 class Change(enum.StrEnum):
-    """What a comparison found out about a held image."""
+    """The result of a comparison for a held image."""
 
     MISSING = "missing"
     """It has left the source since the last comparison."""

@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_imagetag.adapters.airflow_sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
-    airflow_version,
     conf,
     timezone,
 )
-from airflow_imagetag.adapters.descriptions import is_template
 from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
-from airflow_imagetag.errors import ConfigurationError, error_named
 from airflow_imagetag.links.imagetag import ImageLabelsLink
-from airflow_imagetag.safety.redaction import has_secrets
-from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_images
+from airflow_imagetag.sources.images_field import ImagesField, as_source, known_source, wrap_images
 from airflow_imagetag.stores.base import LabelStore, as_store
 
 if TYPE_CHECKING:
@@ -78,7 +73,7 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         "imagetag_conn_id",
         "retag",
     )
-    template_fields_renderers = {"images": "json"}  # noqa: RUF012 (Airflow's own declaration)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"images": "json"}
     operator_extra_links = (ImageLabelsLink(),)
     ui_color = "#d8e8f0"
 
@@ -172,7 +167,7 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         if parsed.status == events.TIMED_OUT:
             raise self._timed_out(parsed.count)
         if parsed.status == events.FAILED:
-            self._fail(error_named(parsed.error)(parsed.message))
+            self._fail(parsed.exception())
         if parsed.is_complete and parsed.count <= condition.max_images:
             self.log.info("New images: %d", parsed.count)
             return list(parsed.images)
@@ -247,31 +242,10 @@ class NewImagesSensor(ImagesField, BaseSensorOperator):
         }
 
     def _start_from_trigger(self) -> None:
-        from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+        from airflow_imagetag.triggers.imagetag import start_arguments
 
-        from airflow_imagetag.triggers.imagetag import NewImagesTrigger
-
-        if not isinstance(self.images, ImageSource):
-            raise ConfigurationError(
-                "start_from_trigger needs a source or a list of images: the output of another task "
-                "is not known before a worker runs."
-            )
-        trigger = NewImagesTrigger(**self._trigger_kwargs())
-        if has_secrets([trigger.images, trigger.store]):
-            # Airflow would keep them in plain text, with the DAG. A worker's are encrypted.
-            return
-        path, kwargs = trigger.serialize()
-        if not hasattr(BaseTrigger, "render_template_fields") and (
-            airflow_version() >= (3, 0) or is_template(str(kwargs))
-        ):
-            # Before Airflow 3.3 only a worker can render them, and on 3.0 to 3.2 the scheduler
-            # gives the task to a worker in any case.
-            return
-        self.start_trigger_args = StartTriggerArgs(
-            trigger_cls=path,
-            trigger_kwargs=kwargs,
-            next_method="execute_complete",
-            next_kwargs=None,
-            timeout=timedelta(seconds=self.timeout),
-        )
-        self.start_from_trigger = True
+        known_source(self.images, "start_from_trigger")
+        arguments = start_arguments(self._trigger_kwargs(), timedelta(seconds=self.timeout))
+        if arguments is not None:
+            self.start_trigger_args = arguments
+            self.start_from_trigger = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from airflow_imagetag.errors import ImageEmptyError, InvalidImageError
@@ -12,7 +13,7 @@ from airflow_imagetag.services.messages import Payload
 
 def load_encoder() -> None:
     """Load the library that encodes: the first image must not wait for it."""
-    import pybase64  # noqa: F401
+    import_module("pybase64")
 
 
 def content_of(payload: Payload) -> bytes:

@@ -43,6 +43,20 @@ def wrap_images(images: Any, *, literal: bool = True) -> Any:
     return ValueImages(images, literal=literal)
 
 
+def known_source(images: Any, parameter: str) -> ImageSource:
+    """Return the source of a parameter ``images`` that has not been rendered yet.
+
+    :param parameter: the parameter that needs it, for the message.
+    :raises ConfigurationError: the images are the output of another task.
+    """
+    if isinstance(images, ImageSource):
+        return images
+    raise ConfigurationError(
+        f"{parameter} needs a source or a list of images: the output of another task is not known "
+        "before a worker runs."
+    )
+
+
 def as_source(images: Any) -> ImageSource:
     """Return the rendered parameter ``images`` as a source."""
     return images if isinstance(images, ImageSource) else ValueImages(images)

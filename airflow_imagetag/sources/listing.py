@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from airflow_imagetag.backends.places import Place, place_of
-from airflow_imagetag.backends.storages import storage_error
+from airflow_imagetag.backends.storage_faults import storage_error
 from airflow_imagetag.errors import (
     ConfigurationError,
     ImageEmptyError,

@@ -212,7 +212,7 @@ class OpenStore(ABC):
         return ()
 
     def spending(self, scope: SpendingScope) -> Spending:
-        """Return what the runs of this interface have spent.
+        """Return the calls and the cost of the runs of this interface.
 
         It counts every record that was written before the call, also by other processes.
 
@@ -360,7 +360,7 @@ class LabelStore(Description):
         raise self._cannot("tell its runs", "runs")
 
     def upgrade(self) -> list[str]:
-        """Bring a store of an earlier version to the form of this one, and return what was changed.
+        """Bring a store of an earlier version to the form of this one, and return the changes.
 
         A run does so by itself, but for what it does not need.
 

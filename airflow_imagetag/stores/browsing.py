@@ -1,4 +1,4 @@
-"""Private: what the report and the pages ask a store, with bounds of time and rows."""
+"""Private: the queries of the report and the pages, with bounds of time and rows."""
 
 from __future__ import annotations
 

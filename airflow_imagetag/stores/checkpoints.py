@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from airflow_imagetag.backends.configuration import checkpoint_path
 from airflow_imagetag.backends.places import place_of
-from airflow_imagetag.backends.storages import storage_error
+from airflow_imagetag.backends.storage_faults import storage_error
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.safety.uris import is_local, local_path
 from airflow_imagetag.stores.key_sets import KeySet

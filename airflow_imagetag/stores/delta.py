@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_imagetag.stores.base import DEFAULT_FRAME_ROWS, StoreMode
+from airflow_imagetag.stores.base import StoreMode
 from airflow_imagetag.stores.folders import FolderLabelStore
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    import pandas as pd
-
-    from airflow_imagetag.selection.missing import HeldImage
     from airflow_imagetag.stores.delta_dataset import DeltaDataset
     from airflow_imagetag.stores.delta_open import OpenDeltaStore
     from airflow_imagetag.stores.delta_removal import DeltaRemoval
@@ -28,7 +23,9 @@ class DeltaLabelStore(FolderLabelStore):
     The folder gets two Delta tables: ``labels/``, one row for each image and label, and
     ``images/``, one row for each image. Each batch is a commit in each; rows of an image that was
     labelled before are replaced. Any number of writers may work at once. The runs are Parquet files
-    in ``runs/``. It needs the extra ``delta``.
+    in ``runs/``. Frames show the tables as they were at the first one, also while others write. Old
+    versions of the tables have deleted rows until a compaction after a week. It needs the extra
+    ``delta``.
 
     :param path: folder of the two tables, such as ``s3://aws_default@lake/labels/``. (templated)
     :param conn_id: the storage's connection, if the path names none. (templated)
@@ -50,73 +47,6 @@ class DeltaLabelStore(FolderLabelStore):
 
         check_folder(self.path, self._written)
         return open_delta_store(self.path, self.conn_id, api, mode)
-
-    def labels(
-        self, *, frame_rows: int = DEFAULT_FRAME_ROWS, originals: bool = False
-    ) -> Iterator[pd.DataFrame]:
-        """Yield the labels of all interfaces as frames; of each image only the latest.
-
-        The frames show the tables as they were at the first one, also while others write.
-
-        :param frame_rows: approximate number of rows in a frame.
-        :param originals: add the column ``original_label``.
-        """
-        with self._dataset() as dataset:
-            yield from dataset.labels(frame_rows=frame_rows, originals=originals)
-
-    def held(self, *, api: str | None = None) -> Iterator[list[HeldImage]]:
-        """Yield the images that the tables hold, some at a time.
-
-        :param api: only those of this interface; None for all.
-        :raises StoreError: the storage failed.
-        """
-        with self._images(api) as images:
-            yield from images.held()
-
-    def mark(
-        self, keys: Iterable[str], *, missing_since: datetime | None, api: str | None = None
-    ) -> int:
-        """Set or take away ``missing_since`` of images; their labels stay.
-
-        :param keys: keys of images; those that the store does not hold are left out.
-        :param missing_since: the time, with a zone; None takes the mark away.
-        :param api: only images of this interface; None for all.
-        :return: the number of images that were changed.
-        :raises StoreError: the storage failed.
-        """
-        from airflow_imagetag.stores.key_sets import key_set
-
-        with key_set(keys) as digests, self._images(api) as images:
-            return images.mark(digests, missing_since)
-
-    def delete(self, keys: Iterable[str], *, api: str | None = None) -> int:
-        """Delete the rows of images and of their labels, and copies of them in checkpoints.
-
-        Writers may go on meanwhile. Old versions of the tables have the rows until a compaction
-        after a week. A deleted image is new if its source still has it, and is paid for again.
-
-        :param keys: keys of images; those that the store does not hold are left out.
-        :param api: only images of this interface; None for all.
-        :return: the number of deleted images; one that several interfaces have labelled counts for
-            each.
-        :raises StoreError: the storage failed.
-        """
-        from airflow_imagetag.stores.checkpoints import delete_from_checkpoints
-        from airflow_imagetag.stores.key_sets import key_set
-
-        with key_set(keys) as digests:
-            with self._images(api) as images:
-                deleted = images.delete(digests)
-            delete_from_checkpoints(digests, api)
-        return deleted
-
-    def images(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
-        """Yield the images of all interfaces as frames; of each only the latest row.
-
-        :param frame_rows: approximate number of rows in a frame.
-        """
-        with self._dataset() as dataset:
-            yield from dataset.images_frames(frame_rows=frame_rows)
 
     def compact(self) -> None:
         """Rewrite the tables as few files, and remove the files that no version of a week needs.

@@ -204,7 +204,7 @@ class DeltaDataset:
 
         :param columns: names of the columns; None for all.
         :param files: names of the files to read; None for all.
-        :param batches: leave out what has no rows of these batches; None for nothing.
+        :param batches: leave out files without rows of these batches; None for no file.
         """
         names = self._files(table, batches) if files is None else sorted(files)
         schema = table.schema if columns is None else pa.schema(map(table.schema.field, columns))
@@ -324,7 +324,7 @@ class DeltaDataset:
         if table.delta is None:
             self.create()
             self._refresh(table)
-        assert table.delta is not None  # noqa: S101 - it was created
+        assert table.delta is not None  # noqa: S101 (it was created)
         return table.delta
 
     def holds_batch(self, table: Table, batch: str) -> bool:

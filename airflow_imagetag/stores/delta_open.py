@@ -13,8 +13,8 @@ from airflow_imagetag.errors import StoreError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.safety.redaction import redact_text
-from airflow_imagetag.selection.rules import Status, StoredState
-from airflow_imagetag.stores.base import StoreMode, UnlabelledCounts
+from airflow_imagetag.selection.rules import Status
+from airflow_imagetag.stores.base import StoreMode
 from airflow_imagetag.stores.delta_dataset import (
     BATCH_TIME,
     DeltaDataset,
@@ -24,17 +24,16 @@ from airflow_imagetag.stores.delta_dataset import (
     open_dataset,
 )
 from airflow_imagetag.stores.files import LABELS_BATCH, Files
+from airflow_imagetag.stores.open_folder import OpenFolderStore
 from airflow_imagetag.stores.parquet_dataset import Rows
 from airflow_imagetag.stores.part_index import IndexRow
 from airflow_imagetag.stores.rows import (
     ANSWERED,
     holds_answer,
-    key_digest,
     merged,
     outcome_of,
     rows_of,
 )
-from airflow_imagetag.stores.run_files import OpenFolderStore
 
 log = logging.getLogger(__name__)
 
@@ -90,18 +89,14 @@ class OpenDeltaStore(OpenFolderStore):
         retrier: BlockingRetrier,
         clock: Callable[[], datetime],
     ) -> None:
-        super().__init__(files, api)
+        super().__init__(files, api, dataset.index)
         self._dataset = dataset
-        self._api = api
         self._retrier = retrier
         self._clock = clock
 
     def refresh(self) -> None:
         """Read the rows that other writers have added."""
         self._dataset.load()
-
-    def release_connections(self) -> None:
-        """Do nothing: files are open only while they are read."""
 
     def check_writable(self, *, originals: bool = False) -> None:
         """Write a file and remove it.
@@ -111,16 +106,6 @@ class OpenDeltaStore(OpenFolderStore):
         """
         del originals
         self._dataset.place.check_writable()
-
-    def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
-        """Return the state of the images with these keys."""
-        index = self._dataset.index
-        found = ((key, index.stored(self._api, key_digest(key))) for key in keys)
-        return {key: stored for key, stored in found if stored is not None}
-
-    def unlabelled(self, now: datetime) -> UnlabelledCounts:
-        """Return the number of images that wait or were given up."""
-        return self._dataset.index.unlabelled(self._api, now)
 
     def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest."""
@@ -160,7 +145,7 @@ class OpenDeltaStore(OpenFolderStore):
     def _merged(self, images: Rows) -> Iterator[dict[str, Any]]:
         """Yield the rows of images without an answer, except where the held row stays."""
         found = [(row, self._held(row)) for row in images if not holds_answer(row)]
-        # The labels of an earlier version stay: what is known of them is in the held row.
+        # The labels of an earlier version stay: the held row describes them.
         labelled = [held for _, held in found if held is not None and _has_labels(held)]
         rows, _ = self._rows_of(labelled)
         for row, held in found:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_imagetag.backends.places import is_named_exactly, place_of
-from airflow_imagetag.backends.storages import storage_error
+from airflow_imagetag.backends.storage_faults import storage_error
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.safety.redaction import redact, redact_text

@@ -407,7 +407,7 @@ class ParquetDataset:
 
 
 def index_row(row: Mapping[str, Any], part: str) -> IndexRow:
-    """Return what the index keeps of an image's row.
+    """Return the fields of an image's row that the index keeps.
 
     :param part: the file that holds it.
     """

@@ -16,9 +16,9 @@ from airflow_imagetag.errors import StoreError
 from airflow_imagetag.models import Failure, TagResult
 from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.safety.redaction import redact_text
-from airflow_imagetag.selection.rules import Status, StoredState
-from airflow_imagetag.stores.base import UnlabelledCounts
+from airflow_imagetag.selection.rules import Status
 from airflow_imagetag.stores.files import LABELS_BATCH
+from airflow_imagetag.stores.open_folder import OpenFolderStore
 from airflow_imagetag.stores.parquet_dataset import (
     IMAGES,
     LABELS,
@@ -30,12 +30,10 @@ from airflow_imagetag.stores.parquet_dataset import (
 from airflow_imagetag.stores.rows import (
     ANSWERED,
     holds_answer,
-    key_digest,
     merged,
     outcome_of,
     rows_of,
 )
-from airflow_imagetag.stores.run_files import OpenFolderStore
 
 log = logging.getLogger(__name__)
 
@@ -88,18 +86,14 @@ class OpenParquetStore(OpenFolderStore):
         retry_seconds: float,
         clock: Callable[[], datetime],
     ) -> None:
-        super().__init__(dataset.files, api)
+        super().__init__(dataset.files, api, dataset.index)
         self._dataset = dataset
-        self._api = api
         self._retrier = BlockingRetrier(retry_seconds)
         self._clock = clock
 
     def refresh(self) -> None:
         """Read the parts that other writers have added."""
         self._dataset.load()
-
-    def release_connections(self) -> None:
-        """Do nothing: files are open only while they are read."""
 
     def check_writable(self, *, originals: bool = False) -> None:
         """Write a file and remove it.
@@ -109,12 +103,6 @@ class OpenParquetStore(OpenFolderStore):
         """
         del originals
         self._dataset.files.check_writable()
-
-    def known(self, keys: Collection[str]) -> Mapping[str, StoredState]:
-        """Return the state of the images with these keys."""
-        index = self._dataset.index
-        found = ((key, index.stored(self._api, key_digest(key))) for key in keys)
-        return {key: stored for key, stored in found if stored is not None}
 
     def answers(self, content_sha256: Collection[str]) -> Mapping[str, TagResult | Failure]:
         """Return the answers that were paid for images with these bytes, by digest."""
@@ -196,10 +184,6 @@ class OpenParquetStore(OpenFolderStore):
                 f"{count} images could not be written to {self._dataset.files.place}: "
                 f"{type(error).__name__}: {redact_text(str(error))[:300]}"
             ) from None
-
-    def unlabelled(self, now: datetime) -> UnlabelledCounts:
-        """Return the number of images that wait or were given up."""
-        return self._dataset.index.unlabelled(self._api, now)
 
     def outcomes(self) -> Iterator[list[TagResult | Failure]]:
         """Yield the outcomes of images that need no further try, part by part."""

@@ -154,7 +154,7 @@ def _is_marked(row: Mapping[str, Any]) -> bool:
 def _store_errors(dataset: ParquetDataset, what: str) -> Iterator[None]:
     """Raise a ``StoreError`` for each error of the storage.
 
-    :param what: what cannot be done, for the message.
+    :param what: the action that is refused, for the message.
     """
     try:
         yield

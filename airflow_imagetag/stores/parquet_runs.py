@@ -91,7 +91,7 @@ class ParquetRuns:
         return [run for run in found if run.api == api and f"{run.id}.parquet" not in ended]
 
     def spending(self, api: str, scope: SpendingScope) -> Spending:
-        """Return what the runs of an interface have spent."""
+        """Return the calls and the cost of the runs of an interface."""
         since = None if scope.since is None else f"run-{scope.since.astimezone(UTC):%Y%m%dT%H%M%S}"
 
         def may_count(name: str) -> bool:

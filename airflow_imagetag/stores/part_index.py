@@ -180,7 +180,7 @@ class PartIndex:
         if unknown:
             with self._lock:
                 for column in ("batch", "labels_batch"):
-                    found = self._database.execute(f"SELECT DISTINCT {column} FROM image")  # noqa: S608
+                    found = self._database.execute(f"SELECT DISTINCT {column} FROM image")  # noqa: S608 (one of two names)
                     unknown.difference_update(name for (name,) in found)
         return unknown
 

@@ -196,7 +196,7 @@ class Spending:
 
 
 def spending_of(runs: Iterable[RunRecord]) -> Spending:
-    """Return what runs have spent together."""
+    """Return the sum of the calls and the cost of runs."""
     calls, cost = 0, 0.0
     for run in runs:
         calls += run.held_calls

@@ -158,7 +158,7 @@ class SqlLabelStore(LabelStore):
             yield from tables.runs(frame_rows=frame_rows)
 
     def upgrade(self) -> list[str]:
-        """Create the tables and the columns that are missing, and return what was changed.
+        """Create the tables and the columns that are missing, and return the changes.
 
         :raises ConfigurationError: the connection cannot be used, a table does not fit, or the
             database refuses a change.

@@ -1,4 +1,4 @@
-"""Private: what the pages ask the tables of a store; loaded by a report or an API server.
+"""Private: the queries of the pages to the tables of a store; loaded by a report or an API server.
 
 Each query has a limit of time in PostgreSQL, MySQL, MariaDB and SQLite, and a limit of rows. Pages
 follow the primary key, one interface after the other, so the first page of a large table costs as

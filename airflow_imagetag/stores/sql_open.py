@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,13 +9,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import exc as sa_exc
 
-from airflow_imagetag.backends.databases import reason_of
-from airflow_imagetag.errors import ConfigurationError, ImageTagError, StorageError, StoreError
-from airflow_imagetag.frames import ORIGINAL_LABEL
 from airflow_imagetag.models import Failure, TagResult
-from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.selection.rules import (
     UNFINISHED,
     Condition,
@@ -33,31 +27,23 @@ from airflow_imagetag.stores.rows import (
     key_digest,
     outcome_of,
     rows_of,
-    without_originals,
 )
 from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope
 from airflow_imagetag.stores.sql_batches import Batch, chunks
+from airflow_imagetag.stores.sql_retries import (
+    RETRY_SECONDS,
+    RUN_RETRY_SECONDS,
+    StatementRetrier,
+)
 from airflow_imagetag.stores.sql_rule import SqlRule, is_due
 from airflow_imagetag.stores.sql_runs import SqlRuns
 from airflow_imagetag.stores.sql_schema import UNANSWERED
 from airflow_imagetag.stores.sql_tables import SqlTables, open_tables
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 PROBE_KEY = "probe \u732b \U0001f600"
 """Key and label of the rows that are tried: a character set may have no Chinese, or no emoji."""
-
-RACE_ATTEMPTS = 4
-"""Maximum attempts to write a batch that another writer's rows refuse."""
-
-RETRY_SECONDS = 300.0
-"""How long a statement is retried while the database fails: the batch is paid for, and a look-up
-that fails ends the run."""
-
-RUN_RETRY_SECONDS = 10.0
-"""How long the record of a run is retried: a run does not fail for the want of it."""
 
 
 @contextmanager
@@ -96,11 +82,16 @@ class OpenSqlStore(OpenStore):
     def __init__(self, tables: SqlTables, api: str, *, retry_seconds: float) -> None:
         self._tables = tables
         self._api = api
-        self._retry = StatementRetrier(tables, retry_seconds=retry_seconds).call
+        self._retry = StatementRetrier(
+            tables.dialect, tables.mode, retry_seconds=retry_seconds
+        ).call
         labels = tables.labels_table
         self._runs = SqlRuns(tables.engine, labels.name, labels.schema)
         self._has_runs = False
-        self._run_retrier = BlockingRetrier(min(retry_seconds, RUN_RETRY_SECONDS))
+        # The record of a run is read in read mode, too, as long as it is written.
+        self._run_retrier = StatementRetrier(
+            tables.dialect, StoreMode.WRITE, retry_seconds=min(retry_seconds, RUN_RETRY_SECONDS)
+        )
 
     def refresh(self) -> None:
         """Check again for tables that were missing; rows are read anew by each question."""
@@ -120,18 +111,7 @@ class OpenSqlStore(OpenStore):
         tables = self._tables
         if originals:
             tables.require_originals()
-        image, label = _probe_rows(tables.labels_table)
-        try:
-            with tables.writing.connect() as connection, connection.begin() as transaction:
-                tables.dialect.probe(connection, tables.images, image)
-                tables.dialect.probe(connection, tables.labels_table, label)
-                transaction.rollback()
-        except sa_exc.DBAPIError as error:
-            names = [tables.labels_table.fullname, tables.images.fullname]
-            raise ConfigurationError(
-                f"{names[0]} and {names[1]} cannot be written: {reason_of(error)}."
-                f"{tables.dialect.remedy(error.orig, names)}"
-            ) from None
+        tables.probe(*_probe_rows(tables.labels_table))
 
     @property
     def batch(self) -> BatchBounds:
@@ -296,13 +276,8 @@ class OpenSqlStore(OpenStore):
         if not images:
             return
         tables = self._tables
-        if any(row[ORIGINAL_LABEL] is not None for row in labels):
-            tables.require_originals()
-        elif ORIGINAL_LABEL not in tables.labels_table.c:
-            labels = without_originals(labels)
-        images, labels = map(tables.dialect.storable, (images, labels))
         written = (tables.images, tables.labels_table, tables.dialect)
-        batch = Batch(*written, images, labels, self._api)
+        batch = Batch(*written, *tables.storable(images, labels), self._api)
 
         def work() -> None:
             with tables.writing.begin() as connection:
@@ -332,14 +307,8 @@ class OpenSqlStore(OpenStore):
         return self._retry_run(lambda: runs.unended(self._api) if runs.exists else [], "read")
 
     def spending(self, scope: SpendingScope) -> Spending:
-        """Return what the runs of this interface have spent."""
+        """Return the calls and the cost of the runs of this interface."""
         return self._retry_run(partial(self._runs.spending, self._api, scope), "read")
-
-    def _is_away(self, error: Exception, attempt: int) -> bool:
-        """Tell whether the database may take the record of a run in a moment."""
-        if isinstance(error, sa_exc.IntegrityError):
-            return attempt < RACE_ATTEMPTS
-        return isinstance(error, sa_exc.DBAPIError) and self._tables.dialect.is_transient(error)
 
     def _retry_run(self, work: Callable[[], T], done: str) -> T:
         """Call ``work`` until the database answers, or a short time has passed.
@@ -347,50 +316,7 @@ class OpenSqlStore(OpenStore):
         :param done: ends the error message.
         :raises StoreError: the database failed for too long, or refuses the statement.
         """
-        what = f"{self._runs.table.fullname} could not be {done}"
-        try:
-            return self._run_retrier.call(
-                work, is_transient=self._is_away, on_retry=partial(_log_failure, what)
-            )
-        except sa_exc.DBAPIError as error:
-            raise StoreError(f"{what}: {reason_of(error)}") from None
-
-
-class StatementRetrier:
-    """Repeats work in the store's database while the database fails.
-
-    :param tables: the two tables; in read mode nothing is repeated.
-    :param retry_seconds: how long work is repeated in write mode.
-    """
-
-    def __init__(self, tables: SqlTables, *, retry_seconds: float = RETRY_SECONDS) -> None:
-        self._is_reading = tables.mode is StoreMode.READ
-        self._dialect = tables.dialect
-        self._retrier = BlockingRetrier(0.0 if self._is_reading else retry_seconds)
-
-    def _is_worth_retrying(self, error: Exception, attempt: int) -> bool:
-        """Tell whether the statement may succeed later: a lost connection, a deadlock, a race."""
-        if isinstance(error, sa_exc.IntegrityError):
-            # One of two concurrent writers is refused; a row that breaks a rule is each time.
-            return attempt < RACE_ATTEMPTS
-        return isinstance(error, sa_exc.DBAPIError) and self._dialect.is_transient(error)
-
-    def call(self, work: Callable[[], T], what: str) -> T:
-        """Call ``work`` until the database answers, or ``retry_seconds`` have passed.
-
-        :param what: begins the error message.
-        :raises StoreError: the database failed for too long, or refuses the statement.
-        :raises StorageError: in read mode, the database cannot be reached at the moment.
-        """
-        try:
-            return self._retrier.call(
-                work, is_transient=self._is_worth_retrying, on_retry=partial(_log_failure, what)
-            )
-        except sa_exc.DBAPIError as error:
-            kind: type[ImageTagError] = StoreError
-            if self._is_reading and self._dialect.is_transient(error):
-                kind = StorageError
-            raise kind(f"{what}: {reason_of(error)}") from None
+        return self._run_retrier.call(work, f"{self._runs.table.fullname} could not be {done}")
 
 
 def _probe_rows(labels_table: sa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -410,8 +336,3 @@ def _utc(moment: Any) -> datetime | None:
     if not isinstance(moment, datetime):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _log_failure(what: str, error: Exception, attempt: int) -> None:
-    reason = reason_of(error) if isinstance(error, sa_exc.DBAPIError) else repr(error)
-    log.warning("Attempt %d: %s: %s", attempt, what, reason)

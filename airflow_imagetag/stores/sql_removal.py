@@ -15,7 +15,7 @@ from airflow_imagetag.errors import StoreError
 from airflow_imagetag.selection.missing import HeldImage
 from airflow_imagetag.stores.key_sets import KeySet
 from airflow_imagetag.stores.rows import MISSING_SINCE
-from airflow_imagetag.stores.sql_open import StatementRetrier
+from airflow_imagetag.stores.sql_retries import StatementRetrier
 from airflow_imagetag.stores.sql_tables import STREAMED_ROWS, SqlTables
 
 
@@ -84,9 +84,9 @@ class SqlRemoval:
     ) -> int:
         """Call ``work`` for some images in each transaction, and return the sum of its results.
 
-        :param what: what could not be done, for the error message.
+        :param what: the action that failed, for the error message.
         """
-        retrier = StatementRetrier(self.tables)
+        retrier = StatementRetrier(self.tables.dialect, self.tables.mode)
         apis = [self.api] if self.api is not None else retrier.call(self._apis, self._not_read)
         total = 0
         for api in apis:

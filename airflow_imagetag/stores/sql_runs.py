@@ -105,7 +105,7 @@ class SqlRuns:
         return [RunRecord.from_row(dict(row)) for row in rows]
 
     def spending(self, api: str, scope: SpendingScope) -> Spending:
-        """Return what the runs of an interface have spent."""
+        """Return the calls and the cost of the runs of an interface."""
         ours = self.table.c
         conditions: list[Any] = [ours.api == api]
         if scope.since is not None:

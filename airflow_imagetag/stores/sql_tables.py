@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import tenacity
@@ -18,7 +18,7 @@ from airflow_imagetag.backends.dialects import STORES, dialect_of
 from airflow_imagetag.errors import ConfigurationError, StorageError, StoreError
 from airflow_imagetag.frames import IMAGE_COLUMNS, ORIGINAL_LABEL, frame, label_columns
 from airflow_imagetag.stores.base import StoreMode
-from airflow_imagetag.stores.rows import LIFE_COLUMNS
+from airflow_imagetag.stores.rows import LIFE_COLUMNS, without_originals
 from airflow_imagetag.stores.sql_runs import SqlRuns
 from airflow_imagetag.stores.sql_schema import (
     add_columns,
@@ -168,7 +168,7 @@ class SqlTables:
         self._add(self.images, added)
 
     def upgrade(self) -> list[str]:
-        """Create the tables and the columns that are missing, and return what was changed.
+        """Create the tables and the columns that are missing, and return the changes.
 
         :raises ConfigurationError: the database refuses it; names the statements.
         """
@@ -241,6 +241,37 @@ class SqlTables:
         """
         require_originals(self.engine, self.labels_table, f"connection {self.conn_id!r}")
 
+    def probe(self, image: dict[str, Any], label: dict[str, Any]) -> None:
+        """Insert a row into each table and roll back.
+
+        :raises ConfigurationError: the database refuses the rows.
+        """
+        try:
+            with self.writing.connect() as connection, connection.begin() as transaction:
+                self.dialect.probe(connection, self.images, image)
+                self.dialect.probe(connection, self.labels_table, label)
+                transaction.rollback()
+        except sa_exc.DBAPIError as error:
+            names = [self.labels_table.fullname, self.images.fullname]
+            raise ConfigurationError(
+                f"{names[0]} and {names[1]} cannot be written: {reason_of(error)}."
+                f"{self.dialect.remedy(error.orig, names)}"
+            ) from None
+
+    def storable(
+        self, images: list[dict[str, Any]], labels: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the rows of a batch as these tables take them.
+
+        :raises ConfigurationError: a label has an original name, which the labels table of an
+            earlier version cannot hold.
+        """
+        if any(row[ORIGINAL_LABEL] is not None for row in labels):
+            self.require_originals()
+        elif ORIGINAL_LABEL not in self.labels_table.c:
+            labels = without_originals(labels)
+        return self.dialect.storable(images), self.dialect.storable(labels)
+
     def labels(self, *, frame_rows: int, originals: bool) -> Iterator[pd.DataFrame]:
         """Yield all labels as frames, in the order of api and key digest.
 
@@ -251,12 +282,7 @@ class SqlTables:
         table = self.labels_table
         columns = [table.c.get(name, sa.null().label(name)) for name in types]
         statement = sa.select(*columns).order_by(table.c.api, table.c.key_sha256, table.c["rank"])
-        options = {"stream_results": True, "yield_per": min(frame_rows, STREAMED_ROWS)}
-        with self.engine.connect().execution_options(**options) as connection:
-            result = connection.execute(statement)
-            while rows := list(islice(result, frame_rows)):
-                columns_of_rows = dict(zip(types, zip(*rows, strict=True), strict=True))
-                yield frame(columns_of_rows, types)
+        yield from self._frames(statement, types, frame_rows)
 
     def images_frames(self, *, frame_rows: int) -> Iterator[pd.DataFrame]:
         """Yield all images as frames, in the order of api and key digest.
@@ -274,9 +300,18 @@ class SqlTables:
                 for name in IMAGE_COLUMNS
             )
         ).order_by(table.c.api, table.c.key_sha256)
+        yield from self._frames(statement, IMAGE_COLUMNS, frame_rows)
+
+    def _frames(
+        self, statement: sa.Select[Any], types: Mapping[str, str], frame_rows: int
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the rows of a statement as frames.
+
+        :param types: names and types of the columns.
+        """
         options = {"stream_results": True, "yield_per": min(frame_rows, STREAMED_ROWS)}
         with self.engine.connect().execution_options(**options) as connection:
             result = connection.execute(statement)
             while rows := list(islice(result, frame_rows)):
-                columns = dict(zip(IMAGE_COLUMNS, zip(*rows, strict=True), strict=True))
-                yield frame(columns, IMAGE_COLUMNS)
+                columns = dict(zip(types, zip(*rows, strict=True), strict=True))
+                yield frame(columns, types)

@@ -91,7 +91,7 @@ def _insert(database: sqlite3.Connection, table: sa.Table, columns: dict[str, li
     names = ", ".join(f'"{name}"' for name in columns)
     marks = ", ".join("?" * len(columns))
     # The names are those of our own tables.
-    statement = f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608
+    statement = f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 (our own names)
     database.executemany(statement, zip(*columns.values(), strict=True))
 
 

@@ -29,7 +29,7 @@ class FaultInjector:
         self._errors = _together(faults.error_rates, faults.error_codes)
         self._first_attempts = _together(faults.first_attempts, faults.first_attempt_codes)
         self._seed = seed
-        self._random = random.Random(seed)  # noqa: S311 - must be repeatable
+        self._random = random.Random(seed)  # noqa: S311 (must be repeatable)
         self._garbage = itertools.cycle(GARBAGE_KINDS)
         self._attempted: set[bytes] = set()
         self._limit, self._window = _quota(faults.requests_per_second)

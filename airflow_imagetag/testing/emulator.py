@@ -35,7 +35,7 @@ CONNECTION_VARIABLE: Final = "AIRFLOW_CONN_IMAGETAG_DEFAULT"
 REGION: Final = "ap-guangzhou"
 """Region in connections for TIIA; the emulator serves every region."""
 
-_WILDCARD_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+_WILDCARD_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
 
 
 class Emulator:
@@ -70,8 +70,8 @@ class Emulator:
         self,
         *,
         app_id: str = "1250000001",
-        secret_id: str = "AKIDemulator0000000000000000000000",  # noqa: S107 - opens nothing real
-        secret_key: str = "emulatorSecretKey000000000000000",  # noqa: S107 - opens nothing real
+        secret_id: str = "AKIDemulator0000000000000000000000",  # noqa: S107 (opens nothing real)
+        secret_key: str = "emulatorSecretKey000000000000000",  # noqa: S107 (opens nothing real)
         bucket: str = "",
         token: str = "",
         host: str = "127.0.0.1",
@@ -316,7 +316,7 @@ def _connection_extra(account: EmulatorAccount, api: ApiName) -> dict[str, str]:
 
 
 def _recognizer(labels: Literal["pixels", "model"], language: str) -> CachedRecognizer:
-    """Return what labels images."""
+    """Return the recognizer of an emulator."""
     if labels == "model":
         from airflow_imagetag.testing._model import model_recognizer
 

@@ -8,29 +8,26 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.triggers.base import TriggerEvent
+from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
-from airflow_imagetag.adapters.airflow_sdk import BaseEventTrigger
-from airflow_imagetag.adapters.descriptions import Packed, unpack
+from airflow_imagetag.adapters.airflow_sdk import BaseEventTrigger, airflow_version
+from airflow_imagetag.adapters.descriptions import Packed, is_template, unpack
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.safety.redaction import has_secrets
 from airflow_imagetag.sources.base import ImageSource
 from airflow_imagetag.sources.images_field import as_source
 from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.watching import events
-from airflow_imagetag.watching.announcement_stores import announcement_store_of
 from airflow_imagetag.watching.condition import (
     SECONDS,
     Moment,
     Number,
     WaitCondition,
-    parse_moment,
     parse_wait_condition,
 )
 from airflow_imagetag.watching.polling import Polling, PollTuning
-from airflow_imagetag.watching.waiter import Waiter
-from airflow_imagetag.watching.watcher import Watcher
+from airflow_imagetag.watching.waiter import wait_for_event
+from airflow_imagetag.watching.watcher import watcher_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -150,31 +147,22 @@ class NewImagesTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the event."""
-        store = announcement_store_of(self, self._watch_key())
-        if store is None:
-            event = await self._wait()
+        polling, about = self._polling, self._about()
+        watcher = watcher_of(
+            self, self._watch_key(), self._watch_condition, polling, about=about, log=self.log
+        )
+        if watcher is not None:
+            event = await watcher.run()
         else:
-            event = await Watcher(
-                store, self._watch_condition, self._polling, about=self._about(), log=self.log
-            ).run()
+            event = await wait_for_event(
+                self._condition,
+                self.deadline,
+                polling,
+                about=about,
+                silent_fail=self.silent_fail,
+                log=self.log,
+            )
         yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
-
-    async def _wait(self) -> events.Event:
-        """Return the event for a waiting task."""
-        try:
-            condition = self._condition()
-            deadline = parse_moment("deadline", self.deadline)
-        # The task raises every error: the trigger must not end without an event.
-        except Exception as error:
-            return events.failed(error)
-        return await Waiter(
-            condition,
-            deadline,
-            self._polling,
-            about=self._about(),
-            silent_fail=self.silent_fail,
-            log=self.log,
-        ).run()
 
     @property
     def _polling(self) -> Polling:
@@ -226,6 +214,32 @@ class NewImagesTrigger(BaseEventTrigger):
         """Return the name of the watcher: a digest of the images that it is about."""
         about = [self.images, self.store, self.imagetag_conn_id, self.retag, self.modified_after]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def start_arguments(kwargs: Mapping[str, Any], timeout: timedelta) -> StartTriggerArgs | None:
+    """Return the arguments with which a sensor starts in the triggerer; None if it cannot.
+
+    :param kwargs: the arguments of the trigger.
+    :param timeout: maximum time of the task.
+    """
+    trigger = NewImagesTrigger(**kwargs)
+    if has_secrets([trigger.images, trigger.store]):
+        # Airflow would keep them in plain text, with the DAG. A worker's are encrypted.
+        return None
+    path, serialized = trigger.serialize()
+    if not hasattr(BaseTrigger, "render_template_fields") and (
+        airflow_version() >= (3, 0) or is_template(str(serialized))
+    ):
+        # Before Airflow 3.3 only a worker can render them, and on 3.0 to 3.2 the scheduler gives
+        # the task to a worker in any case.
+        return None
+    return StartTriggerArgs(
+        trigger_cls=path,
+        trigger_kwargs=serialized,
+        next_method="execute_complete",
+        next_kwargs=None,
+        timeout=timeout,
+    )
 
 
 def _packed_images(images: Any) -> Packed:

@@ -41,7 +41,7 @@ class Column:
 def columns(items: Sequence[Column], *, label: str, every: int = _LABELLED_COLUMNS) -> Markup:
     """Return a chart of columns.
 
-    :param label: what the chart shows, for a screen reader.
+    :param label: names the chart, for a screen reader.
     :param every: number of columns from one text to the next.
     """
     if not items:

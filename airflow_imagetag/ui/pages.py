@@ -1,4 +1,4 @@
-"""Private: what each page shows, from the answers of a store. No I/O of its own."""
+"""Private: the values of each page, from the answers of a store. No I/O of its own."""
 
 from __future__ import annotations
 

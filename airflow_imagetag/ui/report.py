@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.adapters.numbers import NumberRule
-from airflow_imagetag.backends.places import place_of
-from airflow_imagetag.backends.storages import storage_failure
-from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.backends.parameter_files import write_named_file
 from airflow_imagetag.safety.redaction import redact
-from airflow_imagetag.safety.uris import is_local, local_path
 from airflow_imagetag.stores.browsing import (
     MAX_PAGE_IMAGES,
     Cursor,
@@ -65,7 +61,7 @@ def write_report(
     images = _IMAGES.require_whole("max_images", max_images)
     megabytes = _MEGABYTES.require("max_megabytes", max_megabytes)
     text = _report(store, images, megabytes * 1024 * 1024, language)
-    _write(path, text.encode("utf-8", "replace"))
+    write_named_file(path, text.encode("utf-8", "replace"), "The report")
 
 
 def _report(store: LabelStore, max_images: int, max_bytes: float, language: str) -> str:
@@ -118,22 +114,3 @@ def _pictures(
             if used <= max_bytes or isinstance(picture, NoPicture):
                 found[image.api, image.digest] = picture
     return found
-
-
-def _write(path: str, content: bytes) -> None:
-    if is_local(path):
-        file = Path(local_path(path))
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-        except OSError as error:
-            raise ConfigurationError(
-                f"The report {redact(path)} cannot be written: {error.strerror}. Correct the path."
-            ) from None
-        return
-    place = place_of(path)
-    try:
-        place.file_system.pipe_file(place.path, content)
-    # Each storage's library has an error tree of its own.
-    except Exception as error:
-        raise storage_failure(error, f"The report {redact(path)} cannot be written") from None

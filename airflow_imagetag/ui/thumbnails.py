@@ -109,12 +109,13 @@ def configured_thumbnails() -> Thumbnails:
     :raises ConfigurationError: an allowed folder is not an absolute path.
     """
     from airflow_imagetag.backends import configuration
-    from airflow_imagetag.backends.connection_policy import ConnectionPolicy
+    from airflow_imagetag.backends.parameter_files import configured_policy
 
+    allowed = configured_policy()
     loader = ContentLoader(
-        configuration.allowed_local_folders(),
+        allowed.folders,
         max_bytes=MAX_LARGE_IMAGE_BYTES,
-        connections=ConnectionPolicy(None, configuration.allowed_connections()),
+        connections=allowed.connections,
     )
     return Thumbnails(
         loader,

@@ -60,7 +60,7 @@ class _WrongFilterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What a request says.
+    """The values of a request.
 
     :param parameters: those of its query.
     :param language: language of the page.
@@ -105,7 +105,7 @@ class WebPages:
         return Found(render("stores.html", values))
 
     def run(self, reader: Reader) -> Found:
-        """Show what a task did in a run, in each store that has a record of it."""
+        """Show the work of a task in a run, in each store that has a record of it."""
         names = ("dag_id", "run_id", "task_id")
         wanted: dict[str, Any] = {name: reader.parameters.get(name) for name in names}
         index = reader.parameters.get("map_index", "")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_imagetag.errors import ImageTagError
+from airflow_imagetag.errors import ImageTagError, error_named
 from airflow_imagetag.models import Image
 from airflow_imagetag.watching.image_lists import as_list
 
@@ -35,6 +35,10 @@ class Event:
     is_complete: bool = False
     error: str = ""
     message: str = ""
+
+    def exception(self) -> ImageTagError:
+        """Return the error of a failed wait, as the task raises it."""
+        return error_named(self.error)(self.message)
 
     def payload(self) -> dict[str, Any]:
         """Return the event as JSON values."""

@@ -129,7 +129,7 @@ class NewImagesQuery:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a query has to know of the account that labels the images.
+    """The facts of the account that a query needs.
 
     :param api: the interface, under which a store keeps its labels.
     :param formats: formats of images that it takes, as Pillow names them; None for all.

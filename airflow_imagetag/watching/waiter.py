@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.watching import events
-from airflow_imagetag.watching.condition import WaitCondition
+from airflow_imagetag.watching.condition import Moment, WaitCondition, parse_moment
 from airflow_imagetag.watching.decisions import PollDecision, decide
 from airflow_imagetag.watching.logs import Log
 from airflow_imagetag.watching.polling import Polling
@@ -15,6 +16,34 @@ from airflow_imagetag.watching.query import NewImagesQuery, QueryResult
 from airflow_imagetag.watching.query_thread import QueryThread
 
 NOTHING = QueryResult((), is_all=True)
+
+
+async def wait_for_event(
+    condition: Callable[[], WaitCondition],
+    deadline: Moment,
+    polling: Polling,
+    *,
+    about: str,
+    silent_fail: bool,
+    log: Log,
+) -> events.Event:
+    """Return the event for a waiting task; the event of an error if a parameter is wrong.
+
+    :param condition: returns the images that are waited for, or raises the parameter's error.
+    :param deadline: when waiting ends, perhaps as text; None for never.
+    :param polling: pauses, time limits and clock.
+    :param about: names the source in the log, which all triggers share.
+    :param silent_fail: log an error that waiting does not cure, and wait on.
+    :param log: the trigger's logger.
+    """
+    try:
+        found = condition()
+        ends_at = parse_moment("deadline", deadline)
+    # The task raises every error: the trigger must not end without an event.
+    except Exception as error:
+        return events.failed(error)
+    waiter = Waiter(found, ends_at, polling, about=about, silent_fail=silent_fail, log=log)
+    return await waiter.run()
 
 
 class Waiter:

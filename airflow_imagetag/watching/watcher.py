@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.models import Image
 from airflow_imagetag.watching import events
-from airflow_imagetag.watching.announcement_stores import AnnouncementStore
+from airflow_imagetag.watching.announcement_stores import AnnouncementStore, announcement_store_of
 from airflow_imagetag.watching.announcements import (
     MAX_ANNOUNCED,
     Announcement,
@@ -22,6 +23,28 @@ from airflow_imagetag.watching.logs import Log
 from airflow_imagetag.watching.polling import Polling
 from airflow_imagetag.watching.query import NewImagesQuery
 from airflow_imagetag.watching.query_thread import QueryThread
+
+
+def watcher_of(
+    trigger: Any,
+    key: str,
+    condition: Callable[[], WaitCondition],
+    polling: Polling,
+    *,
+    about: str,
+    log: Log,
+) -> Watcher | None:
+    """Return the watcher of a trigger that watches an asset; None for the trigger of a task.
+
+    :param trigger: the trigger as the triggerer has prepared it.
+    :param key: names the watcher.
+    :param condition: returns the images that are watched for, or raises the error of a parameter.
+    :param polling: pauses, time limits and clock.
+    :param about: names the source in the log, which all triggers share.
+    :param log: the trigger's logger.
+    """
+    store = announcement_store_of(trigger, key)
+    return None if store is None else Watcher(store, condition, polling, about=about, log=log)
 
 
 class Watcher:

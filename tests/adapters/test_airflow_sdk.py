@@ -55,7 +55,7 @@ def test_the_package_needs_no_sdk_of_common_compat():
 def test_a_name_that_is_not_listed_is_no_attribute():
     """A misspelt name is an error of the import, and says which one."""
     with pytest.raises(AttributeError, match="BaseOperater"):
-        airflow_sdk.BaseOperater  # noqa: B018
+        _ = airflow_sdk.BaseOperater
 
 
 def test_one_module_imports_common_compat():

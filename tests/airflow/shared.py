@@ -23,7 +23,7 @@ class Shared:
     def get(
         self, name: str, begin: Callable[[], contextlib.AbstractContextManager[Running]]
     ) -> Running:
-        """Return what has this name, begun now if it does not run."""
+        """Return the fixture of this name, begun now if it does not run."""
         if name not in self._running:
             self._running[name] = self._stack.enter_context(begin())
         running: Running = self._running[name]

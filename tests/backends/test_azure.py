@@ -17,7 +17,8 @@ import pytest
 from databases import API, gathered, tagged
 
 from airflow_imagetag.backends.places import place_of, presigned_url, read_start
-from airflow_imagetag.backends.storages import connect, storage_error
+from airflow_imagetag.backends.storage_faults import storage_error
+from airflow_imagetag.backends.storages import connect
 from airflow_imagetag.errors import ConfigurationError, StorageAccessError, StorageError
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -139,7 +140,7 @@ def test_images_are_awaited_and_labelled_once(
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_wrong_key_fails_at_once(container: str, deferrable: bool, emulator):
-    """In a sensor, a store and an operator, with what to check."""
+    """In a sensor, a store and an operator, with the remedy."""
     source = ObjectStorageImages(f"abfs://azure_wrong@{container}/x/")
     store = ParquetLabelStore(f"abfs://azure_wrong@{container}/labels")
     sensor = NewImagesSensor(task_id="wait", images=source, store=store, deferrable=deferrable)

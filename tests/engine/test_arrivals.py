@@ -44,7 +44,7 @@ async def arrivals_of(
     *,
     jitter_seconds: float,
 ) -> list[float]:
-    """Return when requests arrive that are held up between their grant and their departure.
+    """Return the arrival times of requests that are held up between grant and departure.
 
     :param hold_up: seconds from the grant to the departure, for each request in turn.
     :param way: gives the time on the way, up to ``jitter_seconds``.

@@ -24,7 +24,7 @@ from airflow_imagetag.engine import run as engine_run
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreakerConfig
 from airflow_imagetag.engine.flow.retry_policy import RetryPolicy
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
-from airflow_imagetag.engine.inputs import RunInputs, never_failed
+from airflow_imagetag.engine.inputs import RunEnds, RunInputs, never_failed
 from airflow_imagetag.engine.protocols import Outcome
 from airflow_imagetag.engine.run import LabelEngine
 from airflow_imagetag.engine.settings import EngineSettings, EngineTuning
@@ -195,7 +195,7 @@ def make(
     **fields: Any,
 ) -> LabelEngine:
     """Make a run."""
-    inputs = RunInputs(iter(entries), labeller, writer, has_failed=has_failed)
+    inputs = RunInputs(RunEnds(iter(entries), writer, has_failed=has_failed), labeller)
     return LabelEngine(inputs, settings(**fields), stop or StopSignal())
 
 

@@ -92,7 +92,7 @@ def run(scene: Callable[[Executor], Awaitable[Any]], *, is_inline: bool = False)
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110 (threads change it)
             await asyncio.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
-"""What a run tells StatsD and OpenTelemetry."""
+"""The metrics and spans of a run in StatsD and OpenTelemetry."""
 
 from __future__ import annotations
 

@@ -520,7 +520,7 @@ class Recorder(Handler):
         connection.close()
         self.respond(body, status=response.status, headers={"Content-Type": "application/xml"})
 
-    do_HEAD = Handler.do_GET  # noqa: N815
+    do_HEAD = Handler.do_GET  # noqa: N815 (the name of the base class)
 
 
 @dataclass
@@ -543,7 +543,7 @@ def recording(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rec
 
     class Server(Recorder):
         server_address = s3_endpoint.removeprefix("http://")
-        requests: list[tuple[str, str]] = []  # noqa: RUF012
+        requests: list[tuple[str, str]] = []  # noqa: RUF012 (one a test)
 
     with serving(Server) as url:
         conn_id = f"aws_{next(numbers)}"

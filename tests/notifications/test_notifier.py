@@ -24,7 +24,7 @@ SUMMARY = {
 
 
 class Mail(BaseNotifier):
-    """Collects what it is told to send."""
+    """Collects the messages that it is told to send."""
 
     template_fields = ("text", "to")
 

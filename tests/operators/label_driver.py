@@ -13,6 +13,7 @@ from forked import preload, serve
 
 from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.options import RunTuning
 from airflow_imagetag.operators.run_record import UPDATE_SECONDS, RecordTiming
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, SqlLabelStore
@@ -44,9 +45,11 @@ def label(job: dict[str, Any], output: str) -> int:
     seconds = job.pop("record_seconds", UPDATE_SECONDS)
 
     class Operator(ImageTagOperator):
-        def _record_timing(self) -> RecordTiming:
-            return RecordTiming(
-                update_seconds=seconds, clock=lambda: datetime.now(UTC) + timedelta(days=day)
+        def _tuning(self) -> RunTuning:
+            return RunTuning(
+                record=RecordTiming(
+                    update_seconds=seconds, clock=lambda: datetime.now(UTC) + timedelta(days=day)
+                )
             )
 
     operator = Operator(

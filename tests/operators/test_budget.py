@@ -16,6 +16,7 @@ from databases import TaskInstance, unlimited
 
 from airflow_imagetag.errors import BudgetUsedUpError, ConfigurationError, StoreError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.options import RunTuning
 from airflow_imagetag.operators.run_record import RecordTiming
 from airflow_imagetag.stores import LabelStore, ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator, Faults
@@ -62,8 +63,10 @@ class At(ImageTagOperator):
         super().__init__(**fields)
         self.day = day
 
-    def _record_timing(self) -> RecordTiming:
-        return RecordTiming(clock=lambda: datetime.now(UTC) + timedelta(days=self.day))
+    def _tuning(self) -> RunTuning:
+        return RunTuning(
+            record=RecordTiming(clock=lambda: datetime.now(UTC) + timedelta(days=self.day))
+        )
 
 
 def label(store: LabelStore | None, images: Any, ti: Any = None, **fields: Any) -> dict[str, Any]:

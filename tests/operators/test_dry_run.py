@@ -1,4 +1,4 @@
-"""A dry run sends and writes nothing, and says what the run then does; a sample is even."""
+"""A dry run sends and writes nothing, and its counts are those of the run; a sample is even."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LabelStore:
 
 
 def look(images: Any, store: LabelStore | None = None, **fields: Any) -> dict[str, Any]:
-    """Return what a dry run finds."""
+    """Return the result of a dry run."""
     found = ImageTagOperator(
         task_id="label", images=images, store=store, dry_run=True, **fields
     ).execute({"ti": TaskInstance()})

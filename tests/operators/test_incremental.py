@@ -25,6 +25,7 @@ from airflow_imagetag.engine.flow.retry_policy import RetryPolicy
 from airflow_imagetag.engine.settings import EngineTuning
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.options import RunTuning
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator, Faults
@@ -186,8 +187,8 @@ def test_an_outage_is_made_up_for(
     """Images that failed by the service's fault wait, and are labelled when they are due."""
 
     class Quick(ImageTagOperator):
-        def _engine_settings(self) -> dict[str, Any]:
-            return {"retry": RetryPolicy(max_attempts=2, first_wait_seconds=0.01)}
+        def _tuning(self) -> RunTuning:
+            return RunTuning(engine={"retry": RetryPolicy(max_attempts=2, first_wait_seconds=0.01)})
 
     crossing.put({f"k{n}": data for n, data in enumerate(small_jpegs(30))})
     service.faults = Faults(error_rates={503: 0.5})
@@ -238,8 +239,8 @@ def test_copies_are_paid_once_however_far_apart(
     """A run looks up the answers that it has written, and remembers those that it has not."""
 
     class Forgetful(ImageTagOperator):
-        def _engine_settings(self) -> dict[str, Any]:
-            return {"tuning": EngineTuning(min_remembered=1)}
+        def _tuning(self) -> RunTuning:
+            return RunTuning(engine={"tuning": EngineTuning(min_remembered=1)})
 
     images = small_jpegs(60)
     crossing.put({f"k{n:03}": image for n, image in enumerate([*images, *images])})

@@ -17,6 +17,7 @@ from forked import Driver
 
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.options import RunTuning
 from airflow_imagetag.operators.run_record import RecordTiming
 from airflow_imagetag.stores import LabelStore, ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator, Faults
@@ -87,8 +88,10 @@ class Month:
         """Label the images of one run."""
 
         class OfTheDay(ImageTagOperator):
-            def _record_timing(self) -> RecordTiming:
-                return RecordTiming(clock=lambda: datetime.now(UTC) + timedelta(days=day))
+            def _tuning(self) -> RunTuning:
+                return RunTuning(
+                    record=RecordTiming(clock=lambda: datetime.now(UTC) + timedelta(days=day))
+                )
 
         connection = self.connection(day)
         if day == RETIRED_KEY:

@@ -23,6 +23,7 @@ from forked import Driver
 from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
 from airflow_imagetag.frames import RUN_COUNTS
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.options import RunTuning
 from airflow_imagetag.operators.run_record import RecordTiming
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import LabelStore, ParquetLabelStore, SqlLabelStore
@@ -262,8 +263,8 @@ def test_a_table_that_is_dropped_during_a_run_ends_no_run(
     """Neither where the record is updated, nor at its end."""
 
     class Quick(ImageTagOperator):
-        def _record_timing(self) -> RecordTiming:
-            return RecordTiming(update_seconds=0.05)
+        def _tuning(self) -> RunTuning:
+            return RunTuning(record=RecordTiming(update_seconds=0.05))
 
     service.faults = Faults(latency_seconds=0.3)
 
@@ -292,8 +293,8 @@ def test_a_reader_sees_a_run_in_progress(
     """Its counts grow while it is written, and two readers of the store see the same."""
 
     class Quick(ImageTagOperator):
-        def _record_timing(self) -> RecordTiming:
-            return RecordTiming(update_seconds=0.05)
+        def _tuning(self) -> RunTuning:
+            return RunTuning(record=RecordTiming(update_seconds=0.05))
 
     service.faults = Faults(latency_seconds=0.1)
     task = Quick(
@@ -326,12 +327,12 @@ def test_the_clock_of_another_worker_may_differ(
 
     def label(minutes: float, images: Any) -> None:
         class Shifted(ImageTagOperator):
-            def _record_timing(self) -> RecordTiming:
+            def _tuning(self) -> RunTuning:
                 def clock() -> datetime:
                     now = RecordTiming().clock()
                     return now + timedelta(minutes=minutes)
 
-                return RecordTiming(clock=clock)
+                return RunTuning(record=RecordTiming(clock=clock))
 
         in_thread(Shifted(task_id="label", images=images, store=store))
 

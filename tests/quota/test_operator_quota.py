@@ -22,6 +22,7 @@ from airflow_imagetag.errors import (
     UnknownConnectionError,
 )
 from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.options import RunTuning
 from airflow_imagetag.quota import QuotaTiming
 from airflow_imagetag.testing import Emulator, Faults
 
@@ -99,8 +100,8 @@ class Enduring(ImageTagOperator):
         super().__init__(**fields)
         self._outage_seconds = outage_seconds
 
-    def _quota_timing(self) -> QuotaTiming:
-        return QuotaTiming(max_outage_seconds=self._outage_seconds)
+    def _tuning(self) -> RunTuning:
+        return RunTuning(quota=QuotaTiming(max_outage_seconds=self._outage_seconds))
 
 
 class CommandLog:

@@ -72,7 +72,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Emul
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
-    """Return what a task of the DAG has written."""
+    """Return the output of a task of the DAG."""
     found: dict[str, Any] = json.loads((folder / name).read_text())
     return found
 

@@ -24,7 +24,7 @@ def test_every_public_name_can_be_imported_and_has_a_reference(name: str):
         assert getattr(module, public) is not None
         assert f"airflow_imagetag.{name}.{public}\n" in text, public
     with pytest.raises(AttributeError, match="no attribute 'Missing'"):
-        module.Missing  # noqa: B018
+        _ = module.Missing
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))

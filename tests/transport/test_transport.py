@@ -297,7 +297,7 @@ def test_a_connection_that_never_stands_times_out(send):
 
 def test_a_server_that_says_nothing_times_out(send):
     """The request was sent, so it may have been billed; the message says how long we waited."""
-    with Server(lambda connection: to.hang(connection)) as to:  # noqa: PLW0108
+    with Server(lambda connection: to.hang(connection)) as to:  # noqa: PLW0108 (`to` is bound later)
         error = fails(send, account(to.endpoint, timeout_seconds=0.3))
     assert type(error) is AnswerLostError
     assert error.decision is Decision.RETRY
@@ -526,7 +526,7 @@ def test_tls_to_a_server_without(send):
 )
 def test_a_handshake_that_hangs(client, expected):
     """A timeout before TLS stands means that nothing was sent, where the client can know it."""
-    with Server(lambda connection: to.hang(connection), read=False) as to:  # noqa: PLW0108
+    with Server(lambda connection: to.hang(connection), read=False) as to:  # noqa: PLW0108 (`to` is bound later)
         at = account(to.endpoint.replace("http:", "https:"), timeout_seconds=0.3)
         error = fails(client, at)
     assert type(error) is expected

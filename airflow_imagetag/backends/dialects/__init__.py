@@ -74,7 +74,7 @@ NAME_OPTION = "imagetag_dialect"
 
 
 def dialect_of(engine: Engine) -> Dialect:
-    """Return what an engine's database does in its own way."""
+    """Return the dialect of an engine's database."""
     return dialect_named(engine.get_execution_options().get(NAME_OPTION, engine.dialect.name))
 
 
@@ -104,7 +104,7 @@ def partial_index_options(condition: Any) -> dict[str, Any]:
 
 
 def dialect_named(name: str) -> Dialect:
-    """Return what a database does in its own way.
+    """Return the dialect of a database.
 
     :param name: the database, as SQLAlchemy names it; of an unknown one plain statements are tried.
     """

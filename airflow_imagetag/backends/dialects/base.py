@@ -1,4 +1,4 @@
-"""Private: what a database does in its own way, and what most of them do."""
+"""Private: the behaviour of most databases; a subclass for each states its own."""
 
 from __future__ import annotations
 
@@ -83,6 +83,9 @@ class Dialect:
 
     has_partial_indexes: ClassVar[bool] = False
     """An index can hold only the rows that meet a condition."""
+
+    replaces_rows: ClassVar[bool] = False
+    """A statement that replaces rows which exist is known, so it can hold a store."""
 
     is_warehouse: ClassVar[bool] = False
     """Batches travel through a staging table."""
@@ -268,8 +271,10 @@ class Dialect:
         return moment.astimezone(UTC).replace(tzinfo=None)
 
     def lacks(self, engine: sa.Engine) -> str | None:
-        """Return what a store lacks in this database; None if it has all."""
+        """Return the need of a store that the database does not meet; None if it meets all."""
         del engine
+        if self.replaces_rows:
+            return None
         return (
             "a statement that replaces rows which exist (ON CONFLICT, ON DUPLICATE KEY or MERGE), "
             "which is known for each database of its own"
@@ -356,6 +361,20 @@ class EnforcingDialect(Dialect):
     """A database without a class of its own that enforces the unique keys which it reports."""
 
     enforces_unique_keys = True
+
+
+def insert_on_conflict(insert: Any, table: sa.Table, *, replace: bool) -> Any:
+    """Return an insert with ON CONFLICT.
+
+    :param insert: a plain insert of the database's own kind.
+    :param table: the table.
+    :param replace: replace rows with the same key; else leave them.
+    """
+    keys, others = split_columns(table)
+    if not replace:
+        return insert.on_conflict_do_nothing(index_elements=keys)
+    new = {name: insert.excluded[name] for name in others}
+    return insert.on_conflict_do_update(index_elements=keys, set_=new)
 
 
 def split_columns(table: sa.Table) -> tuple[list[str], list[str]]:

@@ -67,7 +67,7 @@ class BigQuery(JsonWarehouse):
         return sa.schema.CreateTable(plain, if_not_exists=True)
 
     def stage_options(self) -> dict[str, Any]:
-        """Return when a staging table ends that a killed task has left."""
+        """Return the option that ends the staging table of a killed task."""
         ends_at = datetime.now(UTC) + timedelta(hours=STAGE_HOURS)
         return {"bigquery_expiration_timestamp": ends_at}
 

@@ -14,7 +14,7 @@ class ClickHouse(Warehouse):
     """ClickHouse. It has no statement that replaces rows, so no store can be in it."""
 
     def lacks(self, engine: sa.Engine) -> str | None:
-        """Return what a store lacks."""
+        """Return the statement that a store needs and ClickHouse does not have."""
         del engine
         return (
             "a statement that replaces rows which exist. Keep the labels in another store, such as "

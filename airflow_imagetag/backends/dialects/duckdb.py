@@ -72,7 +72,7 @@ class DuckDb(Warehouse):
         execute_at_connect(engine, "SET TimeZone = 'UTC'")
 
     def lacks(self, engine: sa.Engine) -> str | None:
-        """Return what a database in memory lacks."""
+        """Return the need of a store that a database in memory does not meet."""
         if engine.url.database in (None, "", ":memory:"):
             return "a file: a database in memory ends with the task. Set the connection's host"
         return None

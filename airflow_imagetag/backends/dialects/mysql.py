@@ -51,6 +51,7 @@ class MySql(Dialect):
 
     is_exact = True
     has_hash = True
+    replaces_rows = True
     # The database's own character set may lack most of the world's characters.
     table_options: ClassVar[Mapping[str, Any]] = {"charset": "utf8mb4", "collate": "utf8mb4_bin"}
 
@@ -169,10 +170,6 @@ class MySql(Dialect):
     def time_type(self) -> Any:
         """The type of a point in time with microseconds."""
         return mysql.DATETIME(fsp=6)
-
-    def lacks(self, engine: sa.Engine) -> None:
-        """Return None: it has all that a store needs."""
-        del engine
 
     def insert(self, table: sa.Table, *, replace: bool) -> Any:
         """Return an insert with ON DUPLICATE KEY, or IGNORE."""

@@ -18,7 +18,7 @@ from airflow_imagetag.backends.dialects.base import (
     blanks_pattern,
     count_of,
     execute_at_connect,
-    split_columns,
+    insert_on_conflict,
     sqlstate_of,
 )
 
@@ -65,6 +65,7 @@ class PostgreSql(Dialect):
 
     is_exact = True
     has_hash = True
+    replaces_rows = True
     # It reads every type from its text. Drivers do not have a value for each.
     binds_keys_as_texts = True
     has_partial_indexes = True
@@ -179,18 +180,9 @@ class PostgreSql(Dialect):
         """Return the point in time with its zone."""
         return moment
 
-    def lacks(self, engine: sa.Engine) -> None:
-        """Return None: it has all that a store needs."""
-        del engine
-
     def insert(self, table: sa.Table, *, replace: bool) -> Any:
         """Return an insert with ON CONFLICT."""
-        keys, others = split_columns(table)
-        insert = postgresql.insert(table)
-        if not replace:
-            return insert.on_conflict_do_nothing(index_elements=keys)
-        new = {name: insert.excluded[name] for name in others}
-        return insert.on_conflict_do_update(index_elements=keys, set_=new)
+        return insert_on_conflict(postgresql.insert(table), table, replace=replace)
 
     def gather_statistics(self, engine: sa.Engine, table: sa.Table) -> None:
         """Analyze a table without statistics, such as one from a backup.

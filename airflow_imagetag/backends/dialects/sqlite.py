@@ -18,7 +18,7 @@ from airflow_imagetag.backends.dialects.base import (
     Moments,
     Ordering,
     UniqueKey,
-    split_columns,
+    insert_on_conflict,
     text_of_bytes,
 )
 from airflow_imagetag.backends.dialects.mysql import read_moments
@@ -48,6 +48,7 @@ class Sqlite(Dialect):
 
     is_exact = True
     has_hash = True
+    replaces_rows = True
     numbers_equal_columns = True
     has_partial_indexes = True
 
@@ -154,18 +155,9 @@ class Sqlite(Dialect):
         text = sa.cast(column, sa.String)
         return read_moments(text, sa.func.julianday(column, type_=sa.Float))
 
-    def lacks(self, engine: sa.Engine) -> None:
-        """Return None: it has all that a store needs."""
-        del engine
-
     def insert(self, table: sa.Table, *, replace: bool) -> Any:
         """Return an insert with ON CONFLICT."""
-        keys, others = split_columns(table)
-        insert = sqlite.insert(table)
-        if not replace:
-            return insert.on_conflict_do_nothing(index_elements=keys)
-        new = {name: insert.excluded[name] for name in others}
-        return insert.on_conflict_do_update(index_elements=keys, set_=new)
+        return insert_on_conflict(sqlite.insert(table), table, replace=replace)
 
 
 def _begin_immediately(connection: Any) -> None:

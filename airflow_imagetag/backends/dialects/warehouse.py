@@ -1,4 +1,4 @@
-"""Private: what data warehouses have in common: large batches through a staging table and MERGE."""
+"""Private: the common part of data warehouses: large batches through a staging table and MERGE."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Warehouse(Dialect):
     batch_images = 20_000
     batch_seconds = 60.0
     page_rows = 50_000
+    replaces_rows = True
 
     has_transactions: ClassVar[bool] = True
     """Several statements take effect together, or not at all."""
@@ -102,11 +103,6 @@ class Warehouse(Dialect):
         return Moments(sa.cast(column, self.time_type), self.text_of(column), sa.false())
 
     # -- tables -----------------------------------------------------------------------------------
-
-    def lacks(self, engine: sa.Engine) -> str | None:
-        """Return None: it has all that a store needs."""
-        del engine
-        return None
 
     def key_of(self, engine: sa.Engine, table: sa.Table) -> None:
         """Return None: it enforces no primary key."""

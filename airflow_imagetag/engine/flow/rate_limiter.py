@@ -176,7 +176,7 @@ class RateLimiter:
         self._leased.extend(first + number * interval for number in range(count))
 
     async def _sleep_until(self, moment: float) -> None:
-        while (wait := moment - _loop_time()) > 0 and not self._stopping.is_set():  # noqa: ASYNC110
+        while (wait := moment - _loop_time()) > 0 and not self._stopping.is_set():  # noqa: ASYNC110 (looks for a stop)
             await asyncio.sleep(min(wait, self._config.stop_check_seconds))
 
     async def _reserve(self, schedule: Schedule, count: int, interval: float) -> float:

@@ -25,7 +25,7 @@ from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.safety.uris import is_http, split_object
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.base import Limits, Service
+from airflow_imagetag.services.base import Limits
 from airflow_imagetag.services.ci.errors import error_of, request_id_of
 from airflow_imagetag.services.ci.signing import Signer
 from airflow_imagetag.services.ci.xml_tree import Element, parse
@@ -36,6 +36,7 @@ from airflow_imagetag.services.messages import (
     Request,
     most_probable_first,
 )
+from airflow_imagetag.services.scenes import SceneService
 
 CERTAIN = 100.0
 """Confidence that means certainty; it is a whole number."""
@@ -62,7 +63,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9\-]{0,48}-[0-9]{5,20}")
 _PROBE_KEY = "airflow-provider-imagetag/connection-test/no-such-object"
 
 
-class CiDetectLabel(Service):
+class CiDetectLabel(SceneService):
     """Builds requests of ``ci_detect_label`` and reads their answers.
 
     An image is an object of the connection's bucket, which the service reads where it lies, or an
@@ -70,6 +71,8 @@ class CiDetectLabel(Service):
     """
 
     api = "ci_detect_label"
+    known_scenes = SCENES
+    default_scene = DEFAULT_SCENE
     host = "{bucket}.cos.{region}.myqcloud.com"
     takes_bytes: ClassVar[bool] = False
     max_inline_bytes = sys.maxsize
@@ -95,23 +98,13 @@ class CiDetectLabel(Service):
         host = urlsplit(account.endpoint).hostname or ""
         if host.endswith(("tencentcloudapi.com", "image.myqcloud.com")):
             yield f"host is not that of {cls.api}. Leave it empty"
-        if unknown := [scene for scene in account.scenes if scene not in SCENES]:
-            yield f"scenes in extra must be of {', '.join(SCENES)}, not {', '.join(unknown)}"
+        yield from cls.scene_errors(account)
         yield from cls.unused(account, "credentials", "role", "sign_payload")
 
     @property
     def limits(self) -> Limits:
         """The vendor's limits on images. Only the service sees the bytes."""
         return _LIMITS
-
-    @property
-    def calls_per_image(self) -> int:
-        """One for each scene."""
-        return len(self._scenes)
-
-    @property
-    def _scenes(self) -> tuple[str, ...]:
-        return self.account.scenes or (DEFAULT_SCENE,)
 
     def object_key(self, uri: str) -> str | None:
         """Return the name of an object of the bucket; None for an http(s) URL.
@@ -182,7 +175,7 @@ class CiDetectLabel(Service):
         raise response_parsing.malformed(response, "an object that is not there was labelled")
 
     def _labels(self, response: HttpResponse, root: Element) -> Iterator[Label]:
-        scenes = self._scenes
+        scenes = self.scenes
         # Labels right below the root name no scene.
         scene = scenes[0] if len(scenes) == 1 else None
         for item in root.find_all("Labels"):

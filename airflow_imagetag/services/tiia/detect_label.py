@@ -32,6 +32,7 @@ from airflow_imagetag.services.messages import (
     Request,
     most_probable_first,
 )
+from airflow_imagetag.services.scenes import SceneService
 from airflow_imagetag.services.tiia import envelope
 from airflow_imagetag.services.tiia.role_keys import NEEDS_SDK, is_sdk_installed
 from airflow_imagetag.services.tiia.signing import Signer
@@ -162,38 +163,26 @@ class DetectLabelPro(Service):
         return self._signer.sign(json.dumps({**fields, **self._fields()}).encode())
 
 
-class DetectLabel(DetectLabelPro):
-    """Builds requests of ``DetectLabel``, whose labels depend on the scene, and reads responses.
-
-    The vendor bills each scene as a call.
-    """
+class DetectLabel(SceneService, DetectLabelPro):
+    """Builds requests of ``DetectLabel``, whose labels depend on the scene, and reads responses."""
 
     api = "DetectLabel"
+    known_scenes = SCENES
+    default_scene = DEFAULT_SCENE
 
     @classmethod
     def validation_errors(cls, account: Account) -> Iterator[str]:
         """Yield a reason for each field that is missing, wrong, or has no use here."""
         yield from super().validation_errors(account)
-        unknown = [scene for scene in account.scenes if scene not in SCENES]
-        if unknown:
-            yield f"scenes in extra must be of {', '.join(SCENES)}, not {', '.join(unknown)}"
-
-    @property
-    def calls_per_image(self) -> int:
-        """One for each scene."""
-        return len(self._scenes)
-
-    @property
-    def _scenes(self) -> tuple[str, ...]:
-        return self.account.scenes or (DEFAULT_SCENE,)
+        yield from cls.scene_errors(account)
 
     def _fields(self) -> dict[str, Any]:
-        return {"Scenes": list(self._scenes)}
+        return {"Scenes": list(self.scenes)}
 
     def _labels(self, response: HttpResponse, document: Mapping[str, Any]) -> Iterator[Label]:
-        if not any(SCENES[scene] in document for scene in self._scenes):
+        if not any(SCENES[scene] in document for scene in self.scenes):
             raise response_parsing.malformed(response, "it has no labels")
-        for scene in self._scenes:
+        for scene in self.scenes:
             yield from _labels(response, document.get(SCENES[scene]), scene)
 
 
