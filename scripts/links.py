@@ -43,7 +43,7 @@ def read(path: Path) -> Page:
 
 
 def faults(folder: Path) -> tuple[list[str], int]:
-    """Return what is wrong, a line for each link, and the number of links to other sites."""
+    """Return the faults, a line for each link, and the number of links to other sites."""
     pages = {path.resolve(): read(path) for path in sorted(folder.rglob("*.html"))}
     found, others = [], 0
     for path, page in pages.items():

@@ -115,7 +115,7 @@ class TaskInstance:
 
 
 def xcoms_of(task: str) -> dict[str, str]:
-    """Return what the page says of a task's XComs, by key."""
+    """Return the page's description of a task's XComs, by key."""
     found: dict[str, str] = {}
     name = ""
     for line in section(PAGE, "## XComs").splitlines():

@@ -56,7 +56,7 @@ def started(command: Sequence[str], environment: dict[str, str], log: Path) -> I
 
 
 def wait_for(url: str, log: Path, seconds: float = 180) -> None:
-    """Return when a server answers."""
+    """Wait until a server answers."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         with contextlib.suppress(requests.ConnectionError):
@@ -124,7 +124,7 @@ class Browser:
         return base64.b64decode(shown)
 
     def console(self) -> list[str]:
-        """Return what the console has said since the last call."""
+        """Return the lines of the console since the last call."""
         return [str(entry["message"]) for entry in self._log("browser")]
 
     def requested(self) -> list[str]:
