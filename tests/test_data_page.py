@@ -16,7 +16,7 @@ from test_docs import fill, rows_of, section, without_quota
 from airflow_imagetag.backends.dialects import dialect_named
 from airflow_imagetag.frames import FAILURE_COLUMNS, IMAGE_COLUMNS, RUN_COLUMNS, label_columns
 from airflow_imagetag.operators.evaluate import ImageTagEvaluateOperator
-from airflow_imagetag.operators.imagetag import OUTLET_COUNTS
+from airflow_imagetag.operators.jobs import OUTLET_COUNTS
 from airflow_imagetag.operators.sync import ImageTagSyncOperator
 from airflow_imagetag.stores import ParquetLabelStore
 from airflow_imagetag.stores.parquet_dataset import IMAGES, LABELS

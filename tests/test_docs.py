@@ -42,7 +42,8 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.frames import FAILURE_COLUMNS, LABEL_COLUMNS, RUN_COLUMNS
 from airflow_imagetag.get_provider_info import get_provider_info
 from airflow_imagetag.operators.evaluate import ImageTagEvaluateOperator
-from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.jobs import OUTLET_COUNTS
 from airflow_imagetag.operators.sync import ImageTagSyncOperator
 from airflow_imagetag.selection.rules import Retag, Status
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
@@ -801,7 +802,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
     from airflow_imagetag.quota import QuotaTiming
     from airflow_imagetag.selection import difference
     from airflow_imagetag.sources import sql_reader
-    from airflow_imagetag.stores import sql_open
+    from airflow_imagetag.stores import sql_retries
     from airflow_imagetag.watching import announcements, events, polling, query_thread
 
     policy = retry_policy.RetryPolicy()
@@ -844,7 +845,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
             f"pages of {pages.indexed:,}",
             f"of {pages.unindexed:,} where keys may repeat",
             f"or of {pages.with_content} with `content`",
-            f"for up to {sql_open.RETRY_SECONDS / 60:.0f} minutes",
+            f"for up to {sql_retries.RETRY_SECONDS / 60:.0f} minutes",
         ],
         "waiting.md": [
             f"up to {query_thread.THREADS} checks at a time",

@@ -12,7 +12,8 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_imagetag.assets import announced_images
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
-from airflow_imagetag.operators.imagetag import OUTLET_COUNTS, ImageTagOperator
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.operators.jobs import OUTLET_COUNTS
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
