@@ -27,7 +27,7 @@ def steps(workflow: dict[str, Any] = WORKFLOW) -> Iterator[dict[str, Any]]:
 
 
 def commands(workflow: dict[str, Any]) -> str:
-    """Return what the steps of a workflow run, a line for each command."""
+    """Return the commands of the steps of a workflow, a line for each command."""
     return "\n".join(step["run"] for step in steps(workflow) if "run" in step)
 
 
