@@ -49,6 +49,7 @@ nitpick_ignore = [
         "airflow_imagetag.adapters.descriptions.Description",
         "airflow_imagetag.adapters.templating.TemplatedFields",
         "airflow_imagetag.classifiers.settings.LocalModel",
+        "airflow_imagetag.hooks.account.AccountHook",
         "airflow_imagetag.operators.label_map.LabelMapField",
         "airflow_imagetag.operators.lineage_methods.LineageMethods",
         "airflow_imagetag.sources.images_field.ImagesField",
