@@ -35,7 +35,7 @@ from airflow_imagetag.stores.base import LabelStore, StoreMode
 from airflow_imagetag.testing import Emulator
 
 EXAMPLES = int(12 * SCALE)
-"""Of each of the twelve pairs of a way and a store, with some three keys each: 400 keys in total."""
+"""Of each of the twelve pairs of a way and a store, with some three keys each: 400 keys in all."""
 
 # What parsers, shells, libraries of storages and collations of databases take for something else.
 PIECES = (
