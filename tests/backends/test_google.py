@@ -24,8 +24,8 @@ from web_servers import Handler, serving
 
 from airflow_imagetag.backends.delta_places import DeltaPlace
 from airflow_imagetag.backends.places import place_of, presigned_url, read_start
-from airflow_imagetag.backends.storage_faults import Fault, diagnose
-from airflow_imagetag.backends.storages import connect, storage_error
+from airflow_imagetag.backends.storage_faults import Fault, diagnose, storage_error
+from airflow_imagetag.backends.storages import connect
 from airflow_imagetag.errors import ConfigurationError, StorageAccessError
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
