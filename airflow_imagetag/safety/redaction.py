@@ -11,7 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import unquote
 
-from airflow_imagetag.safety.uris import LOCAL_SCHEMES, MAX_NAME_CHARACTERS, STORAGE_SCHEMES
+from airflow_imagetag.safety.uris import (
+    BLANKS,
+    LOCAL_SCHEMES,
+    MAX_NAME_CHARACTERS,
+    STORAGE_SCHEMES,
+    scheme_of,
+)
 
 SHOWN_CHARACTERS = 60
 """Number of characters that are shown of a name that is too long."""
@@ -27,6 +33,9 @@ _SECRET_NAMES = (
     *("api_secret", "app_secret", "client_secret", "secret_access_key", "secret_key", "secret"),
     *("auth", "authorization", "passphrase", "password", "passwd", "pwd"),
     *("hmac", "sig", "sign", "signature", "x_signature", "sas_token"),
+    *("account_key", "encryption_key", "master_key", "private_key", "storage_key"),
+    *("shared_access_key", "shared_access_signature"),
+    *("bearer", "credential", "credentials", "creds"),
     # Signatures of content delivery networks.
     *("hdnea", "hdntl", "hdnts", "txsecret", "wssecret"),
 )
@@ -44,8 +53,31 @@ _SIGNING_NAMES = (
 )
 """Patterns of the parameters of presigned URLs."""
 
+_SHOWN_NAMES = (
+    *("access_key_id", "aws_access_key_id", "oss_access_key_id", "google_access_id", "key_pair_id"),
+    *(
+        "license_key",
+        "key",
+        "code",
+        "pass",
+        "pin",
+        "otp",
+        "nonce",
+        "ticket",
+        "hash",
+        "md5",
+        "policy",
+    ),
+    *("sid", "session", "session_id", "jsessionid", "phpsessid", "cookie", "csrf", "xsrf"),
+)
+"""Parameters that may hold a secret, or else tell two images apart: people are not shown their
+values, and outputs keep them."""
+
 _NAME = "|".join([*_SIGNING_NAMES, *(name.replace("_", "[-_]?") for name in _SECRET_NAMES)])
-_SECRET = re.compile(_NAME, re.IGNORECASE)
+_BEFORE_NAME, _AFTER_NAME = r"(?:[a-z0-9]{1,40}[-_.])*[-_]?", r"(?:[-_]?v?\d{1,3})?"
+"""Words before a name, as in ``download_token``, and a number after it, as in ``token_v2``."""
+_SECRET = re.compile(rf"{_BEFORE_NAME}(?:{_NAME}){_AFTER_NAME}(?:\[.*\])?", re.IGNORECASE)
+_SHOWN_NAME = "|".join(name.replace("_", "[-_]?") for name in _SHOWN_NAMES)
 _SIGNING = re.compile("|".join(_SIGNING_NAMES), re.IGNORECASE)
 
 _AZURE = frozenset(
@@ -75,7 +107,7 @@ _PLAIN = re.compile(rf"[^{_CONTROL_CHARACTERS} ?#@;]*")
 _CONTROL = re.compile(rf"[{_CONTROL_CHARACTERS}]")
 # Each secret parameter has one of these pieces in its name, unless the name is percent-encoded.
 _SUSPECT = re.compile(
-    rf"[@%{_CONTROL_CHARACTERS}]|token|jwt|key|secret|auth|pass|pwd|hmac|sig|hdn|x-|q-",
+    rf"[@%{_CONTROL_CHARACTERS}]|token|jwt|key|secret|auth|pass|pwd|hmac|sig|hdn|x-|q-|bearer|cred",
     re.IGNORECASE,
 )
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:\-]{0,60}):[/\\\s]*")
@@ -87,11 +119,26 @@ _PATH_PARAMETER = re.compile(r";([^;/=]{1,100})=[^;/]*")
 _URI_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s\"'<>]+")
 # A secret parameter outside a URI that can be parsed: in HTML (&amp;), in JSON (\u0026), or
 # percent-encoded as a parameter of another URI.
+_BEGIN_IN_TEXT = r"(?:(?<![a-z0-9])|(?<=%3f)|(?<=%26)|(?<=%253f)|(?<=%2526)|(?<=u0026))"
+_VALUE_IN_TEXT = r"(?:(?!%26)[^\s\"'<>&\\])+"
 _SECRET_IN_TEXT = re.compile(
-    r"((?:(?<![a-z0-9_\-])|(?<=%3f)|(?<=%26)|(?<=u0026))"
-    rf"(?:{_NAME})(?:=|%3d|\\u003d))(?:(?!%26)[^\s\"'<>&\\])+",
+    rf"({_BEGIN_IN_TEXT}(?:{_NAME}){_AFTER_NAME}(?:=|%3d|%253d|\\u003d)[\"']?){_VALUE_IN_TEXT}",
     re.IGNORECASE,
 )
+_SHOWN_IN_URI = re.compile(
+    rf"([?&;#]{_BEFORE_NAME}(?:{_SHOWN_NAME}){_AFTER_NAME}=){_VALUE_IN_TEXT}", re.IGNORECASE
+)
+_SECRET_IN_JSON = re.compile(
+    rf"((\\?[\"']|%22)(?:{_NAME}){_AFTER_NAME}\2\s*(?::|%3a)(?:\s|%20)*\2)(?:(?!\2).)+",
+    re.IGNORECASE,
+)
+# A user with a password in a URL that is a part of another one, or that no parser would take.
+_USER_IN_TEXT = re.compile(
+    r"((?:https?|ftp|s3):[/\\]{0,3}|//|(?:%3a|%253a)(?:%2f|%252f){2})"
+    r"[^\s/@:\"'<>%]{0,200}(?::|%3a|%253a)(?:(?!%40)[^\s/@\"'<>]){1,200}(@|%40|%2540)",
+    re.IGNORECASE,
+)
+_UNSEEN = re.compile(rf"(?! )[{_CONTROL_CHARACTERS}\u00a0]")
 
 
 def without_secrets(uri: str) -> str:
@@ -140,13 +187,26 @@ def redact(uri: str) -> str:
     shown = without_secrets(uri)
     if _WEB.match(shown):
         shown = shown.partition("#")[0]
+    if scheme_of(shown) not in LOCAL_SCHEMES:
+        shown = _SHOWN_IN_URI.sub(r"\1***", _mask_parameters(shown))
     return _CONTROL.sub("?", shown)
 
 
 def redact_text(text: str) -> str:
     """Return a message with every URI in it redacted, and every secret parameter outside one."""
     cut = text[:MAX_TEXT_CHARACTERS]
-    return _mask_parameters(_URI_IN_TEXT.sub(lambda match: redact(match.group()), cut))
+    redacted = _redact_uris(cut)
+    # A secret may be cut in two by characters that parsers leave out.
+    joined = _UNSEEN.sub("", cut)
+    if joined != cut and (found := _redact_uris(joined)) != joined:
+        return found
+    return redacted
+
+
+def _redact_uris(text: str) -> str:
+    # Masked before, too: a quote ends a URI in a text, and may be the beginning of a secret.
+    masked = _mask_parameters(text)
+    return _mask_parameters(_URI_IN_TEXT.sub(lambda match: redact(match.group()), masked))
 
 
 def output_uri(uri: str) -> str:
@@ -246,8 +306,9 @@ def _hidden(items: list[str], secret: re.Pattern[str]) -> Iterator[int]:
 
 
 def _name_of(item: str) -> str:
-    return _CONTROL.sub("", unquote(item.partition("=")[0])).strip().lower()
+    return _CONTROL.sub("", unquote(item.partition("=")[0])).strip(BLANKS).lower()
 
 
 def _mask_parameters(text: str) -> str:
-    return _SECRET_IN_TEXT.sub(r"\1***", text)
+    masked = _SECRET_IN_TEXT.sub(r"\1***", _USER_IN_TEXT.sub(r"\1***\2", text))
+    return _SECRET_IN_JSON.sub(r"\1***", masked)

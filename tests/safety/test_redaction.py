@@ -137,6 +137,18 @@ def test_a_uri_without_secrets_is_shown_as_it_is(uri):
         (f"{HOST}?Private-Token={SECRET}&id=1", f"{HOST}?id=1"),
         (f"{HOST}?accessToken={SECRET}", HOST),
         (f"{HOST}?to\tken={SECRET}", HOST),
+        (f"{HOST}?download_token={SECRET}&token_v2={SECRET}&id=1", f"{HOST}?id=1"),
+        (f"{HOST}?Ocp-Apim-Subscription-Key={SECRET}", HOST),
+        (f"{HOST}?auth[token]={SECRET}&oauth_signature={SECRET}", HOST),
+        (f"{HOST}?%EF%BB%BFtoken={SECRET}", HOST),
+        (f"{HOST}?key={SECRET}&sid={SECRET}", f"{HOST}?key=***&sid=***"),
+        (f"https://host/a.jpg;jsessionid={SECRET}", "https://host/a.jpg;jsessionid=***"),
+        (f"abfs://c@host/a.jpg?sig={SECRET}", "abfs://c@host/a.jpg?sig=***"),
+        (f"{HOST}?url=https://user:{SECRET}@b/c", f"{HOST}?url=https://***@b/c"),
+        (f"{HOST}?url=https%3A%2F%2Fu%3A{SECRET}%40b", f"{HOST}?url=https%3A%2F%2F***%40b"),
+        (f"https://proxy/https://u:{SECRET}@b/c.jpg", "https://proxy/https://***@b/c.jpg"),
+        (f'{HOST}?q={{"token":"{SECRET}"}}', f'{HOST}?q={{"token":"***"}}'),
+        (f"{HOST}?q=%22token%22%3A%22{SECRET}%22", f"{HOST}?q=%22token%22%3A%22***%22"),
     ],
 )
 def test_credentials_outside_the_query_are_not_shown(uri, shown):
@@ -163,6 +175,8 @@ def test_credentials_outside_the_query_are_not_shown(uri, shown):
         "https://host/a.jpg?token_count=1&design=2&authors=3",
         "https://host/a.jpg?x-oss-process=image/resize,w_100",
         "https://host/a.jpg?q-80",
+        "https://host/a.jpg?key=1&code=2&hash=3&pass=4&sid=5",
+        "https://host/a.jpg?src=//cdn:8080/b@2x.jpg",
         "https://host/a.jpg?e=1&t=front",
         "https://host/a\t1.jpg",
         "https://host/a.jpg ",
@@ -274,6 +288,32 @@ def test_uris_inside_a_text_are_redacted(text, query):
     shown = redact_text(text.format(url=f"{HOST}?{query}"))
     assert SECRET not in shown
     assert HOST in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"bad URL https://user:a\t{SECRET}@host/a.jpg",
+        f"bad URL https:user:{SECRET}@host/a.jpg",
+        f"bad URL //user:{SECRET}@host/a.jpg",
+        f"bad URL {HOST}?to\nken={SECRET}",
+        f"bad URL {HOST}?token='{SECRET}'",
+        f'refused: {{"token": "{SECRET}"}}',
+        f"refused: {{'password': '{SECRET}'}}",
+        f"refused: download_token={SECRET}",
+    ],
+)
+def test_secrets_inside_a_text_are_masked(text):
+    """Also where the text is cut by characters that parsers of URLs leave out."""
+    assert SECRET not in redact_text(text)
+
+
+def test_a_text_of_many_urls_is_redacted_soon():
+    """No text makes the patterns read it again and again."""
+    started = time.process_time()
+    for piece in ("//a:", "https://a:b?token=", '"token":', "&x_", "%3a%2f%2fa%3a", "\t//a:b"):
+        redact_text(piece * 5_000)
+    assert time.process_time() - started < 5
 
 
 @property_test
