@@ -25,7 +25,7 @@ TEST_WORKERS ?= 3
 # with the pandas of both. So are long runs that differ little by Airflow: lost workers and outages.
 NEWEST_ONLY := $(filter-out tests/loading/test_content.py,$(wildcard tests/loading/test_*.py)) tests/classifiers tests/services tests/safety tests/runtime tests/testing tests/transport tests/test_benchmarks.py \
 	$(filter-out tests/engine/test_label_mapping.py,$(wildcard tests/engine/test_*.py)) \
-	tests/ui $(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py tests/test_release.py tests/test_links.py tests/test_translations.py tests/lineage $(addprefix tests/stores/test_,kept_runs.py delta_store.py removal.py) \
+	tests/ui $(addprefix tests/airflow/test_,celery.py large_results.py stopping_with_store.py watching.py) tests/test_repository.py tests/test_data_page.py tests/test_release.py tests/test_links.py tests/test_translations.py tests/lineage $(addprefix tests/stores/test_,kept_runs.py delta_store.py removal.py) \
 	$(addprefix tests/operators/test_,budget.py dry_run.py month_of_runs.py incremental.py cos_objects.py difficult_images.py local_runs.py pandas_import.py sync.py) \
 	tests/cli tests/test_evaluation.py tests/triggers/test_watcher.py tests/watching/test_query_thread.py tests/quota/test_operator_quota.py
 comma := ,
