@@ -106,11 +106,15 @@ def _provider() -> Iterator[Check]:
 
 
 def _extras() -> Iterator[Check]:
+    import airflow
+
+    # The second requirement keeps pip from changing the user's Airflow.
+    keeping = f'"apache-airflow=={airflow.__version__}"'
     for extra, (module, purpose) in EXTRAS.items():
         if find_spec(module) is not None:
             yield Check(f"extra {extra}", OK, purpose)
         else:
-            install = f"pip install 'airflow-provider-imagetag[{extra}]'"
+            install = f"pip install 'airflow-provider-imagetag[{extra}]' {keeping}"
             yield Check(f"extra {extra}", NOTE, f"Not installed. For {purpose}: {install}")
 
 

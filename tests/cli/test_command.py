@@ -393,6 +393,18 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path, emulator: Emulator, monk
     assert secret not in json.dumps(checks)
 
 
+def test_the_doctor_tells_how_to_install_what_is_missing(emulator: Emulator, monkeypatch, command):
+    """The command that it proposes keeps the Airflow that is there."""
+    import airflow
+
+    from airflow_imagetag.cli import doctor
+
+    monkeypatch.setitem(doctor.EXTRAS, "s3", ("no_such_module", "images in S3"))
+    _, checks = command("doctor")
+    [found] = [check["found"] for check in checks if check["check"] == "extra s3"]
+    assert f'[s3]\' "apache-airflow=={airflow.__version__}"' in found
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
