@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ from airflow_imagetag.stores.browsing import (
     StoredImage,
     StoredLabel,
 )
+from airflow_imagetag.stores.digest_slices import LAST_DIGEST, slices
 from airflow_imagetag.stores.rows import LIFE_COLUMNS, key_digest
 from airflow_imagetag.stores.sql_tables import SqlTables, open_tables
 
@@ -43,6 +44,9 @@ T = TypeVar("T")
 
 QUERY_SECONDS = 5.0
 """Maximum time of a query of a page."""
+
+WHOLE_SHARE = 0.4
+"""Share of that time in which a page is looked for at once; then it is looked for in slices."""
 
 COUNT_SECONDS = 1.0
 """Maximum time to count all images; then their number is estimated."""
@@ -232,30 +236,45 @@ class SqlBrowser(StoreBrowser):
         for api in apis:
             if after is not None and api < after.api:
                 continue
-            left = ends - time.monotonic()
-            if left <= 0:
-                return self._cut(found)
-            try:
-                ask = partial(
-                    self._page_of,
-                    api=api,
-                    wanted=wanted,
-                    start=after.digest if after is not None and api == after.api else None,
-                    count=size + 1 - len(found),
-                )
-                found += self._within(left, ask)
-            except QueryTooSlowError:
-                if not found:
-                    raise
-                return self._cut(found)
+            start = after.digest if after is not None and api == after.api else ""
+            of_api = partial(self._page_of, api=api, wanted=wanted)
+            images, behind = self._walked(of_api, start, size + 1 - len(found), ends)
+            found += images
             if len(found) > size:
                 shown = found[:size]
                 return ImagePage(shown, Cursor(shown[-1].api, shown[-1].digest))
+            if behind != LAST_DIGEST:
+                return self._cut(found, api, behind)
         return ImagePage(found, None)
 
-    def _cut(self, found: list[StoredImage]) -> ImagePage:
-        last = found[-1] if found else None
-        return ImagePage(found, Cursor(last.api, last.digest) if last else None, is_cut=True)
+    def _walked(
+        self, ask: Callable[..., list[StoredImage]], start: str, count: int, ends: float
+    ) -> tuple[list[StoredImage], str]:
+        """Return the images of an interface behind a digest, and how far all of them are known.
+
+        :param ask: queries a slice of the digests.
+        :param ends: when the time is over, on the monotonic clock.
+        """
+        with suppress(QueryTooSlowError):
+            whole = partial(ask, start=start, end=LAST_DIGEST, count=count)
+            seconds = min(self._seconds * WHOLE_SHARE, ends - time.monotonic())
+            return self._within(seconds, whole), LAST_DIGEST
+        # What a database cannot find at once it finds piece by piece, and the next page goes on.
+        found: list[StoredImage] = []
+        behind = start
+        with suppress(QueryTooSlowError):
+            for low, high in slices(start):
+                part = partial(ask, start=low, end=high, count=count - len(found))
+                found += self._within(ends - time.monotonic(), part)
+                behind = high
+                if len(found) >= count:
+                    break
+        return found, behind
+
+    def _cut(self, found: list[StoredImage], api: str, behind: str) -> ImagePage:
+        if not found and not behind:
+            raise self._too_slow(self._seconds)
+        return ImagePage(found, Cursor(api, behind), is_cut=True)
 
     def _page_of(
         self,
@@ -263,21 +282,30 @@ class SqlBrowser(StoreBrowser):
         *,
         api: str,
         wanted: ImageFilter,
-        start: str | None,
+        start: str,
+        end: str,
         count: int,
     ) -> list[StoredImage]:
+        """Return the first images whose digests are behind one and up to another one."""
         images = self._tables.images
+
+        def between(table: sa.Table) -> Iterator[Any]:
+            # Not where it excludes nothing: a database would take it for a rare condition.
+            if start:
+                yield table.c.key_sha256 > start
+            if end != LAST_DIGEST:
+                yield table.c.key_sha256 <= end
+
         statement = (
             sa.select(*self._image_columns())
-            .where(images.c.api == api, *self._conditions(wanted, api))
+            .where(images.c.api == api, *between(images))
+            .where(*self._conditions(wanted, api, list(between(self._tables.labels_table))))
             .order_by(images.c.key_sha256)
             .limit(count)
         )
-        if start is not None:
-            statement = statement.where(images.c.key_sha256 > start)
         return self._with_labels(connection, connection.execute(statement).mappings().all())
 
-    def _conditions(self, wanted: ImageFilter, api: str) -> Iterator[Any]:
+    def _conditions(self, wanted: ImageFilter, api: str, within: list[Any]) -> Iterator[Any]:
         images, labels = self._tables.images.c, self._tables.labels_table.c
         if wanted.key is not None:
             yield images.key_sha256 == key_digest(wanted.key)
@@ -288,7 +316,7 @@ class SqlBrowser(StoreBrowser):
         if wanted.until is not None:
             yield images.tagged_at < wanted.until
         if wanted.needs_label:
-            given = [labels.api == api, labels.key_sha256 == images.key_sha256]
+            given = [labels.api == api, labels.key_sha256 == images.key_sha256, *within]
             if wanted.label is not None:
                 # The first comparison is the one that an index on the label serves.
                 given.append(labels.label.in_(sorted(_spellings(self._stored(wanted.label)))))
@@ -299,7 +327,7 @@ class SqlBrowser(StoreBrowser):
             yield sa.exists().where(*given)
         if wanted.text is not None:
             text = self._stored(wanted.text)
-            same = [labels.api == api, labels.key_sha256 == images.key_sha256]
+            same = [labels.api == api, labels.key_sha256 == images.key_sha256, *within]
             in_label = sa.exists().where(*same, _contains(labels.label, text))
             yield _contains(images.image_key, text) | in_label
 
@@ -378,7 +406,8 @@ class SqlBrowser(StoreBrowser):
         """Return the answer of a query that the database ends when the time is over."""
         began = time.monotonic()
         tables = self._tables
-        name = tables.images.fullname
+        if seconds <= 0:
+            raise self._too_slow(self._seconds)
         try:
             with (
                 tables.engine.connect() as connection,
@@ -387,10 +416,13 @@ class SqlBrowser(StoreBrowser):
                 return ask(connection)
         except sa_exc.DBAPIError as error:
             if time.monotonic() - began >= 0.9 * seconds:
-                raise QueryTooSlowError(
-                    f"{name} did not answer within {seconds:g} seconds."
-                ) from None
+                raise self._too_slow(seconds) from None
+            name = tables.images.fullname
             raise StorageError(f"{name} cannot be read: {reason_of(error)}") from None
+
+    def _too_slow(self, seconds: float) -> QueryTooSlowError:
+        name = self._tables.images.fullname
+        return QueryTooSlowError(f"{name} did not answer within {seconds:g} seconds.")
 
 
 def _spellings(label: str) -> set[str]:
