@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,13 @@ class Command:
     help: str
     run: str
     arguments: tuple[Argument, ...]
+
+
+def _positive(text: str) -> int:
+    """Return a number from 1 on."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {number}")
+    return number
 
 
 STORE = _argument("store", metavar="STORE", help=f"where the labels are: {PLACE_HELP}")
@@ -136,7 +144,9 @@ RUNS = Command(
     (
         STORE,
         _argument("--by", choices=("day", "month"), help="print sums in place of single runs"),
-        _argument("--last", type=int, default=20, help="number of runs (default: %(default)s)"),
+        _argument(
+            "--last", type=_positive, default=20, help="number of runs (default: %(default)s)"
+        ),
         API,
         JSON,
         VERBOSE,
@@ -150,7 +160,9 @@ FAILURES = Command(
     (
         STORE,
         _argument("--why", action="store_true", help="print the numbers by cause"),
-        _argument("--last", type=int, default=100, help="number of images (default: %(default)s)"),
+        _argument(
+            "--last", type=_positive, default=100, help="number of images (default: %(default)s)"
+        ),
         API,
         JSON,
         VERBOSE,
@@ -185,6 +197,7 @@ REPORT = Command(
     (
         STORE,
         _argument("file", metavar="FILE", help="the page, such as report.html"),
+        JSON,
         VERBOSE,
     ),
 )
@@ -249,7 +262,7 @@ COMPACT = Command(
     "compact",
     "rewrite a dataset of many small files as few large ones",
     "airflow_imagetag.cli.storing:compact",
-    (STORE, VERBOSE),
+    (STORE, JSON, VERBOSE),
 )
 
 DELETE = Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_imagetag.cli.labelling import CommandRun, run_task
@@ -13,6 +14,8 @@ from airflow_imagetag.sources.images_field import wrap_images
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from airflow_imagetag.stores.base import LabelStore
 
 RUN_COLUMNS = (
     "started_at",
@@ -43,31 +46,38 @@ FAILURE_COLUMNS = (
     "next_try_at",
 )
 
+NOTHING_DONE = {"seen": 0, "tagged": 0, "failed": 0, "calls": 0}
+"""The summary of a retry without images."""
+
 UNLABELLED = ("failed", "waiting", "gave_up")
 """Statuses of images without labels."""
 
 
 def runs(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Print the latest runs, or their sums by day or month."""
-    found = _joined(store_of(arguments.store).runs(), arguments.api)
-    if arguments.by and len(found):
+    store = store_of(arguments.store)
+    found = _joined(store.runs(), arguments.api)
+    if found.empty:
+        _print_nothing(f"No runs in {store!r}.", arguments, out)
+    elif arguments.by:
         _print(_sums(found, arguments.by), arguments, out)
-        return 0
-    latest = found.tail(arguments.last) if len(found) else found
-    _print(latest, arguments, out, columns=() if arguments.json else RUN_COLUMNS)
+    else:
+        _print(found.tail(arguments.last), arguments, out, columns=RUN_COLUMNS)
     return 0
 
 
 def failures(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Print the images without labels, or their number by cause."""
-    found = _unlabelled(arguments.store, arguments.api)
-    if arguments.why and len(found):
+    store = store_of(arguments.store)
+    found = _unlabelled(store, arguments.api)
+    if found.empty:
+        _print_nothing(f"No images without labels in {store!r}.", arguments, out)
+    elif arguments.why:
         causes = found.groupby(["status", "error", "code"], dropna=False)
         counted = causes.agg(images=("image_key", "size"), example=("message", "first"))
         _print(counted.reset_index().sort_values("images", ascending=False), arguments, out)
-        return 0
-    columns = () if arguments.json else FAILURE_COLUMNS
-    _print(found.head(arguments.last) if len(found) else found, arguments, out, columns=columns)
+    else:
+        _print(found.head(arguments.last), arguments, out, columns=FAILURE_COLUMNS)
     return 0
 
 
@@ -78,16 +88,12 @@ def retry(arguments: argparse.Namespace, out: IO[str]) -> int:
     if arguments.source is not None:
         images = source_of(arguments.source, arguments)
     else:
-        found = _unlabelled(arguments.store, None)
-        with_uri = found.dropna(subset=["image_uri"]) if len(found) else found
-        if len(found) > len(with_uri):
-            raise ConfigurationError(
-                f"The store does not have the URIs of {len(found) - len(with_uri):,} of "
-                f"{len(found):,} images. Name their source: airflow-imagetag retry STORE SOURCE."
-            )
-        rows = [] if with_uri.empty else records(with_uri[["image_key", "image_uri", "version"]])
+        found = _unlabelled(store, None)
+        if found.empty:
+            _print_nothing(f"No images without labels in {store!r}.", arguments, out, NOTHING_DONE)
+            return 0
         # The store's rows are data: local files that they name must lie in an allowed folder.
-        images = wrap_images(rows, literal=False)
+        images = wrap_images(_rows_with_uri(found), literal=False)
     task = CommandRun(
         images=images,
         store=store,
@@ -107,9 +113,27 @@ def _joined(frames: Any, api: str | None) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _unlabelled(place: str, api: str | None) -> pd.DataFrame:
-    parts = (frame[frame["status"].isin(UNLABELLED)] for frame in store_of(place).images())
+def _unlabelled(store: LabelStore, api: str | None) -> pd.DataFrame:
+    parts = (frame[frame["status"].isin(UNLABELLED)] for frame in store.images())
     return _joined(parts, api)
+
+
+def _rows_with_uri(found: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of images whose URI the store has, and tell the number of the others.
+
+    :raises ConfigurationError: the store has no URI.
+    """
+    with_uri = found.dropna(subset=["image_uri"])
+    left_out = len(found) - len(with_uri)
+    message = (
+        f"The store does not have the URIs of {left_out:,} of {len(found):,} images. To label "
+        "them, too, name their source: airflow-imagetag retry STORE SOURCE."
+    )
+    if with_uri.empty:
+        raise ConfigurationError(message)
+    if left_out:
+        print(f"airflow-imagetag: {message}", file=sys.stderr)
+    return records(with_uri[["image_key", "image_uri", "version"]])
 
 
 def _sums(found: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -130,10 +154,22 @@ def _print(
     *,
     columns: tuple[str, ...] = (),
 ) -> None:
-    rows = records(table) if len(table) else []
+    """Print a frame that has rows; JSON has all its columns."""
     if arguments.json:
-        show_json(rows, out)
-    elif rows:
-        show(rows, out, columns=columns)
+        show_json(records(table), out)
     else:
-        print("None.", file=out)
+        show(records(table), out, columns=columns)
+
+
+def _print_nothing(
+    message: str, arguments: argparse.Namespace, out: IO[str], value: Any = ()
+) -> None:
+    """Print that there are no rows.
+
+    :param message: for people.
+    :param value: the JSON.
+    """
+    if arguments.json:
+        show_json(value, out)
+    else:
+        print(message, file=out)

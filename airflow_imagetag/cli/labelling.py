@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from airflow_imagetag.cli.main import INTERRUPTED
@@ -91,6 +92,8 @@ def label(arguments: argparse.Namespace, out: IO[str]) -> int:
     is_file = arguments.to.lower().endswith(".csv")
     if is_file and arguments.only_failed:
         raise ConfigurationError("--only-failed needs a store that knows what has failed.")
+    if is_file and not arguments.dry_run:
+        _check_writable(Path(arguments.to))
     task = CommandRun(
         images=source_of(arguments.source, arguments),
         store=None if is_file else store_of(arguments.to),
@@ -106,6 +109,17 @@ def label(arguments: argparse.Namespace, out: IO[str]) -> int:
         max_calls=arguments.max_calls,
     )
     return run_task(task, arguments, out, file=arguments.to if is_file else None)
+
+
+def _check_writable(path: Path) -> None:
+    """Check that a file can be written, before anything is paid for.
+
+    :raises ConfigurationError: it cannot.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"There is no folder for {path}. Correct the path, or create it.")
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ConfigurationError(f"{path} cannot be written. Name another file.")
 
 
 def run_task(
@@ -160,7 +174,8 @@ def _print_summary(summary: dict[str, Any], message: str | None, out: IO[str]) -
         if summary.get(name) not in (None, 0)
     ]
     if summary and not summary["seen"]:
-        print("Nothing to label: the store has an answer for every image.", file=out)
+        unknown = " that the store does not know" if summary.get("store") else ""
+        print(f"Nothing to label: the source has no images{unknown}.", file=out)
     show(rows, out, has_header=False)
     failures = [
         {name: one[name] for name in ("image_key", "error", "message")}

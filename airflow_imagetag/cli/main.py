@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from typing import IO
 
 from airflow_imagetag import __version__
 from airflow_imagetag.cli.commands import COMMANDS, Command
@@ -45,7 +47,8 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
     from airflow_imagetag.errors import ConfigurationError, ImageTagError
 
     module, _, name = command.run.partition(":")
-    out = sys.stdout
+    # A process that was started without a standard output has none.
+    out = sys.stdout or io.StringIO()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             code: int = getattr(import_module(module), name)(arguments, out)
@@ -58,9 +61,21 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
         print("airflow-imagetag: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of the output has seen enough. Python flushes once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        # The reader of the output has seen enough.
+        _drop(out)
         return 0
+    except OSError as error:
+        # A file that the command line names, or a full disk.
+        if error.filename is None:
+            _drop(out)
+        print(f"airflow-imagetag: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _drop(out: IO[str]) -> None:
+    """Let Python's last flush of an output, at its exit, go nowhere."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -30,13 +30,13 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
+    if title is not None:
+        print(title, file=out)
     is_terminal = out.isatty()
     buffer = io.StringIO()
     file = out if is_terminal else buffer
     console = Console(file=file, width=None if is_terminal else WIDE, markup=False, highlight=False)
-    table = Table(
-        title=title, title_justify="left", box=None, pad_edge=False, show_header=has_header
-    )
+    table = Table(box=None, pad_edge=False, show_header=has_header)
     names = list(columns or (rows[0] if rows else ()))
     for name in names:
         is_number = any(isinstance(row.get(name), int | float) for row in rows)

@@ -20,7 +20,10 @@ def compact(arguments: argparse.Namespace, out: IO[str]) -> int:
             f"{store!r} needs no compaction: only stores of files have many of them."
         )
     work()
-    print(f"{store!r} is compacted.", file=out)
+    if arguments.json:
+        show_json({"store": store.serialize()}, out)
+    else:
+        print(f"{store!r} is compacted.", file=out)
     return 0
 
 
@@ -37,7 +40,10 @@ def delete(arguments: argparse.Namespace, out: IO[str]) -> int:
 def report(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Write the report of a store."""
     store_of(arguments.store).report(arguments.file)
-    print(f"The report is in {arguments.file}.", file=out)
+    if arguments.json:
+        show_json({"file": arguments.file}, out)
+    else:
+        print(f"The report is in {arguments.file}.", file=out)
     return 0
 
 
@@ -64,7 +70,7 @@ def _check(arguments: argparse.Namespace, out: IO[str]) -> int:
     elif rows:
         show(rows, out)
     else:
-        print("The store can be read, and holds no images.", file=out)
+        print(f"{found!r} can be read, and holds no images.", file=out)
     return 0
 
 

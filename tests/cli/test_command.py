@@ -143,7 +143,7 @@ def test_a_folder_is_labelled_once(photos: Path, tmp_path: Path, emulator: Emula
     assert [(row["api"], row["status"], row["images"]) for row in checked["counts"]] == [
         ("picture_classify", "tagged", 7)
     ]
-    assert main(["compact", lake]) == 0
+    assert command("compact", lake) == (0, {"store": ParquetLabelStore(lake).serialize()})
     key = (photos / "new.jpg").as_uri()
     assert command("delete", lake, key, "nothing") == (0, {"deleted": 1})
     assert command("delete", lake, key) == (1, {"deleted": 0})
@@ -252,7 +252,7 @@ def test_a_report_is_one_file(photos: Path, tmp_path: Path, emulator: Emulator, 
     """The page has the labels of the store."""
     lake, page = str(tmp_path / "lake"), tmp_path / "report.html"
     assert command("label", str(photos), "--to", lake)[0] == 0
-    assert main(["report", lake, str(page)]) == 0
+    assert command("report", lake, str(page)) == (0, {"file": str(page)})
     assert "<html" in page.read_text()
 
 
@@ -419,6 +419,71 @@ def test_a_wrong_configuration_is_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     [line] = [one for one in capsys.readouterr().err.splitlines() if "airflow-imagetag:" in one]
     assert message in line
+
+
+def test_a_place_without_rows_is_named(sqlite, tmp_path: Path, capsys, command):
+    """A wrong name of a store is seen, exits with 0, and creates nothing."""
+    lake = str(tmp_path / "lake")
+    for place in ("warehouse:labelz", lake):
+        for words in (["runs"], ["runs", "--by", "day"], ["failures"], ["failures", "--why"]):
+            assert command(*words, place) == (0, [])
+            assert main([*words, place]) == 0
+            assert repr(store_of(place)) in capsys.readouterr().out
+        assert command("retry", place)[1]["calls"] == 0
+    assert sqlite.tables() == set()
+    assert not (tmp_path / "lake").exists()
+
+
+def test_images_whose_uri_is_unknown_do_not_stop_a_retry(
+    photos: Path, tmp_path: Path, sqlite, emulator: Emulator, monkeypatch, command, capsys
+):
+    """The others are tried, and the number of those left out is told."""
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(photos))
+    (photos / "late.jpg").write_bytes(b"no image")
+    sqlite.run("create table products (id integer primary key, image_url text)")
+    sqlite.run("insert into products values (1, :path)", {"path": str(photos / "late.jpg")})
+    sqlite.run("insert into products values (2, null)")
+    assert command("label", "warehouse:products", "--to", "warehouse:labels")[1]["failed"] == 2
+    (photos / "late.jpg").write_bytes((photos / "0.jpg").read_bytes() + b"\0")
+    assert main(["retry", "warehouse:labels", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["tagged"] == 1
+    assert "the URIs of 1 of 2 images" in shown.err
+    assert main(["retry", "warehouse:labels"]) == 2
+    assert "name their source" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_costs_nothing(
+    photos: Path, tmp_path: Path, emulator: Emulator, capsys
+):
+    """It is found before the first call."""
+    for path in (tmp_path / "none" / "labels.csv", tmp_path / "folder.csv"):
+        (tmp_path / "folder.csv").mkdir(exist_ok=True)
+        assert main(["label", str(photos), "--to", str(path)]) == 2
+        assert str(path) in capsys.readouterr().err
+    assert emulator.stats.requests == 0
+
+
+def test_an_output_may_be_full_closed_or_cut_off(photos: Path, tmp_path: Path, emulator, command):
+    """No traceback: a full disk is an error, and a reader that has seen enough is none."""
+    lake = str(tmp_path / "lake")
+    assert command("label", str(photos), "--to", lake)[0] == 0
+    run = shlex.join([*COMMAND, "runs", lake, "--json"])
+    ends = {f"{run} | true": "0\n", f"{run} > /dev/full": "1\n", f"{run} >&-": "0\n"}
+    for line, code in ends.items():
+        ended = subprocess.run(
+            ["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+        )
+        assert (ended.stdout, "Traceback" in ended.stderr) == (code, False), ended.stderr
+
+
+@pytest.mark.parametrize("last", ["0", "-3", "many"])
+def test_a_list_has_one_row_at_least(last, capsys):
+    """Another number is refused."""
+    with pytest.raises(SystemExit) as caught:
+        main(["runs", "warehouse:labels", "--last", last])
+    assert caught.value.code == 2
+    assert "--last" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
