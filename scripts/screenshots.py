@@ -1,5 +1,8 @@
 """Make the screenshots of docs/images: a real Airflow, its pages of labels, and Debian's chromium.
 
+It also walks from Airflow's first page to unlikely labels, and from a task to the labels of its
+run, and prints the number of clicks: ``--walk`` does only this, on any Airflow from 3.1 on.
+
 It needs the packages ``chromium``, ``chromium-driver`` and a Chinese font, such as
 ``fonts-wqy-microhei``. Nothing is left running.
 """
@@ -19,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "ui"))
@@ -27,6 +31,16 @@ from browsers import Browser, free_port, missing_program, opened_browser, starte
 
 WORK = ROOT / "build" / "screenshots"
 IMAGES = ROOT / "docs" / "images"
+DAG_ID = "label_photographs"
+DAG = """
+from airflow.sdk import DAG
+from airflow_imagetag.operators.imagetag import ImageTagOperator
+from airflow_imagetag.stores import SqlLabelStore
+
+with DAG("label_photographs"):
+    store = SqlLabelStore("warehouse", "product_labels")
+    ImageTagOperator(task_id="label", images={images}, store=store)
+"""
 LABELS = ("cat", "tabby", "dog", "person", "sky", "street", "tree", "food", "coffee", "rocket")
 
 
@@ -43,18 +57,38 @@ def main() -> int:
 
 
 def _shot(photographs: list[Path]) -> int:
+    from airflow_imagetag.testing import Emulator
+
     port = free_port()
     environment = _environment(photographs, port)
     os.environ.update(environment)
     _fill(photographs)
+    dags = WORK / "dags"
+    dags.mkdir()
+    (dags / "label.py").write_text(DAG.format(images=[str(path) for path in photographs]))
+    with Emulator() as emulator:
+        environment["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = emulator.connection_json
+        return _opened(environment, port)
+
+
+def _opened(environment: dict[str, str], port: int) -> int:
     with _airflow(environment, port) as url, opened_browser(WORK) as browser:
-        _pages(browser, url)
-        problems = browser.console()
+        # Airflow's own page logs the only user in.
+        browser.open(f"{url}/", 8)
+        print(f"Clicks to unlikely labels: {_walk(browser, url)}")
+        print(f"Clicks from a task to its run: {_walk_from_task(browser, url, _run_id())}")
+        if "--walk" not in sys.argv:
+            _pages(browser, url)
+            print(f"Written: {IMAGES}")
+        problems = [
+            line
+            for line in browser.console()
+            # The other sentence is of the attributes of Airflow's own frame.
+            if "imagetag" in line and "sandbox attribute" not in line
+        ]
     for problem in problems:
-        if "imagetag" in problem:
-            print(problem)
-    print(f"Written: {IMAGES}")
-    return 0
+        print(problem)
+    return 1 if problems else 0
 
 
 def _photographs(into: Path) -> list[Path]:
@@ -73,6 +107,7 @@ def _environment(photographs: list[Path], port: int) -> dict[str, str]:
         **os.environ,
         "AIRFLOW_HOME": str(WORK / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(WORK / "dags"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__IMAGETAG__UI_STORES": "products = warehouse:product_labels",
@@ -109,7 +144,8 @@ def _fill(photographs: list[Path]) -> None:
 def _airflow(environment: dict[str, str], port: int) -> Iterator[str]:
     command = [sys.executable, "-m", "airflow"]
     with (WORK / "migrate.log").open("w") as log:
-        subprocess.run([*command, "db", "migrate"], env=environment, stdout=log, check=True)
+        for arguments in (("db", "migrate"), ("dags", "test", DAG_ID)):
+            subprocess.run([*command, *arguments], env=environment, stdout=log, check=True)
     server = [*command, "api-server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1"]
     server_log = WORK / "server.log"
     with started(server, environment, server_log):
@@ -117,13 +153,53 @@ def _airflow(environment: dict[str, str], port: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+def _walk(browser: Browser, url: str) -> int:
+    """Find the photographs that were labelled 'tabby' with less than 0.3, as a reader does."""
+    browser.open(f"{url}/", 5)
+    browser.click("//button[contains(., 'Browse')]", "xpath")
+    browser.click("//a[contains(., 'Image labels')]", "xpath")
+    browser.enter("iframe")
+    browser.click(".stores a")
+    browser.click("nav a[href^=gallery]")
+    browser.write("[name=label]", "tabby")
+    browser.write("[name=max]", "0.3")
+    browser.click("form.filter button")
+    shown = browser.run(
+        "return [...document.querySelectorAll('.card')].map((card) => card.innerText)"
+    )
+    if not shown or not all("tabby" in text for text in shown):
+        raise SystemExit(f"The gallery shows {shown}")
+    return 5
+
+
+def _run_id() -> str:
+    """Return the run of the DAG, as the store has it."""
+    from airflow_imagetag.stores import SqlLabelStore
+
+    [run_id] = [
+        str(name)
+        for frame in SqlLabelStore("warehouse", "product_labels").runs()
+        for name in frame["run_id"]
+    ]
+    return run_id
+
+
+def _walk_from_task(browser: Browser, url: str, run_id: str) -> int:
+    """Open the tab of a task, and see its run."""
+    browser.open(f"{url}/dags/{DAG_ID}/runs/{quote(run_id)}/tasks/label", 5)
+    browser.click("//a[contains(@href, 'image-labels-of-task')]", "xpath")
+    browser.enter("iframe")
+    shown = browser.run("return document.body.innerText")
+    if run_id not in shown or "success" not in shown:
+        raise SystemExit(f"The page of the task shows {shown}")
+    return 1
+
+
 def _shoot(browser: Browser, name: str) -> None:
     (IMAGES / f"ui-{name}.png").write_bytes(browser.picture())
 
 
 def _pages(browser: Browser, url: str) -> None:
-    # Airflow's own page logs the only user in.
-    browser.open(f"{url}/", 8)
     browser.open(f"{url}/plugin/image-labels", 8)
     _shoot(browser, "airflow")
     top = f"{url}/imagetag/products"

@@ -30,7 +30,7 @@ def run(name: str, *arguments: str) -> str:
         ("incremental.py", ("--sizes", "20", "40"), "peak memory"),
         ("waiting.py", ("--rows", "100"), "nothing new"),
         ("scaling.py", ("--sql", "400", "--parquet", "400"), "400"),
-        ("pages.py", ("--sizes", "200", "--parquet", "200", "--pictures", "2"), "| second"),
+        ("pages.py", ("--sizes", "200", "--parquet", "--pictures", "2"), "| second"),
     ],
 )
 def test_a_benchmark_runs_to_its_last_line(

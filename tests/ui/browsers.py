@@ -21,6 +21,9 @@ import requests
 
 PROGRAMS = ("chromium", "chromedriver")
 
+MAX_SECONDS = 20.0
+"""How long an element of a page is waited for."""
+
 ARGUMENTS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
     # It asks nothing of its own accord.
@@ -66,6 +69,10 @@ def wait_for(url: str, log: Path, seconds: float = 180) -> None:
     raise RuntimeError(f"{url} does not answer; see {log}")
 
 
+class MissingElementError(RuntimeError):
+    """A page does not have an element."""
+
+
 class Browser:
     """A browser. Each method fails if a page has opened a dialog.
 
@@ -88,7 +95,9 @@ class Browser:
     def _answer(self, response: requests.Response) -> Any:
         answer = response.json()["value"]
         if isinstance(answer, dict) and "error" in answer:
-            raise RuntimeError(f"{response.url}: {answer['message'][:300]}")
+            is_missing = answer["error"] in ("no such element", "element not interactable")
+            kind = MissingElementError if is_missing else RuntimeError
+            raise kind(f"{response.url}: {answer['message'][:300]}")
         return answer
 
     def resize(self, width: int, height: int) -> None:
@@ -107,11 +116,34 @@ class Browser:
         """Run a script in the page, and return its result."""
         return self._post(f"{self._session}/execute/sync", {"script": script, "args": []})
 
-    def click(self, selector: str) -> None:
-        """Click on the first element of a CSS selector."""
-        wanted = {"using": "css selector", "value": selector}
-        [element] = self._post(f"{self._session}/element", wanted).values()
+    def click(self, selector: str, using: str = "css selector") -> None:
+        """Click on the first element of a selector.
+
+        :param using: its kind, as WebDriver names it.
+        """
+        [element] = self._element(selector, using).values()
         self._post(f"{self._session}/element/{element}/click", {})
+
+    def write(self, selector: str, text: str) -> None:
+        """Type a text into the first element of a CSS selector."""
+        [element] = self._element(selector, "css selector").values()
+        self._post(f"{self._session}/element/{element}/value", {"text": text})
+
+    def enter(self, selector: str) -> None:
+        """Go on in the first frame of a CSS selector."""
+        self._post(f"{self._session}/frame", {"id": self._element(selector, "css selector")})
+
+    def _element(self, selector: str, using: str) -> dict[str, str]:
+        ends = time.monotonic() + MAX_SECONDS
+        while True:
+            try:
+                return dict(
+                    self._post(f"{self._session}/element", {"using": using, "value": selector})
+                )
+            except MissingElementError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.1)
 
     @property
     def address(self) -> str:
