@@ -83,11 +83,11 @@ test: venv  ## Run the tests on the newest Airflow, and measure how much of the 
 	$(call AIRFLOW_ENV,airflow3) COVERAGE_CORE=$(COVERAGE) $(BIN)/python -m pytest \
 		-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(or $(PYTEST_ARGS),$(if $(COVERAGE),$(COVERAGE_ARGS)))
 
-# What needs neither Airflow nor a database nor a server, and is quick.
-QUICK := $(addprefix tests/,adapters classifiers hooks labellers runtime safety selection services transport watching)
+# The core of the package, without a scheduler and without what takes long: 100 seconds of one core.
+QUICK := $(addprefix tests/,adapters classifiers engine hooks labellers loading runtime safety selection services transport watching)
 NOT_QUICK := tests/adapters/test_airflow_sdk.py tests/selection/test_rule_in_sql.py tests/watching/test_query_thread.py
 
-test-quick: venv  ## Run the quick tests, under two minutes
+test-quick: venv  ## Run the tests of the core, under two minutes on two cores
 	@mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(QUICK) $(addprefix --ignore=,$(NOT_QUICK)) $(PYTEST_ARGS)
 
