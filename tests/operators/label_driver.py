@@ -41,15 +41,13 @@ def described(fields: dict[str, Any] | list[str]) -> Any:
 def label(job: dict[str, Any], output: str) -> int:
     """Label, write the summary and return the exit code."""
     try_number = job.pop("try_number", None)
-    day = job.pop("day", 0)
+    ahead = timedelta(seconds=job.pop("seconds_ahead", 0))
     seconds = job.pop("record_seconds", UPDATE_SECONDS)
 
     class Operator(ImageTagOperator):
         def _tuning(self) -> RunTuning:
             return RunTuning(
-                record=RecordTiming(
-                    update_seconds=seconds, clock=lambda: datetime.now(UTC) + timedelta(days=day)
-                )
+                record=RecordTiming(update_seconds=seconds, clock=lambda: datetime.now(UTC) + ahead)
             )
 
     operator = Operator(

@@ -24,11 +24,14 @@ from airflow_imagetag.testing import Emulator, Faults
 
 DRIVER = Path(__file__).resolve().parent / "label_driver.py"
 DAYS = 30
-RUNS_OF_A_DAY = 2
+HOURS = range(3, 24, 12)
+"""Of the runs of a day; ``range(24)`` makes a month of hourly runs, which takes minutes."""
+
 IMAGES_OF_A_RUN = 5
 KILLED = (6, 19)
 RETIRED_KEY = 11
-NEW_PRICE = 15
+NEW_PRICE = 15 * 24 + 12
+"""Hour of the month, in the middle of a day."""
 
 
 @pytest.fixture(params=["postgres", "parquet"])
@@ -48,9 +51,12 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     running.end()
 
 
-def price_on(day: int) -> float:
-    """Return the price of 1,000 calls."""
-    return 2.5 if day < NEW_PRICE else 4.0
+def price_at(hour: int) -> float:
+    """Return the price of 1,000 calls.
+
+    :param hour: since the begin of the month.
+    """
+    return 2.5 if hour < NEW_PRICE else 4.0
 
 
 class Month:
@@ -69,7 +75,8 @@ class Month:
         self.service = service
         self.pictures = pictures
         self.folder = folder
-        self.billed: list[float] = []
+        now = datetime.now(UTC)
+        self.begin = now.replace(hour=0, minute=0, second=0, microsecond=0) - now
 
     def new_images(self, count: int) -> list[str]:
         """Write new files and return their paths."""
@@ -80,43 +87,48 @@ class Month:
             Path(paths[-1]).write_bytes(content)
         return paths
 
-    def connection(self, day: int) -> str:
-        """Return the connection with the day's price; on one day its key is retired."""
-        return unlimited(self.service, price_per_thousand=price_on(day))
+    def until(self, hour: int) -> timedelta:
+        """Return the time from the real clock to an hour of the month."""
+        return self.begin + timedelta(hours=hour)
 
-    def run(self, day: int, number: int, patch: pytest.MonkeyPatch) -> None:
-        """Label the images of one run."""
+    def connection(self, hour: int) -> str:
+        """Return the connection with the price of the hour."""
+        return unlimited(self.service, price_per_thousand=price_at(hour))
 
-        class OfTheDay(ImageTagOperator):
+    def run(self, hour: int, patch: pytest.MonkeyPatch) -> None:
+        """Label the images of one run; on one day the key of the account is retired."""
+        later = self.until(hour)
+
+        class OfTheHour(ImageTagOperator):
             def _tuning(self) -> RunTuning:
-                return RunTuning(
-                    record=RecordTiming(clock=lambda: datetime.now(UTC) + timedelta(days=day))
-                )
+                return RunTuning(record=RecordTiming(clock=lambda: datetime.now(UTC) + later))
 
-        connection = self.connection(day)
-        if day == RETIRED_KEY:
+        is_retired = hour // 24 == RETIRED_KEY
+        connection = self.connection(hour)
+        if is_retired:
             connection = connection.replace('"password": "', '"password": "x')
         patch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", connection)
         images: list[Any] = self.new_images(IMAGES_OF_A_RUN)
-        images.append({"image_key": f"{day}-{number}", "content": f"no image {number}".encode()})
+        images.append({"image_key": f"{hour}", "content": f"no image {hour}".encode()})
         instance = TaskInstance()
-        instance.run_id = f"{day}-{number}"
-        task = OfTheDay(task_id="label", images=images, store=self.store, max_failure_ratio=1)
+        instance.run_id = f"{hour}"
+        task = OfTheHour(task_id="label", images=images, store=self.store, max_failure_ratio=1)
         try:
             task.execute({"ti": instance})
         except ImageTagError:
-            assert day == RETIRED_KEY
+            assert is_retired
 
-    def kill(self, day: int, driver: Driver) -> None:
+    def kill(self, hour: int, driver: Driver) -> None:
         """Start a run in a process of its own and kill it while it labels."""
         job = {"source": self.new_images(40), "store": self.store.serialize(), "try_number": 1}
-        job |= {"max_in_flight": 4, "flush_seconds": 0.1, "record_seconds": 0.1, "day": day}
+        job |= {"max_in_flight": 4, "flush_seconds": 0.1, "record_seconds": 0.1}
+        job["seconds_ahead"] = self.until(hour).total_seconds()
         before, faults = self.service.stats.billed, self.service.faults
         self.service.faults = Faults(latency_seconds=0.05)
         task = driver.start(
             job,
             {
-                "AIRFLOW_CONN_IMAGETAG_DEFAULT": self.connection(day),
+                "AIRFLOW_CONN_IMAGETAG_DEFAULT": self.connection(hour),
                 "AIRFLOW_CONN_WAREHOUSE": os.environ.get("AIRFLOW_CONN_WAREHOUSE", ""),
             },
         )
@@ -141,21 +153,22 @@ def test_the_cost_of_each_day_is_what_is_billed(
 ):
     """With failures, lost answers, kills, a changed price and a retired key."""
     (tmp_path / "pictures").mkdir()
-    pictures = small_jpegs(DAYS * RUNS_OF_A_DAY * IMAGES_OF_A_RUN + 40 * len(KILLED))
+    pictures = small_jpegs(DAYS * len(HOURS) * IMAGES_OF_A_RUN + 40 * len(KILLED))
     month = Month(store, service, pictures, tmp_path / "pictures")
     service.faults = Faults(error_rates={503: 0.05}, drop_after_work_rate=0.03)
     bill = []
     for day in range(DAYS):
-        before = service.stats.billed
-        if day in KILLED:
-            month.kill(day, driver)
-        for number in range(RUNS_OF_A_DAY):
-            month.run(day, number, monkeypatch)
-        bill.append((service.stats.billed - before) * price_on(day) / 1000)
+        bill.append(0.0)
+        for hour in (24 * day + hour for hour in HOURS):
+            before = service.stats.billed
+            if day in KILLED and hour % 24 == HOURS[0]:
+                month.kill(hour, driver)
+            month.run(hour, monkeypatch)
+            bill[-1] += (service.stats.billed - before) * price_at(hour) / 1000
     runs = pd.concat(store.runs())
     assert runs["outcome"].value_counts().to_dict() == {
-        "success": (DAYS - 1) * RUNS_OF_A_DAY,
-        "failed": RUNS_OF_A_DAY,
+        "success": (DAYS - 1) * len(HOURS),
+        "failed": len(HOURS),
         "killed": len(KILLED),
     }
     failed = runs[runs["outcome"] == "failed"]
