@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import types as sa_types
 
-from airflow_imagetag.backends.dialects import Dialect, Ordering, UniqueKey, dialect_of
+from airflow_imagetag.backends.dialects import Dialect, KeyColumn, Ordering, dialect_of
 from airflow_imagetag.selection.shards import Shard
 
 Row = Mapping[str, Any]
@@ -105,19 +105,14 @@ class KeyOrder:
         return self.dialect.bound_text(row["key"])
 
 
-def order_of(
-    engine: sa.Engine, rows: sa.FromClause, key: Any, *, kind: Any, unique: UniqueKey | None
-) -> KeyOrder:
+def order_of(engine: sa.Engine, column: KeyColumn) -> KeyOrder:
     """Return the order in which the rows of a table or query are read.
 
     :param engine: the database.
-    :param rows: the table or query.
-    :param key: its column of keys.
-    :param kind: the type of the column as SQLAlchemy reports it; None for a query.
-    :param unique: how the database keeps the column unique; None if two keys may be equal.
+    :param column: the keys of the rows.
     """
     dialect = dialect_of(engine)
-    return KeyOrder(key, dialect, dialect.ordering(engine, rows, key, kind=kind, unique=unique))
+    return KeyOrder(column.key, dialect, dialect.ordering(engine, column))
 
 
 def is_found(engine: sa.Engine, rows: sa.FromClause, order: KeyOrder, row: Row) -> bool:

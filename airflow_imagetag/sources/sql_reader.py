@@ -17,7 +17,7 @@ from airflow_imagetag.backends.databases import (
     reason_of,
     split_name,
 )
-from airflow_imagetag.backends.dialects import UniqueKey, dialect_of, text_of_bytes
+from airflow_imagetag.backends.dialects import KeyColumn, UniqueKey, dialect_of, text_of_bytes
 from airflow_imagetag.errors import (
     ConfigurationError,
     DuplicateKeyError,
@@ -131,14 +131,12 @@ class SqlReader:
         [count] = self._reading(self._counts)
         return count
 
+    def _order(self, rows: sa.FromClause) -> KeyOrder:
+        keys = KeyColumn(rows, rows.c[self._source.key], self._kind, self._unique)
+        return order_of(self._engine, keys)
+
     def _counts(self, rows: sa.FromClause) -> Iterator[int]:
-        order = order_of(
-            self._engine,
-            rows,
-            rows.c[self._source.key],
-            kind=self._kind,
-            unique=self._unique,
-        )
+        order = self._order(rows)
         statement = self._select(self._one_of_each(rows, order), with_content=False).subquery()
         with self._engine.connect() as connection:
             yield connection.execute(sa.select(sa.func.count()).select_from(statement)).scalar_one()
@@ -279,8 +277,7 @@ class SqlReader:
         :param select: returns the statement of all rows.
         :raises ConfigurationError: the database does not find keys again; nothing was yielded.
         """
-        key = rows.c[self._source.key]
-        order = order_of(self._engine, rows, key, kind=self._kind, unique=self._unique)
+        order = self._order(rows)
         pages = self._paged(rows, order, select, with_content=with_content)
         found = pages.first()
         is_last = len(found) < pages.size

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_imagetag.backends.dialects.base import (
     Dialect,
     EnforcingDialect,
+    KeyColumn,
     Moments,
     Ordering,
     UniqueKey,
@@ -33,6 +34,7 @@ __all__ = [
     "NAME_OPTION",
     "STORES",
     "Dialect",
+    "KeyColumn",
     "Moments",
     "Ordering",
     "UniqueKey",

@@ -27,6 +27,22 @@ class UniqueKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyColumn:
+    """The keys of a table or query.
+
+    :param rows: the table or query.
+    :param key: its column of keys.
+    :param kind: the type of the column as SQLAlchemy reports it; None for a query.
+    :param unique: how the database keeps the column unique; None if two keys may be equal.
+    """
+
+    rows: sa.FromClause
+    key: Any
+    kind: Any
+    unique: UniqueKey | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ordering:
     """How a database orders the keys of a table or query.
 
@@ -198,23 +214,10 @@ class Dialect:
         """Return a number of a text that is not negative and spreads texts evenly."""
         raise NotImplementedError
 
-    def ordering(
-        self,
-        engine: sa.Engine,
-        rows: sa.FromClause,
-        key: Any,
-        *,
-        kind: Any,
-        unique: UniqueKey | None,
-    ) -> Ordering:
-        """Return how rows are ordered by their keys.
-
-        :param rows: the table or query.
-        :param key: its column of keys.
-        :param kind: the type of the column as SQLAlchemy reports it; None for a query.
-        :param unique: how the database keeps the column unique; None if two keys may be equal.
-        """
-        del engine, rows, key, kind
+    def ordering(self, engine: sa.Engine, column: KeyColumn) -> Ordering:
+        """Return how the rows of a table or query are ordered by their keys."""
+        del engine
+        unique = column.unique
         return Ordering() if unique is None else Ordering(is_exact=True, collation=unique.collation)
 
     def unique_key(

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import mysql
 
 from airflow_imagetag.backends.dialects.base import (
     Dialect,
+    KeyColumn,
     Moments,
     Ordering,
     UniqueKey,
@@ -134,19 +135,11 @@ class MySql(Dialect):
         digits = sa.func.substring(sa.func.md5(text), 1, 8)
         return sa.cast(sa.func.conv(digits, 16, 10), mysql.INTEGER(unsigned=True))
 
-    def ordering(
-        self,
-        engine: sa.Engine,
-        rows: sa.FromClause,
-        key: Any,
-        *,
-        kind: Any,
-        unique: UniqueKey | None,
-    ) -> Ordering:
+    def ordering(self, engine: sa.Engine, column: KeyColumn) -> Ordering:
         """Return how rows are ordered, by the type of their keys."""
-        if not _is_ordered(kind):
+        if not _is_ordered(column.kind):
             return Ordering(is_native=False)
-        return super().ordering(engine, rows, key, kind=kind, unique=unique)
+        return super().ordering(engine, column)
 
     def unique_key(
         self, engine: sa.Engine, name: str, schema: str | None, column: str

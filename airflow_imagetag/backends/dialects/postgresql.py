@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from airflow_imagetag.backends.dialects.base import (
     Dialect,
+    KeyColumn,
     Ordering,
     UniqueKey,
     blanks_pattern,
@@ -141,19 +142,11 @@ class PostgreSql(Dialect):
         # Without the sign bit: the remainder of a negative number is negative.
         return sa.func.hashtext(text, type_=sa.Integer).op("&")(0x7FFFFFFF)
 
-    def ordering(
-        self,
-        engine: sa.Engine,
-        rows: sa.FromClause,
-        key: Any,
-        *,
-        kind: Any,
-        unique: UniqueKey | None,
-    ) -> Ordering:
+    def ordering(self, engine: sa.Engine, column: KeyColumn) -> Ordering:
         """Return how rows are ordered, by the number of the key's type."""
-        if unique is not None:
-            return super().ordering(engine, rows, key, kind=kind, unique=unique)
-        oid = _oid(engine, rows, key)
+        if column.unique is not None:
+            return super().ordering(engine, column)
+        oid = _oid(engine, column.rows, column.key)
         if oid is None or oid in RECORD_OIDS:
             return Ordering(is_native=False)
         is_text = oid in TEXT_OIDS and not _has_own_equality(engine)

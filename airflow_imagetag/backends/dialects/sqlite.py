@@ -15,6 +15,7 @@ from sqlalchemy.dialects import sqlite
 
 from airflow_imagetag.backends.dialects.base import (
     Dialect,
+    KeyColumn,
     Moments,
     Ordering,
     UniqueKey,
@@ -110,20 +111,13 @@ class Sqlite(Dialect):
         """Return the number that this package computes."""
         return sa.func.imagetag_hash(text, type_=sa.Integer)
 
-    def ordering(
-        self,
-        engine: sa.Engine,
-        rows: sa.FromClause,
-        key: Any,
-        *,
-        kind: Any,
-        unique: UniqueKey | None,
-    ) -> Ordering:
+    def ordering(self, engine: sa.Engine, column: KeyColumn) -> Ordering:
         """Return how rows are ordered, by the affinity of their keys."""
-        if unique is None and kind is not None and _has_affinity(kind):
+        is_unique, kind = column.unique is not None, column.kind
+        if not is_unique and kind is not None and _has_affinity(kind):
             # Values that differ byte by byte have different texts then.
             return Ordering(is_exact=True, collation="BINARY")
-        return super().ordering(engine, rows, key, kind=kind, unique=unique)
+        return super().ordering(engine, column)
 
     def unique_key(
         self, engine: sa.Engine, name: str, schema: str | None, column: str

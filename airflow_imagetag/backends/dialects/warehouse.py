@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from airflow_imagetag.backends.dialects.base import (
     Dialect,
+    KeyColumn,
     Moments,
     Ordering,
-    UniqueKey,
     split_columns,
 )
 from airflow_imagetag.safety.uris import BLANKS
@@ -68,17 +68,10 @@ class Warehouse(Dialect):
         """Return the condition that a text is NULL, empty, or holds nothing but blanks."""
         return text.is_(None) | (sa.func.trim(self.text_of(text), BLANKS) == "")
 
-    def ordering(
-        self,
-        engine: sa.Engine,
-        rows: sa.FromClause,
-        key: Any,
-        *,
-        kind: Any,
-        unique: UniqueKey | None,
-    ) -> Ordering:
+    def ordering(self, engine: sa.Engine, column: KeyColumn) -> Ordering:
         """Return how rows are ordered: by their own type where equal keys have equal texts."""
-        del engine, rows, key, unique
+        del engine
+        kind = column.kind
         is_text = isinstance(kind, sa.String) and not isinstance(kind, sa.Enum)
         is_exact = (is_text and not kind.collation) or isinstance(kind, sa.Integer)
         return Ordering(is_native=is_exact, is_exact=is_exact)
