@@ -15,7 +15,7 @@ from airflow_imagetag.errors import (
     StorageError,
     UnknownConnectionError,
 )
-from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.redaction import has_password, redact, redact_text
 from airflow_imagetag.safety.uris import scheme_of
 
 SYNONYMS = {"az": "abfs", "wasb": "abfs", "wasbs": "abfs"}
@@ -50,6 +50,11 @@ def connect(uri: str, conn_id: str | None = None, *, max_age: float = 0) -> Stor
     """
     from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, ObjectStoragePath
 
+    if has_password(uri):
+        raise StorageAccessError(
+            f"{redact(uri)} names a user with a password. Name an Airflow connection in their "
+            "place, such as s3://my_s3@bucket."
+        )
     # Airflow 2 would take None instead of the connection that the URI names.
     options = {} if conn_id is None else {"conn_id": conn_id}
     try:

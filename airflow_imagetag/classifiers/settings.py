@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -69,8 +69,9 @@ class LocalModel:
     :param top_k: maximum number of labels of an image.
     """
 
-    model: str | None = None
-    classes: str | None = None
+    # A URL may hold a password.
+    model: str | None = field(default=None, repr=False)
+    classes: str | None = field(default=None, repr=False)
     threads: int | None = None
     providers: tuple[str, ...] = DEFAULT_PROVIDERS
     layout: str | None = None

@@ -36,7 +36,7 @@ from airflow_imagetag.safety.local_files import (
     OutsideFoldersError,
     open_local,
 )
-from airflow_imagetag.safety.redaction import redact, redact_text
+from airflow_imagetag.safety.redaction import has_password, redact, redact_text
 from airflow_imagetag.safety.uris import (
     BLANKS,
     LOCAL_SCHEMES,
@@ -284,6 +284,11 @@ class ContentLoader:
             raise InvalidImageError(
                 f"{redact(uri)} has the scheme {scheme!r}, which names no image here: use http(s), "
                 "a local path, or an object storage such as s3, gs or abfs."
+            )
+        if has_password(uri):
+            raise ImageNotAllowedError(
+                f"{redact(uri)} names a user with a password, which no storage is read with. Name "
+                "an Airflow connection, such as s3://my_s3@bucket/name."
             )
         storage, _, name = split_object(uri)
         if not name:

@@ -138,7 +138,8 @@ _USER_IN_TEXT = re.compile(
     r"[^\s/@:\"'<>%]{0,200}(?::|%3a|%253a)(?:(?!%40)[^\s/@\"'<>]){1,200}(@|%40|%2540)",
     re.IGNORECASE,
 )
-_UNSEEN = re.compile(rf"(?! )[{_CONTROL_CHARACTERS}\u00a0]")
+# The same in the escapes of JSON.
+_UNSEEN = re.compile(rf"(?! )[{_CONTROL_CHARACTERS}\u00a0]|\\[bfnrt]")
 
 
 def without_secrets(uri: str) -> str:
@@ -162,6 +163,15 @@ def without_secrets(uri: str) -> str:
             return f"{place}{_public(mark, query, _SIGNING)}"
         head = named
     return _without_parameters(_without_user(uri, head.end()))
+
+
+def has_password(uri: str) -> bool:
+    """Tell whether the URI of an object storage names a user with a password.
+
+    A name alone before the bucket is an Airflow connection id.
+    """
+    named = _SCHEME.match(uri)
+    return named is not None and _without_user(uri, named.end(), alone=False) != uri
 
 
 def has_secrets(value: object) -> bool:

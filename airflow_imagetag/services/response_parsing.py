@@ -253,5 +253,5 @@ def _quote(text: str | bytes) -> str:
     if isinstance(text, bytes):
         text = text[: 4 * _MAX_QUOTED_CHARACTERS].decode("utf-8", "replace")
     # The service may repeat the URL it was given, with the signature in it; JSON may escape '/'.
-    short = redact_text(" ".join(text.split()).replace("\\/", "/"))[:_MAX_QUOTED_CHARACTERS]
-    return repr(short)
+    shown = redact_text(text.replace("\\/", "/"))
+    return repr(" ".join(shown.split())[:_MAX_QUOTED_CHARACTERS])

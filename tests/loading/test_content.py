@@ -780,6 +780,14 @@ def test_a_storage_that_is_down(monkeypatch):
     assert "5ecre7" not in caught.value.message
 
 
+@pytest.mark.parametrize("place", ["AKID:5ecre7@photos", "AKID:5ecre7/x@photos", "AKID:a#5ecre7@p"])
+def test_a_password_in_a_storages_uri(place):
+    """It is no connection, and no message of the storage's library repeats it."""
+    with pytest.raises(ImageNotAllowedError) as caught:
+        read(ContentLoader(), f"s3://{place}/a.jpg")
+    assert "ecre7" not in caught.value.message
+
+
 def test_a_connection_that_is_not_there():
     """The id is in the URI, which is data: it is this image's fault and not the run's."""
     with pytest.raises(ImageUnreadableError, match="no_such_connection"):

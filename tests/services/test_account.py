@@ -272,6 +272,8 @@ def test_repr_shows_no_secret():
     assert "AKIDlogin" not in shown
     assert "proxy:3128" not in shown
     assert "1250000001" in shown
+    model = f"https://user:{SECRET}@models/a.onnx"
+    assert SECRET not in repr(parse({"api": "local", "model": model, "classes": model}))
 
 
 def test_each_account_and_interface_has_a_quota_of_its_own():

@@ -314,6 +314,9 @@ SPELLINGS = {
     "in percents": urllib.parse.quote(PRESIGNED, safe=""),
     "inside another": f"https://gateway.example/?u={urllib.parse.quote(PRESIGNED, safe='')}",
     "with a password": "https://user:5ecre7@bucket.example/a.jpg",
+    "with a tab": "https://user:a\t5ecre7@bucket.example/a.jpg",
+    "with a tab escaped": "https://user:a\\t5ecre7@bucket.example/a.jpg",
+    "with a line break in a name": "https://bucket.example/a.jpg?to\\nken=5ecre7",
     "far behind": "x " * 380 + PRESIGNED,
 }
 
