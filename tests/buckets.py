@@ -51,6 +51,13 @@ class Bucket:
         for key, body in objects:
             backend.put_object(self.name, key, body)
 
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete objects, a thousand in each request."""
+        left = iter(keys)
+        while some := [*itertools.islice(left, 1000)]:
+            objects = [{"Key": key} for key in some]
+            self.client.delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
+
     def grow_old(self) -> None:
         """Set the time of all objects back by an hour."""
         from moto.core import DEFAULT_ACCOUNT_ID

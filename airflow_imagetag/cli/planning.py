@@ -41,10 +41,14 @@ def _task(dag_id: str, task_id: str, folder: str | None) -> ImageTagOperator:
             f"The DAG {dag_id!r} has no task {task_id!r}. It has: {', '.join(dag.task_ids)}."
         )
     task: Any = dag.get_task(task_id)
+    if getattr(task, "is_mapped", False):
+        raise ConfigurationError(
+            f"{dag_id}.{task_id} is mapped, so its images are known only in a run. Set "
+            "dry_run=True in the DAG, and run it."
+        )
     if not isinstance(task, ImageTagOperator):
         raise ConfigurationError(
-            f"{dag_id}.{task_id} is no ImageTagOperator, or a mapped one, whose images are known "
-            "only in a run."
+            f"{dag_id}.{task_id} is no ImageTagOperator: there are no calls to plan."
         )
     if is_resolved_by_airflow(task.images):
         raise ConfigurationError(

@@ -17,6 +17,7 @@ from airflow_imagetag.operators.new_entries import NewEntries, every_entry
 from airflow_imagetag.operators.pace import Pace
 from airflow_imagetag.runtime.loop_thread import StopSignal, run_in_thread
 from airflow_imagetag.runtime.threads import DaemonExecutor
+from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores.base import LabelStore, StoreMode, UnlabelledCounts
 
 if TYPE_CHECKING:
@@ -38,11 +39,30 @@ class Needs:
     :param new: images that the store does not hold.
     :param changed: images that it holds in another version, or that ``retag`` labels again.
     :param due: images that had failed and are tried again.
+    :param not_waiting: those of them whose time has not come.
+    :param not_given_up: those of them that were given up.
     """
 
     new: int = 0
     changed: int = 0
     due: int = 0
+    not_waiting: int = 0
+    not_given_up: int = 0
+
+    def count(self, stored: StoredState | None, *, has_failed_before: bool, now: datetime) -> None:
+        """Count an image that would be labelled.
+
+        :param stored: its state in the store; None if the store does not hold it.
+        :param has_failed_before: whether it failed in its version.
+        :param now: the time of the run, with a zone.
+        """
+        if stored is None:
+            self.new += 1
+            return
+        self.due += has_failed_before
+        self.changed += not has_failed_before
+        self.not_waiting += stored.next_try_at is not None and stored.next_try_at > now
+        self.not_given_up += stored.status is Status.GAVE_UP
 
 
 class DryRun:
@@ -68,6 +88,7 @@ class DryRun:
         options.budget.check_price(hook.account.price_per_thousand, hook.imagetag_conn_id)
         self._pace = Pace(hook.account, options)
         self._stop = StopSignal()
+        self._now = datetime.now(UTC)
         self._needs = Needs()
         self._unlabelled = UnlabelledCounts()
         self._counts = PreviewCounts()
@@ -120,9 +141,8 @@ class DryRun:
         )
         new = None
         if opened is not None:
-            now = datetime.now(UTC)
-            self._unlabelled = opened.unlabelled(now) or self._unlabelled
-            new = NewEntries(self._source, opened, options, now)
+            self._unlabelled = opened.unlabelled(self._now) or self._unlabelled
+            new = NewEntries(self._source, opened, options, self._now)
         lookup = None if new is None else new.lookup(executor)
 
         async def main() -> None:
@@ -147,17 +167,19 @@ class DryRun:
             yield entry
 
     def _count_need(self, image: Image, new: NewEntries | None) -> None:
-        if new is None or image.key not in new.tried:
-            self._needs.new += 1
+        if new is None:
+            self._needs.count(None, has_failed_before=False, now=self._now)
             return
-        is_due = new.is_due(image)
-        self._needs.due += is_due
-        self._needs.changed += not is_due
-        # A run drops it when the image is finished.
-        del new.tried[image.key]
+        has_failed_before = new.is_due(image)
+        # A run drops the state when the image is finished.
+        stored = new.tried.pop(image.key, None)
+        self._needs.count(stored, has_failed_before=has_failed_before, now=self._now)
 
     def _result(self) -> dict[str, Any]:
         counts, needs, unlabelled = self._counts, self._needs, self._unlabelled
+        # Images that have left their source are not among those of the store.
+        waiting = max(0, unlabelled.waiting - unlabelled.due - needs.not_waiting)
+        gave_up = max(0, unlabelled.gave_up - needs.not_given_up)
         price = self._hook.account.price_per_thousand
         rate = self._pace.requests_per_second
         return {
@@ -165,8 +187,8 @@ class DryRun:
             "new": needs.new,
             "changed": needs.changed,
             "due": needs.due,
-            "waiting": unlabelled.waiting - unlabelled.due,
-            "gave_up": unlabelled.gave_up,
+            "waiting": waiting,
+            "gave_up": gave_up,
             "failed": counts.failed,
             "too_large": counts.too_large,
             "duplicates": counts.reused,

@@ -118,7 +118,7 @@ def test_it_writes_and_announces_nothing(
 
 
 def test_images_that_wait_or_were_given_up(store: LabelStore, service: Emulator):
-    """They are left alone, and counted."""
+    """They are left alone, and counted; those of another version, and all by wish, are taken."""
     from dataclasses import replace
     from datetime import UTC, datetime, timedelta
 
@@ -133,6 +133,11 @@ def test_images_that_wait_or_were_given_up(store: LabelStore, service: Emulator)
     images = [{"image_key": key, "image_uri": f"https://shop/{key}.jpg"} for key in "wgn"]
     found = look(images, store)
     assert (found["waiting"], found["gave_up"], found["new"], found["calls"]) == (1, 1, 1, 1)
+    changed = look([image | {"version": "v2"} for image in images], store)
+    assert (changed["waiting"], changed["gave_up"]) == (0, 0)
+    assert (changed["changed"], changed["new"], changed["calls"]) == (2, 1, 3)
+    again = look(images, store, only_failed=True)
+    assert (again["waiting"], again["gave_up"], again["due"], again["calls"]) == (0, 0, 2, 2)
 
 
 def test_it_is_bounded_as_the_run_is(store: LabelStore, service: Emulator):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buckets import Bucket
 from databases import API, Database, TaskInstance, add, tagged, unlimited
 from xcoms import through_xcom
 
@@ -21,6 +22,9 @@ from airflow_imagetag.stores import LabelStore, ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.testing import Emulator
 
 OTHER = "DetectLabel"
+OBJECTS = 1_000
+"""Of the bucket; a whole number of hundreds."""
+
 PRODUCTS = SqlImages("warehouse", table="products", version="version")
 
 
@@ -169,6 +173,38 @@ def test_only_objects_below_the_path_can_leave_it(
     summary = sync(source, store, max_missing_ratio=0.5)
     assert (summary["held"], summary["missing"]) == (2, 1)
     assert [key for (_, key), is_marked in marks(store).items() if is_marked] == [keys[0]]
+
+
+@pytest.mark.parametrize("kind", ["sql", "parquet"])
+def test_objects_that_were_deleted_from_a_bucket(
+    bucket: Bucket, kind: str, products: Database, tmp_path: Path
+):
+    """Exactly those are marked and deleted; an empty listing and another interface are safe."""
+    del products
+    store: LabelStore = SqlLabelStore("warehouse", "product_labels")
+    if kind == "parquet":
+        store = ParquetLabelStore(f"{tmp_path}/lake")
+    names = [f"2026/{number:05}.jpg" for number in range(OBJECTS)]
+    bucket.put_many((name, b"x") for name in names)
+    source = ObjectStorageImages(f"s3://aws_default@{bucket.name}/2026/")
+    keys = {image.key for image in source.images()}
+    assert len(keys) == OBJECTS
+    for api in (API, OTHER):
+        fill(store, *keys, api=api)
+    gone_names = names[::33][: OBJECTS * 3 // 100]
+    bucket.delete_many(gone_names)
+    gone = keys - {image.key for image in source.images()}
+    assert sync(source, store, api=API)["marked"] == len(gone_names) == len(gone)
+    assert {name for name, is_marked in marks(store).items() if is_marked} == {
+        (API, key) for key in gone
+    }
+    assert sync(source, store, api=API, on_missing="delete")["deleted"] == len(gone)
+    held = {(API, key) for key in keys - gone} | {(OTHER, key) for key in keys}
+    assert set(marks(store)) == held
+    bucket.delete_many(bucket.all_keys())
+    with pytest.raises(TooManyMissingError, match="is empty"):
+        sync(source, store, api=API, on_missing="delete", max_missing_ratio=1)
+    assert set(marks(store)) == held
 
 
 def test_parameters_are_checked(products: Database):
