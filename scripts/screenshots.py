@@ -191,7 +191,8 @@ def _walk_from_task(browser: Browser, url: str, run_id: str) -> int:
     browser.enter("iframe")
     shown = browser.run("return document.body.innerText")
     if run_id not in shown or "success" not in shown:
-        raise SystemExit(f"The page of the task shows {shown}")
+        address = browser.run("return location.href")
+        raise SystemExit(f"The page of the task, {address}, shows {shown}")
     return 1
 
 

@@ -270,8 +270,20 @@ def _end_of(run: Mapping[str, Any]) -> datetime | None:
 
 
 def is_run(run: Run, wanted: Mapping[str, Any]) -> bool:
-    """Tell whether a run is that of a task."""
-    return all(run.get(name) == value for name, value in wanted.items() if value is not None)
+    """Tell whether a run is that of a task.
+
+    :param wanted: names of the task, as they were read from an address.
+    """
+    return all(
+        _as_read(run.get(name)) == _as_read(value)
+        for name, value in wanted.items()
+        if value is not None
+    )
+
+
+def _as_read(value: Any) -> Any:
+    # Airflow 3.1 writes the id of a run into an address as it is, where + means a blank.
+    return value.replace("+", " ") if isinstance(value, str) else value
 
 
 def report_counts(browser: StoreBrowser) -> tuple[DayCounts, LabelSample]:
