@@ -29,6 +29,7 @@ def run(name: str, *arguments: str) -> str:
         ("imports.py", ("--rounds", "1"), "from airflow_imagetag.stores"),
         ("incremental.py", ("--sizes", "20", "40"), "peak memory"),
         ("waiting.py", ("--rows", "100"), "nothing new"),
+        ("triggers.py", ("--triggers", "2", "--query", "0.1"), "longest full collection"),
         ("scaling.py", ("--sql", "400", "--parquet", "400"), "400"),
         ("pages.py", ("--sizes", "200", "--parquet", "--pictures", "2"), "| second"),
     ],

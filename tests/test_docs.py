@@ -850,7 +850,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         ],
         "waiting.md": [
             f"up to {query_thread.THREADS} checks at a time",
-            f"not ended after {query_thread.QUERY_SECONDS / 60:.0f} minutes is given up",
+            f"not ended after {polling.QUERY_SECONDS / 60:.0f} minutes is given up",
             f"over {events.MAX_EVENT_IMAGES} images are new",
             f"in pages of {pages.indexed:,} ({pages.unindexed:,} where keys",
             f"asked for {difference.LOOKUP_ENTRIES} keys at a time",

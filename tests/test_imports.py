@@ -168,6 +168,19 @@ def test_importing_the_operator_loads_little():
         assert len(ours) <= MOST_MODULES
 
 
+def test_a_triggerer_loads_little_on_its_event_loop():
+    """The trigger's module leaves the account, the query and the waiting to a thread."""
+    loaded = probe("airflow_imagetag.triggers.imagetag", touch=DAG_FILE)
+    ours = [
+        name
+        for name in loaded["airflow_imagetag.triggers.imagetag"]
+        if name.partition(".")[0] == "airflow_imagetag"
+    ]
+    assert len(ours) <= 21
+    layers = {name.split(".")[1] for name in ours if "." in name}
+    assert layers.isdisjoint({"hooks", "services", "selection", "sources", "stores"})
+
+
 def test_the_linter_bans_the_heavy_libraries():
     """A heavy library that the probe looks for is also refused by the linter at module level."""
     banned = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"]

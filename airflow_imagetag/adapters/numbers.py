@@ -77,6 +77,10 @@ class NumberRule:
         return self.maximum is None or number <= self.maximum
 
 
+SECONDS = NumberRule("a number of seconds from 0", minimum=0)
+"""The range of a pause."""
+
+
 def _as_float(value: Any) -> float:
     # True would pass for 1.
     if isinstance(value, bool):

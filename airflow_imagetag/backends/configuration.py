@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from airflow_imagetag.adapters.airflow_sdk import conf
-from airflow_imagetag.selection.retry_schedule import (
-    RetrySchedule,
-    parse_duration,
-    parse_pauses,
-)
 from airflow_imagetag.transport.headers import USER_AGENT
+
+if TYPE_CHECKING:
+    from airflow_imagetag.selection.retry_schedule import RetrySchedule
 
 DEFAULT_CONN_ID = "imagetag_default"
 """Connection of hook, operator, sensor and trigger, unless they name another."""
@@ -65,6 +64,12 @@ def retry_schedule() -> RetrySchedule:
 
     :raises ConfigurationError: an option is not a duration.
     """
+    from airflow_imagetag.selection.retry_schedule import (
+        RetrySchedule,
+        parse_duration,
+        parse_pauses,
+    )
+
     default = RetrySchedule()
     pauses = conf.get(SECTION, "retry_pauses", fallback="")
     give_up = conf.get(SECTION, "give_up_after", fallback="")

@@ -1,16 +1,27 @@
-"""Imports a slow module in a thread, while a run does something else."""
+"""Imports slow modules in a thread, while a run or an event loop does something else."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from types import ModuleType
+from weakref import WeakKeyDictionary
 
+from airflow_imagetag.runtime.relaxed_gc import relaxed_gc
 from airflow_imagetag.runtime.threads import submit_daemon
+
+_imports: dict[tuple[str, ...], Future[None]] = {}
+"""The imports of this process, by the names of their modules."""
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, defaultdict[tuple[str, ...], asyncio.Lock]] = (
+    WeakKeyDictionary()
+)
+"""Locks of the coroutines that wait for an import, by their event loop."""
 
 
 class BackgroundImport:
@@ -52,3 +63,27 @@ class BackgroundImport:
     def _report(self, importing: Future[ModuleType]) -> None:
         if importing.exception() is not None:
             self._on_error()
+
+
+async def import_in_thread(*names: str) -> None:
+    """Import modules in a thread, once in a process: the event loop must not wait for them.
+
+    The error of a module that cannot be imported is left to the import that uses it.
+    """
+    if names not in _imports:
+        _imports[names] = submit_daemon(partial(_import_all, names), name="imagetag-import")
+    turns = _turns.setdefault(asyncio.get_running_loop(), defaultdict(asyncio.Lock))
+    # The waiting ones go on one by one, each in a later iteration of the loop: what a hundred do
+    # next must not block it as one.
+    async with turns[names]:
+        if not _imports[names].done():
+            # The import goes on if a coroutine that waits for it is cancelled.
+            await asyncio.shield(asyncio.wrap_future(_imports[names]))
+
+
+def _import_all(names: tuple[str, ...]) -> None:
+    # Without the relaxed collector, the new objects would have all of Airflow's scanned.
+    with relaxed_gc(freezes=False):
+        for name in names:
+            with suppress(Exception):
+                import_module(name)

@@ -11,28 +11,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
 from airflow_imagetag.adapters.airflow_sdk import BaseEventTrigger, airflow_version
-from airflow_imagetag.adapters.descriptions import Packed, is_template, unpack
-from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID, allowed_local_folders
+from airflow_imagetag.adapters.descriptions import Description, Packed, is_template, unpack
+from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.runtime.background_import import import_in_thread
 from airflow_imagetag.safety.redaction import has_secrets
-from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.images_field import as_source
-from airflow_imagetag.stores.base import LabelStore
-from airflow_imagetag.watching.condition import (
-    SECONDS,
-    Moment,
-    Number,
-    WaitCondition,
-    parse_wait_condition,
-)
-from airflow_imagetag.watching.polling import Polling, PollTuning
-from airflow_imagetag.watching.waiter import wait_for_event
-from airflow_imagetag.watching.watcher import watcher_of
+from airflow_imagetag.watching.polling import Polling, PollTuning, parse_seconds
 
+# A triggerer imports this module on its event loop, so it imports all others in a thread.
 if TYPE_CHECKING:
     import jinja2
 
     from airflow_imagetag.adapters.airflow_sdk import Context
+    from airflow_imagetag.stores.base import LabelStore
+    from airflow_imagetag.watching.condition import Moment, Number, WaitCondition
+
+MODULES = (
+    "airflow_imagetag.hooks.imagetag",
+    "airflow_imagetag.watching.waiter",
+    "airflow_imagetag.watching.watcher",
+)
+"""Modules that a running trigger needs, apart from those of its source and store."""
 
 __all__ = ["NewImagesTrigger"]
 
@@ -91,7 +90,7 @@ class NewImagesTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.images = _packed_images(images)
-        self.store = store.pack() if isinstance(store, LabelStore) else store
+        self.store = store.pack() if isinstance(store, Description) else store
         self.modified_after = (
             modified_after.isoformat() if isinstance(modified_after, date) else modified_after
         )
@@ -100,9 +99,9 @@ class NewImagesTrigger(BaseEventTrigger):
         self.settle_seconds = settle_seconds
         self.imagetag_conn_id = imagetag_conn_id
         self.retag = retag
-        self.poke_interval = _seconds("poke_interval", poke_interval)
+        self.poke_interval = parse_seconds("poke_interval", poke_interval)
         self.exponential_backoff = exponential_backoff
-        self.max_wait = None if max_wait is None else _seconds("max_wait", max_wait)
+        self.max_wait = None if max_wait is None else parse_seconds("max_wait", max_wait)
         self.deadline = deadline
         self.silent_fail = silent_fail
         self.is_rendered = is_rendered
@@ -147,6 +146,10 @@ class NewImagesTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the event."""
+        await self._import_modules()
+        from airflow_imagetag.watching.waiter import wait_for_event
+        from airflow_imagetag.watching.watcher import watcher_of
+
         polling, about = self._polling, self._about()
         watcher = watcher_of(
             self, self._watch_key(), self._watch_condition, polling, about=about, log=self.log
@@ -164,24 +167,26 @@ class NewImagesTrigger(BaseEventTrigger):
             )
         yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
 
+    async def _import_modules(self) -> None:
+        packed = [self.images] if self.store is None else [self.images, self.store]
+        classes = [str(place.get("type")).rpartition(".")[0] for place in packed]
+        await import_in_thread(*MODULES, *classes)
+
     @property
     def _polling(self) -> Polling:
         return Polling(self.poke_interval, self.exponential_backoff, self.max_wait, self.tuning)
 
     def _condition(self) -> WaitCondition:
-        source: ImageSource = unpack(self.images, ImageSource)
-        if self.images != self._images_as_given:
-            # Airflow has rendered a template here, so a path is data.
-            source.check_trusted(allowed_local_folders())
-        store: LabelStore | None = None
-        if self.store is not None:
-            store = unpack(self.store, LabelStore)
-        return parse_wait_condition(source, store, self)
+        from airflow_imagetag.watching.condition import unpack_wait_condition
+
+        # If Airflow has rendered a template here, a path is data.
+        is_data = self.images != self._images_as_given
+        return unpack_wait_condition(self.images, self.store, self, is_data=is_data)
 
     def _about(self) -> str:
         """Return the source as the log shows it."""
         try:
-            return repr(unpack(self.images, ImageSource))
+            return repr(unpack(self.images, Description))
         except ConfigurationError:
             return str(self.images.get("type"))
 
@@ -245,8 +250,6 @@ def start_arguments(kwargs: Mapping[str, Any], timeout: timedelta) -> StartTrigg
 def _packed_images(images: Any) -> Packed:
     if isinstance(images, Mapping) and "type" in images:
         return dict(images)
+    from airflow_imagetag.sources.images_field import as_source
+
     return as_source(images).pack()
-
-
-def _seconds(name: str, value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else SECONDS.require(name, value)

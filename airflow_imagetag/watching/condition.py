@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from airflow_imagetag.adapters.numbers import NumberRule
+from airflow_imagetag.adapters.descriptions import Packed, unpack
+from airflow_imagetag.adapters.numbers import SECONDS, NumberRule
+from airflow_imagetag.backends.configuration import allowed_local_folders
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.selection.rules import Retag, Rule, Window, parse_rule
 from airflow_imagetag.sources.base import ImageSource
@@ -15,7 +17,6 @@ from airflow_imagetag.stores.base import LabelStore
 Moment = datetime | str | None
 Number = int | float | str
 
-SECONDS = NumberRule("a number of seconds from 0", minimum=0)
 COUNT = NumberRule("a whole number from 1", minimum=1, is_whole=True)
 
 
@@ -115,6 +116,25 @@ def parse_wait_condition(
         SECONDS.require("settle_seconds", parameters.settle_seconds),
         COUNT.require_whole("min_images", parameters.min_images),
         COUNT.require_whole("max_images", parameters.max_images),
+    )
+
+
+def unpack_wait_condition(
+    images: Packed, store: Packed | None, parameters: WaitParameters, *, is_data: bool
+) -> WaitCondition:
+    """Return the condition of a trigger, which holds source and store as plain values.
+
+    :param images: the packed source.
+    :param store: the packed store; None for none.
+    :param parameters: the trigger.
+    :param is_data: data has changed the source, so that its paths are not the author's.
+    :raises ConfigurationError: names what is wrong.
+    """
+    source: ImageSource = unpack(images, ImageSource)
+    if is_data:
+        source.check_trusted(allowed_local_folders())
+    return parse_wait_condition(
+        source, None if store is None else unpack(store, LabelStore), parameters
     )
 
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from airflow_imagetag.adapters.numbers import SECONDS
 from airflow_imagetag.watching.decisions import wait_seconds
-from airflow_imagetag.watching.query_thread import QUERY_SECONDS
+
+QUERY_SECONDS = 1_800.0
+"""Maximum time of a query; the listing of ten million objects takes less."""
+
+
+def parse_seconds(name: str, value: float | timedelta) -> float:
+    """Return the seconds of a parameter.
+
+    :param name: names the parameter in the error message.
+    :raises ConfigurationError: the value is not a number of seconds.
+    """
+    return value.total_seconds() if isinstance(value, timedelta) else SECONDS.require(name, value)
 
 
 def utc_now() -> datetime:

@@ -14,11 +14,8 @@ from typing import TypeVar
 
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import UnknownConnectionError
-from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.models import Image
 from airflow_imagetag.selection.difference import new_images
-from airflow_imagetag.services.account import DEFAULT_API, Account
-from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode
 from airflow_imagetag.watching.condition import WaitCondition
 
@@ -146,6 +143,11 @@ def target_of(imagetag_conn_id: str) -> Target:
 
     :raises ConfigurationError: there is no such connection, or a field of it is wrong.
     """
+    # Here, in the thread of the query: a triggerer imports this module on its event loop.
+    from airflow_imagetag.hooks.imagetag import ImageTagHook
+    from airflow_imagetag.services.account import DEFAULT_API, Account
+    from airflow_imagetag.services.request_codec import RequestCodec
+
     try:
         hook = ImageTagHook(imagetag_conn_id)
         return Target(hook.api, hook.limits.formats)

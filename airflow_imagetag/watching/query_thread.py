@@ -24,9 +24,6 @@ THREADS = 8
 """Maximum number of queries of a triggerer that run at a time for one source's and store's servers:
 they wait for a database or storage, but each also competes with the event loop."""
 
-QUERY_SECONDS = 1_800.0
-"""Maximum time of a query; the listing of ten million objects takes less."""
-
 MAX_HANGING = 2
 """Maximum number of hanging queries of a trigger. A second one is allowed, since a new connection
 may be answered where an old one is not; a thread cannot be ended from outside."""
