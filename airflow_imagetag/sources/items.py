@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_imagetag.errors import InvalidImageError
+from airflow_imagetag.errors import ImageTagError, InvalidImageError
 from airflow_imagetag.models import Image
 from airflow_imagetag.safety.redaction import output_uri, redact, storable_name
 from airflow_imagetag.safety.uris import is_blank, is_data, name_fault
@@ -32,7 +32,25 @@ def as_image(
     :param uri_column: name of the URI in a dict.
     :raises InvalidImageError: the value describes no image.
     """
+    try:
+        return _image_of(item, key_column, uri_column)
+    except ImageTagError:
+        raise
+    # The methods of a value may raise any error, and one value must not end a run.
+    except Exception as error:
+        raise InvalidImageError(
+            f"A value of type {type(item).__name__} cannot be read: it raises "
+            f"{type(error).__name__}."
+        ) from None
+
+
+def _image_of(item: Any, key_column: str, uri_column: str) -> Image:
     if isinstance(item, Image):
+        for name, text in (("key", item.key), ("version", item.version or "")):
+            if not isinstance(text, str):
+                raise InvalidImageError(
+                    f"The image's {name} is a {type(text).__name__}, not a text."
+                )
         return _checked(item.key, item.uri, item.content, item.version)
     if isinstance(item, Mapping):
         return _from_mapping(item, key_column, uri_column)
@@ -53,6 +71,14 @@ def name_of(item: Any, key_column: str, uri_column: str, position: int) -> str:
     :param uri_column: name of the URI in a dict.
     :param position: place in the list.
     """
+    try:
+        return _name_of(item, key_column, uri_column) or f"item {position}"
+    # As above.
+    except Exception:
+        return f"item {position}"
+
+
+def _name_of(item: Any, key_column: str, uri_column: str) -> str | None:
     if isinstance(item, Mapping):
         key = item.get(key_column)
         uri = None if key_column in item else item.get(uri_column)
@@ -62,7 +88,7 @@ def name_of(item: Any, key_column: str, uri_column: str, position: int) -> str:
         return storable_name(str(key))
     if _is_text(uri) and not is_blank(text := _text_of(uri)):
         return storable_name(output_uri(text))
-    return f"item {position}"
+    return None
 
 
 def is_missing(value: Any) -> bool:

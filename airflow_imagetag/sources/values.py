@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _SHOWN_ITEMS = 10
 
+MAX_NESTED_LISTS = 20
+"""Maximum depth of lists inside the list."""
+
 MAX_BUCKETS = 20
 """Maximum number of buckets of a list that lineage names."""
 
@@ -191,9 +194,20 @@ def _entries(value: Any, key_column: str, uri_column: str) -> Iterator[Entry]:
 def _kept(value: Any) -> Any:
     """Return the value with each iterator as a list, which can be read more than once."""
     holds_iterators = isinstance(value, list) and any(isinstance(item, Iterator) for item in value)
-    if holds_iterators or isinstance(value, Iterator):
-        return [_kept(item) for item in value]
-    return value
+    if holds_iterators:
+        return [_read(item) if isinstance(item, Iterator) else item for item in value]
+    return [_kept(item) for item in value] if isinstance(value, Iterator) else value
+
+
+def _read(iterator: Iterator[Any]) -> list[Any]:
+    """Return the items of an iterator in a list; an error of its own is the last of them."""
+    items: list[Any] = []
+    try:
+        items.extend(map(_kept, iterator))
+    # It is no image, and so becomes a rejected entry.
+    except Exception as error:
+        items.append(error)
+    return items
 
 
 def _is_one(value: Any) -> bool:
@@ -232,7 +246,10 @@ def _decoded(value: Any) -> Any:
 
 
 def _flatten(
-    value: Any, key_column: str = DEFAULT_KEY_COLUMN, uri_column: str = DEFAULT_URI_COLUMN
+    value: Any,
+    key_column: str = DEFAULT_KEY_COLUMN,
+    uri_column: str = DEFAULT_URI_COLUMN,
+    depth: int = 0,
 ) -> Iterator[Any]:
     if _is_one(value):
         yield value
@@ -240,7 +257,16 @@ def _flatten(
         yield from _rows(value, key_column, uri_column)
     else:
         for item in value:
-            yield from _flatten(item, key_column, uri_column)
+            if depth == MAX_NESTED_LISTS:
+                yield item
+                continue
+            try:
+                yield from _flatten(item, key_column, uri_column, depth + 1)
+            except ConfigurationError:
+                raise
+            # A list that raises while it is read is no image, and so becomes a rejected entry.
+            except Exception:
+                yield item
 
 
 def _rows(frame: Any, key_column: str, uri_column: str) -> Iterator[dict[str, Any]]:

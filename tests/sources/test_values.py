@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,55 @@ def test_a_wrong_entry_is_rejected_and_the_others_go_on():
     rejected = [entry for entry in found if isinstance(entry, RejectedImage)]
     assert [entry.key for entry in rejected] == ["item 1", "item 2", "item 3", "k", "item 6"]
     assert all(isinstance(entry.error, InvalidImageError) for entry in rejected)
+
+
+class Hostile:
+    """A value whose methods raise."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    def __ne__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __fspath__ = __str__
+    __hash__ = object.__hash__
+
+
+class HostileList:
+    """A list that cannot be read."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError
+
+
+def hostile_iterator() -> Iterator[str]:
+    """Raise after an image."""
+    yield "/c.jpg"
+    raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        (Hostile(), 2),
+        ({"image_key": Hostile(), "image_uri": "/x.jpg"}, 2),
+        ({"image_key": "x", "image_uri": Hostile()}, 2),
+        ({"image_key": "x", "image_uri": "/x.jpg", "version": Hostile()}, 2),
+        ({"image_key": 10**5000, "image_uri": "/x.jpg"}, 2),
+        (Image(5, "/x.jpg"), 2),  # type: ignore[arg-type]
+        (Image("x", "/x.jpg", version=5), 2),  # type: ignore[arg-type]
+        (HostileList(), 2),
+        (hostile_iterator(), 3),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_raises_is_rejected_and_the_others_go_on(value: Any, good: int):
+    """One faulty value of a list ends no run."""
+    entries = list(ValueImages(["/a.jpg", value, "/b.jpg"]).entries())
+    assert sum(isinstance(entry, Image) for entry in entries) == good
+    [rejected] = [entry for entry in entries if isinstance(entry, RejectedImage)]
+    assert isinstance(rejected.error, InvalidImageError)
 
 
 def test_an_equal_entry_is_skipped_and_another_one_is_rejected():
