@@ -42,10 +42,10 @@ def main() -> int:
     )
     peaks = {}
     with warehouse() as (database, environment), Emulator() as emulator:
-        environment["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = _without_quota(emulator.connection_json)
+        environment["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = without_quota(emulator.connection_json)
         for rows in arguments.sizes:
             table = f"products_{rows}"
-            _fill(database, table, rows)
+            fill(database, table, rows)
             for run in ("first", "again", f"{CHANGED} changed"):
                 if run.endswith("changed"):
                     _change(database, table)
@@ -63,7 +63,8 @@ def main() -> int:
     return 0
 
 
-def _fill(database: sa.Engine, table: str, rows: int) -> None:
+def fill(database: sa.Engine, table: str, rows: int) -> None:
+    """Create a table of images."""
     with database.begin() as connection:
         connection.exec_driver_sql(
             f"CREATE TABLE {table} (sku text PRIMARY KEY, photo bytea, updated_at timestamptz)"
@@ -93,7 +94,8 @@ def _change(database: sa.Engine, table: str) -> None:
         )
 
 
-def _without_quota(connection_json: str) -> str:
+def without_quota(connection_json: str) -> str:
+    """Return a connection without its quota."""
     connection = json.loads(connection_json)
     extra = connection["extra"]
     extra = json.loads(extra) if isinstance(extra, str) else extra

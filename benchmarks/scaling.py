@@ -151,7 +151,7 @@ def _sql(images: int) -> dict[str, float]:
         # Without a store the source reads every row of the shard, and no other.
         rows = sum(1 for _ in source.entries(shard=parse_shard(SHARD)))
         flush, small_flush = (
-            _seconds(partial(_write, opened, FLUSHES, batch, first)) / (FLUSHES * batch) * 1e6
+            _seconds(partial(write, opened, FLUSHES, batch, first)) / (FLUSHES * batch) * 1e6
             for batch, first in ((BATCH, 0), (40, 10**6))
         )
     return {
@@ -168,19 +168,19 @@ def _parquet(images: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="imagetag-benchmark-") as folder:
         store = ParquetLabelStore(f"file://{folder}/lake")
         with store.open(API) as opened:
-            _write(opened, 1, 1, 10**6)
+            write(opened, 1, 1, 10**6)
         # The libraries, now loaded, take more memory than the work.
         start_mb = peak_mb()
 
-        def write() -> None:
+        def write_all() -> None:
             with store.open(API) as opened:
-                _write(opened, images // BATCH, BATCH, 0)
+                write(opened, images // BATCH, BATCH, 0)
 
         def open_store() -> None:
             with store.open(API):
                 pass
 
-        flush = _seconds(write) / images * 1e6
+        flush = _seconds(write_all) / images * 1e6
         files = list(Path(folder).rglob("*.parquet"))
         size = sum(path.stat().st_size for path in files)
         open_us = _seconds(open_store) / images * 1e6
@@ -197,7 +197,8 @@ def _parquet(images: int) -> dict[str, float]:
     }
 
 
-def _write(opened: OpenStore, batches: int, size: int, first: int) -> None:
+def write(opened: OpenStore, batches: int, size: int, first: int) -> None:
+    """Write batches of results, each with five labels."""
     for number in range(batches):
         opened.write(list(_results(first + number * size, size)))
 

@@ -30,6 +30,7 @@ def run(name: str, *arguments: str) -> str:
         ("incremental.py", ("--sizes", "20", "40"), "peak memory"),
         ("waiting.py", ("--rows", "100"), "nothing new"),
         ("triggers.py", ("--triggers", "2", "--query", "0.1"), "longest full collection"),
+        ("stores.py", ("--images", "0", "--sizes", "5000"), "delta"),
         ("scaling.py", ("--sql", "400", "--parquet", "400"), "400"),
         ("pages.py", ("--sizes", "200", "--parquet", "--pictures", "2"), "| second"),
     ],

@@ -4,6 +4,7 @@ An HTML comment right above a block says how it is tested::
 
     <!-- test: not run, needs Spark -->         read (Python: compiled), but not run
     <!-- test: run on sqlite, postgresql -->    SQL: run there, against a store that was filled
+    <!-- test: parsed as redshift -->           SQL: not run, but a parser of that database knows it
     <!-- test: on Airflow 3 -->                 Python: on Airflow 2.11 only compiled
 
 Each block of Python runs in its own namespace, in a folder with photographs, against the emulator
@@ -27,6 +28,7 @@ import runpy
 import subprocess
 import sys
 import types
+import warnings
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,8 @@ PAGES = [
     *sorted(path for path in DOCS.rglob("*.md") if "_build" not in str(path)),
 ]
 MARK = re.compile(
-    r"<!-- test: (not run, (?P<reason>.+)|run on (?P<places>.+)|(?P<airflow>on Airflow 3)) -->"
+    r"<!-- test: (not run, (?P<reason>.+)|run on (?P<places>.+)|(?P<airflow>on Airflow 3)"
+    r"|parsed as (?P<parser>\w+)) -->"
 )
 PUBLIC_MODULES = (
     "assets",
@@ -95,6 +98,7 @@ class Block:
     reason: str | None
     places: tuple[str, ...]
     needs_airflow_3: bool
+    parser: str | None
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -112,11 +116,9 @@ def blocks(language: str) -> list[Block]:
             line = text[: match.start()].count("\n") + 2
             reason = mark["reason"] if mark else None
             airflow_3 = bool(mark and mark["airflow"])
-            found.append(
-                Block(
-                    page, line, match["language"], match["code"], reason, tuple(places), airflow_3
-                )
-            )
+            parser = mark["parser"] if mark else None
+            kind = (match["language"], match["code"])
+            found.append(Block(page, line, *kind, reason, tuple(places), airflow_3, parser))
     return [block for block in found if block.language == language]
 
 
@@ -126,7 +128,8 @@ def test_every_mark_is_understood_and_belongs_to_a_block():
     languages = ("python", "sql")
     used = [block for language in languages for block in blocks(language)]
     assert marks == sum(
-        bool(block.reason or block.places or block.needs_airflow_3) for block in used
+        bool(block.reason or block.places or block.needs_airflow_3 or block.parser)
+        for block in used
     )
 
 
@@ -330,9 +333,67 @@ def fill(store: Any, version: str = "1") -> None:
 
 def test_every_sql_block_says_where_it_was_run():
     """SQL that was not run says why."""
-    assert [str(block) for block in blocks("sql") if not (block.places or block.reason)] == []
+    said = ("places", "reason", "parser")
+    silent = [block for block in blocks("sql") if not any(getattr(block, name) for name in said)]
+    assert [str(block) for block in silent] == []
     for block in blocks("sql"):
-        assert set(block.places) <= {"sqlite", "postgresql", "duckdb"}, block
+        assert set(block.places) <= {"sqlite", "postgresql", "duckdb", "snowflake"}, block
+
+
+def test_sql_that_is_parsed_is_known_to_the_parser():
+    """It does not take a statement that it does not know for a command."""
+    sqlglot = pytest.importorskip("sqlglot", reason="the group warehouses is not installed")
+    found = [block for block in blocks("sql") if block.parser]
+    assert found
+    for block in found:
+        for statement in sqlglot.parse(block.code, dialect=block.parser):
+            assert not isinstance(statement, sqlglot.exp.Command), (str(block), statement)
+
+
+def test_sql_of_the_pages_loads_a_dataset(tmp_path, emulator, monkeypatch):
+    """Into DuckDB and into a Snowflake of fakesnow, twice: the rows are those of ``labels()``."""
+    import pandas as pd
+
+    without_quota(emulator, monkeypatch)
+    store = ParquetLabelStore(f"{tmp_path}/lake")
+    fill(store)
+    fill(store, version="2")
+    store.compact()
+    columns = ["image_key", "image_uri", "label", "probability", "rank", "api"]
+    labels = pd.concat(store.labels())[columns].astype(object)
+    expected = sorted(labels.where(labels.notna(), None).itertuples(index=False, name=None))
+    page = {block.places: block.code for block in blocks("sql") if block.page.name == "loading.md"}
+    for place, execute in (("duckdb", in_duckdb), ("snowflake", in_snowflake)):
+        uri = str(tmp_path) if place == "duckdb" else f"file://{tmp_path}"
+        code = page[place,].replace("s3://lake/labels", f"{uri}/lake")
+        query = f"SELECT {', '.join(columns)} FROM product_labels"
+        assert sorted(execute([*code.split(";")[:-1]] * 2, query)) == expected
+
+
+def in_duckdb(statements: list[str], query: str) -> list[tuple[Any, ...]]:
+    """Execute statements in DuckDB and return the rows of a query."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        for statement in statements:
+            connection.execute(statement)
+        rows: list[tuple[Any, ...]] = connection.execute(query).fetchall()
+    return rows
+
+
+def in_snowflake(statements: list[str], query: str) -> list[tuple[Any, ...]]:
+    """Execute statements in fakesnow and return the rows of a query."""
+    fakesnow = pytest.importorskip("fakesnow", reason="the group warehouses is not installed")
+    import snowflake.connector
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Arrow output", UserWarning)
+        with fakesnow.patch(), snowflake.connector.connect(database="shop", schema="x") as opened:
+            cursor = opened.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            cursor.execute(query)
+            return [tuple(row) for row in cursor.fetchall()]
 
 
 def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
@@ -471,7 +532,7 @@ def test_sql_of_the_pages_reads_a_dataset_with_duckdb(tmp_path, emulator, monkey
     with store.open("picture_classify") as opened:
         # A new version that fails for now, and a failure of a version that has an answer.
         opened.write([failed("0", final=False, version="3"), failed("1", final=False, version="2")])
-    [block] = [block for block in blocks("sql") if "duckdb" in block.places]
+    [block] = [b for b in blocks("sql") if "duckdb" in b.places and b.page.name == "buckets.md"]
     code = in_this_place(block.code, tmp_path)
 
     columns = ["image_key", "label", "probability", "rank", "api"]

@@ -257,6 +257,38 @@ def bucket_to_parquet(folder: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
+def delta_to_warehouse(folder: Path, request: pytest.FixtureRequest) -> Setting:
+    """Photographs in a bucket, Delta tables beside them, and a warehouse that is loaded."""
+    pytest.importorskip("deltalake", reason="the extra delta is not installed")
+    bucket: Bucket = request.getfixturevalue("bucket")
+    warehouse: Database = request.getfixturevalue("postgres")
+    photographs = request.getfixturevalue("photographs")
+    for number, content in enumerate(photographs[:3]):
+        bucket.put(f"photos/2026/{number}.jpg", content)
+
+    def check(run: Run, emulator: Emulator) -> None:
+        uris = {f"s3://{bucket.name}/photos/2026/{number}.jpg" for number in range(3)}
+        rows = warehouse.rows("select image_key, label, rank from photo_labels")
+        assert {key for key, _, _ in rows} == uris
+        assert len(rows) == len({(key, rank) for key, _, rank in rows}) == run.xcom("load")
+        logs = [key for key in bucket.all_keys() if "lake/labels/_delta_log/" in key]
+        assert logs
+        assert emulator.stats.billed == emulator.stats.requests == 3
+
+    return Setting(
+        conf={
+            "photographs": f"s3://aws_default@{bucket.name}/photos/2026/",
+            "labels": f"s3://aws_default@{bucket.name}/lake/",
+        },
+        environment={
+            "AIRFLOW_CONN_AWS_DEFAULT": bucket.connection_json,
+            "AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json,
+        },
+        check=check,
+        change=lambda: bucket.put("photos/2026/1.jpg", photographs[7]),
+    )
+
+
 def cos_bucket(folder: Path, request: pytest.FixtureRequest) -> Setting:
     """Photographs in the emulator's bucket, and a table of labels."""
     warehouse: Database = request.getfixturevalue("postgres")
@@ -406,6 +438,7 @@ def watched_bucket(folder: Path, request: pytest.FixtureRequest) -> Setting:
 SETTINGS: dict[str, Callable[[Path, pytest.FixtureRequest], Setting]] = {
     "bucket_to_parquet.py": bucket_to_parquet,
     "cos_bucket.py": cos_bucket,
+    "delta_to_warehouse.py": delta_to_warehouse,
     "label_images.py": label_images,
     "load_downstream.py": load_downstream,
     "local_model.py": local_model,

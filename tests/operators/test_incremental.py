@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from buckets import Bucket
 from databases import Database, TaskInstance, gathered, unlimited
@@ -281,6 +282,30 @@ def test_many_processes_write_one_store(
     assert sum(summary["tagged"] for summary in summaries[:8]) >= 150
     assert set(service.stats.billed_images.values()) <= {1, 2}
     assert place.run()["calls"] == 0
+
+
+def test_keys_that_a_collation_calls_equal_are_paid_once_each(
+    latin1: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    small_jpegs: Callable[[int], list[bytes]],
+):
+    """In a MariaDB whose tables are latin1 by default, with Chinese labels and an emoji."""
+    keys = ["a", "A", "a ", "ä", "Ä", "e", "E", "é", "É", "猫\U0001f600", "ß", "ss"]
+    latin1.run(
+        "CREATE TABLE products (id varchar(20), photo blob, version text)"
+        " CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+    )
+    rows = [{"id": key, "photo": data} for key, data in zip(keys, small_jpegs(12), strict=True)]
+    latin1.run("INSERT INTO products VALUES (:id, :photo, '1')", *rows)
+    source = SqlImages("warehouse", table="products", content="photo", version="version")
+    place = Setup(source, SqlLabelStore("warehouse", "labels"), lambda images: None)
+    with Emulator(language="zh") as service:
+        monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", unlimited(service))
+        assert [place.run()["calls"] for _ in range(2)] == [12, 0]
+        assert service.stats.billed == 12
+    labels = pd.concat(place.store.labels())
+    assert sorted(labels[labels["rank"] == 1]["image_key"]) == sorted(keys)
+    assert all(re.search("[\u4e00-\u9fff]", label) for label in labels["label"])
 
 
 # -- killed -----------------------------------------------------------------------------------
