@@ -80,13 +80,14 @@ def name_fault(key: str | None, uri: str | None, version: str | None) -> str | N
             return f"The image's {what} is longer than {MAX_NAME_CHARACTERS:,} characters."
         if "\0" in text:
             return f"The image's {what} is not a text: it holds a zero byte."
-        if not (text.isascii() or _is_writable(text)):
+        if not (text.isascii() or is_writable(text)):
             # JSON may hold half of a character (a lone surrogate).
             return f"The image's {what} is not a text: it holds half of a character."
     return None
 
 
-def _is_writable(text: str) -> bool:
+def is_writable(text: str) -> bool:
+    """Tell whether a text has no half of a character, which no encoding can write."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -99,7 +99,7 @@ class KeyOrder:
         if self.dialect.binds_keys_as_texts:
             # Without a type of its own, so that the server gives it the type of the key.
             return sa.bindparam(None, row["key"], type_=sa_types.NullType(), unique=True)
-        return sa.literal(row["native_key"])
+        return self.dialect.bound_key(row["native_key"])
 
     def _bound_text(self, row: Row) -> Any:
         return self.dialect.bound_text(row["key"])
@@ -178,7 +178,12 @@ class Pages:
 
     def _read(self, statement: sa.Select[Any]) -> Sequence[Any]:
         with self._engine.connect() as connection:
-            return connection.execute(statement).mappings().all()
+            try:
+                return connection.execute(statement).mappings().all()
+            except sa_exc.DBAPIError as error:
+                if not self._order.dialect.read_leniently(connection, error):
+                    raise
+                return connection.execute(statement).mappings().all()
 
 
 def in_shard(dialect: Dialect, key: Any, shard: Shard) -> Any:

@@ -361,11 +361,13 @@ class SqlReader:
         key = str(row["key"])
         if self._shard is not None and not (self._is_sharded or self._shard.holds(key)):
             return
+        # A text of SQLite may be none, and the failure is kept all the same.
+        version = row["version"] and row["version"].encode(errors="replace").decode()
         try:
             yield self._image(key, row)
         except ImageError as error:
             name = storable_name(key)
-            yield RejectedImage(name, None, error, version=row["version"], is_tolerated=True)
+            yield RejectedImage(name, None, error, version=version, is_tolerated=True)
         if row["copies"] > 1:
             yield RejectedImage(
                 storable_name(key),
@@ -375,7 +377,7 @@ class SqlReader:
                     "taken. Make the keys unique."
                 ),
                 # The version of the image that was taken: once it is stored, the row is not new.
-                version=row["version"],
+                version=version,
                 is_tolerated=True,
             )
 

@@ -445,3 +445,24 @@ def test_a_key_of_json_is_a_text(postgres: Database):
     fill(postgres, "jsonb", ['\'{"b": 1,  "a": "é"}\''])
     [key] = keys(read())
     assert json.loads(key) == {"a": "é", "b": 1}
+
+
+# -- texts that are none ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["TEXT PRIMARY KEY", "TEXT", "", "TEXT COLLATE NOCASE"])
+def test_texts_of_sqlite_that_are_no_utf_8(sqlite: Database, kind: str):
+    """Each such row is one rejected image, also at the end of a page, and the others are read."""
+    sqlite.script(f"CREATE TABLE photos (id {kind}, image_url text, version text)")
+    for number in range(9):
+        sqlite.script(f"INSERT INTO photos VALUES ('G{number}', '{URI}', '1')")
+    for key in ("47303541ff", "ff41", "eda080"):
+        sqlite.script(f"INSERT INTO photos VALUES (CAST(x'{key}' AS TEXT), '{URI}', '1')")
+    sqlite.script("INSERT INTO photos VALUES ('G3a', CAST(x'ff' AS TEXT), '1')")
+    sqlite.script(f"INSERT INTO photos VALUES ('G3b', '{URI}', CAST(x'ff' AS TEXT))")
+    entries = read(version="version")
+    assert keys(entries) == [f"G{number}" for number in range(9)]
+    rejected = [entry for entry in entries if isinstance(entry, RejectedImage)]
+    assert len(rejected) == 5
+    for entry in rejected:
+        f"{entry.key}{entry.version}".encode()

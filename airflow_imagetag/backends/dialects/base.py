@@ -184,6 +184,10 @@ class Dialect:
         """Return a text as a parameter that compares with ``exact``."""
         return sa.literal(text, sa.String())
 
+    def bound_key(self, value: Any) -> Any:
+        """Return a key as a parameter that compares with its column."""
+        return sa.literal(value)
+
     def beginning(self, text: Any, characters: int) -> Any:
         """Return the first characters of a text, or more of it."""
         del characters
@@ -261,6 +265,16 @@ class Dialect:
         """
         del connection, seconds
         yield
+
+    def read_leniently(self, connection: sa.Connection, error: sa_exc.DBAPIError) -> bool:
+        """Let a connection read texts that are none; tell whether this may mend an error.
+
+        What cannot be decoded is read as lone surrogates.
+
+        :param error: the error of a statement that reads.
+        """
+        del connection, error
+        return False
 
     # -- tables of a store ------------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
 from sqlalchemy import types as sa_types
 from sqlalchemy.dialects import sqlite
 
@@ -23,7 +25,7 @@ from airflow_imagetag.backends.dialects.base import (
     text_of_bytes,
 )
 from airflow_imagetag.backends.dialects.mysql import read_moments
-from airflow_imagetag.safety.uris import BLANKS
+from airflow_imagetag.safety.uris import BLANKS, is_writable
 from airflow_imagetag.selection.shards import key_hash
 
 _TRANSIENT = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR})
@@ -83,6 +85,25 @@ class Sqlite(Dialect):
 
         sa.event.listen(engine, "connect", at_connect)
         sa.event.listen(engine, "begin", _begin_immediately)
+
+    def read_leniently(self, connection: sa.Connection, error: sa_exc.DBAPIError) -> bool:
+        """Take texts that are no UTF-8: a column of text may hold any bytes."""
+        driver: Any = connection.connection.dbapi_connection
+        if "decode to UTF-8" not in str(error.orig) or driver.text_factory is not str:
+            return False
+        driver.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        return True
+
+    def bound_text(self, text: str) -> Any:
+        """Return a text to compare keys with; one that is no UTF-8 as its bytes."""
+        if text.isascii() or is_writable(text):
+            return super().bound_text(text)
+        content = text.encode(errors="surrogateescape")
+        return sa.cast(sa.literal(content, sa.LargeBinary()), sa.Text())
+
+    def bound_key(self, value: Any) -> Any:
+        """Return a key as a parameter that compares with its column."""
+        return self.bound_text(value) if isinstance(value, str) else super().bound_key(value)
 
     def is_transient_code(self, origin: Any) -> bool | None:
         """Tell by its code whether an error may pass."""
