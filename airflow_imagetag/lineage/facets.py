@@ -25,7 +25,7 @@ from airflow_imagetag.adapters.dataset_refs import (
     DatasetRef,
     TableRef,
 )
-from airflow_imagetag.frames import LABEL_COLUMNS
+from airflow_imagetag.frames import LABEL_COLUMNS, ORIGINAL_LABEL
 from airflow_imagetag.lineage.datasets import DatasetName, names_of
 from airflow_imagetag.lineage.reports import TaskReport
 
@@ -52,8 +52,12 @@ IMAGE_COLUMNS: Mapping[str, str] = {
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     LABELS: {
-        name: "timestamp" if dtype.startswith("datetime") else dtype
-        for name, dtype in LABEL_COLUMNS.items()
+        **{
+            name: "timestamp" if dtype.startswith("datetime") else dtype
+            for name, dtype in LABEL_COLUMNS.items()
+        },
+        "key_sha256": "string",
+        ORIGINAL_LABEL: "string",
     },
     IMAGES: IMAGE_COLUMNS,
 }
@@ -61,7 +65,15 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 COPIED = {"image_key": KEY, "image_uri": URI, "version": VERSION}
 """Columns of a store that hold a column of the source."""
 
-LABELLED = ("label", "probability", "category", "subcategory", "scene", "labels_count")
+LABELLED = (
+    "label",
+    "probability",
+    "category",
+    "subcategory",
+    "scene",
+    ORIGINAL_LABEL,
+    "labels_count",
+)
 """Columns of a store that the service makes of an image."""
 
 
