@@ -29,6 +29,7 @@ import subprocess
 import sys
 import types
 import warnings
+from datetime import UTC, datetime
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -337,7 +338,9 @@ def test_every_sql_block_says_where_it_was_run():
     silent = [block for block in blocks("sql") if not any(getattr(block, name) for name in said)]
     assert [str(block) for block in silent] == []
     for block in blocks("sql"):
-        assert set(block.places) <= {"sqlite", "postgresql", "duckdb", "snowflake"}, block
+        assert set(block.places) <= {"sqlite", "postgresql", "mariadb", "duckdb", "snowflake"}, (
+            block
+        )
 
 
 def test_sql_that_is_parsed_is_known_to_the_parser():
@@ -429,8 +432,10 @@ def test_sql_of_the_pages_runs_in_a_warehouse(database, emulator, monkeypatch):
     }
 
 
-def test_sql_of_the_pages_tells_the_cost(database, emulator, monkeypatch):
-    """The view has the sums of all runs by day, and the query those since a day."""
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb", "duckdb_file"])
+def test_sql_of_the_pages_for_operators(kind, request, emulator, monkeypatch):
+    """The cost by day, since a day and by month, the failures, and the images that are there."""
+    database = request.getfixturevalue(kind)
     connection = json.loads(emulator.connection_json)
     connection["extra"] |= {"requests_per_second": 0, "price_per_thousand": 2.5}
     monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
@@ -454,6 +459,10 @@ def test_sql_of_the_pages_tells_the_cost(database, emulator, monkeypatch):
     assert all(len(row[0]) == 7 for row in by_month)
     assert sum(row[2] for row in by_day) == 2
     assert [row[:4] for row in by_cause] == [("failed", "ImageDecodeError", "-1102", 1)]
+    [present] = (b for b in blocks("sql") if b.places and b.page.name == "deletions.md")
+    assert {row[0] for row in database.rows(present.code)} == {"0", "1", "2"}
+    store.mark(["1"], missing_since=datetime.now(UTC), api=api)
+    assert {row[0] for row in database.rows(present.code)} == {"0", "2"}
 
 
 def test_columns_of_runs_are_those_of_the_page():
