@@ -46,6 +46,11 @@ SUCCESS = "0"
 
 _MAX_QUOTED_CHARACTERS = 200
 
+_MAX_SHOWN_DIGITS = 20
+
+MAX_TEXT_CHARACTERS = 1_000
+"""Maximum length of a label's name and categories: every store holds it."""
+
 _DECODER = json.JSONDecoder()
 
 
@@ -130,7 +135,8 @@ def probability(response: HttpResponse, value: Any, scale: float = 1.0) -> float
         raise malformed(response, "a label's probability is not a number")
     # A rounding error is no reason to throw a paid response away.
     if not 0 <= value <= scale * (1 + ROUNDING):
-        raise malformed(response, f"a label's probability is {value!r}, not from 0 to {scale:g}")
+        shown = repr(value)[:_MAX_SHOWN_DIGITS]
+        raise malformed(response, f"a label's probability is {shown}, not from 0 to {scale:g}")
     return min(float(value) / scale, 1.0)
 
 
@@ -150,6 +156,8 @@ def text(response: HttpResponse, value: Any, name: str) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise malformed(response, f"{name} is missing")
+    if len(value) > MAX_TEXT_CHARACTERS or "\0" in value:
+        raise malformed(response, f"{name} is longer than a name, or holds a zero byte")
     try:
         value.encode()
     except UnicodeEncodeError:

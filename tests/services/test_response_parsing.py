@@ -214,7 +214,7 @@ MALFORMED = {
     "item text": {"code": 0, "data": [{"items": ["Person"]}]},
 }
 WRONG_PROBABILITIES: list[object] = [-0.01, 1.01, 97, True, False, None, "0.5", [0.5], {}, 10**400]
-WRONG_NAMES = [None, "", "  ", 5, True, ["Person"], "\ud800"]
+WRONG_NAMES = [None, "", "  ", 5, True, ["Person"], "\ud800", "a\0", "a" * 100_000]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,7 @@ WRONG_NAMES = [None, "", "  ", 5, True, ["Person"], "\ud800"]
 def test_what_the_document_does_not_describe_is_malformed(body):
     """It is retried, it may have been billed, and it is never an empty list of labels."""
     error = error_of(body)
+    assert len(error.message) < 500
     assert type(error) is errors.MalformedAnswerError
     assert error.decision is Decision.RETRY
     assert error.billing is Billing.UNKNOWN
