@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from typing import Any
 
@@ -37,9 +42,24 @@ def _arg(argument: Argument) -> Any:
 
 
 def _run(command: Command, arguments: argparse.Namespace) -> None:
-    import os
-
     from airflow_imagetag.cli.main import run
 
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    raise SystemExit(run(command, arguments))
+    if not arguments.verbose:
+        logging.disable(logging.WARNING)
+    with _log_on_standard_error():
+        raise SystemExit(run(command, arguments))
+
+
+@contextmanager
+def _log_on_standard_error() -> Iterator[None]:
+    """Leave the standard output to the results.
+
+    Airflow has configured its log by now, and writes it to the file of the standard output.
+    """
+    sys.stdout.flush()
+    number, encoding = sys.stdout.fileno(), sys.stdout.encoding
+    with os.fdopen(os.dup(number), "w", encoding=encoding) as out:
+        os.dup2(sys.stderr.fileno(), number)
+        with redirect_stdout(out):
+            yield

@@ -41,6 +41,7 @@ COMMAND = [
     "import sys; from airflow_imagetag.cli.main import main; sys.exit(main())",
 ]
 ROOT = Path(__file__).resolve().parents[2]
+AIRFLOW_VERSION = tuple(int(part) for part in airflow.__version__.split(".")[:2])
 COMMAND_LINES = sorted(
     {
         line.removeprefix("$ ")
@@ -127,6 +128,21 @@ def test_every_command_has_a_function_and_a_place_in_airflow():
         for argument in theirs.args:
             argument.add_to_parser(parser)
         assert parser.format_help()
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 2), reason="this Airflow takes no commands of providers")
+def test_the_command_of_airflow_writes_results_only(
+    photos: Path, tmp_path: Path, emulator: Emulator
+):
+    """What Airflow logs goes to the standard error; the exit codes are the same."""
+    words = [sys.executable, "-m", "airflow", "imagetag", "label", str(photos), "--json"]
+    for more, code in ((["--to", str(tmp_path / "lake")], 0), (["--to", "nowhere:labels"], 2)):
+        done = subprocess.run([*words, *more, "--dry-run"], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        if code:
+            assert (done.stdout, "no connection 'nowhere'" in done.stderr) == ("", True)
+        else:
+            assert json.loads(done.stdout)["new"] == 6
 
 
 def test_a_folder_is_labelled_once(photos: Path, tmp_path: Path, emulator: Emulator, command):
