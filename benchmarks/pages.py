@@ -146,7 +146,9 @@ def _fill_tables(database: sa.Engine, size: int, *, has_index: bool) -> None:
     with database.begin() as connection:
         connection.exec_driver_sql(statements.replace("%", "%%"))
         if has_index:
-            connection.exec_driver_sql(f"CREATE INDEX ON {name} (api, label, key_sha256)")
+            connection.exec_driver_sql(
+                f"CREATE INDEX ON {name} (api, label, key_sha256, probability)"
+            )
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in (name, f"{name}_images"):
             # The database does it within a minute; until then, its plans may be poor.

@@ -119,13 +119,15 @@ def _environment(photographs: list[Path], port: int) -> dict[str, str]:
 def _fill(photographs: list[Path]) -> None:
     from airflow_imagetag.models import Failure, Label, TagResult
     from airflow_imagetag.stores import SqlLabelStore
+    from airflow_imagetag.stores.runs import RunOutcome, RunRecord
 
     chance = random.Random(4)
+    first = datetime.now(UTC).replace(microsecond=0) - timedelta(days=28)
     outcomes: list[TagResult | Failure] = []
     for number in range(2_000):
         path = photographs[number % len(photographs)]
         key, uri = f"shop/{number:05d}/{path.name}", str(path)
-        at = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(minutes=20 * number)
+        at = first + timedelta(minutes=20 * number)
         if number % 90 == 0:
             error = ("ImageDecodeError", "-1301", "The image cannot be decoded.")
             outcomes.append(Failure(key, uri, *error, 1, at))
@@ -138,6 +140,26 @@ def _fill(photographs: list[Path]) -> None:
     with store.open("DetectLabelPro") as opened:
         for start in range(0, len(outcomes), 500):
             opened.write(outcomes[start : start + 500])
+        for number in range(28):
+            at = first + timedelta(days=number + 1)
+            run = RunRecord(
+                f"run {number}",
+                "DetectLabelPro",
+                at,
+                at,
+                at + timedelta(minutes=4),
+                dag_id="label_products",
+                task_id="label",
+                run_id=f"scheduled__{at.isoformat()}",
+                map_index=-1,
+                try_number=1,
+                tagged=71,
+                failed=1,
+                calls=72,
+                price_per_thousand=1.5,
+                outcome=RunOutcome.SUCCESS,
+            )
+            opened.record_run(run)
 
 
 @contextlib.contextmanager
@@ -179,7 +201,7 @@ def _run_id() -> str:
     [run_id] = [
         str(name)
         for frame in SqlLabelStore("warehouse", "product_labels").runs()
-        for name in frame["run_id"]
+        for name in frame[frame["dag_id"] == DAG_ID]["run_id"]
     ]
     return run_id
 
