@@ -15,7 +15,7 @@ from typing import IO, Any
 from airflow_imagetag.cli.main import INTERRUPTED
 from airflow_imagetag.cli.places import source_of, store_of
 from airflow_imagetag.cli.progress_bar import progress_bar
-from airflow_imagetag.cli.screen import show, show_json
+from airflow_imagetag.cli.screen import printable, show, show_json
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -164,7 +164,7 @@ def print_plan(found: dict[str, Any], arguments: argparse.Namespace, out: IO[str
     ]
     show(rows, out, has_header=False, title="Nothing was sent. The run would take:")
     if found.get("sample"):
-        print(f"Among them: {', '.join(map(str, found['sample'][:5]))}", file=out)
+        print(f"Among them: {', '.join(map(printable, found['sample'][:5]))}", file=out)
 
 
 def _print_summary(summary: dict[str, Any], message: str | None, out: IO[str]) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import IO, Any
 
 WIDE = 1_000
 """Columns of an output that is no terminal: nothing is cut off."""
+
+LONG = 25
+"""Characters of a text that may go over several lines."""
+
+GAP = 2
+"""Blanks between two columns."""
 
 
 def show(
@@ -21,28 +28,67 @@ def show(
     title: str | None = None,
     has_header: bool = True,
 ) -> None:
-    """Print rows as a table.
+    """Print rows as a table, or one by one where a terminal is too narrow for it.
 
     :param columns: their order; empty takes those of the first row.
     :param title: a line above the table.
     :param has_header: print the names of the columns.
     """
+    if title is not None:
+        print(title, file=out)
+    names = list(columns or (rows[0] if rows else ()))
+    texts = [[_text(row.get(name)) for name in names] for row in rows]
+    width = shutil.get_terminal_size().columns if out.isatty() else WIDE
+    if has_header and texts and _least_width([names, *texts]) > width:
+        _show_one_by_one(names, texts, out)
+        return
+    numbers = {
+        name for name in names if any(isinstance(row.get(name), int | float) for row in rows)
+    }
+    _show_table(names, texts, out, width=width, numbers=numbers, has_header=has_header)
+
+
+def _least_width(lines: Sequence[Sequence[str]]) -> int:
+    """Return the width of a table in which only long texts go over several lines."""
+    columns = zip(*lines, strict=True)
+    return sum(min(max(map(len, column)), LONG) + GAP for column in columns) - GAP
+
+
+def _show_one_by_one(names: Sequence[str], texts: Sequence[Sequence[str]], out: IO[str]) -> None:
+    """Print each row as lines of a name and a value, without those that are empty."""
+    width = max(map(len, names)) + GAP
+    blocks = (
+        "".join(f"{name:{width}}{text}\n" for name, text in zip(names, row, strict=True) if text)
+        for row in texts
+    )
+    out.write("\n".join(blocks))
+
+
+def _show_table(
+    names: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    out: IO[str],
+    *,
+    width: int,
+    numbers: Collection[str],
+    has_header: bool,
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    if title is not None:
-        print(title, file=out)
-    is_terminal = out.isatty()
     buffer = io.StringIO()
-    file = out if is_terminal else buffer
-    console = Console(file=file, width=None if is_terminal else WIDE, markup=False, highlight=False)
+    console = Console(file=buffer, width=width, markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, show_header=has_header)
-    names = list(columns or (rows[0] if rows else ()))
-    for name in names:
-        is_number = any(isinstance(row.get(name), int | float) for row in rows)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in names))
+    for place, name in enumerate(names):
+        longest = max((len(row[place]) for row in texts), default=0)
+        table.add_column(
+            name,
+            justify="right" if name in numbers else "left",
+            overflow="fold",
+            min_width=min(max(longest, len(name)), LONG) if has_header else None,
+        )
+    for row in texts:
+        table.add_row(*row)
     console.print(table)
     # A table pads its lines.
     out.write("".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines()))
@@ -61,6 +107,13 @@ def records(table: Any) -> list[dict[str, Any]]:
     ]
 
 
+def printable(text: str) -> str:
+    """Return a text without characters that a terminal would obey; keys and messages are data."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""
@@ -70,7 +123,7 @@ def _text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1_000 else f"{value:,.1f}"
-    return str(value)
+    return printable(str(value))
 
 
 def _plain(value: Any) -> Any:

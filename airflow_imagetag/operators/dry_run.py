@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,10 @@ from airflow_imagetag.engine.preview import Preview, PreviewCounts
 from airflow_imagetag.errors import RunInterruptedError
 from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.operators.labeller import labeller_of
-from airflow_imagetag.operators.new_entries import NewEntries, every_entry
+from airflow_imagetag.operators.new_entries import Needs, NewEntries, every_entry
 from airflow_imagetag.operators.pace import Pace
 from airflow_imagetag.runtime.loop_thread import StopSignal, run_in_thread
 from airflow_imagetag.runtime.threads import DaemonExecutor
-from airflow_imagetag.selection.rules import Status, StoredState
 from airflow_imagetag.stores.base import LabelStore, StoreMode, UnlabelledCounts
 
 if TYPE_CHECKING:
@@ -30,39 +28,6 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 4.0
 """Maximum wait for a dry run that was asked to end."""
-
-
-@dataclass(slots=True)
-class Needs:
-    """The images by why they would be labelled.
-
-    :param new: images that the store does not hold.
-    :param changed: images that it holds in another version, or that ``retag`` labels again.
-    :param due: images that had failed and are tried again.
-    :param not_waiting: those of them whose time has not come.
-    :param not_given_up: those of them that were given up.
-    """
-
-    new: int = 0
-    changed: int = 0
-    due: int = 0
-    not_waiting: int = 0
-    not_given_up: int = 0
-
-    def count(self, stored: StoredState | None, *, has_failed_before: bool, now: datetime) -> None:
-        """Count an image that would be labelled.
-
-        :param stored: its state in the store; None if the store does not hold it.
-        :param has_failed_before: whether it failed in its version.
-        :param now: the time of the run, with a zone.
-        """
-        if stored is None:
-            self.new += 1
-            return
-        self.due += has_failed_before
-        self.changed += not has_failed_before
-        self.not_waiting += stored.next_try_at is not None and stored.next_try_at > now
-        self.not_given_up += stored.status is Status.GAVE_UP
 
 
 class DryRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.operators.writers import Collected, answer_lookup
 from airflow_imagetag.selection.beginning import Beginning
 from airflow_imagetag.selection.difference import count_entries, limited, new_entries
-from airflow_imagetag.selection.rules import Retag, StoredState, has_failed_before
+from airflow_imagetag.selection.rules import Retag, Status, StoredState, has_failed_before
 
 if TYPE_CHECKING:
     from airflow_imagetag.engine.protocols import AnswerLookup
@@ -128,3 +128,36 @@ class NewEntries:
         if unlabelled is not None and unlabelled.gave_up:
             parts.append(f"{unlabelled.gave_up:,} were given up")
         log.info("To label: %s", "; ".join(parts))
+
+
+@dataclass(slots=True)
+class Needs:
+    """The images by why they would be labelled.
+
+    :param new: images that the store does not hold.
+    :param changed: images that it holds in another version, or that ``retag`` labels again.
+    :param due: images that had failed and are tried again.
+    :param not_waiting: those of them whose time has not come.
+    :param not_given_up: those of them that were given up.
+    """
+
+    new: int = 0
+    changed: int = 0
+    due: int = 0
+    not_waiting: int = 0
+    not_given_up: int = 0
+
+    def count(self, stored: StoredState | None, *, has_failed_before: bool, now: datetime) -> None:
+        """Count an image that would be labelled.
+
+        :param stored: its state in the store; None if the store does not hold it.
+        :param has_failed_before: whether it failed in its version.
+        :param now: the time of the run, with a zone.
+        """
+        if stored is None:
+            self.new += 1
+            return
+        self.due += has_failed_before
+        self.changed += not has_failed_before
+        self.not_waiting += stored.next_try_at is not None and stored.next_try_at > now
+        self.not_given_up += stored.status is Status.GAVE_UP

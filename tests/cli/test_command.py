@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import pty
@@ -27,6 +28,7 @@ from airflow_imagetag.cli.commands import COMMANDS
 from airflow_imagetag.cli.definition import get_imagetag_cli_commands
 from airflow_imagetag.cli.main import main, parser
 from airflow_imagetag.cli.places import source_of, store_of
+from airflow_imagetag.cli.screen import show
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.sources import ObjectStorageImages, SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
@@ -493,6 +495,29 @@ def test_an_output_may_be_full_closed_or_cut_off(photos: Path, tmp_path: Path, e
         assert (ended.stdout, "Traceback" in ended.stderr) == (code, False), ended.stderr
 
 
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        """Tell that it is one."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        ("200", "image_key     tries  next_try_at\n\\x1b[31m red      3\nb\n"),
+        ("20", "image_key    \\x1b[31m red\ntries        3\n\nimage_key    b\n"),
+    ],
+)
+def test_a_narrow_terminal_gets_one_row_below_the_other(columns, shown, monkeypatch):
+    """Where the columns do not fit; and no text of the data steers the terminal."""
+    monkeypatch.setenv("COLUMNS", columns)
+    out = Screen()
+    show([{"image_key": "\x1b[31m red", "tries": 3, "next_try_at": None}, {"image_key": "b"}], out)
+    assert out.getvalue() == shown
+
+
 @pytest.mark.parametrize("last", ["0", "-3", "many"])
 def test_a_list_has_one_row_at_least(last, capsys):
     """Another number is refused."""
@@ -507,6 +532,10 @@ def test_a_command_of_the_pages_is_understood(line):
     """Each ``airflow-imagetag`` line of README and docs has arguments that the command takes."""
     words = shlex.split(line, comments=True)[1:]
     if words[0] == "emulator":
+        return
+    if len(words) == 1:
+        # A page names the command.
+        assert words[0] in {command.name for command in COMMANDS}
         return
     assert parser().parse_args(words).command.name == words[0]
 
