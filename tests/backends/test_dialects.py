@@ -15,7 +15,7 @@ from sqlalchemy.dialects import registry
 
 from airflow_imagetag.backends.databases import engine_of
 from airflow_imagetag.backends.dialects import dialect_named, dialect_of
-from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.errors import ConfigurationError, StorageError
 from airflow_imagetag.selection.rules import Need, Rule
 from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources import SqlImages
@@ -139,6 +139,36 @@ def test_an_engine_that_cannot_be_made(error: Exception, monkeypatch: pytest.Mon
         engine_of("warehouse")
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("/keys/x.p8"), ConfigurationError),
+        (ImportError("no module"), ConfigurationError),
+        (ConnectionError("no route"), StorageError),
+    ],
+)
+def test_a_driver_that_fails_before_it_connects(
+    error: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    """A key file, a package or a server of tokens may be missed only then."""
+
+    def connect(*_: Any, **__: Any) -> None:
+        raise error
+
+    class Hook:
+        def get_sqlalchemy_engine(self, options: dict[str, Any]) -> Any:
+            engine = sa.create_engine("sqlite://", **options)
+            monkeypatch.setattr(engine.dialect, "connect", connect)
+            return engine
+
+    monkeypatch.setattr("airflow_imagetag.backends.databases._hook_of", lambda _: Hook())
+    with pytest.raises(kind, match="Connection 'warehouse'"):
+        list(SqlImages("warehouse", table="products").entries())
+    store = SqlLabelStore("warehouse")
+    with pytest.raises(kind, match="Connection 'warehouse'"), store.open(API):
+        pass
+
+
 def test_a_table_whose_characters_are_few(latin1: Database):
     """A run ends before it pays, with the statements that convert the tables."""
     store = SqlLabelStore("warehouse", "labels")
@@ -184,6 +214,29 @@ def test_keys_that_a_collation_calls_equal(latin1: Database):
     [frame] = store.labels()
     assert set(frame["image_key"]) == set(keys)
     assert set(frame["label"]) == {"\u732b"}
+
+
+@pytest.mark.parametrize("unique", ["", "PRIMARY KEY"])
+def test_keys_that_a_collation_of_duckdb_calls_equal(duckdb_file: Database, unique: str):
+    """Each is an image of its own under its own name, and none is new after it was labelled."""
+    keys = ["a", "A", "\u00e4", "\u00c4", "e", "E", "\u00e9", "a "]
+    duckdb_file.script(
+        f"CREATE TABLE products (id varchar COLLATE NOCASE.NOACCENT {unique}, image_url varchar)"
+    )
+    rows = [{"id": key} for key in keys]
+    duckdb_file.run("INSERT INTO products VALUES (:id, 'https://x')", *rows)
+    table, query = (
+        SqlImages("warehouse", **where)
+        for where in ({"table": "products"}, {"sql": "SELECT * FROM products"})
+    )
+    for source in (table, query):
+        assert sorted(entry.key for entry in source.entries()) == sorted(keys)
+    with SqlLabelStore("warehouse", "labels").open(API) as opened:
+        for expected in (sorted(keys), []):
+            condition = opened.condition(Rule())
+            found = table.push_down.images(condition, window=None, limit=None)
+            assert sorted(image.key for image in found) == expected
+            opened.write([tagged(key, "x") for key in keys])
 
 
 def test_a_warehouse_takes_large_batches(duckdb_file: Database):

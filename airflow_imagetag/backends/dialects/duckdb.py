@@ -9,7 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
-from airflow_imagetag.backends.dialects.base import UniqueKey, execute_at_connect
+from airflow_imagetag.backends.dialects.base import (
+    KeyColumn,
+    Ordering,
+    UniqueKey,
+    execute_at_connect,
+)
 from airflow_imagetag.backends.dialects.warehouse import Row, Warehouse, kind_of
 
 _COLUMNS = """
@@ -81,6 +86,16 @@ class DuckDb(Warehouse):
         """Tell whether another process has the file, or another thread the rows."""
         message = str(error.orig).lower()
         return any(text in message for text in _LOCKED)
+
+    def text_of(self, column: Any) -> Any:
+        """Return the text of a column's values, without the column's collation."""
+        return sa.func.decode(sa.func.encode(super().text_of(column)), type_=self.text_type)
+
+    def ordering(self, engine: sa.Engine, column: KeyColumn) -> Ordering:
+        """Return how rows are ordered by their keys."""
+        del engine, column
+        # A primary key is unique letter by letter, and a collation may order two of them as one.
+        return Ordering()
 
     def hash_of(self, text: Any) -> Any:
         """Return a number of a text."""
