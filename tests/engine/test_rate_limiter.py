@@ -275,6 +275,46 @@ def test_slots_that_were_leased_and_not_used_are_given_up():
     run(main())
 
 
+class Late(Shared):
+    """A schedule whose answers reach the limiter late, each by its own number of seconds."""
+
+    def __init__(self, *lags: float) -> None:
+        super().__init__()
+        self.lags = itertools.chain(lags, itertools.repeat(lags[-1]))
+
+    def reserve(self, count: int, interval_seconds: float) -> float:
+        return super().reserve(count, interval_seconds) * 0 - next(self.lags)
+
+
+def test_a_slot_that_is_unusually_late_is_given_up():
+    """Used beside the requests of others, it would be one too many in a second."""
+
+    async def main() -> None:
+        schedule = Late(0.0, 0.0, 0.03, 0.0)
+        limiter = RateLimiter(20, schedule, threads=InlineExecutor())
+        for asked in (1, 2, 4):
+            await limiter.acquire()
+            assert len(schedule.asked) == asked
+
+    run(main())
+
+
+def test_slots_that_are_always_late_are_used():
+    """A usual lag moves all requests alike, and no limiter may starve."""
+
+    async def main() -> None:
+        schedule = Late(0.1)
+        limiter = RateLimiter(20, schedule, threads=InlineExecutor())
+        await limiter.acquire()
+        first = len(schedule.asked)
+        assert first < 20
+        for _ in range(10):
+            await limiter.acquire()
+        assert len(schedule.asked) == first + 10
+
+    run(main())
+
+
 def test_a_shared_schedule_that_hangs_is_given_up():
     """A lease without an answer ends in an error of the run after its time limit."""
     config = RateLimiterConfig(lease_timeout_seconds=7)

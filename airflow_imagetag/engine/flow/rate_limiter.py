@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -31,7 +32,9 @@ class RateLimiterConfig:
         that dies loses no more than that, and at a high rate one lease serves several requests.
     :param max_lease_slots: maximum number of slots in one lease.
     :param stale_seconds: maximum lag of a leased slot. A later one is given up, since other
-        processes have used the quota meanwhile.
+        processes have used the quota meanwhile; and so is one whose lag exceeds the usual lag by
+        more than the shared margin.
+    :param lag_weight: weight of the newest slot in the usual lag.
     :param lease_timeout_seconds: maximum time that the shared schedule may take to answer.
     :param stop_check_seconds: maximum sleep between checks of the stop event.
     """
@@ -46,6 +49,7 @@ class RateLimiterConfig:
     lease_seconds: float = 0.05
     max_lease_slots: int = 50
     stale_seconds: float = 0.25
+    lag_weight: float = 0.1
     lease_timeout_seconds: float = 60.0
     stop_check_seconds: float = 0.25
 
@@ -95,6 +99,7 @@ class RateLimiter:
         # asyncio's lock is fair: first come, first served.
         self._turn = asyncio.Lock()
         self._leased: deque[float] = deque()
+        self._usual_lag = 0.0
 
     async def acquire(self) -> None:
         """Wait until one request may be sent, or until the stop event is set.
@@ -160,13 +165,25 @@ class RateLimiter:
 
     async def _take_leased_slot(self, schedule: Schedule, shared_rate: float, rate: float) -> None:
         leased = self._leased
-        while leased and leased[0] < _loop_time() - self._config.stale_seconds:
+        # A server that counts seconds sees the time that the margin leaves free.
+        tolerance = self._config.shared_margin * max(1.0, 1 / shared_rate)
+        while not self._stopping.is_set():
+            if not leased:
+                await self._lease(schedule, shared_rate, rate)
+            slot = leased[0]
+            await self._sleep_until(slot)
             leased.popleft()
-        if not leased and not self._stopping.is_set():
-            await self._lease(schedule, shared_rate, rate)
-        if leased:
-            await self._sleep_until(leased[0])
-            leased.popleft()
+            if not self._is_late(_loop_time() - slot, tolerance):
+                return
+
+    def _is_late(self, lag: float, tolerance: float) -> bool:
+        """Tell whether a slot is given up: beside the requests of others, it would be one too many.
+
+        The usual lag does no harm, since it moves all requests alike.
+        """
+        usual, stale = self._usual_lag, self._config.stale_seconds
+        self._usual_lag += (min(lag, stale) - usual) * self._config.lag_weight
+        return lag > min(usual + tolerance, stale)
 
     async def _lease(self, schedule: Schedule, shared_rate: float, rate: float) -> None:
         wanted = int(min(rate, shared_rate) * self._config.lease_seconds)
@@ -182,7 +199,7 @@ class RateLimiter:
     async def _reserve(self, schedule: Schedule, count: int, interval: float) -> float:
         """Return the answer of the schedule; 0 if the stop event comes first."""
         loop = asyncio.get_running_loop()
-        answer = loop.run_in_executor(self._threads, schedule.reserve, count, interval)
+        answer = loop.run_in_executor(self._threads, _timed, loop.time, schedule, count, interval)
         stopped = asyncio.create_task(self._stopping.wait())
         timeout_seconds = self._config.lease_timeout_seconds
         try:
@@ -190,7 +207,9 @@ class RateLimiter:
                 (answer, stopped), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
             )
             if answer.done():
-                return answer.result()
+                seconds, answered_at = answer.result()
+                # The loop may have noticed the answer late.
+                return seconds - (loop.time() - answered_at)
         finally:
             stopped.cancel()
             answer.cancel()
@@ -200,6 +219,13 @@ class RateLimiter:
             f"The shared quota has not answered for {timeout_seconds:g} seconds. Check the server "
             "of quota_conn_id."
         )
+
+
+def _timed(
+    clock: Callable[[], float], schedule: Schedule, count: int, interval: float
+) -> tuple[float, float]:
+    """Return the answer of the schedule, and when it came."""
+    return schedule.reserve(count, interval), clock()
 
 
 def _loop_time() -> float:
