@@ -41,8 +41,8 @@ def _task(dag_id: str, task_id: str, folder: str | None) -> ImageTagOperator:
             f"The DAG {dag_id!r} has no task {task_id!r}. It has: {', '.join(dag.task_ids)}."
         )
     task: Any = dag.get_task(task_id)
-    # A mapped operator has the class of its tasks.
-    if hasattr(task, "operator_class"):
+    # Airflow 2 has no other sign of a mapped operator.
+    if hasattr(task, "partial_kwargs"):
         raise ConfigurationError(
             f"{dag_id}.{task_id} is mapped, so its images are known only in a run. Set "
             "dry_run=True in the DAG, and run it."
