@@ -186,6 +186,7 @@ def _walk(browser: Browser, url: str) -> int:
     browser.write("[name=label]", "tabby")
     browser.write("[name=max]", "0.3")
     browser.click("form.filter button")
+    browser.arrive("label=tabby")
     shown = browser.run(
         "return [...document.querySelectorAll('.card')].map((card) => card.innerText)"
     )
@@ -211,6 +212,7 @@ def _walk_from_task(browser: Browser, url: str, run_id: str) -> int:
     browser.open(f"{url}/dags/{DAG_ID}/runs/{quote(run_id)}/tasks/label", 5)
     browser.click("//a[contains(@href, 'image-labels-of-task')]", "xpath")
     browser.enter("iframe")
+    browser.arrive("/run?")
     shown = browser.run("return document.body.innerText")
     if run_id not in shown or "success" not in shown:
         address = browser.run("return location.href")

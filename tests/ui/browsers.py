@@ -145,10 +145,14 @@ class Browser:
                     raise
                 time.sleep(0.1)
 
-    @property
-    def address(self) -> str:
-        """The address of the page."""
-        return str(self._answer(requests.get(f"{self._session}/url", timeout=120)))
+    def arrive(self, part: str) -> str:
+        """Return the address of the page, or of the frame, once it holds a part."""
+        ends = time.monotonic() + MAX_SECONDS
+        while part not in (address := str(self.run("return location.href"))):
+            if time.monotonic() > ends:
+                raise RuntimeError(f"The page is {address}, without {part}.")
+            time.sleep(0.05)
+        return address
 
     def picture(self) -> bytes:
         """Return a PNG of what the window shows."""
