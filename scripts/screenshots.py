@@ -1,5 +1,7 @@
 """Make the screenshots of docs/images: a real Airflow, its pages of labels, and Debian's chromium.
 
+The labels are those of the local model for photographs and parts of them.
+
 It also walks from Airflow's first page to unlikely labels, and from a task to the labels of its
 run, and prints the number of clicks: ``--walk`` does only this, on any Airflow from 3.1 on.
 
@@ -20,14 +22,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "ui"))
 
 from browsers import Browser, free_port, missing_program, opened_browser, started, wait_for  # noqa: E402
+
+if TYPE_CHECKING:
+    from airflow_imagetag.stores.runs import RunRecord
 
 WORK = ROOT / "build" / "screenshots"
 IMAGES = ROOT / "docs" / "images"
@@ -41,7 +50,8 @@ with DAG("label_photographs"):
     store = SqlLabelStore("warehouse", "product_labels")
     ImageTagOperator(task_id="label", images={images}, store=store)
 """
-LABELS = ("cat", "tabby", "dog", "person", "sky", "street", "tree", "food", "coffee", "rocket")
+PARTS = 400
+"""Number of parts of photographs, each an image of its own."""
 
 
 def main() -> int:
@@ -57,8 +67,6 @@ def main() -> int:
 
 
 def _shot(photographs: list[Path]) -> int:
-    from airflow_imagetag.testing import Emulator
-
     port = free_port()
     environment = _environment(photographs, port)
     os.environ.update(environment)
@@ -66,9 +74,7 @@ def _shot(photographs: list[Path]) -> int:
     dags = WORK / "dags"
     dags.mkdir()
     (dags / "label.py").write_text(DAG.format(images=[str(path) for path in photographs]))
-    with Emulator() as emulator:
-        environment["AIRFLOW_CONN_IMAGETAG_DEFAULT"] = emulator.connection_json
-        return _opened(environment, port)
+    return _opened(environment, port)
 
 
 def _opened(environment: dict[str, str], port: int) -> int:
@@ -96,9 +102,9 @@ def _photographs(into: Path) -> list[Path]:
     if spec is None or spec.origin is None:
         raise SystemExit("scikit-image is not installed: run 'make venv'")
     folder = Path(spec.origin).parent / "data"
-    names = ("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "grass.png")
-    every = (*names, "gravel.png", "moon.png", "rocket.jpg")
-    return [Path(shutil.copy(folder / name, into)) for name in every]
+    names = ("brick", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
+    files = [path for name in names for path in folder.glob(f"{name}.*")]
+    return [Path(shutil.copy(path, into)) for path in files]
 
 
 def _environment(photographs: list[Path], port: int) -> dict[str, str]:
@@ -113,53 +119,67 @@ def _environment(photographs: list[Path], port: int) -> dict[str, str]:
         "AIRFLOW__IMAGETAG__UI_STORES": "products = warehouse:product_labels",
         "AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS": str(photographs[0].parent),
         "AIRFLOW_CONN_WAREHOUSE": json.dumps(connection),
+        "AIRFLOW_CONN_IMAGETAG_DEFAULT": json.dumps(
+            {"conn_type": "imagetag", "extra": {"api": "local"}}
+        ),
     }
 
 
 def _fill(photographs: list[Path]) -> None:
-    from airflow_imagetag.models import Failure, Label, TagResult
+    from airflow_imagetag.hooks.imagetag import ImageTagHook
+    from airflow_imagetag.models import Failure, TagResult
     from airflow_imagetag.stores import SqlLabelStore
-    from airflow_imagetag.stores.runs import RunOutcome, RunRecord
 
     chance = random.Random(4)
     first = datetime.now(UTC).replace(microsecond=0) - timedelta(days=28)
+    hook = ImageTagHook()
     outcomes: list[TagResult | Failure] = []
-    for number in range(2_000):
-        path = photographs[number % len(photographs)]
-        key, uri = f"shop/{number:05d}/{path.name}", str(path)
-        at = first + timedelta(minutes=20 * number)
-        if number % 90 == 0:
-            error = ("ImageDecodeError", "-1301", "The image cannot be decoded.")
-            outcomes.append(Failure(key, uri, *error, 1, at))
+    for number in range(PARTS):
+        path = _part(photographs[number % len(photographs)], number, chance)
+        key = f"shop/{number:05d}/{path.name}"
+        at = first + timedelta(minutes=100 * number)
+        if number % 90 == 89:
+            error = ("ImageDecodeError", None, "The image cannot be decoded.")
+            outcomes.append(Failure(key, str(path), *error, 1, at))
             continue
-        names = chance.sample(LABELS, chance.randint(2, 6))
-        shares = sorted((round(chance.random(), 2) for _ in names), reverse=True)
-        labels = tuple(map(Label, names, shares))
-        outcomes.append(TagResult(key, uri, labels, "DetectLabelPro", at))
-    store = SqlLabelStore("warehouse", "product_labels")
-    with store.open("DetectLabelPro") as opened:
-        for start in range(0, len(outcomes), 500):
-            opened.write(outcomes[start : start + 500])
-        for number in range(28):
-            at = first + timedelta(days=number + 1)
-            run = RunRecord(
-                f"run {number}",
-                "DetectLabelPro",
-                at,
-                at,
-                at + timedelta(minutes=4),
-                dag_id="label_products",
-                task_id="label",
-                run_id=f"scheduled__{at.isoformat()}",
-                map_index=-1,
-                try_number=1,
-                tagged=71,
-                failed=1,
-                calls=72,
-                price_per_thousand=1.5,
-                outcome=RunOutcome.SUCCESS,
-            )
-            opened.record_run(run)
+        result = hook.tag(path.read_bytes())
+        outcomes.append(replace(result, image_key=key, image_uri=str(path), tagged_at=at))
+    with SqlLabelStore("warehouse", "product_labels").open(hook.api) as opened:
+        opened.write(outcomes)
+        for day in range(1, 29):
+            opened.record_run(_run_at(first + timedelta(days=day), day, hook.api))
+
+
+def _run_at(at: datetime, day: int, api: str) -> RunRecord:
+    """Return the record of a daily run."""
+    from airflow_imagetag.stores.runs import RunOutcome, RunRecord
+
+    return RunRecord(
+        f"run {day}",
+        api,
+        at,
+        at,
+        at + timedelta(seconds=2),
+        dag_id="label_products",
+        task_id="label",
+        run_id=f"scheduled__{at.isoformat()}",
+        map_index=-1,
+        try_number=1,
+        tagged=14,
+        calls=14,
+        outcome=RunOutcome.SUCCESS,
+    )
+
+
+def _part(photograph: Path, number: int, chance: random.Random) -> Path:
+    """Write a part of a photograph beside it."""
+    with Image.open(photograph) as image:
+        width, height = (int(side * chance.uniform(0.6, 1)) for side in image.size)
+        left, top = chance.randint(0, image.width - width), chance.randint(0, image.height - height)
+        part = image.crop((left, top, left + width, top + height)).convert("RGB")
+    path = photograph.with_name(f"{photograph.stem}-{number}.jpg")
+    part.save(path, quality=88)
+    return path
 
 
 @contextlib.contextmanager
