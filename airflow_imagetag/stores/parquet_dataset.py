@@ -10,10 +10,12 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -236,7 +238,14 @@ class ParquetDataset:
         batches = self.index.batches(row["api"], row["key_sha256"])
         return batches is not None and batches[1] == row["batch"]
 
-    def labels_for(self, image: Mapping[str, Any]) -> Rows:
+    def latest_labels(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows of labels that count: one look-up for the rows of an image in sequence."""
+        for (api, digest), labels in groupby(rows, itemgetter("api", "key_sha256")):
+            batches = self.index.batches(api, digest)
+            if batches is not None:
+                yield from (row for row in labels if row["batch"] == batches[1])
+
+    def labels_for(self, image: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the labels of an image that count, perhaps of an earlier batch than its row's.
 
         :param image: the latest row of the image.
@@ -247,7 +256,7 @@ class ParquetDataset:
         own = part_name(batch)
         for part in [own] if own in names else [name for name in names if is_compacted(name)]:
             found = [row for rows in self.labels_of(part, wanted) for row in rows]
-            if labels := list(filter(self.is_latest_label, found)):
+            if labels := list(self.latest_labels(found)):
                 return labels
         return []
 
@@ -262,7 +271,7 @@ class ParquetDataset:
         columns: dict[str, list[Any]] = {name: [] for name in types}
         for part in self.live_parts():
             for rows in self.labels_of(part):
-                for row in filter(self.is_latest_label, rows):
+                for row in self.latest_labels(rows):
                     for name, values in columns.items():
                         values.append(row[name])
                 if len(columns["label"]) >= frame_rows:

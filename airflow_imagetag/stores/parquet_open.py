@@ -189,9 +189,9 @@ class OpenParquetStore(OpenFolderStore):
         """Yield the outcomes of images that need no further try, part by part."""
         dataset = self._dataset
         for part in dataset.live_parts():
-            labels: dict[str, Rows] = {}
+            labels: dict[str, list[Mapping[str, Any]]] = {}
             for rows in dataset.labels_of(part):
-                for row in filter(dataset.is_latest_label, rows):
+                for row in dataset.latest_labels(rows):
                     labels.setdefault(row["key_sha256"], []).append(row)
             for rows in dataset.images_of(part):
                 yield [
@@ -226,5 +226,5 @@ def _log_failure(error: Exception, attempt: int) -> None:
     log.warning("Attempt %d to write a batch failed: %s", attempt, redact_text(str(error))[:300])
 
 
-def _outcome(image: Mapping[str, Any], labels: Rows) -> TagResult | Failure:
+def _outcome(image: Mapping[str, Any], labels: Sequence[Mapping[str, Any]]) -> TagResult | Failure:
     return outcome_of(image, sorted(labels, key=lambda row: int(row["rank"])))

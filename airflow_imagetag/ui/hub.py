@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 COPY_SECONDS = 300.0
-"""Age of a copy from which a request has a new one made."""
+"""Minimum age of a copy from which a request has a new one made."""
+
+COPY_RATIO = 10.0
+"""Minimum ratio of this age to the time that the copy took."""
 
 FAILED_SECONDS = 30.0
 """How long the error of a copy is told before another one is tried."""
@@ -46,11 +49,13 @@ class _Opened:
     """An open store with the number of its users.
 
     :param context: closes it.
+    :param opening_seconds: time that its opening took, which may have copied it.
     """
 
     context: AbstractContextManager[StoreBrowser]
     browser: StoreBrowser
     opened_at: float
+    opening_seconds: float
     users: int = 0
     is_replaced: bool = False
 
@@ -71,7 +76,7 @@ class StoreHub:
     """The stores of a server by name; safe for several threads.
 
     :param stores: the stores.
-    :param copy_seconds: age of a copy from which a new one is made.
+    :param copy_seconds: minimum age of a copy from which a new one is made.
     """
 
     def __init__(
@@ -114,7 +119,9 @@ class StoreHub:
         """Have a copy made in a thread, unless there is a new one or one is being made."""
         now = time.monotonic()
         opened = place.opened
-        is_fresh = opened is not None and now - opened.opened_at < self._copy_seconds
+        is_fresh = opened is not None and now - opened.opened_at < max(
+            self._copy_seconds, COPY_RATIO * opened.opening_seconds
+        )
         has_failed = place.error is not None and now - place.failed_at < FAILED_SECONDS
         if is_fresh or place.is_copying or has_failed:
             return
@@ -154,8 +161,11 @@ class StoreHub:
 
 
 def _open(store: LabelStore) -> _Opened:
+    started = time.monotonic()
     context = open_browser(store)
-    return _Opened(context, context.__enter__(), time.monotonic())
+    browser = context.__enter__()
+    opened_at = time.monotonic()
+    return _Opened(context, browser, opened_at, opened_at - started)
 
 
 class Cache:
