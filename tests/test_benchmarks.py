@@ -28,7 +28,7 @@ def run(name: str, *arguments: str) -> str:
     [
         ("imports.py", ("--rounds", "1"), "from airflow_imagetag.stores"),
         ("incremental.py", ("--sizes", "20", "40"), "peak memory"),
-        ("waiting.py", ("--rows", "100"), "nothing new"),
+        ("waiting.py", ("--rows", "100"), "many wait"),
         ("sharing.py", ("--quick",), "postgres"),
         ("triggers.py", ("--triggers", "2", "--query", "0.1"), "longest full collection"),
         ("stores.py", ("--images", "0", "--sizes", "5000"), "delta"),
