@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -33,6 +34,9 @@ from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, StoreMode
 from airflow_imagetag.testing import Emulator
+
+# The library reads it when it is imported, and would ask by gRPC of which kind a bucket is.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 HAS_GOOGLE = all(
     importlib.util.find_spec(name) for name in ("gcsfs", "gcp_storage_emulator", "gcloud")
@@ -95,8 +99,6 @@ def bucket(
     small_jpegs: Callable[[int], list[bytes]],
 ) -> Iterator[str]:
     """Make a bucket with three images, and connections with a key, a wrong one and none."""
-    # The library would ask by gRPC of which kind a bucket is.
-    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     endpoint: dict[str, Any] = {"project": "shop", "gcs.endpoint": storage}
     with serving(Tokens) as tokens:
         extras: dict[str, dict[str, Any]] = {
