@@ -176,7 +176,7 @@ def test_a_triggerer_loads_little_on_its_event_loop():
         for name in loaded["airflow_imagetag.triggers.imagetag"]
         if name.partition(".")[0] == "airflow_imagetag"
     ]
-    assert len(ours) <= 21
+    assert len(ours) <= 22
     layers = {name.split(".")[1] for name in ours if "." in name}
     assert layers.isdisjoint({"hooks", "services", "selection", "sources", "stores"})
 
