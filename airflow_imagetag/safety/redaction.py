@@ -6,9 +6,10 @@ that the result still names the image. ``redact`` is for the eyes of people, in 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote
 
 from airflow_imagetag.safety.uris import (
@@ -24,6 +25,14 @@ SHOWN_CHARACTERS = 60
 
 MAX_TEXT_CHARACTERS = 20_000
 """Number of characters that are read of a message; a library's may quote megabytes."""
+
+_Compiled = Callable[[], re.Pattern[str]]
+
+
+def _lazy(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> _Compiled:
+    """Return a function that compiles a pattern once: the parsing of a DAG file needs none."""
+    return functools.cache(lambda: re.compile(pattern, flags))
+
 
 _SECRET_NAMES = (
     *("access_token", "api_token", "auth_token", "bearer_token", "deploy_token", "id_token"),
@@ -76,9 +85,9 @@ values, and outputs keep them."""
 _NAME = "|".join([*_SIGNING_NAMES, *(name.replace("_", "[-_]?") for name in _SECRET_NAMES)])
 _BEFORE_NAME, _AFTER_NAME = r"(?:[a-z0-9]{1,40}[-_.])*[-_]?", r"(?:[-_]?v?\d{1,3})?"
 """Words before a name, as in ``download_token``, and a number after it, as in ``token_v2``."""
-_SECRET = re.compile(rf"{_BEFORE_NAME}(?:{_NAME}){_AFTER_NAME}(?:\[.*\])?", re.IGNORECASE)
+_SECRET = _lazy(rf"{_BEFORE_NAME}(?:{_NAME}){_AFTER_NAME}(?:\[.*\])?", re.IGNORECASE)
 _SHOWN_NAME = "|".join(name.replace("_", "[-_]?") for name in _SHOWN_NAMES)
-_SIGNING = re.compile("|".join(_SIGNING_NAMES), re.IGNORECASE)
+_SIGNING = _lazy("|".join(_SIGNING_NAMES), re.IGNORECASE)
 
 _AZURE = frozenset(
     {"se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "si"}
@@ -106,40 +115,40 @@ _CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _PLAIN = re.compile(rf"[^{_CONTROL_CHARACTERS} ?#@;]*")
 _CONTROL = re.compile(rf"[{_CONTROL_CHARACTERS}]")
 # Each secret parameter has one of these pieces in its name, unless the name is percent-encoded.
-_SUSPECT = re.compile(
+_SUSPECT = _lazy(
     rf"[@%{_CONTROL_CHARACTERS}]|token|jwt|key|secret|auth|pass|pwd|hmac|sig|hdn|x-|q-|bearer|cred",
     re.IGNORECASE,
 )
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:\-]{0,60}):[/\\\s]*")
 # Parsers of URLs leave out white space, also in the middle of the scheme.
-_WEB = re.compile(r"\s*h\s*t\s*t\s*p\s*(?:s\s*)?:[/\\\s]*", re.IGNORECASE)
+_WEB = _lazy(r"\s*h\s*t\s*t\s*p\s*(?:s\s*)?:[/\\\s]*", re.IGNORECASE)
 _AUTHORITY = re.compile(r"[^/?#\\]*")
 _SEPARATOR = re.compile(r"(&|;(?=[^;&=]*=))")
 _PATH_PARAMETER = re.compile(r";([^;/=]{1,100})=[^;/]*")
-_URI_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s\"'<>]+")
+_URI_IN_TEXT = _lazy(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s\"'<>]+")
 # A secret parameter outside a URI that can be parsed: in HTML (&amp;), in JSON (\u0026), or
 # percent-encoded as a parameter of another URI.
 _BEGIN_IN_TEXT = r"(?:(?<![a-z0-9])|(?<=%3f)|(?<=%26)|(?<=%253f)|(?<=%2526)|(?<=u0026))"
 _VALUE_IN_TEXT = r"(?:(?!%26)[^\s\"'<>&\\])+"
-_SECRET_IN_TEXT = re.compile(
+_SECRET_IN_TEXT = _lazy(
     rf"({_BEGIN_IN_TEXT}(?:{_NAME}){_AFTER_NAME}(?:=|%3d|%253d|\\u003d)[\"']?){_VALUE_IN_TEXT}",
     re.IGNORECASE,
 )
-_SHOWN_IN_URI = re.compile(
+_SHOWN_IN_URI = _lazy(
     rf"([?&;#]{_BEFORE_NAME}(?:{_SHOWN_NAME}){_AFTER_NAME}=){_VALUE_IN_TEXT}", re.IGNORECASE
 )
-_SECRET_IN_JSON = re.compile(
+_SECRET_IN_JSON = _lazy(
     rf"((\\?[\"']|%22)(?:{_NAME}){_AFTER_NAME}\2\s*(?::|%3a)(?:\s|%20)*\2)(?:(?!\2).)+",
     re.IGNORECASE,
 )
 # A user with a password in a URL that is a part of another one, or that no parser would take.
-_USER_IN_TEXT = re.compile(
+_USER_IN_TEXT = _lazy(
     r"((?:https?|ftp|s3):[/\\]{0,3}|//|(?:%3a|%253a)(?:%2f|%252f){2})"
     r"[^\s/@:\"'<>%]{0,200}(?::|%3a|%253a)(?:(?!%40)[^\s/@\"'<>]){1,200}(@|%40|%2540)",
     re.IGNORECASE,
 )
 # The same in the escapes of JSON.
-_UNSEEN = re.compile(rf"(?! )[{_CONTROL_CHARACTERS}\u00a0]|\\[bfnrt]")
+_UNSEEN = _lazy(rf"(?! )[{_CONTROL_CHARACTERS}\u00a0]|\\[bfnrt]")
 
 
 def without_secrets(uri: str) -> str:
@@ -149,9 +158,9 @@ def without_secrets(uri: str) -> str:
     ``&`` and ``;`` are characters of a name: of a path nothing is taken away, and of the URI of a
     storage a user with a password and what can only be a presigned query.
     """
-    if _PLAIN.fullmatch(uri) or not _SUSPECT.search(uri):
+    if _PLAIN.fullmatch(uri) or not _SUSPECT().search(uri):
         return uri
-    head = _WEB.match(uri)
+    head = _WEB().match(uri)
     if head is None:
         named = _SCHEME.match(uri)
         if named is None or "//" not in named[0]:
@@ -177,7 +186,7 @@ def has_password(uri: str) -> bool:
 def has_secrets(value: object) -> bool:
     """Tell whether a text holds a URI with a secret, or a mapping or sequence holds such a text."""
     if isinstance(value, str):
-        found = (match.group() for match in _URI_IN_TEXT.finditer(value))
+        found = (match.group() for match in _URI_IN_TEXT().finditer(value))
         return any(without_secrets(uri) != uri for uri in (value, *found))
     if isinstance(value, Mapping):
         return any(map(has_secrets, value.values()))
@@ -195,10 +204,10 @@ def redact(uri: str) -> str:
     if _PLAIN.fullmatch(uri):
         return uri
     shown = without_secrets(uri)
-    if _WEB.match(shown):
+    if _WEB().match(shown):
         shown = shown.partition("#")[0]
     if scheme_of(shown) not in LOCAL_SCHEMES:
-        shown = _SHOWN_IN_URI.sub(r"\1***", _mask_parameters(shown))
+        shown = _SHOWN_IN_URI().sub(r"\1***", _mask_parameters(shown))
     return _CONTROL.sub("?", shown)
 
 
@@ -207,7 +216,7 @@ def redact_text(text: str) -> str:
     cut = text[:MAX_TEXT_CHARACTERS]
     redacted = _redact_uris(cut)
     # A secret may be cut in two by characters that parsers leave out.
-    joined = _UNSEEN.sub("", cut)
+    joined = _UNSEEN().sub("", cut)
     if joined != cut and (found := _redact_uris(joined)) != joined:
         return found
     return redacted
@@ -216,7 +225,7 @@ def redact_text(text: str) -> str:
 def _redact_uris(text: str) -> str:
     # Masked before, too: a quote ends a URI in a text, and may be the beginning of a secret.
     masked = _mask_parameters(text)
-    return _mask_parameters(_URI_IN_TEXT.sub(lambda match: redact(match.group()), masked))
+    return _mask_parameters(_URI_IN_TEXT().sub(lambda match: redact(match.group()), masked))
 
 
 def output_uri(uri: str) -> str:
@@ -238,7 +247,7 @@ def storable_name(text: str) -> str:
 
 def _short(uri: str) -> str:
     beginning = uri[:MAX_NAME_CHARACTERS]
-    head = _WEB.match(beginning) or _SCHEME.match(beginning)
+    head = _WEB().match(beginning) or _SCHEME.match(beginning)
     if head is not None and not re.search(r"[/@]", beginning[head.end() :]):
         # Its end may lie behind the cut, so all of this may be a password.
         shown = f"{head[0]}***"
@@ -274,12 +283,12 @@ def _without_parameters(url: str) -> str:
     place, mark, fragment = url.partition("#")
     path, question, query = place.partition("?")
     path = _PATH_PARAMETER.sub(
-        lambda found: "" if _SECRET.fullmatch(_name_of(found[1])) else found[0], path
+        lambda found: "" if _SECRET().fullmatch(_name_of(found[1])) else found[0], path
     )
     return f"{path}{_public(question, query)}{_public(mark, fragment)}"
 
 
-def _public(mark: str, parameters: str, secret: re.Pattern[str] = _SECRET) -> str:
+def _public(mark: str, parameters: str, secret: _Compiled = _SECRET) -> str:
     """Return the parameters that are no secret, with the mark before them.
 
     :param secret: matches the names of secret ones.
@@ -289,7 +298,7 @@ def _public(mark: str, parameters: str, secret: re.Pattern[str] = _SECRET) -> st
     # The parameters alternate with the separators before them.
     separated = [mark, *_SEPARATOR.split(parameters)]
     separators, items = separated[::2], separated[1::2]
-    hidden = set(_hidden(items, secret))
+    hidden = set(_hidden(items, secret()))
     if secret is not _SECRET and not hidden:
         return f"{mark}{parameters}"
     shown = "".join(
@@ -320,5 +329,5 @@ def _name_of(item: str) -> str:
 
 
 def _mask_parameters(text: str) -> str:
-    masked = _SECRET_IN_TEXT.sub(r"\1***", _USER_IN_TEXT.sub(r"\1***\2", text))
-    return _SECRET_IN_JSON.sub(r"\1***", masked)
+    masked = _SECRET_IN_TEXT().sub(r"\1***", _USER_IN_TEXT().sub(r"\1***\2", text))
+    return _SECRET_IN_JSON().sub(r"\1***", masked)
