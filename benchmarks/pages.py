@@ -32,7 +32,7 @@ QUICK_SIZES = (200, 1_000)
 API = "DetectLabelPro"
 LABELS = 5
 RARE = 2_000
-"""One image in so many has the rare label."""
+"""Number of images of which one has the rare label."""
 RUNS = 200
 ROUNDS = 3
 PARQUET_BATCH = 20_000

@@ -92,7 +92,7 @@ class NewEntries:
         if self.beginning.is_all:
             return len(self.beginning)
         options = self._options
-        # Counting reads the table once more, which is little beside so many calls.
+        # Counting reads the table once more, which is little beside the calls.
         total = count_entries(self._source, self._opened, self._rule, shard=options.shard)
         bounds = (total, options.max_images, options.sample)
         return None if total is None else min(one for one in bounds if one is not None)

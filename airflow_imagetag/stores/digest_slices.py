@@ -9,7 +9,7 @@ LAST_DIGEST = "f" * 64
 """The last digest, in hex."""
 
 FIRST_SHARE = 1_024
-"""The first slice is one of so many equal ones."""
+"""Number of equal slices that the digests would have if all were as large as the first."""
 
 SHORT_SECONDS = 0.2
 """A slice that took less time is followed by one of twice its size."""
