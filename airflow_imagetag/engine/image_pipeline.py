@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 
 from airflow_imagetag.engine.answers.batched_lookup import BatchedLookup
 from airflow_imagetag.engine.answers.single_flight import SingleFlightCache
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.flow.admission import AdmissionControl
+from airflow_imagetag.engine.flow.arrivals import Departure
 from airflow_imagetag.engine.flow.call_allowance import CallAllowance
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.protocols import CachedAnswer
@@ -122,9 +124,7 @@ class ImagePipeline:
             return result
 
     async def _prepare(self, image: Image) -> Prepared:
-        async def attempt() -> Prepared:
-            return await self._labeller.prepare(image)
-
+        attempt = partial(self._labeller.prepare, image)
         try:
             return await retry_policy.retry(attempt, self._policy, self._sleep)
         except ImageTagError as error:
@@ -214,7 +214,11 @@ class ImagePipeline:
         self._counts.retries += is_retry
         started = time.monotonic()
         try:
-            result = await self._depart(prepared)
+            pending = self._admission.depart()
+            if pending is None:
+                result = await self._labeller.call(prepared)
+            else:
+                result = await self._depart(prepared, pending)
         except ImageTagError as error:
             is_refused = error.billing is Billing.REFUSED
             self._settle(is_billed=not (is_refused or _was_not_sent(error)))
@@ -238,11 +242,8 @@ class ImagePipeline:
         self._pool.record_latency(time.monotonic() - started)
         return result
 
-    async def _depart(self, prepared: Prepared) -> TagResult:
+    async def _depart(self, prepared: Prepared, pending: Departure) -> TagResult:
         """Make a call, and record when its request leaves."""
-        pending = self._admission.depart()
-        if pending is None:
-            return await self._labeller.call(prepared)
         now = asyncio.get_running_loop().time
         if not self._labeller.reports_departure:
             pending.leave(now())

@@ -22,7 +22,8 @@ class Latency:
         """Add a request."""
         self.requests += 1
         self.total_seconds += seconds
-        self.max_seconds = max(self.max_seconds, seconds)
+        if seconds > self.max_seconds:
+            self.max_seconds = seconds
 
     def take(self) -> Latency:
         """Return the latencies so far, and begin anew."""

@@ -16,7 +16,7 @@ from airflow_imagetag.engine.image_pipeline import ImagePipeline
 from airflow_imagetag.engine.inputs import RunInputs
 from airflow_imagetag.engine.prefetcher import ENTRIES_PER_WORKER, PrefetchConfig
 from airflow_imagetag.engine.settings import EngineSettings
-from airflow_imagetag.runtime.threads import DaemonExecutor, InlineExecutor
+from airflow_imagetag.runtime.threads import DaemonExecutor
 
 INLINE_ENTRIES = 8
 """Maximum number of entries in a chunk of a source in memory."""
@@ -32,7 +32,7 @@ def prefetch_config(settings: EngineSettings) -> PrefetchConfig:
     enough that their handling costs little.
     """
     if settings.reads_inline:
-        return PrefetchConfig(max_entries=INLINE_ENTRIES, max_bytes=INLINE_BYTES, is_ahead=False)
+        return PrefetchConfig(max_entries=INLINE_ENTRIES, max_bytes=INLINE_BYTES)
     bounds = PrefetchConfig()
     entries = min(ENTRIES_PER_WORKER * settings.max_in_flight, bounds.max_entries)
     return PrefetchConfig(max_entries=entries)
@@ -46,14 +46,14 @@ def asking_executor() -> Executor:
     return DaemonExecutor(1, "imagetag-quota")
 
 
-def reading_executor(settings: EngineSettings) -> Executor:
-    """Return the executor that reads the source.
+def reading_executor(settings: EngineSettings) -> Executor | None:
+    """Return the executor that reads the source; None for a source in memory.
 
     It has a thread of its own: a storage that hangs in every read must not keep finished images
     from being written.
     """
     if settings.reads_inline:
-        return InlineExecutor()
+        return None
     return DaemonExecutor(1, "imagetag-read")
 
 

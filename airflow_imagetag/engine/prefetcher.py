@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -26,6 +26,9 @@ ExpectedBytes = Callable[[Image], int]
 ENTRIES_PER_WORKER = 2
 """Maximum number of entries in a chunk for each worker."""
 
+CHUNKS_IN_A_ROW = 32
+"""Number of chunks that are read inline between two turns of the event loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class PrefetchConfig:
@@ -35,14 +38,11 @@ class PrefetchConfig:
     :param max_bytes: size of image bytes from which a chunk ends.
     :param max_seconds: reading time after which a chunk ends, so that a slow source delays no
         entry that it has already given.
-    :param is_ahead: read the next chunk before the one at hand is used up; not for a source that an
-        ``InlineExecutor`` reads, which would not let the loop run.
     """
 
     max_entries: int = 128
     max_bytes: int = 4 * 1024 * 1024
     max_seconds: float = 0.02
-    is_ahead: bool = True
 
 
 class PreparedEntry(NamedTuple):
@@ -63,10 +63,11 @@ class Prefetcher:
     """The entries of a source for any number of workers; made inside the loop that runs them.
 
     Whenever the entries at hand fall to half a chunk, the next chunk is read. So reading overlaps
-    with labelling, and memory is bounded by two chunks.
+    with labelling, and memory is bounded by two chunks. A source in memory is read in the loop,
+    when its entries are wanted.
 
     :param entries: the source; read by one thread at a time.
-    :param executor: runs the reading; a source in memory takes an ``InlineExecutor``.
+    :param executor: runs the reading; None for a source in memory.
     :param counts: the run's counts.
     :param stopping: set when no more entries are to be taken.
     :param on_error: is called with the error of a source that fails.
@@ -79,7 +80,7 @@ class Prefetcher:
     def __init__(
         self,
         entries: Iterator[Entry],
-        executor: Executor,
+        executor: Executor | None,
         counts: Counts,
         stopping: asyncio.Event,
         on_error: Callable[[Exception], None],
@@ -104,6 +105,7 @@ class Prefetcher:
         self._reading: asyncio.Future[_Chunk] | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._has_ended = False
+        self._chunks_read = 0
 
     @property
     def is_exhausted(self) -> bool:
@@ -128,9 +130,8 @@ class Prefetcher:
             return None
         taken = self._sized(self._at_hand.popleft())
         self._in_flight.hold(taken.size_bytes)
-        is_wanted = self._waiting and not self._at_hand
-        if is_wanted or (self._config.is_ahead and len(self._at_hand) <= self._refill_at):
-            self._start_reading()
+        if self._executor is not None and len(self._at_hand) <= self._refill_at:
+            self._start_reading(self._executor)
         return taken
 
     def drop(self) -> int:
@@ -142,11 +143,15 @@ class Prefetcher:
 
     async def _wait_for_entries(self) -> None:
         """Wait until entries are at hand, for this worker or for one that was faster."""
-        self._start_reading()
-        if self._reading is None:
-            # They were read at once; entries without work must let the loop run.
-            await asyncio.sleep(0)
+        if self._executor is None:
+            # They are taken at once, while their bytes are in the CPU's cache. Entries without work
+            # must let the loop run from time to time.
+            self._chunks_read += 1
+            if self._chunks_read % CHUNKS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+            self._read_inline()
             return
+        self._start_reading(self._executor)
         waiter = self._loop.create_future()
         self._waiting.append(waiter)
         try:
@@ -165,16 +170,24 @@ class Prefetcher:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _start_reading(self) -> None:
-        if self._reading is None and not self._has_ended:
-            reading = self._executor.submit(self._read_chunk)
-            if reading.done():
-                self._add_chunk(reading)
-            else:
-                self._reading = asyncio.wrap_future(reading)
-                self._reading.add_done_callback(self._add_chunk)
+    def _read_inline(self) -> None:
+        # Another worker may have read meanwhile.
+        if self._at_hand or self._has_ended:
+            return
+        try:
+            chunk = self._read_chunk()
+        except Exception as error:
+            self._has_ended = True
+            self._on_error(error)
+        else:
+            self._add(chunk)
 
-    def _add_chunk(self, reading: asyncio.Future[_Chunk] | Future[_Chunk]) -> None:
+    def _start_reading(self, executor: Executor) -> None:
+        if self._reading is None and not self._has_ended:
+            self._reading = asyncio.wrap_future(executor.submit(self._read_chunk))
+            self._reading.add_done_callback(self._end_reading)
+
+    def _end_reading(self, reading: asyncio.Future[_Chunk]) -> None:
         self._reading = None
         if reading.cancelled():
             self._has_ended = True
@@ -182,17 +195,19 @@ class Prefetcher:
             self._has_ended = True
             self._on_error(error if isinstance(error, Exception) else as_exception("source", error))
         elif not self._has_ended:
-            chunk = reading.result()
-            self._counts.seen += len(chunk.entries)
-            self._at_hand += chunk.entries
-            self._has_ended = chunk.is_last
-            # Of large images a chunk holds few: the next one is read when it is used up.
-            is_cut = chunk.size_bytes >= self._config.max_bytes
-            self._refill_at = len(chunk.entries) // 2 if is_cut else self._config.max_entries // 2
+            self._add(reading.result())
         self._wake(len(self._waiting) if self._has_ended else len(self._at_hand))
 
+    def _add(self, chunk: _Chunk) -> None:
+        self._counts.seen += len(chunk.entries)
+        self._at_hand += chunk.entries
+        self._has_ended = chunk.is_last
+        # Of large images a chunk holds few: the next one is read when it is used up.
+        is_cut = chunk.size_bytes >= self._config.max_bytes
+        self._refill_at = len(chunk.entries) // 2 if is_cut else self._config.max_entries // 2
+
     def _read_chunk(self) -> _Chunk:
-        """Read some entries; runs in the executor."""
+        """Read some entries; runs in the executor, if there is one."""
         config = self._config
         chunk: list[PreparedEntry] = []
         size_bytes = 0

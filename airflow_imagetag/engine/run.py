@@ -146,7 +146,8 @@ class _Run:
             self._tell_progress()
             # Not waited for: after a stop, a thread may still hang in a storage's read.
             for executor in (self._reading, self._asking):
-                executor.shutdown(wait=False, cancel_futures=True)
+                if executor is not None:
+                    executor.shutdown(wait=False, cancel_futures=True)
         if self._errors:
             raise self._errors[0]
 

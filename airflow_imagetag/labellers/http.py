@@ -12,7 +12,6 @@ from airflow_imagetag.loading.preflight import ImagePreflight
 from airflow_imagetag.models import TagResult
 from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.transport.nonblocking import Connections
 
@@ -48,6 +47,7 @@ class HttpLabeller(LoadingLabeller):
         super().__init__(loader, max_connections=max_connections)
         self.calls_per_image = codec.calls_per_image
         self._codec = codec
+        self._max_inline_bytes = codec.max_inline_bytes
         self._preflight = preflight
         self._connections = Connections(account, max_connections=max_connections)
         self._decoding = DaemonExecutor(MAX_DECODING, "imagetag-decode")
@@ -78,15 +78,11 @@ class HttpLabeller(LoadingLabeller):
         :raises ImageTagError: its class says what the caller may do.
         """
         payload = prepared.payload
-        if _is_built_inline(self._codec, payload):
+        size = 0 if payload.content is None else len(payload.content)
+        # Else building it takes longer than a thread needs to take over.
+        if size <= self._max_inline_bytes and not self._codec.needs_io:
             request = self._codec.request(payload)
         else:
             request = await in_thread(self._building, self._codec.request, payload)
         response = await self._connections.send(request)
         return self._codec.result(prepared.image, response, payload.sha256)
-
-
-def _is_built_inline(codec: RequestCodec, payload: Payload) -> bool:
-    """Tell whether building the request takes less time than a thread needs to take over."""
-    size = 0 if payload.content is None else len(payload.content)
-    return size <= codec.max_inline_bytes and not codec.needs_io

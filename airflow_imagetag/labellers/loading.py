@@ -92,7 +92,7 @@ class LoadingLabeller(Labeller):
         :raises StorageError: its storage, or the server behind its URL, failed.
         :raises ConfigurationError: the storage cannot make presigned URLs.
         """
-        fetched = await self._loader.fetch(image)
+        fetched = image if image.content is not None else await self._loader.fetch(image)
         payload = self._loader.inline(fetched)
         if payload is None:
             payload = await in_thread(self._loading, self._loader.load, fetched)

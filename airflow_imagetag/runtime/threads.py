@@ -127,17 +127,3 @@ class DaemonExecutor(Executor):
                     self._threads -= 1
                     return None
             return self._waiting.popleft()
-
-
-class InlineExecutor(Executor):
-    """Runs work at once, in the thread that submits it."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call the function and return its result as a future that is done."""
-        future: Future[T] = Future()
-        try:
-            fulfil(future, partial(fn, *args, **kwargs))
-            return future
-        finally:
-            # As in ``fulfil``: this frame is the caller of the frames in an error's traceback.
-            del future

@@ -120,7 +120,13 @@ class Connections:
                     # A redirect would carry the signature to another host.
                     allow_redirects=False,
                 )
-                body = await self._read(response)
+                # ``read`` is enough for most responses: it gives the connection back at the end and
+                # closes it on an error.
+                length = response.content_length
+                if length is None or length > self._max_answer_bytes or _is_encoded(response):
+                    body = await self._read(response)
+                else:
+                    body = await response.read()
             return HttpResponse(response.status, response.headers, body)
         except _foreign_errors().kinds as error:
             # The timeout includes connecting, so by itself it does not tell whether it was sent.
@@ -136,6 +142,10 @@ def _url(request: Request) -> Any:
     from yarl import URL
 
     return URL(request.url, encoded=True)
+
+
+def _is_encoded(response: aiohttp.ClientResponse) -> bool:
+    return "Content-Encoding" in response.headers
 
 
 async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

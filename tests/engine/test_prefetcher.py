@@ -7,7 +7,6 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from airflow_imagetag.engine.flow.bytes_in_flight import BytesInFlight
 from airflow_imagetag.engine.prefetcher import PrefetchConfig, Prefetcher
 from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.models import Entry, Image, SkippedImage
-from airflow_imagetag.runtime.threads import DaemonExecutor, InlineExecutor
+from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.services.messages import Payload
 
 CHUNK = 16
@@ -41,7 +40,7 @@ class Fixture:
     def __init__(
         self,
         entries: Iterable[Entry],
-        executor: Executor,
+        executor: Executor | None,
         config: PrefetchConfig = SLOW,
         prepare_ahead: Callable[[Image], Prepared | None] = lambda image: None,
         expected_bytes: Callable[[Image], int] = lambda image: 0,
@@ -60,8 +59,7 @@ class Fixture:
             prepare_ahead=prepare_ahead,
             expected_bytes=expected_bytes,
             in_flight=self.in_flight,
-            # As in a run: what takes no time is not read ahead.
-            config=replace(config, is_ahead=not isinstance(executor, InlineExecutor)),
+            config=config,
         )
         self.taken: list[str] = []
 
@@ -75,9 +73,9 @@ class Fixture:
             self.taken.append(taken.entry.key)
 
 
-def run(scene: Callable[[Executor], Awaitable[Any]], *, is_inline: bool = False) -> None:
+def run(scene: Callable[[Executor | None], Awaitable[Any]], *, is_inline: bool = False) -> None:
     """Play a scene; a scene that hangs fails."""
-    executor = InlineExecutor() if is_inline else DaemonExecutor(1, "test-read")
+    executor = None if is_inline else DaemonExecutor(1, "test-read")
 
     async def main() -> None:
         async with asyncio.timeout(20):
@@ -86,7 +84,8 @@ def run(scene: Callable[[Executor], Awaitable[Any]], *, is_inline: bool = False)
     try:
         asyncio.run(main())
     finally:
-        executor.shutdown(wait=False)
+        if executor is not None:
+            executor.shutdown(wait=False)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from virtual_time import Never, run
 from airflow_imagetag.engine.flow.rate_limiter import RateLimiter, RateLimiterConfig
 from airflow_imagetag.engine.flow.schedule import CATCH_UP_SECONDS
 from airflow_imagetag.errors import QuotaUnavailableError
-from airflow_imagetag.runtime.threads import InlineExecutor
+from tests.inline_executor import InlineExecutor
 
 MARGIN = RateLimiterConfig().margin
 SHARED_MARGIN = RateLimiterConfig().shared_margin

@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from airflow_imagetag.runtime.threads import DaemonExecutor, InlineExecutor, submit_daemon
+from airflow_imagetag.runtime.threads import DaemonExecutor, submit_daemon
 
 HANGING = """
 import threading
@@ -165,10 +165,10 @@ def fail(content: Content) -> None:
     raise ValueError(f"broken: {type(content).__name__}")
 
 
-@pytest.mark.parametrize("way", ["pool", "inline", "thread"])
+@pytest.mark.parametrize("way", ["pool", "thread"])
 def test_the_arguments_of_failed_work_are_freed_with_its_future(way):
     """The error, its traceback and the future are no cycle that waits for the garbage collector."""
-    pool = InlineExecutor() if way == "inline" else DaemonExecutor(1, "t")
+    pool = DaemonExecutor(1, "t")
     content = Content()
     alive = weakref.ref(content)
     gc.disable()
