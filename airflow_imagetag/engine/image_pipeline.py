@@ -11,8 +11,7 @@ from airflow_imagetag.engine.answers.batched_lookup import BatchedLookup
 from airflow_imagetag.engine.answers.single_flight import SingleFlightCache
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.engine.flow import retry_policy
-from airflow_imagetag.engine.flow.admission import AdmissionControl
-from airflow_imagetag.engine.flow.arrivals import Departure
+from airflow_imagetag.engine.flow.admission import AdmissionControl, Departure
 from airflow_imagetag.engine.flow.call_allowance import CallAllowance
 from airflow_imagetag.engine.flow.worker_pool import AdaptiveWorkerPool
 from airflow_imagetag.engine.protocols import CachedAnswer

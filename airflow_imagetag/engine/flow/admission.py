@@ -12,6 +12,8 @@ from airflow_imagetag.engine.flow.arrivals import Departure
 from airflow_imagetag.engine.flow.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
 from airflow_imagetag.errors import Billing, ImageTagError, ThrottledError, TransientError
 
+__all__ = ["AdmissionControl", "Departure"]
+
 log = logging.getLogger(__name__)
 
 PAUSE_CHECK_SECONDS = 0.5
