@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from airflow_imagetag.errors import (
@@ -154,16 +155,29 @@ def text(response: HttpResponse, value: Any, name: str) -> str:
     :param name: names the text in the message.
     :raises MalformedAnswerError: the value is no text, or blank.
     """
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         raise malformed(response, f"{name} is missing")
-    if len(value) > MAX_TEXT_CHARACTERS or "\0" in value:
-        raise malformed(response, f"{name} is longer than a name, or holds a zero byte")
+    if len(value) > MAX_TEXT_CHARACTERS:
+        raise malformed(response, f"{name} is longer than a name")
+    if fault := _fault_of(value):
+        raise malformed(response, f"{name} {fault}")
+    return value
+
+
+# A service has some thousand labels, and names the same ones again and again.
+@lru_cache(maxsize=4096)
+def _fault_of(text: str) -> str | None:
+    """Return the reason why a text is no name; None if it is one."""
+    if not text.strip():
+        return "is missing"
+    if "\0" in text:
+        return "holds a zero byte"
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
         # JSON may hold half of a character, which no table and no file can store.
-        raise malformed(response, f"{name} is not a text") from None
-    return value
+        return "is not a text"
+    return None
 
 
 def json_object(response: HttpResponse) -> Mapping[str, Any] | None:

@@ -23,7 +23,7 @@ from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import Payload
 from airflow_imagetag.services.tiia.detect_label import DetectLabel, DetectLabelPro
-from airflow_imagetag.services.tiia.role_keys import RoleKeys
+from airflow_imagetag.services.tiia.role_keys import Keys, RoleKeys
 from airflow_imagetag.services.tiia.signing import Signer
 from airflow_imagetag.testing import Emulator
 
@@ -78,15 +78,30 @@ def test_a_request_is_what_the_sdk_would_send(
     assert ours.headers.get("X-TC-Token") == token
 
 
-def test_each_request_has_its_own_second():
-    """A signature is never used twice, so a long run does not outlive it."""
+@pytest.mark.parametrize("is_payload_signed", [True, False])
+def test_each_request_has_its_own_second(is_payload_signed):
+    """No signature is used in a later second, so a long run does not outlive it."""
     now = [SECONDS]
-    signer = Signer(ACCOUNT, "DetectLabelPro", clock=lambda: now[0])
+    account = dataclasses.replace(ACCOUNT, sign_payload=is_payload_signed)
+    signer = Signer(account, "DetectLabelPro", clock=lambda: now[0])
     first = signer.sign(b"{}").headers
     now[0] += 86400
     second = signer.sign(b"{}").headers
     assert int(second["X-TC-Timestamp"]) - int(first["X-TC-Timestamp"]) == 86400
     assert "/2026-01-01/" in second["Authorization"]
+
+
+def test_unsigned_bodies_of_one_second_share_their_headers_until_the_keys_change():
+    """The signature covers neither the body nor anything else that differs."""
+    account = dataclasses.replace(ACCOUNT, sign_payload=False, token="first")
+    signer = Signer(account, "DetectLabelPro", clock=lambda: SECONDS)
+    first, second = signer.sign(b"{}"), signer.sign(b'{"a": 1}')
+    assert second.headers is first.headers
+    assert second.body != first.body
+    signer._keys = Keys("AKIDother", "other", "renewed")
+    renewed = signer.sign(b"{}").headers
+    assert renewed["X-TC-Token"] == "renewed"
+    assert "AKIDother" in renewed["Authorization"]
 
 
 def test_signing_logs_nothing_secret(caplog):

@@ -13,12 +13,7 @@ from airflow_imagetag.errors import ImageDecodeError, ImageEmptyError, ImageTooL
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import DEFAULT_HOST, Account
 from airflow_imagetag.services.base import Limits, Service
-from airflow_imagetag.services.json_body import (
-    base64_bytes,
-    content_of,
-    json_with_image,
-    load_encoder,
-)
+from airflow_imagetag.services.json_body import JsonForm, base64_bytes, content_of
 from airflow_imagetag.services.messages import HttpResponse, Payload, Request
 from airflow_imagetag.services.recognition.signature import ReusableSignature
 
@@ -43,7 +38,7 @@ class Recognition(Service):
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(account, clock=clock)
-        load_encoder()
+        self._json_form = JsonForm(self._fields(), "image")
         self._signature = ReusableSignature(
             account.app_id, account.secret_id, account.secret_key, account.bucket, clock=clock
         )
@@ -95,7 +90,7 @@ class Recognition(Service):
     def _content(self, content: bytes) -> Request:
         # Checked before encoding, so that a huge image costs no memory.
         check_size(base64_bytes(content) + BASE64_OVERHEAD_BYTES, self.in_base64)
-        return self._request("application/json", json_with_image(self._fields(), "image", content))
+        return self._request("application/json", self._json_form.fill(content))
 
     def _json(self, document: Mapping[str, str]) -> Request:
         return self._request("application/json", json.dumps(document).encode())

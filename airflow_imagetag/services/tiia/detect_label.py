@@ -19,12 +19,7 @@ from airflow_imagetag.safety.addresses import names_private_host
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.base import Limits, Service
-from airflow_imagetag.services.json_body import (
-    base64_bytes,
-    content_of,
-    json_with_image,
-    load_encoder,
-)
+from airflow_imagetag.services.json_body import JsonForm, base64_bytes, content_of
 from airflow_imagetag.services.messages import (
     HttpResponse,
     ParsedLabels,
@@ -72,7 +67,7 @@ class DetectLabelPro(Service):
 
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(account, clock=clock)
-        load_encoder()
+        self._form = JsonForm(self._fields(), "ImageBase64")
         self._signer = Signer(account, self.api, clock=clock)
         if not account.sign_payload:
             # Base64 takes less time than a thread needs to take over, for an image of any size.
@@ -157,7 +152,7 @@ class DetectLabelPro(Service):
                 f"The image has {size / 1024 / 1024:.1f} MB in base64, and {self.api} takes 4 MB, "
                 "3 MB as a file. Make the image smaller, or use oversize='downscale'."
             )
-        return self._signer.sign(json_with_image(self._fields(), "ImageBase64", content))
+        return self._signer.sign(self._form.fill(content))
 
     def _json(self, fields: Mapping[str, Any]) -> Request:
         return self._signer.sign(json.dumps({**fields, **self._fields()}).encode())
@@ -228,5 +223,6 @@ def _labels(response: HttpResponse, items: Any, scene: str | None = None) -> Ite
 
 
 def _category(response: HttpResponse, value: Any) -> str | None:
-    is_blank = not value or (isinstance(value, str) and not value.strip())
-    return None if is_blank else response_parsing.text(response, value, "a label's category")
+    if not value or (isinstance(value, str) and value.isspace()):
+        return None
+    return response_parsing.text(response, value, "a label's category")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from airflow_imagetag.services.account import Account
@@ -60,6 +60,7 @@ class Signer:
         }
         if not account.sign_payload:
             self._headers["X-TC-Content-SHA256"] = UNSIGNED_PAYLOAD.decode()
+        self._latest: tuple[Keys, int, Mapping[str, str]] | None = None
 
     @property
     def needs_io(self) -> bool:
@@ -75,6 +76,20 @@ class Signer:
         """
         keys = self._keys if self._role is None else self._role.current()
         now = int(self._clock())
+        if self._is_payload_signed:
+            headers = self._signed_headers(keys, now, _sha256(body))
+        else:
+            headers = self._unsigned_headers(keys, now)
+        return Request(self._url, headers, body)
+
+    def _unsigned_headers(self, keys: Keys, now: int) -> Mapping[str, str]:
+        """Return headers that sign no body: they are the same for all requests of a second."""
+        latest = self._latest
+        if latest is None or latest[:2] != (keys, now):
+            latest = self._latest = keys, now, self._signed_headers(keys, now, _UNSIGNED_SHA256)
+        return latest[2]
+
+    def _signed_headers(self, keys: Keys, now: int, payload_sha256: str) -> Mapping[str, str]:
         headers = self._headers | {"X-TC-Timestamp": str(now)}
         if keys.token:
             headers["X-TC-Token"] = keys.token
@@ -85,9 +100,9 @@ class Signer:
             host=self._host,
             content_type=CONTENT_TYPE,
             now=now,
-            payload_sha256=_sha256(body) if self._is_payload_signed else _UNSIGNED_SHA256,
+            payload_sha256=payload_sha256,
         )
-        return Request(self._url, headers, body)
+        return headers
 
 
 def _sha256(body: bytes | tuple[bytes, ...]) -> str:
