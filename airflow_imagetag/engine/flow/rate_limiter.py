@@ -173,17 +173,13 @@ class RateLimiter:
             slot = leased[0]
             await self._sleep_until(slot)
             leased.popleft()
-            if not self._is_late(_loop_time() - slot, tolerance):
+            lag, stale = _loop_time() - slot, self._config.stale_seconds
+            usual = self._usual_lag
+            self._usual_lag += (min(lag, stale) - usual) * self._config.lag_weight
+            # Beside the requests of others, a later one would be one too many. The usual lag does
+            # no harm, since it moves all requests alike.
+            if lag <= min(usual + tolerance, stale):
                 return
-
-    def _is_late(self, lag: float, tolerance: float) -> bool:
-        """Tell whether a slot is given up: beside the requests of others, it would be one too many.
-
-        The usual lag does no harm, since it moves all requests alike.
-        """
-        usual, stale = self._usual_lag, self._config.stale_seconds
-        self._usual_lag += (min(lag, stale) - usual) * self._config.lag_weight
-        return lag > min(usual + tolerance, stale)
 
     async def _lease(self, schedule: Schedule, shared_rate: float, rate: float) -> None:
         wanted = int(min(rate, shared_rate) * self._config.lease_seconds)
