@@ -101,7 +101,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_one_worker_gets_the_source_in_order(count, max_entries, is_inline):
     """For any number of entries, and any size of a chunk."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(images(count), executor, PrefetchConfig(max_entries=max_entries))
         await fixture.take_all()
         assert fixture.taken == [image.key for image in images(count)]
@@ -118,7 +118,7 @@ def test_one_worker_gets_the_source_in_order(count, max_entries, is_inline):
 def test_many_workers_get_every_entry_once(workers, is_inline):
     """No worker is left waiting at the end."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(images(5000), executor)
         await asyncio.gather(*(fixture.take_all(number % 3 / 5000) for number in range(workers)))
         assert sorted(fixture.taken, key=int) == [image.key for image in images(5000)]
@@ -131,7 +131,7 @@ def test_many_workers_get_every_entry_once(workers, is_inline):
 def test_at_most_two_chunks_are_read_ahead(max_entries):
     """However long the workers take."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(endless(), executor, PrefetchConfig(max_entries=max_entries))
         for _ in range(200):
             await fixture.take_one()
@@ -146,7 +146,7 @@ def test_large_images_make_small_chunks():
     config = PrefetchConfig(max_entries=CHUNK, max_bytes=1000, max_seconds=60)
     source = [Image(str(number), content=bytes(400)) for number in range(20)]
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(source, executor, config)
         await fixture.take_one()
         await until(lambda: fixture.counts.seen >= 3)
@@ -166,7 +166,7 @@ def test_a_slow_source_delays_no_entry_that_it_has_given():
         goes_on.wait(10)
         yield from images(5)[3:]
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(entries(), executor, PrefetchConfig(max_entries=CHUNK, max_seconds=0))
         try:
             for _ in range(3):
@@ -184,7 +184,7 @@ def test_a_slow_source_delays_no_entry_that_it_has_given():
 def test_a_worker_that_is_cancelled_takes_no_entry_along(is_inline):
     """Its entry goes to another worker, and the reading goes on."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(images(10), executor)
         first = asyncio.create_task(fixture.take_one())
         await asyncio.sleep(0)
@@ -206,7 +206,7 @@ def test_an_error_of_the_source_ends_it(kind, given, is_inline):
         yield from images(given)
         raise kind("gone")
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(entries(), executor)
         await asyncio.gather(*(fixture.take_all() for _ in range(3)))
         [error] = fixture.errors
@@ -221,7 +221,7 @@ def test_an_error_of_the_source_ends_it(kind, given, is_inline):
 def test_the_end_while_workers_wait():
     """All of them are woken, also those that get no entry."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(images(1), executor)
         taken = await asyncio.gather(*(fixture.prefetcher.take() for _ in range(5)))
         assert sum(one is not None for one in taken) == 1
@@ -233,7 +233,7 @@ def test_the_end_while_workers_wait():
 def test_a_stop_before_the_first_entry(is_inline):
     """Nothing is read."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(endless(), executor)
         fixture.stopping.set()
         assert await fixture.prefetcher.take() is None
@@ -251,7 +251,7 @@ def test_dropped_entries_are_counted():
         goes_on.wait(10)
         yield from images(CHUNK)
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture(entries(), executor)
         await fixture.take_one()
         for _ in range(CHUNK // 2):
@@ -271,7 +271,7 @@ def test_dropped_entries_are_counted():
 def test_entries_without_work_let_the_loop_run(is_inline):
     """A million of them, and a stop takes effect soon."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         entries = (SkippedImage(str(number)) for number in range(1_000_000))
         fixture = Fixture(entries, executor)
         asyncio.get_running_loop().call_later(0.01, fixture.stopping.set)
@@ -290,7 +290,7 @@ def test_bytes_are_prepared_where_they_are_read():
         threads.add(threading.current_thread().name)
         return Prepared(image, Payload(content=image.content))
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         source = [Image("a", content=b"x"), Image("b", "https://h/b.jpg")]
         fixture = Fixture(source, executor, prepare_ahead=prepare_ahead)
         first, second = await fixture.prefetcher.take(), await fixture.prefetcher.take()
@@ -309,7 +309,7 @@ def test_bytes_are_prepared_where_they_are_read():
 def test_large_images_wait_for_those_in_flight(in_memory, is_inline):
     """With ten workers and room for three images, no more than three are taken at a time."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         content = b"x" * 100 if in_memory else None
         entries = [Image(str(number), "s3://b/k", content=content) for number in range(40)]
         fixture = Fixture(entries, executor, expected_bytes=lambda image: 100, max_bytes=250)
@@ -336,7 +336,7 @@ def test_large_images_wait_for_those_in_flight(in_memory, is_inline):
 def test_an_image_over_the_whole_limit_is_taken_alone():
     """It never fits, and must not wait for ever; nor must the rest of a run that is stopped."""
 
-    async def scene(executor: Executor) -> None:
+    async def scene(executor: Executor | None) -> None:
         fixture = Fixture([Image("a", content=b"x" * 9), *images(5)], executor, max_bytes=5)
         taken = await fixture.prefetcher.take()
         assert taken is not None

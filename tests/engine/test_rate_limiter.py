@@ -7,12 +7,12 @@ import itertools
 from collections import Counter
 
 import pytest
+from inline_executor import InlineExecutor
 from virtual_time import Never, run
 
 from airflow_imagetag.engine.flow.rate_limiter import RateLimiter, RateLimiterConfig
 from airflow_imagetag.engine.flow.schedule import CATCH_UP_SECONDS
 from airflow_imagetag.errors import QuotaUnavailableError
-from tests.inline_executor import InlineExecutor
 
 MARGIN = RateLimiterConfig().margin
 SHARED_MARGIN = RateLimiterConfig().shared_margin
