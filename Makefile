@@ -87,7 +87,7 @@ test: venv  ## Run the tests on the newest Airflow, and measure how much of the 
 QUICK := $(addprefix tests/,adapters classifiers engine hooks labellers loading runtime safety selection services transport watching)
 NOT_QUICK := tests/adapters/test_airflow_sdk.py tests/selection/test_rule_in_sql.py tests/watching/test_query_thread.py
 
-test-quick: venv  ## Run the tests of the core, under two minutes on two cores
+test-quick: venv  ## Run the tests of the core, 90 seconds on two idle cores
 	@mkdir -p $(BUILD)
 	$(call AIRFLOW_ENV,airflow3) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(QUICK) $(addprefix --ignore=,$(NOT_QUICK)) $(PYTEST_ARGS)
 

@@ -114,9 +114,13 @@ class ImagePreflight:
             from airflow_imagetag.loading.downscaling import downscale
 
             return downscale(content, max_bytes=limit)
+        # A service that takes all formats has not asked for this one.
+        size = size_of(content, format_of(content))
+        pixels = "" if size is None else f"{size[0]:,} x {size[1]:,} pixels in "
         raise ImageTooLargeError(
-            f"The image has {_megabytes(len(content))}, and {self._api} takes {_megabytes(limit)} "
-            "as this connection sends it. Make the image smaller, or use oversize='downscale'."
+            f"The image has {pixels}{_megabytes(len(content))}, and {self._api} takes "
+            f"{_megabytes(limit)} as this connection sends it. "
+            "Make the image smaller, or use oversize='downscale'."
         )
 
 

@@ -93,6 +93,22 @@ def test_an_image_over_the_limit_fails():
     assert fit(bytes(3_000), LAX).content == bytes(3_000)
 
 
+@pytest.mark.parametrize("limits", [STRICT, LAX])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP"])
+def test_the_error_of_an_image_over_the_limit_names_its_pixels(image_format, limits):
+    """Also where the service takes all formats."""
+    with pytest.raises(ImageTooLargeError, match=r"has 100 x 90 pixels in .* bytes"):
+        fit(picture(image_format, (100, 90)) + bytes(3_000), limits)
+
+
+@pytest.mark.parametrize("content", [picture("WEBP"), b"\xff\xd8\xff", b"a text"])
+def test_the_error_of_an_image_without_a_known_size_names_its_bytes(content):
+    """A format whose header is not read, a header without a size, and no image at all."""
+    with pytest.raises(ImageTooLargeError, match=r"The image has [\d,]+ bytes") as caught:
+        fit(content + bytes(3_000), LAX)
+    assert "pixels" not in str(caught.value)
+
+
 def test_an_image_over_the_limit_is_made_smaller():
     """A JPEG within the limit is sent, and the digest stays that of the image."""
     content = noise(100)
