@@ -75,7 +75,13 @@ $(VENV2)/.installed: pyproject.toml constraints-airflow2.txt | $(BIN2)/uv
 		-e '.[s3,parquet,redis,downscale,emulator,openlineage]' --group test
 	@touch $@
 
-demo: venv  ## Label real photographs in a real Airflow, with a model on this machine
+# The demo needs a part of the environment, which takes half the time to install.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "Installing Airflow and the model into $(VENV): a minute or two, without further words"
+	test -e $(VENV)/.installed || $(BIN)/uv $(INSTALL) --python $(BIN)/python -c constraints.txt -e '.[local]' scikit-image
+	@touch $@
+
+demo: $(VENV)/.demo  ## Label real photographs in a real Airflow, with a model on this machine
 	$(BIN)/python scripts/demo.py
 
 test: venv  ## Run the tests on the newest Airflow, and measure how much of the package they run

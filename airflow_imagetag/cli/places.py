@@ -89,5 +89,16 @@ def _folder_store(kind: str, folder: str) -> LabelStore:
 
 
 def _absolute(folder: str) -> str:
-    """Return a local folder from the root, since a shell names it from the current one."""
-    return folder if not folder or "://" in folder else str(Path(folder).absolute())
+    """Return a local folder from the root, since a shell names it from the current one.
+
+    A folder has one name, or its images would have several keys: ``..`` is followed to where it
+    leads. Links behind it keep their names.
+    """
+    if not folder or "://" in folder:
+        return folder
+    path = Path(folder).absolute()
+    parts = path.parts
+    if ".." not in parts:
+        return str(path)
+    behind = len(parts) - parts[::-1].index("..")
+    return str(Path(*parts[:behind]).resolve().joinpath(*parts[behind:]))

@@ -285,6 +285,23 @@ def test_a_folder_may_be_named_from_the_current_one(
     assert (tmp_path / "labels.csv").exists()
 
 
+def test_a_folder_has_one_name(
+    photos: Path, tmp_path: Path, emulator: Emulator, monkeypatch, command
+):
+    """``..`` is followed to where it leads, also behind a link; a link behind it keeps its name."""
+    here = tmp_path / "deep" / "here"
+    here.mkdir(parents=True)
+    (tmp_path / "shortcut").symlink_to(here)
+    (tmp_path / "pictures").symlink_to(photos)
+    monkeypatch.chdir(here)
+    lake = str(tmp_path / "lake")
+    assert command("label", str(photos), "--to", lake)[1]["seen"] == 6
+    for name in ("../../photos", f"{tmp_path}/shortcut/../../photos", f"{photos}/../photos"):
+        assert command("label", name, "--to", "../../lake")[1]["seen"] == 0
+    found = command("label", "../../pictures", "--to", lake)[1]
+    assert (found["seen"], found["reused"], found["calls"]) == (6, 6, 0)
+
+
 def test_labels_go_to_a_file(photos: Path, tmp_path: Path, emulator: Emulator, command):
     """A CSV file has the columns of a labels frame; filters and a label map hold."""
     path = tmp_path / "labels.csv"
