@@ -27,6 +27,7 @@ SHOWN = (
     "seen",
     "tagged",
     "reused",
+    "without_labels",
     "failed",
     "waiting",
     "skipped",
@@ -44,7 +45,7 @@ class RunProgress:
 
     :param counts: the counts so far.
     :param total: number of entries; None if it is unknown.
-    :param cost: price of the calls so far; None if it is unknown.
+    :param cost: price of the calls so far; None if it is unknown, or if they are free.
     """
 
     counts: Counts
@@ -160,7 +161,9 @@ def print_plan(found: dict[str, Any], arguments: argparse.Namespace, out: IO[str
     rows = [
         {"name": name.replace("_", " "), "value": value}
         for name, value in found.items()
-        if isinstance(value, int | float) and name != "dry_run"
+        if isinstance(value, int | float)
+        and name != "dry_run"
+        and (value or name != "estimated_cost")
     ]
     show(rows, out, has_header=False, title="Nothing was sent. The run would take:")
     if found.get("sample"):

@@ -30,7 +30,11 @@ def line(
     if total and rate and done < total and not is_cut_off:
         parts.append(f"about {duration((total - done) / rate)} left")
     if counts.reused:
-        parts.append(f"{counts.reused:,} reused")
+        by_calls = counts.tagged - counts.reused
+        parts.append(
+            f"{counts.tagged:,} labelled ({by_calls:,} by calls, "
+            f"{counts.reused:,} from earlier answers)"
+        )
     tolerated = f" ({counts.tolerated:,} tolerated)" if counts.tolerated else ""
     parts.append(f"{counts.failed:,} failed{tolerated}")
     parts.append(f"{plural(counts.calls, 'call')} ({plural(counts.retries, 'retry', 'retries')})")

@@ -86,5 +86,5 @@ class HookModel:
         return (
             f"{self.api} is ready: {len(classifier.names):,} classes, {view.width} x {view.height} "
             f"pixels, {classifier.providers[0]}, {milliseconds:.0f} ms an image, "
-            f"{threads_of(self._settings)} at a time"
+            f"{threads_of(self._settings)} labelled at a time"
         )

@@ -122,7 +122,7 @@ def _counts(summary: Mapping[str, Any]) -> str:
         if summary.get(name):
             parts.append(f"{summary[name]:,} {text}")
     parts.append(f"{summary.get('calls', 0):,} calls")
-    if summary.get("estimated_cost") is not None:
+    if summary.get("estimated_cost"):
         parts.append(f"cost about {summary['estimated_cost']:,.2f}")
     return f": {', '.join(parts)}."
 

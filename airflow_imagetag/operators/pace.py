@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_imagetag.engine.settings import EngineSettings
-from airflow_imagetag.labellers.model_threads import max_images_in_flight
+from airflow_imagetag.labellers.model_threads import max_images_in_flight, threads_of
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.stores.base import BatchBounds
@@ -95,7 +95,14 @@ class Pace:
         rate = self.requests_per_second
         shared = self.shared_through
         return (
-            f"up to {self.max_in_flight} at a time, "
+            f"{self._at_a_time()}, "
             f"{'no limit of' if rate is None else f'{rate:g}'} requests per second"
             + (f", a quota shared through {shared!r}" if shared else "")
         )
+
+    def _at_a_time(self) -> str:
+        """Return the number of images at a time for the log: a model labels fewer than are read."""
+        if self.account.local is None:
+            return f"up to {self.max_in_flight} at a time"
+        labelled = min(threads_of(self.account.local), self.max_in_flight)
+        return f"{labelled} labelled at a time, up to {self.max_in_flight} in flight"

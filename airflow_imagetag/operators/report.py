@@ -31,6 +31,7 @@ def summary(
     *,
     elapsed_seconds: float,
     price_per_thousand: float | None,
+    without_labels: int,
     store: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the counts of a run as JSON values.
@@ -38,6 +39,7 @@ def summary(
     :param selection: the images by their earlier tries.
     :param failures: the failures; of a run with a store, the first of them.
     :param price_per_thousand: price of 1,000 calls; None if it is unknown.
+    :param without_labels: tagged images of which no label is kept.
     :param store: the store as Airflow shows it; None for no store.
     """
     rate = counts.done / elapsed_seconds if elapsed_seconds else 0.0
@@ -46,6 +48,7 @@ def summary(
     return {
         **asdict(counts),
         **asdict(selection),
+        "without_labels": without_labels,
         "next_try_at": None if at is None else at.isoformat(timespec="seconds"),
         "elapsed_seconds": round(elapsed_seconds, 3),
         "images_per_second": round(rate, 3),
@@ -53,6 +56,32 @@ def summary(
         "failures_sample": [_sample(failure) for failure in failures[:MAX_SAMPLED_FAILURES]],
         "store": store,
     }
+
+
+def ending(
+    progress: str, selection: Selection | None, *, without_labels: int, cost: float | None
+) -> str:
+    """Return the end of a run as a sentence of the log.
+
+    :param progress: of the run, as the log shows it.
+    :param selection: the images by their earlier tries; None without a store, since nothing waits.
+    :param without_labels: tagged images of which no label is kept.
+    :param cost: price of the calls; None if it is unknown, or if they are free.
+    """
+    parts = []
+    if selection is not None:
+        parts += [f"{selection.new:,} new", f"{selection.due:,} due again"]
+    if without_labels:
+        parts.append(f"{without_labels:,} without labels")
+    if selection is not None and selection.waiting:
+        at = selection.next_try_at
+        until = "" if at is None else f" until {at:%Y-%m-%d %H:%M}Z"
+        parts.append(f"{selection.waiting:,} waiting{until}")
+    if selection is not None and selection.gave_up:
+        parts.append(f"{selection.gave_up:,} given up")
+    if cost is not None:
+        parts.append(f"about {cost:g} of cost")
+    return "; ".join(filter(None, (progress, ", ".join(parts))))
 
 
 def estimated_cost(counts: Counts, price_per_thousand: float | None) -> float | None:

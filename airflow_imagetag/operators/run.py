@@ -79,8 +79,9 @@ class OperatorRun:
 
     @property
     def cost(self) -> float | None:
-        """Price of the calls so far; None if the price is unknown."""
-        return report.estimated_cost(self._counts, self._hook.account.price_per_thousand)
+        """Price of the calls so far; None if the price is unknown, or if the calls are free."""
+        price = self._hook.account.price_per_thousand
+        return report.estimated_cost(self._counts, price) if price else None
 
     def stop(self) -> None:
         """Ask the run to end; may be called from a signal handler."""
@@ -171,6 +172,7 @@ class OperatorRun:
             self._output.failures,
             elapsed_seconds=self._elapsed_seconds,
             price_per_thousand=self._hook.account.price_per_thousand,
+            without_labels=self._output.collected.without_labels,
             store=self._output.describe(),
         )
 
@@ -227,17 +229,16 @@ class OperatorRun:
         )
 
     def _log_end(self) -> None:
-        found = self._output.selection(self._counts)
-        cost = report.estimated_cost(self._counts, self._hook.account.price_per_thousand)
-        parts = [f"{found.new:,} new", f"{found.due:,} due again"]
-        if found.waiting:
-            at = "" if found.next_try_at is None else f" until {found.next_try_at:%Y-%m-%d %H:%M}Z"
-            parts.append(f"{found.waiting:,} waiting{at}")
-        if found.gave_up:
-            parts.append(f"{found.gave_up:,} given up")
-        if cost is not None:
-            parts.append(f"about {cost:g} of cost")
-        log.info("Ended: %s; %s", self._progress(), ", ".join(parts))
+        has_store = self._output.describe() is not None
+        log.info(
+            "Ended: %s",
+            report.ending(
+                self._progress(),
+                self._output.selection(self._counts) if has_store else None,
+                without_labels=self._output.collected.without_labels,
+                cost=self.cost,
+            ),
+        )
         self._warn_of_quota()
 
     def _warn_of_quota(self) -> None:

@@ -41,6 +41,7 @@ class Collected:
     :param new: number of images that were never tried in their version.
     :param due: number of images that had failed and are tried again.
     :param failed_again: number of failed images that had failed in an earlier run, too.
+    :param without_labels: number of images with an answer of which no label is kept.
     :param written_images: number of images that a store has taken.
     :param written_labels: number of their labels.
     """
@@ -51,6 +52,7 @@ class Collected:
     new: int = 0
     due: int = 0
     failed_again: int = 0
+    without_labels: int = 0
     written_images: int = 0
     written_labels: int = 0
     labels: LabelRows = field(init=False)
@@ -58,6 +60,15 @@ class Collected:
 
     def __post_init__(self) -> None:
         self.labels = LabelRows(originals=self.originals)
+
+    def count_without_labels(self, outcomes: Sequence[Outcome]) -> None:
+        """Count the images of a batch that have no row among the labels, though they were answered.
+
+        :param outcomes: with the labels that are kept.
+        """
+        self.without_labels += sum(
+            isinstance(outcome, TagResult) and not outcome.labels for outcome in outcomes
+        )
 
     def count_written(self, outcomes: Sequence[Outcome]) -> None:
         """Count a batch that a store has taken."""
@@ -111,6 +122,7 @@ class FrameWriter:
                 self._collected.failures.append(outcome)
             else:
                 results.append(outcome)
+        self._collected.count_without_labels(results)
         self._collected.labels.add(results)
         if len(self._collected.labels) > self._max_rows:
             raise ResultTooLargeError(
@@ -192,6 +204,7 @@ class StoreWriter:
         room = MAX_SHOWN_FAILURES - len(self._collected.failures)
         failures = [outcome for outcome in filtered if isinstance(outcome, Failure)]
         self._collected.failures += failures[:room]
+        self._collected.count_without_labels(filtered)
         try:
             if self._errors:
                 raise self._errors[0]

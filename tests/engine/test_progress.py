@@ -44,7 +44,10 @@ from airflow_imagetag.engine.progress import duration, line
             Counts(tagged=4, reused=1, failed=2, tolerated=1, calls=4),
             6,
             None,
-            "6 images, 1.0 images/s, 1 reused, 2 failed (1 tolerated), 4 calls (0 retries)",
+            (
+                "6 images, 1.0 images/s, 4 labelled (3 by calls, 1 from earlier answers), "
+                "2 failed (1 tolerated), 4 calls (0 retries)"
+            ),
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from databases import Database
 from forked import Driver
 from onnx_models import COLOURS, colour_model, connection
 
+from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages
@@ -73,6 +75,20 @@ def test_a_folder_is_kept_up_to_date_at_no_price(local_model, folder, store):
     assert sensor.poke({})
     third = label(folder, store)
     assert (third["tagged"], third["reused"], third["calls"]) == (1, 1, 0)
+
+
+def test_the_log_and_the_connection_name_the_same_threads(
+    local_model, folder, store, monkeypatch, caplog
+):
+    """Threads label images, and some more images are read meanwhile; no cost is named."""
+    extra = json.loads(os.environ["AIRFLOW_CONN_IMAGETAG_DEFAULT"])["extra"] | {"threads": 3}
+    connection = {"conn_type": "imagetag", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+    with caplog.at_level(logging.INFO):
+        label(folder, store)
+    assert ": 3 labelled at a time, up to 20 in flight, no limit of requests" in caplog.text
+    assert "of cost" not in caplog.text
+    assert ImageTagHook().test_connection()[1].endswith(" 3 labelled at a time")
 
 
 def test_another_model_labels_anew_beside_the_first(

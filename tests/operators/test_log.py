@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from databases import Database, add, failed
 
+from airflow_imagetag.cli.labelling import XComs
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators import run
 from airflow_imagetag.operators.imagetag import ImageTagOperator
@@ -35,6 +38,77 @@ def test_the_first_line_says_what_is_labelled_and_how(
         f"Labelling {said} with picture_classify at {emulator.url} (connection "
         "'imagetag_default'): up to 256 at a time, 20 requests per second"
     )
+
+
+def ends(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the last line of each run, without its rate."""
+    lines = [record.getMessage() for record in caplog.records if record.name == run.log.name]
+    return [
+        re.sub(r"[\d.,]+ images/s, ", "", line).removeprefix("Ended: ")
+        for line in lines
+        if line.startswith("Ended: ")
+    ]
+
+
+def test_the_last_line_of_a_run_without_a_store_has_no_later_tries(
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+    small_jpegs: Callable[[int], list[bytes]],
+):
+    """Nothing is kept, so no image is due again, waits or is given up."""
+    images = [Image(str(number), content=data) for number, data in enumerate(small_jpegs(2))]
+    images.append(Image("gone", uri="/no/such/photo.jpg"))
+    task = ImageTagOperator(task_id="label", images=images)
+    pushed = XComs({})
+    with caplog.at_level(logging.INFO, run.log.name):
+        task.execute({"ti": pushed})
+    assert pushed.kept["summary"]["waiting"] == 1
+    assert ends(caplog) == ["3 of 3 images (100%), 1 failed, 2 calls (0 retries)"]
+
+
+def test_the_last_line_counts_equal_bytes_and_images_without_labels(
+    sqlite: Database,
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+    small_jpegs: Callable[[int], list[bytes]],
+):
+    """Images of which no label is kept have no row, and are in the summary and the log."""
+    images = [Image(str(number), content=data) for number, data in enumerate(small_jpegs(2))]
+    images += [Image(f"copy of {image.key}", content=image.content) for image in images]
+    task = ImageTagOperator(
+        task_id="label", images=images, store=SqlLabelStore("warehouse"), min_probability=1.0
+    )
+    with caplog.at_level(logging.INFO, run.log.name):
+        summary = task.execute({})
+    assert (summary["tagged"], summary["reused"], summary["without_labels"]) == (4, 2, 4)
+    assert ends(caplog) == [
+        (
+            "4 of 4 images (100%), 4 labelled (2 by calls, 2 from earlier answers), 0 failed, "
+            "2 calls (0 retries); 4 new, 0 due again, 4 without labels"
+        )
+    ]
+    bare = ImageTagOperator(task_id="label", images=images, min_probability=1.0)
+    assert len(bare.execute({})) == 0
+    assert ends(caplog)[1].endswith("; 4 without labels")
+
+
+@pytest.mark.parametrize(("price", "said"), [(2.5, "; about 0.005 of cost"), (0, ""), (None, "")])
+def test_the_last_line_names_a_cost_where_calls_have_a_price(
+    price: float | None,
+    said: str,
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    small_jpegs: Callable[[int], list[bytes]],
+):
+    """A free model and an unknown price have none."""
+    connection = json.loads(emulator.connection_json)
+    connection["extra"]["price_per_thousand"] = price
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+    images = [Image(str(number), content=data) for number, data in enumerate(small_jpegs(2))]
+    with caplog.at_level(logging.INFO, run.log.name):
+        ImageTagOperator(task_id="label", images=images).execute({})
+    assert ends(caplog) == [f"2 of 2 images (100%), 0 failed, 2 calls (0 retries){said}"]
 
 
 @pytest.fixture
