@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.selection.missing import HeldImage
     from airflow_imagetag.stores.browsing import StoreBrowser
     from airflow_imagetag.stores.runs import RunRecord, Spending, SpendingScope
+    from airflow_imagetag.stores.stored_rows import StoredRows
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -348,6 +349,10 @@ class LabelStore(Description):
 
     def _browse(self) -> AbstractContextManager[StoreBrowser] | None:
         """Return a context in which pages query the store itself; None if they need a copy."""
+        return None
+
+    def _stored_rows(self) -> AbstractContextManager[StoredRows] | None:
+        """Return a context with the rows for a copy; None if its frames tell them."""
         return None
 
     def runs(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:

@@ -162,6 +162,20 @@ class LabelSample:
     is_all: bool
 
 
+@dataclass(slots=True)
+class CopyProgress:
+    """How far a copy is; read by other threads.
+
+    :param images: number of rows of images that were read.
+    :param with_labels: number of images with labels; None until all images were read.
+    :param labelled: number of images whose labels were read.
+    """
+
+    images: int = 0
+    with_labels: int | None = None
+    labelled: int = 0
+
+
 class StoreBrowser(ABC):
     """A store while its pages are made. Its methods block, and several threads may call them.
 

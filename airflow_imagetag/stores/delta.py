@@ -65,9 +65,9 @@ class DeltaLabelStore(FolderLabelStore):
         with self._dataset() as dataset:
             yield DeltaRemoval(dataset, api)
 
-    def _dataset(self) -> AbstractContextManager[DeltaDataset]:
+    def _dataset(self, *, loads: bool = True) -> AbstractContextManager[DeltaDataset]:
         from airflow_imagetag.backends.places import check_folder
         from airflow_imagetag.stores.delta_dataset import open_dataset
 
         check_folder(self.path, self._written)
-        return open_dataset(self.path, self.conn_id)
+        return open_dataset(self.path, self.conn_id, loads=loads)

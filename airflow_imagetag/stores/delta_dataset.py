@@ -25,6 +25,7 @@ from airflow_imagetag.errors import ConfigurationError, ImageTagError
 from airflow_imagetag.frames import IMAGE_COLUMNS, frame, label_columns
 from airflow_imagetag.stores.parquet_dataset import IMAGES, LABELS, Rows, index_row
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex
+from airflow_imagetag.stores.stored_rows import IMAGE_ROWS, LABEL_ROWS, StoredRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,13 +75,14 @@ class Table:
 
 @contextmanager
 def open_dataset(
-    path: str, conn_id: str | None, *, creates: bool = False
+    path: str, conn_id: str | None, *, creates: bool = False, loads: bool = True
 ) -> Iterator[DeltaDataset]:
     """Open the tables in a folder, which need not exist.
 
     :param path: the folder.
     :param conn_id: the storage's connection, if the path names none.
     :param creates: create the tables if they do not exist.
+    :param loads: read all images into the index.
     :raises ConfigurationError: the path, its connection or the extra ``delta`` cannot be used.
     """
     place = delta_place(path, conn_id)
@@ -89,7 +91,8 @@ def open_dataset(
         opened = DeltaDataset(place, index)
         if creates:
             opened.create()
-        opened.load()
+        if loads:
+            opened.load()
         yield opened
     finally:
         index.close()
@@ -395,6 +398,15 @@ class DeltaDataset:
                     columns = {name: [] for name in IMAGE_COLUMNS}
         if columns["image_key"]:
             yield frame(columns, IMAGE_COLUMNS)
+
+    def stored_rows(self) -> StoredRows:
+        """Return all rows of the tables, which need not be loaded."""
+        for table in (self.labels_table, self.images):
+            self._refresh(table)
+        return StoredRows(
+            self._scan(self.images, IMAGE_ROWS.names),
+            self._scan(self.labels_table, LABEL_ROWS.names),
+        )
 
     def _latest(self, piece: pa.Table) -> pa.Table:
         """Return the rows of labels that count."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.selection.missing import HeldImage
     from airflow_imagetag.stores.key_sets import KeySet
     from airflow_imagetag.stores.parquet_runs import ParquetRuns
+    from airflow_imagetag.stores.stored_rows import StoredRows
 
 _KEPT = "/!\"$&'()*+,:;<=>@[\\]^`{|}"
 """Characters of a folder's name that its asset URI has as they are."""
@@ -37,6 +38,10 @@ class FolderDataset(Protocol):
 
     def images_frames(self, *, frame_rows: int) -> Iterator[pd.DataFrame]:
         """Yield the images of all interfaces as frames; of each only the latest row."""
+        ...
+
+    def stored_rows(self) -> StoredRows:
+        """Return all rows, also of a dataset that is not loaded."""
         ...
 
 
@@ -138,9 +143,17 @@ class FolderLabelStore(LabelStore):
             delete_from_checkpoints(digests, api)
         return deleted
 
+    @contextmanager
+    def _stored_rows(self) -> Iterator[StoredRows]:
+        with self._dataset(loads=False) as dataset:
+            yield dataset.stored_rows()
+
     @abstractmethod
-    def _dataset(self) -> AbstractContextManager[FolderDataset]:
-        """Return a context in which the rows can be read."""
+    def _dataset(self, *, loads: bool = True) -> AbstractContextManager[FolderDataset]:
+        """Return a context in which the rows can be read.
+
+        :param loads: read all images first, to know the latest row of each.
+        """
 
     @abstractmethod
     def _images(self, api: str | None) -> AbstractContextManager[FolderImages]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_imagetag.stores.base import LabelStore
-    from airflow_imagetag.stores.browsing import StoreBrowser
+    from airflow_imagetag.stores.browsing import CopyProgress, StoreBrowser
 
 
 def is_copied(store: LabelStore) -> bool:
@@ -15,9 +15,12 @@ def is_copied(store: LabelStore) -> bool:
     return store._browse() is None
 
 
-def open_browser(store: LabelStore) -> AbstractContextManager[StoreBrowser]:
+def open_browser(
+    store: LabelStore, progress: CopyProgress | None = None
+) -> AbstractContextManager[StoreBrowser]:
     """Return a context in which the pages of a store query it, or a copy of it.
 
+    :param progress: is told how far the copy is.
     :raises ConfigurationError: the store cannot be used, or does not tell its images.
     :raises StorageError: the store cannot be read.
     """
@@ -25,4 +28,4 @@ def open_browser(store: LabelStore) -> AbstractContextManager[StoreBrowser]:
         return browser
     from airflow_imagetag.stores.sqlite_copy import open_copy
 
-    return open_copy(store)
+    return open_copy(store, progress)

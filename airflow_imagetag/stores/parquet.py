@@ -72,9 +72,9 @@ class ParquetLabelStore(FolderLabelStore):
         with self._dataset() as dataset:
             yield ParquetRemoval(dataset, api)
 
-    def _dataset(self) -> AbstractContextManager[ParquetDataset]:
+    def _dataset(self, *, loads: bool = True) -> AbstractContextManager[ParquetDataset]:
         from airflow_imagetag.backends.places import check_folder
         from airflow_imagetag.stores.parquet_dataset import open_dataset
 
         check_folder(self.path, self._written)
-        return open_dataset(self.path, self.conn_id)
+        return open_dataset(self.path, self.conn_id, loads=loads)

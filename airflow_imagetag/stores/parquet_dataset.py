@@ -25,6 +25,7 @@ from airflow_imagetag.frames import IMAGE_COLUMNS, ORIGINAL_LABEL, frame, label_
 from airflow_imagetag.stores.files import LABELS_BATCH, Files
 from airflow_imagetag.stores.part_index import IndexRow, PartIndex, utc_text
 from airflow_imagetag.stores.rows import MISSING_SINCE
+from airflow_imagetag.stores.stored_rows import IMAGE_ROWS, LABEL_ROWS, StoredRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,20 +105,25 @@ def is_compacted(part: str) -> bool:
 
 @contextmanager
 def open_dataset(
-    path: str, conn_id: str | None, *, abandoned_seconds: float = ABANDONED_SECONDS
+    path: str,
+    conn_id: str | None,
+    *,
+    abandoned_seconds: float = ABANDONED_SECONDS,
+    loads: bool = True,
 ) -> Iterator[ParquetDataset]:
     """Open the dataset in a folder, which need not exist.
 
     :param path: the folder.
     :param conn_id: the storage's connection, if the path names none.
     :param abandoned_seconds: age from which a labels file without an images file is removed.
+    :param loads: read all images into the index.
     :raises ConfigurationError: the path or its connection cannot be used.
     """
     index = PartIndex()
     try:
         files = Files(path, conn_id)
         dataset = ParquetDataset(files, index, abandoned_seconds=abandoned_seconds)
-        if not dataset.load():
+        if loads and not dataset.load():
             files.check()
         yield dataset
     finally:
@@ -305,6 +311,27 @@ class ParquetDataset:
             raise StoreError(
                 f"{self.files.place} was compacted while it was read. Read it again."
             ) from None
+
+    def stored_rows(self) -> StoredRows:
+        """Return all rows of the parts, which need not be loaded.
+
+        :raises StoreError: while they are read, the dataset was compacted.
+        """
+        parts = self.live_parts()
+        return StoredRows(
+            self._pieces("images", parts, IMAGE_ROWS), self._pieces("labels", parts, LABEL_ROWS)
+        )
+
+    def _pieces(self, kind: str, parts: list[str], schema: pa.Schema) -> Iterator[pa.Table]:
+        for part in parts:
+            try:
+                yield from self.files.read(kind, part, schema, READ_ROWS)
+            except FileNotFoundError:
+                # A part may have no labels; a compaction removes the images file first.
+                if kind == "images" or part not in self.files.names("images"):
+                    raise StoreError(
+                        f"{self.files.place} was compacted while it was read. Read it again."
+                    ) from None
 
     def compact(self) -> None:
         """Rewrite all parts as one that holds only the latest rows, and remove them."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.runtime.threads import submit_daemon
 from airflow_imagetag.safety.redaction import redact_text
-from airflow_imagetag.stores.browsing import StoreBrowser
+from airflow_imagetag.stores.browsing import CopyProgress, StoreBrowser
 from airflow_imagetag.stores.opening import is_copied, open_browser
 
 if TYPE_CHECKING:
@@ -41,7 +41,14 @@ MAX_CACHED = 200
 
 
 class CopyIsMadeError(ImageTagError):
-    """The copy of a store is not finished yet."""
+    """The copy of a store is not finished yet.
+
+    :param progress: how far it is.
+    """
+
+    def __init__(self, progress: CopyProgress) -> None:
+        super().__init__("The store is being read.")
+        self.progress = progress
 
 
 @dataclass
@@ -67,7 +74,7 @@ class _Place:
     store: LabelStore
     lock: threading.Lock = field(default_factory=threading.Lock)
     opened: _Opened | None = None
-    is_copying: bool = False
+    copying: CopyProgress | None = None
     error: ImageTagError | None = None
     failed_at: float = 0.0
 
@@ -111,7 +118,7 @@ class StoreHub:
             elif place.opened is None:
                 place.opened = _open(place.store)
             if place.opened is None:
-                raise place.error or CopyIsMadeError("The store is being read.")
+                raise place.error or CopyIsMadeError(place.copying or CopyProgress())
             place.opened.users += 1
             return place.opened
 
@@ -123,16 +130,16 @@ class StoreHub:
             self._copy_seconds, COPY_RATIO * opened.opening_seconds
         )
         has_failed = place.error is not None and now - place.failed_at < FAILED_SECONDS
-        if is_fresh or place.is_copying or has_failed:
+        if is_fresh or place.copying is not None or has_failed:
             return
-        place.is_copying = True
-        submit_daemon(lambda: self._copy(place), name="imagetag-copy")
+        place.copying = progress = CopyProgress()
+        submit_daemon(lambda: self._copy(place, progress), name="imagetag-copy")
 
-    def _copy(self, place: _Place) -> None:
+    def _copy(self, place: _Place, progress: CopyProgress) -> None:
         made: _Opened | None = None
         error: ImageTagError | None = None
         try:
-            made = _open(place.store)
+            made = _open(place.store, progress)
         except ImageTagError as raised:
             error = raised
         # Whatever a storage's library raises belongs into the page, not into a lost thread.
@@ -140,7 +147,7 @@ class StoreHub:
             log.exception("A store cannot be copied for its pages")
             error = ImageTagError(redact_text(f"{type(raised).__name__}: {raised}")[:300])
         with place.lock:
-            old, place.is_copying, place.error = place.opened, False, error
+            old, place.copying, place.error = place.opened, None, error
             place.failed_at = time.monotonic()
             if made is None:
                 return
@@ -160,9 +167,9 @@ class StoreHub:
                 opened.context.__exit__(None, None, None)
 
 
-def _open(store: LabelStore) -> _Opened:
+def _open(store: LabelStore, progress: CopyProgress | None = None) -> _Opened:
     started = time.monotonic()
-    context = open_browser(store)
+    context = open_browser(store, progress)
     browser = context.__enter__()
     opened_at = time.monotonic()
     return _Opened(context, browser, opened_at, opened_at - started)

@@ -160,8 +160,13 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "not_read": ("The store cannot be read.", "无法读取标签库。"),
     "copying": (
-        "The files of this store are being read. The page loads again by itself.",
-        "正在读取此标签库的文件，页面将自动刷新。",
+        "This store is being read: {done}. The page loads again by itself.",
+        "正在读取此标签库：{done}。页面将自动刷新。",
+    ),
+    "copied_images": ("{images} images so far", "已读取 {images} 张图像"),
+    "copied_labels": (
+        "the labels of {labelled} of {images} images",
+        "已读取 {images} 张图像中 {labelled} 张的标签",
     ),
     "busy": ("The server is busy. Try again.", "服务器繁忙，请重试。"),
     "log_in": (

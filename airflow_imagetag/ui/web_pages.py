@@ -15,6 +15,7 @@ from markupsafe import Markup
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.stores.browsing import (
+    CopyProgress,
     Cursor,
     ImageFilter,
     QueryTooSlowError,
@@ -157,8 +158,9 @@ class WebPages:
             with self._hub.browser(store) as browser:
                 values["made_at"] = browser.made_at
                 values |= make[page](reader, store, browser)
-        except CopyIsMadeError:
-            values |= {"message": words["copying"], "refresh": COPY_REFRESH_SECONDS}
+        except CopyIsMadeError as error:
+            text = _how_far(error.progress, words)
+            values |= {"message": text, "refresh": COPY_REFRESH_SECONDS}
             return Found(render("message.html", values))
         except QueryTooSlowError:
             return Found(render("message.html", values | {"message": words["too_slow"]}), 503)
@@ -255,6 +257,17 @@ class WebPages:
             if found := self._cache.kept((store, "labels", language)):
                 return [row.label for row in found["rows"]]
         return []
+
+
+def _how_far(progress: CopyProgress, words: Mapping[str, str]) -> str:
+    """Return the sentences about a copy that is not finished."""
+    if progress.with_labels is None:
+        done = words["copied_images"].format(images=f"{progress.images:,}")
+    else:
+        done = words["copied_labels"].format(
+            labelled=f"{progress.labelled:,}", images=f"{progress.with_labels:,}"
+        )
+    return words["copying"].format(done=done)
 
 
 def filter_of(given: Mapping[str, str]) -> ImageFilter:
