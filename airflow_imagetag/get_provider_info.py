@@ -320,8 +320,9 @@ def _config_options() -> dict[str, Any]:
         "allowed_connections": {
             "description": (
                 "Storage connections that image URIs from data, such as s3://my_s3@bucket/key in\n"
-                "a table, may name, separated by commas. Empty: all connections of the storage's\n"
-                "own type. What the DAG file itself names is always allowed.\n"
+                "a table, may name, separated by commas; none for no connection. Empty: all\n"
+                "connections of the storage's own type. What the DAG file itself names is always\n"
+                "allowed.\n"
             ),
             "version_added": "0.2.0",
             "type": "string",

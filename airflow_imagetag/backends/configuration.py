@@ -17,6 +17,9 @@ DEFAULT_CONN_ID = "imagetag_default"
 SECTION = "imagetag"
 """Section of Airflow's configuration."""
 
+NO_CONNECTIONS = "none"
+"""Value of ``allowed_connections`` if image URIs from data may name no connection."""
+
 DEFAULT_MAX_RESULT_ROWS = 500_000
 """Default maximum of labels in an XCom: about 15 MB in the metadata database."""
 
@@ -36,6 +39,8 @@ def allowed_private_hosts() -> list[str]:
 def allowed_connections() -> frozenset[str] | None:
     """Return the connections that image URIs from data may name; None for no list of them."""
     text = conf.get(SECTION, "allowed_connections", fallback="") or ""
+    if text.strip().lower() == NO_CONNECTIONS:
+        return frozenset()
     return frozenset(filter(None, map(str.strip, text.split(",")))) or None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from airflow_imagetag import __version__
+from airflow_imagetag.cli.installing import this_environment
 from airflow_imagetag.cli.places import store_of
 from airflow_imagetag.cli.screen import show, show_json
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
@@ -106,15 +107,12 @@ def _provider() -> Iterator[Check]:
 
 
 def _extras() -> Iterator[Check]:
-    import airflow
-
-    # The second requirement keeps pip from changing the user's Airflow.
-    keeping = f'"apache-airflow=={airflow.__version__}"'
+    environment = this_environment()
     for extra, (module, purpose) in EXTRAS.items():
         if find_spec(module) is not None:
             yield Check(f"extra {extra}", OK, purpose)
         else:
-            install = f"pip install 'airflow-provider-imagetag[{extra}]' {keeping}"
+            install = environment.command(extra)
             yield Check(f"extra {extra}", NOTE, f"Not installed. For {purpose}: {install}")
 
 
@@ -133,6 +131,8 @@ def _connection(conn_id: str) -> Iterator[Check]:
     if account.price_per_thousand is None:
         fix = "Set price_per_thousand in the connection's extra to see costs."
         yield Check("price", NOTE, f"Unknown. {fix}")
+    elif not account.price_per_thousand:
+        yield Check("price", OK, "none: calls are free")
     else:
         yield Check("price", OK, f"{account.price_per_thousand:g} for a thousand calls")
     if account.quota_conn_id and rate is not None:
@@ -174,6 +174,7 @@ def _quota_server(account: Any, rate: float) -> Iterator[Check]:
 
 def _configuration() -> Iterator[Check]:
     from airflow_imagetag.backends.configuration import (
+        NO_CONNECTIONS,
         allowed_connections,
         allowed_local_folders,
         retry_schedule,
@@ -186,17 +187,24 @@ def _configuration() -> Iterator[Check]:
         found = "exists" if exists else "No such folder on this machine: create or remove it."
         yield Check(f"allowed_local_paths {folder}", OK if exists else NOTE, found)
     if not folders:
-        yield Check("allowed_local_paths", OK, "none: data may name no local file")
+        yield Check(
+            "allowed_local_paths",
+            NOTE,
+            "Not set: the pages and the report show no pictures of local files, and only paths "
+            "that a DAG file or the command names are read. Set [imagetag] allowed_local_paths "
+            "to the folders that data may name.",
+        )
     allowed = allowed_connections()
     if allowed is None:
         yield Check(
             "allowed_connections",
             NOTE,
             "Not set: data may name any connection of a storage. Set [imagetag] "
-            "allowed_connections to those that images need.",
+            f"allowed_connections to those that images need, or to {NO_CONNECTIONS!r}.",
         )
     else:
-        yield Check("allowed_connections", OK, ", ".join(sorted(allowed)))
+        named = ", ".join(sorted(allowed)) or "none: data may name no connection"
+        yield Check("allowed_connections", OK, named)
 
 
 def _store(text: str) -> Iterator[Check]:

@@ -430,14 +430,41 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path, emulator: Emulator, monk
 
 def test_the_doctor_tells_how_to_install_what_is_missing(emulator: Emulator, monkeypatch, command):
     """The command that it proposes keeps the Airflow that is there."""
-    import airflow
-
     from airflow_imagetag.cli import doctor
 
     monkeypatch.setitem(doctor.EXTRAS, "s3", ("no_such_module", "images in S3"))
     _, checks = command("doctor")
     [found] = [check["found"] for check in checks if check["check"] == "extra s3"]
     assert f'[s3]\' "apache-airflow=={airflow.__version__}"' in found
+    assert "uv pip install" in found or " -c " in found
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "result", "said"),
+    [
+        ("allowed_local_paths", "", "note", "no pictures of local files"),
+        ("allowed_connections", "", "note", "to those that images need, or to 'none'"),
+        ("allowed_connections", "none", "ok", "none: data may name no connection"),
+        ("allowed_connections", "b, a", "ok", "a, b"),
+    ],
+)
+def test_the_doctor_says_what_data_may_name(
+    option, value, result, said, emulator: Emulator, monkeypatch, command
+):
+    """An option that is not set is a note that says what that means, and what to set."""
+    monkeypatch.setenv(f"AIRFLOW__IMAGETAG__{option.upper()}", value)
+    [found] = [check for check in command("doctor")[1] if check["check"] == option]
+    assert found["result"] == result
+    assert said in found["found"]
+
+
+def test_the_doctor_names_no_price_of_free_calls(emulator: Emulator, monkeypatch, command):
+    """A model of one's own has no price."""
+    connection = json.loads(emulator.connection_json)
+    connection["extra"]["price_per_thousand"] = 0
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+    [found] = [check["found"] for check in command("doctor")[1] if check["check"] == "price"]
+    assert found == "none: calls are free"
 
 
 @pytest.mark.parametrize(

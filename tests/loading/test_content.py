@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from web_servers import Handler, serving
 
+from airflow_imagetag.backends.configuration import allowed_connections
 from airflow_imagetag.backends.connection_policy import ConnectionPolicy
 from airflow_imagetag.backends.places import Place, read_start
 from airflow_imagetag.errors import (
@@ -676,9 +677,11 @@ def test_an_unusable_connection_that_data_names_is_the_image_s_error(extra, monk
 def test_allowed_connections_narrow_what_data_may_name(monkeypatch):
     """The list holds for data only, not for the storages of the DAG file."""
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "aws"}))
-    loader = ContentLoader(connections=ConnectionPolicy(allowed={"photos_s3"}))
-    with pytest.raises(ImageNotAllowedError, match="allowed_connections"):
-        read(loader, "s3://other@photos/a.jpg")
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_CONNECTIONS", "none")
+    for allowed in ({"photos_s3"}, allowed_connections()):
+        loader = ContentLoader(connections=ConnectionPolicy(allowed=allowed))
+        with pytest.raises(ImageNotAllowedError, match="allowed_connections"):
+            read(loader, "s3://other@photos/a.jpg")
 
 
 def test_one_connection_for_all_that_data_names(bucket, monkeypatch):
