@@ -3,7 +3,8 @@
 The labels are those of the local model for photographs and parts of them.
 
 It also walks from Airflow's first page to unlikely labels, and from a task to the labels of its
-run, and prints the number of clicks: ``--walk`` does only this, on any Airflow from 3.1 on.
+run, and prints the number of clicks: ``--walk`` does only this, on any Airflow from 3.1 on, and
+``--rows 20000`` does it among more images, which repeat the labels of the photographs.
 
 It needs the packages ``chromium``, ``chromium-driver`` and a Chinese font, such as
 ``fonts-wqy-microhei``. Nothing is left running.
@@ -11,6 +12,7 @@ It needs the packages ``chromium``, ``chromium-driver`` and a Chinese font, such
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import json
@@ -56,6 +58,10 @@ PARTS = 400
 
 def main() -> int:
     """Write a file for each page, and print what the browser's console says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--walk", action="store_true", help="count the clicks, make no pictures")
+    parser.add_argument("--rows", type=int, default=0, help="number of further images")
+    given = parser.parse_args()
     if missing := missing_program():
         sys.stderr.write(f"There is no {missing}: apt-get install chromium chromium-driver\n")
         return 1
@@ -63,27 +69,27 @@ def main() -> int:
     WORK.mkdir(parents=True)
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="photographs-") as folder:
-        return _shot(_photographs(Path(folder)))
+        return _shot(_photographs(Path(folder)), given)
 
 
-def _shot(photographs: list[Path]) -> int:
+def _shot(photographs: list[Path], given: argparse.Namespace) -> int:
     port = free_port()
     environment = _environment(photographs, port)
     os.environ.update(environment)
-    _fill(photographs)
+    _fill(photographs, given.rows)
     dags = WORK / "dags"
     dags.mkdir()
     (dags / "label.py").write_text(DAG.format(images=[str(path) for path in photographs]))
-    return _opened(environment, port)
+    return _opened(environment, port, is_walk=given.walk)
 
 
-def _opened(environment: dict[str, str], port: int) -> int:
+def _opened(environment: dict[str, str], port: int, *, is_walk: bool) -> int:
     with _airflow(environment, port) as url, opened_browser(WORK) as browser:
         # Airflow's own page logs the only user in.
         browser.open(f"{url}/", 8)
         print(f"Clicks to unlikely labels: {_walk(browser, url)}")
         print(f"Clicks from a task to its run: {_walk_from_task(browser, url, _run_id())}")
-        if "--walk" not in sys.argv:
+        if not is_walk:
             _pages(browser, url)
             print(f"Written: {IMAGES}")
         problems = [
@@ -125,7 +131,7 @@ def _environment(photographs: list[Path], port: int) -> dict[str, str]:
     }
 
 
-def _fill(photographs: list[Path]) -> None:
+def _fill(photographs: list[Path], rows: int) -> None:
     from airflow_imagetag.hooks.imagetag import ImageTagHook
     from airflow_imagetag.models import Failure, TagResult
     from airflow_imagetag.stores import SqlLabelStore
@@ -144,8 +150,15 @@ def _fill(photographs: list[Path]) -> None:
             continue
         result = hook.tag(path.read_bytes())
         outcomes.append(replace(result, image_key=key, image_uri=str(path), tagged_at=at))
+    labelled = [outcome for outcome in outcomes if isinstance(outcome, TagResult)]
     with SqlLabelStore("warehouse", "product_labels").open(hook.api) as opened:
         opened.write(outcomes)
+        opened.write(
+            [
+                replace(labelled[number % len(labelled)], image_key=f"more/{number:07d}.jpg")
+                for number in range(rows)
+            ]
+        )
         for day in range(1, 29):
             opened.record_run(_run_at(first + timedelta(days=day), day, hook.api))
 
