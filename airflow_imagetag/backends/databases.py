@@ -17,6 +17,8 @@ from airflow_imagetag.safety.redaction import redact
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
+    from airflow_imagetag.backends.dialects import Dialect
+
 SQLITE_BUSY_SECONDS = 60.0
 """Maximum wait of a writer for another transaction on a SQLite file."""
 
@@ -60,26 +62,32 @@ def engine_of(conn_id: str, *, sqlite_busy_seconds: float | None = None) -> Engi
         engine: Engine = hook.get_sqlalchemy_engine(options)
     except Exception as error:
         raise _unusable(conn_id, error) from None
-    _watch_connects(engine, conn_id)
     if kind in _DIALECTS_OF_HOOKS:
         engine.update_execution_options(**{NAME_OPTION: _DIALECTS_OF_HOOKS[kind]})
     seconds = SQLITE_BUSY_SECONDS if sqlite_busy_seconds is None else sqlite_busy_seconds
-    dialect_of(engine).prepare(engine, busy_seconds=seconds)
+    database = dialect_of(engine)
+    _watch_connects(engine, conn_id, database)
+    database.prepare(engine, busy_seconds=seconds)
     return engine
 
 
-def _watch_connects(engine: Engine, conn_id: str) -> None:
+def _watch_connects(engine: Engine, conn_id: str, database: Dialect) -> None:
     """Raise our own errors for those that a driver raises before it reaches the database.
 
     A file of a key, a package or a token may be missed only then. The errors of the database stay
-    as they are, since their callers tell those that may pass.
+    as they are, since their callers tell those that may pass. A server of another kind is refused.
     """
     import sqlalchemy as sa
 
     def connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
         del record
         try:
-            return dialect.connect(*arguments, **options)
+            made = dialect.connect(*arguments, **options)
+            reason = database.misfit(made)
+            if reason is not None:
+                made.close()
+                raise ConfigurationError(f"Connection {conn_id!r} cannot be used: {reason}.")
+            return made
         except (dialect.dbapi.Error, ImageTagError):
             raise
         # A driver and the libraries by which it gets tokens have errors of many classes.

@@ -141,6 +141,14 @@ class Dialect:
         """
         del engine, busy_seconds
 
+    def misfit(self, dbapi_connection: Any) -> str | None:
+        """Return the reason why a server is not of this database; None if it is or may be.
+
+        :param dbapi_connection: a new session of the driver.
+        """
+        del dbapi_connection
+        return None
+
     # -- errors -----------------------------------------------------------------------------------
 
     def is_transient(self, error: sa_exc.DBAPIError) -> bool:

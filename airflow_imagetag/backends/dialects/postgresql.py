@@ -44,6 +44,9 @@ EXACT_OIDS = frozenset({20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950})
 TEXT_OIDS = frozenset({25, 1043})
 """Texts: equal ones are the same, except under a collation of the user's own."""
 
+REDSHIFT_VERSION = 80_002
+"""Version that each Amazon Redshift tells its clients, as libpq writes it."""
+
 RECORD_OIDS = frozenset({2249, 2287})
 """Rows without a named type, and arrays of them, which PostgreSQL cannot read from a text."""
 
@@ -89,6 +92,17 @@ class PostgreSql(Dialect):
         del busy_seconds
         execute_at_connect(
             engine, "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; SET extra_float_digits = 1"
+        )
+
+    def misfit(self, dbapi_connection: Any) -> str | None:
+        """Return a reason if it is Amazon Redshift, by the version that the session was told."""
+        # No statement is sent; drivers other than psycopg's do not have it.
+        told = getattr(dbapi_connection, "info", None)
+        if getattr(told, "server_version", None) != REDSHIFT_VERSION:
+            return None
+        return (
+            "its server is an Amazon Redshift, or a PostgreSQL 8.0.2. Give the connection the type "
+            "'redshift', of apache-airflow-providers-amazon"
         )
 
     def is_transient_code(self, origin: Any) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,14 +39,27 @@ _KINDS = {
 }
 
 
+_ASKS_ESCAPES = "show standard_conforming_strings"
+"""Statement of SQLAlchemy 2 at the first connect, which Redshift refuses."""
+
+
 class Redshift(Warehouse):
     """Redshift. Its catalogs are not those that SQLAlchemy's dialect of PostgreSQL reads."""
 
     merge_alias = None
 
+    def engine_options(self, hook: Any) -> Mapping[str, Any]:
+        """Return options with which PostgreSQL's drivers send only what Redshift takes."""
+        del hook
+        # It names its encoding by a name that not every psycopg knows. The look-up of a type that
+        # it does not have takes a savepoint.
+        return {"connect_args": {"client_encoding": "utf8"}, "use_native_hstore": False}
+
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
-        """Set the time zone."""
+        """Set the time zone, and answer for the server what SQLAlchemy asks PostgreSQL."""
         del busy_seconds
+        sa.event.listen(engine, "connect", _prepare_nothing)
+        sa.event.listen(engine, "do_execute", _answer_escapes)
         execute_at_connect(engine, "SET TIME ZONE 'UTC'")
 
     @property
@@ -98,3 +112,17 @@ class Redshift(Warehouse):
         """Insert rows; the driver sends many of them in one statement."""
         if rows:
             connection.execute(table.insert(), rows)
+
+
+def _prepare_nothing(dbapi_connection: Any, _record: Any) -> None:
+    """Let psycopg 3 prepare no statements, which it would drop by one that Redshift refuses."""
+    if hasattr(dbapi_connection, "prepare_threshold"):
+        dbapi_connection.prepare_threshold = None
+
+
+def _answer_escapes(cursor: Any, statement: str, _parameters: Any, _context: Any) -> bool:
+    """Answer that a backslash in a text escapes, as before PostgreSQL 8.2; tell whether it did."""
+    if statement != _ASKS_ESCAPES:
+        return False
+    cursor.execute("SELECT 'off'")
+    return True
