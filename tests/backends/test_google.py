@@ -17,10 +17,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from databases import API, gathered, tagged
+from google_xml import XmlInterface
 from web_servers import Handler, serving
 
 from airflow_imagetag.backends.delta_places import DeltaPlace
@@ -32,7 +34,7 @@ from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.sensors.imagetag import NewImagesSensor
 from airflow_imagetag.sources import ObjectStorageImages
-from airflow_imagetag.stores import ParquetLabelStore, StoreMode
+from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore, StoreMode
 from airflow_imagetag.testing import Emulator
 
 # The library reads it when it is imported, and would ask by gRPC of which kind a bucket is.
@@ -214,6 +216,50 @@ def test_a_server_of_tokens_that_fails_is_tried_again():
     error = pytest.importorskip("google.auth.exceptions").RefreshError
     assert diagnose(error("unavailable", retryable=True)).fault is Fault.MOMENT
     assert diagnose(error("invalid_grant")).fault is Fault.WORKER
+
+
+@pytest.fixture
+def xml(bucket: str, storage: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Give the connection of the key the interface by which Delta tables are read and written."""
+
+    class Interface(XmlInterface):
+        emulator = storage
+
+    with serving(Interface) as url:
+        fields = json.loads(os.environ["AIRFLOW_CONN_GOOGLE_RIGHT"])
+        fields["extra"]["gcs.endpoint"] = url
+        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_XML", json.dumps(fields))
+        yield bucket
+
+
+def test_delta_tables_on_google(xml: str):
+    """They are written, replaced, read and compacted."""
+    pytest.importorskip("deltalake", reason="the extra delta is not installed")
+    store = DeltaLabelStore(f"gs://google_xml@{xml}/lake")
+    for version in ("1", "2", "3"):
+        with store.open(API) as opened:
+            opened.check_writable()
+            opened.write([tagged("a", version, version=version), tagged(version, "x")])
+    store.compact()
+    assert gathered(store.labels()) == [("1", "x"), ("2", "x"), ("3", "x"), ("a", "3")]
+
+
+def test_writers_of_delta_tables_on_google(xml: str):
+    """A version that another writer has made is not replaced: the write is tried again."""
+    pytest.importorskip("deltalake", reason="the extra delta is not installed")
+    store = DeltaLabelStore(f"gs://google_xml@{xml}/shared")
+    with store.open(API):
+        pass
+
+    def write(writer: str) -> None:
+        with store.open(API) as opened:
+            for number in range(4):
+                opened.write([tagged(f"{writer}{number}", "x")])
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(write, "abc"))
+    keys = [f"{writer}{number}" for writer in "abc" for number in range(4)]
+    assert gathered(store.labels()) == [(key, "x") for key in keys]
 
 
 # -- what the library for Delta tables is given ---------------------------------------------------
