@@ -162,6 +162,8 @@ def _quota_server(account: Any, rate: float) -> Iterator[Check]:
         engine = engine_of(conn_id)
         try:
             engine.connect().close()
+        except ImageTagError:
+            raise
         except Exception as error:
             raise ConfigurationError(
                 f"No answer: {type(error).__name__}. Start the database, correct its connection, "

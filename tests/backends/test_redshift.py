@@ -10,10 +10,12 @@ import sqlalchemy as sa
 from databases import API, Database, tagged
 from redshift_server import RedshiftServer, redshift_server
 
+from airflow_imagetag.cli.main import main
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.selection.rules import Rule
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import SqlLabelStore
+from airflow_imagetag.testing import Emulator
 
 RESOLVER = "airflow.providers.amazon.aws.hooks.redshift_sql._resolve_postgres_drivername"
 
@@ -68,3 +70,19 @@ def test_redshift_behind_a_connection_of_postgresql(redshift: RedshiftServer):
     with pytest.raises(ConfigurationError, match=wanted), SqlLabelStore("hidden").open(API):
         pass
     assert redshift.statements == []
+
+
+def test_the_doctor_names_the_type(
+    redshift: RedshiftServer,
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """A quota in such a database is no server that is away."""
+    connection = json.loads(emulator.connection_json)
+    connection["extra"] |= {"quota_conn_id": "hidden", "requests_per_second": 5}
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGETAG_DEFAULT", json.dumps(connection))
+    capsys.readouterr()
+    assert main(["doctor", "--json"]) == 1
+    checks = {one["check"]: one["found"] for one in json.loads(capsys.readouterr().out)}
+    assert "type 'redshift'" in checks["quota server hidden"]
