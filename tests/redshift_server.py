@@ -35,7 +35,7 @@ REWRITTEN = (
 
 REFUSED = re.compile(
     r"\b(SAVEPOINT|ON CONFLICT|RETURNING|CREATE (UNIQUE )?INDEX|DEALLOCATE|PRIMARY KEY|hashtext"
-    r"|to_regclass|to_regtype|clock_timestamp|statement_timeout)\b",
+    r"|FETCH FORWARD (?!1000\b)\d{4,}|to_regclass|to_regtype|clock_timestamp|statement_timeout)\b",
     re.IGNORECASE,
 )
 """What Redshift does not have, or what would tell that the statement is PostgreSQL's."""

@@ -16,7 +16,7 @@ from airflow_imagetag.selection.missing import HeldImage
 from airflow_imagetag.stores.key_sets import KeySet
 from airflow_imagetag.stores.rows import MISSING_SINCE
 from airflow_imagetag.stores.sql_retries import StatementRetrier
-from airflow_imagetag.stores.sql_tables import STREAMED_ROWS, SqlTables
+from airflow_imagetag.stores.sql_tables import SqlTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class SqlRemoval:
         missing_since = images.c.get(MISSING_SINCE, sa.null())
         columns = (images.c.api, images.c.image_key, missing_since.is_not(None).label("is_missing"))
         statement = self._own(sa.select(*columns))
-        options = {"stream_results": True, "yield_per": STREAMED_ROWS}
+        options = {"stream_results": True, "yield_per": self.tables.dialect.streamed_rows}
         with self.tables.engine.connect().execution_options(**options) as connection:
             for rows in connection.execute(statement).partitions():
                 yield [HeldImage(api, key, bool(is_missing)) for api, key, is_missing in rows]

@@ -16,9 +16,6 @@ from airflow_imagetag.stores.sql_schema import UtcDateTime
 if TYPE_CHECKING:
     import pandas as pd
 
-STREAMED_ROWS = 5_000
-"""Maximum number of rows that the driver fetches at a time."""
-
 
 def runs_table(name: str, schema: str | None) -> sa.Table:
     """Return the table of runs.
@@ -132,7 +129,8 @@ class SqlRuns:
         table = self.table
         columns = [table.c[name] for name in RUN_COLUMNS]
         statement = sa.select(*columns).order_by(table.c.started_at, table.c.id)
-        options = {"stream_results": True, "yield_per": min(frame_rows, STREAMED_ROWS)}
+        fetched = min(frame_rows, dialect_of(self._engine).streamed_rows)
+        options = {"stream_results": True, "yield_per": fetched}
         with self._engine.connect().execution_options(**options) as connection:
             result = connection.execute(statement)
             while rows := list(islice(result, frame_rows)):

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STREAMED_ROWS = 5_000
-"""Maximum number of rows that the driver fetches at a time."""
-
 
 @contextmanager
 def open_tables(
@@ -309,7 +306,7 @@ class SqlTables:
 
         :param types: names and types of the columns.
         """
-        options = {"stream_results": True, "yield_per": min(frame_rows, STREAMED_ROWS)}
+        options = {"stream_results": True, "yield_per": min(frame_rows, self.dialect.streamed_rows)}
         with self.engine.connect().execution_options(**options) as connection:
             result = connection.execute(statement)
             while rows := list(islice(result, frame_rows)):

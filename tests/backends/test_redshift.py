@@ -59,6 +59,8 @@ def test_a_store_in_redshift(
     [frame] = store.labels()
     assert sorted(frame["label"]) == ["moped", "tabby"]
     assert redshift.refused == []
+    beginnings = [statement.partition("_stage_")[0] for statement in redshift.statements]
+    assert beginnings.count("INSERT INTO labels_images") == 2
     assert any(statement.startswith("MERGE") for statement in redshift.statements)
 
 

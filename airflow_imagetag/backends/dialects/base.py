@@ -115,6 +115,9 @@ class Dialect:
     page_rows: ClassVar[int | None] = None
     """Number of rows in a page of a table or query; None for the usual ones."""
 
+    streamed_rows: ClassVar[int] = 5_000
+    """Maximum number of rows that the driver fetches at a time from a cursor of the server."""
+
     lookup_keys: ClassVar[int] = 500
     """Maximum number of keys in one statement; SQLite before 3.32 takes 999 parameters."""
 

@@ -47,6 +47,8 @@ class Redshift(Warehouse):
     """Redshift. Its catalogs are not those that SQLAlchemy's dialect of PostgreSQL reads."""
 
     merge_alias = None
+    # A cluster of one node refuses to fetch more.
+    streamed_rows = 1_000
 
     def engine_options(self, hook: Any) -> Mapping[str, Any]:
         """Return options with which PostgreSQL's drivers send only what Redshift takes."""
@@ -58,6 +60,7 @@ class Redshift(Warehouse):
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Set the time zone, and answer for the server what SQLAlchemy asks PostgreSQL."""
         del busy_seconds
+        _insert_many_rows(engine)
         sa.event.listen(engine, "connect", _prepare_nothing)
         sa.event.listen(engine, "do_execute", _answer_escapes)
         execute_at_connect(engine, "SET TIME ZONE 'UTC'")
@@ -109,9 +112,24 @@ class Redshift(Warehouse):
             return False
 
     def append(self, connection: sa.Connection, table: sa.Table, rows: list[Row]) -> None:
-        """Insert rows; the driver sends many of them in one statement."""
+        """Insert rows; SQLAlchemy sends many of them in one statement, as prepared."""
         if rows:
             connection.execute(table.insert(), rows)
+
+
+def _insert_many_rows(engine: sa.Engine) -> None:
+    """Let SQLAlchemy insert many rows with a statement, by whichever driver."""
+    dialect: Any = engine.dialect
+    # Not done for psycopg 3.
+    dialect.use_insertmanyvalues_wo_returning = True
+    mode = getattr(dialect, "executemany_mode", None)
+
+    def restore(_dbapi_connection: Any, _record: Any) -> None:
+        # SQLAlchemy 1.4 gives it up for a server of this version.
+        dialect.executemany_mode = mode
+
+    if mode is not None:
+        sa.event.listen(engine, "connect", restore)
 
 
 def _prepare_nothing(dbapi_connection: Any, _record: Any) -> None:
