@@ -20,7 +20,13 @@ SAMPLE_IMAGES = 20_000
 """Number of images whose labels the page of labels counts."""
 
 TOP_LABELS = 100
-"""Number of labels on the page of labels."""
+"""Number of labels on the page of labels, and of those that the gallery's field offers."""
+
+MAX_NAMES = 10_000
+"""Maximum number of labels among which similar ones are looked for."""
+
+SIMILAR_LABELS = 10
+"""Maximum number of similar labels that a page names."""
 
 MATRIX_LABELS = 10
 """Number of labels whose joint occurrence is shown."""
@@ -189,6 +195,23 @@ def labels(sample: LabelSample, counts: DayCounts, words: Words) -> dict[str, An
         ),
         "matrix": _matrix(ranked[:MATRIX_LABELS], images_of),
     }
+
+
+def label_names(sample: LabelSample) -> list[str]:
+    """Return the labels of a sample, the commonest first."""
+    counts = Counter(label for _, label, _ in sample.rows)
+    return [label for label, _ in counts.most_common(MAX_NAMES)]
+
+
+def similar_labels(names: Sequence[str], text: str) -> list[str] | None:
+    """Return the first labels that contain a text; None if it is a label itself.
+
+    :param names: the labels of a store.
+    """
+    part = text.casefold()
+    if any(name.casefold() == part for name in names):
+        return None
+    return [name for name in names if part in name.casefold()][:SIMILAR_LABELS]
 
 
 def _bin(probability: float, bins: int) -> int:

@@ -25,13 +25,16 @@ from airflow_imagetag.ui import pages
 from airflow_imagetag.ui.hub import Cache, CopyIsMadeError, StoreHub
 from airflow_imagetag.ui.links import WebLinks
 from airflow_imagetag.ui.render import render
-from airflow_imagetag.ui.texts import LANGUAGES, words_of
+from airflow_imagetag.ui.texts import words_of
 from airflow_imagetag.ui.thumbnails import NoPicture
 
 log = logging.getLogger(__name__)
 
 PAGE_IMAGES = 48
 """Number of images on a page of the gallery."""
+
+KNOWN_IMAGES = 1_000
+"""Number of images whose labels the gallery's field offers: reading them takes little time."""
 
 COPY_REFRESH_SECONDS = 3
 """How often a page is loaded again while its store is copied."""
@@ -234,7 +237,8 @@ class WebPages:
             "given": given,
             "statuses": pages.STATUSES,
             "apis": browser.apis(),
-            "known": self._known_labels(store),
+            "known": self._label_names(store, browser, KNOWN_IMAGES)[: pages.TOP_LABELS],
+            "similar": None,
             "problem": None,
             "is_first": True,
             "page": None,
@@ -248,15 +252,26 @@ class WebPages:
         try:
             values["page"] = browser.page(wanted, after, PAGE_IMAGES)
         except QueryTooSlowError:
-            values["problem"] = words["too_slow"]
+            return values | {"problem": words["too_slow"]}
+        if wanted.label is not None and after is None and not values["page"].images:
+            names = self._label_names(store, browser, pages.SAMPLE_IMAGES)
+            similar = pages.similar_labels(names, wanted.label)
+            values["similar"] = similar and [
+                (name, reader.links.page("gallery", **(given | {"label": name})))
+                for name in similar
+            ]
         return values
 
-    def _known_labels(self, store: str) -> list[str]:
-        """Return the commonest labels for the field, if the page of labels was made lately."""
-        for language in LANGUAGES:
-            if found := self._cache.kept((store, "labels", language)):
-                return [row.label for row in found["rows"]]
-        return []
+    def _label_names(self, store: str, browser: StoreBrowser, max_images: int) -> list[str]:
+        """Return the labels of some images, the commonest first; none if they take too long."""
+
+        def make() -> list[str]:
+            try:
+                return pages.label_names(browser.label_sample(max_images))
+            except QueryTooSlowError:
+                return []
+
+        return self._cache.get((store, "names", max_images), make)
 
 
 def _how_far(progress: CopyProgress, words: Mapping[str, str]) -> str:

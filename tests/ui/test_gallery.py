@@ -148,6 +148,55 @@ def test_the_gallery_shows_what_meets_the_conditions(client, given, keys):
 
 
 @pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"label": "tab"}, {"tabby", "Tabby"}),
+        ({"label": "SHEP", "min": "0.1", "status": "tagged"}, {"German Shepherd"}),
+        ({"label": "no such label"}, set()),
+        # The label is a whole one, and another condition is in the way.
+        ({"label": "tabby", "min": "0.99"}, None),
+        ({"q": "tab", "key": "none"}, None),
+        ({"label": "tabby"}, None),
+    ],
+    ids=str,
+)
+def test_a_part_of_a_label_leads_to_the_labels_that_contain_it(client, given, names):
+    """Each of them is a link to the same conditions with this label, which has images."""
+    text = client.get("/products/gallery", params=given).text
+    assert ("Label means the whole label." in text) is (names is not None)
+    assert ("Did you mean:" in text) is bool(names)
+    links = re.findall(
+        r'<a href="gallery\?([^"]*)">([^<]*)</a>', text.partition("Did you mean:")[2]
+    )
+    proposed = {name: dict(parse_qsl(query.replace("&amp;", "&"))) for query, name in links}
+    assert set(proposed) == (names or set())
+    for name, conditions in proposed.items():
+        assert conditions == given | {"label": name}
+        assert shown(client, **conditions)
+
+
+def test_the_field_offers_the_labels_before_their_page_was_opened(sqlite, client):
+    """The commonest ones come first; a store without labels offers none."""
+    offered = [
+        str(one["value"])
+        for one in Page(client.get("/products/gallery").text).all("option")
+        if one["value"] in {"tabby", "cat", "Dog", "German Shepherd", "Tabby"}
+    ]
+    assert set(offered[:2]) == {"tabby", "cat"}
+    assert set(offered[2:]) == {"Dog", "German Shepherd", "Tabby"}
+    with client_of({"products": SqlLabelStore("warehouse", "empty_labels")}) as empty:
+        text = empty.get("/products/gallery").text
+    assert '<datalist id="known-labels"></datalist>' in text
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "up to and including"), ("zh", "到（含）")])
+def test_the_form_says_that_the_greatest_probability_is_included(client, language, said):
+    """As the conditions above show: 0.8 is between 0.8 and 0.8."""
+    answer = client.get("/products/gallery", params={"lang": language})
+    assert f'{said}<input name="max"' in answer.text
+
+
+@pytest.mark.parametrize(
     ("given", "word"),
     [
         ({"min": "many"}, "Probability"),
