@@ -28,7 +28,7 @@ from airflow_imagetag.selection.rules import Rule
 from airflow_imagetag.selection.shards import parse_shard
 from airflow_imagetag.sources import SqlImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
-from airflow_imagetag.stores.base import OpenStore
+from airflow_imagetag.stores.open_store import OpenStore
 from airflow_imagetag.stores.sql_schema import tables
 
 SQL_SIZES = (10_000, 30_000, 100_000, 1_000_000)

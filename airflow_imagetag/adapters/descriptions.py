@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.safety.redaction import redact, redact_text
 from airflow_imagetag.safety.uris import scheme_of
 
 Packed = dict[str, Any]
@@ -119,6 +118,8 @@ def _imported_class(path: str, kind: type) -> Any:
 
 
 def _shown(text: str) -> str:
+    from airflow_imagetag.safety.redaction import redact, redact_text
+
     # A statement of SQL may hold URIs.
     return redact(text) if scheme_of(text) else redact_text(text)
 

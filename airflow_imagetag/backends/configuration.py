@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 from airflow_imagetag.adapters.airflow_sdk import conf
-from airflow_imagetag.transport.headers import USER_AGENT
 
 if TYPE_CHECKING:
     from airflow_imagetag.selection.retry_schedule import RetrySchedule
@@ -46,6 +45,8 @@ def allowed_connections() -> frozenset[str] | None:
 
 def user_agent() -> str:
     """Return the header User-Agent of the worker's downloads."""
+    from airflow_imagetag.transport.headers import USER_AGENT
+
     return conf.get(SECTION, "user_agent", fallback="") or USER_AGENT
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from airflow_imagetag.adapters.airflow_sdk import BaseOperatorLink, airflow_version, conf
-from airflow_imagetag.backends.configuration import ui_stores
 
 __all__ = ["ImageLabelsLink"]
 
@@ -19,6 +18,8 @@ FIRST_VERSION = (3, 1)
 
 def are_pages_shown() -> bool:
     """Tell whether Airflow's UI has the pages."""
+    from airflow_imagetag.backends.configuration import ui_stores
+
     return airflow_version() >= FIRST_VERSION and bool(ui_stores().strip())
 
 

@@ -16,13 +16,13 @@ from airflow_imagetag.operators.new_entries import Needs, NewEntries, every_entr
 from airflow_imagetag.operators.pace import Pace
 from airflow_imagetag.runtime.loop_thread import StopSignal, run_in_thread
 from airflow_imagetag.runtime.threads import DaemonExecutor
-from airflow_imagetag.stores.base import LabelStore, StoreMode, UnlabelledCounts
+from airflow_imagetag.stores import LabelStore, StoreMode, UnlabelledCounts
 
 if TYPE_CHECKING:
     from airflow_imagetag.hooks.imagetag import ImageTagHook
     from airflow_imagetag.operators.options import Options
     from airflow_imagetag.sources.base import ImageSource
-    from airflow_imagetag.stores.base import OpenStore
+    from airflow_imagetag.stores import OpenStore
 
 log = logging.getLogger(__name__)
 

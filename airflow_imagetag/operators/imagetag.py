@@ -10,8 +10,8 @@ from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.links.imagetag import ImageLabelsLink
 from airflow_imagetag.operators.label_map import LabelMapField, wrap_label_map
 from airflow_imagetag.operators.lineage_methods import LineageMethods
+from airflow_imagetag.sources.base import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.sources.images_field import wrap_images
-from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.stores.base import LabelStore, as_store
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from airflow_imagetag.adapters.templating import (
     is_resolved_by_airflow,
 )
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.sources.images_field import ImagesField
 
 _SHOWN_ENTRIES = 10
@@ -34,6 +33,8 @@ class LabelMap(LiteralValue):
         The digest changes when any entry does.
         """
         if isinstance(self.value, str):
+            from airflow_imagetag.safety.redaction import redact
+
             return redact(self.value)[:_SHOWN_CHARACTERS]
         if not isinstance(self.value, Mapping):
             return None if self.value is None else f"<{type(self.value).__name__}>"

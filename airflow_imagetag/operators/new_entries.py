@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_imagetag.engine.protocols import AnswerLookup
     from airflow_imagetag.operators.options import Options
     from airflow_imagetag.sources.base import ImageSource
-    from airflow_imagetag.stores.base import OpenStore
+    from airflow_imagetag.stores.open_store import OpenStore
 
 log = logging.getLogger(__name__)
 

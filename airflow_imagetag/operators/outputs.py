@@ -22,7 +22,7 @@ from airflow_imagetag.operators.writers import (
     Collected,
     FrameWriter,
 )
-from airflow_imagetag.stores.base import DEFAULT_BATCH, BatchBounds
+from airflow_imagetag.stores.open_store import DEFAULT_BATCH, BatchBounds
 
 if TYPE_CHECKING:
     import pandas as pd

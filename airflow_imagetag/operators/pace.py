@@ -10,7 +10,7 @@ from airflow_imagetag.engine.settings import EngineSettings
 from airflow_imagetag.labellers.model_threads import max_images_in_flight, threads_of
 from airflow_imagetag.operators.options import Options
 from airflow_imagetag.services.account import Account
-from airflow_imagetag.stores.base import BatchBounds
+from airflow_imagetag.stores.open_store import BatchBounds
 
 if TYPE_CHECKING:
     from airflow_imagetag.quota.shared import SharedSchedule

@@ -19,7 +19,7 @@ from airflow_imagetag.operators.budget import Budget, OwnBudget, own_budget
 from airflow_imagetag.stores.runs import RunOutcome, RunRecord, SpendingScope
 
 if TYPE_CHECKING:
-    from airflow_imagetag.stores.base import OpenStore
+    from airflow_imagetag.stores.open_store import OpenStore
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from airflow_imagetag.operators.run_record import RunRecorder, new_record, recor
 from airflow_imagetag.operators.writers import StoreWriter, ask_through
 from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.selection.retry_schedule import RetrySchedule
-from airflow_imagetag.stores.base import OpenStore, UnlabelledCounts
+from airflow_imagetag.stores import OpenStore, UnlabelledCounts
 
 if TYPE_CHECKING:
     from airflow_imagetag.sources.base import ImageSource
-    from airflow_imagetag.stores.base import LabelStore
+    from airflow_imagetag.stores import LabelStore
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from airflow_imagetag.adapters.final_errors import certain_errors_are_final
 from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.operators.lineage_methods import LineageMethods
+from airflow_imagetag.sources.base import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.sources.images_field import ImagesField, as_source, wrap_images
-from airflow_imagetag.sources.items import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 from airflow_imagetag.stores.base import LabelStore, as_store
 
 if TYPE_CHECKING:

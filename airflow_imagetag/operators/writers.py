@@ -21,7 +21,7 @@ from airflow_imagetag.selection.rules import Rule, StoredState, has_failed_befor
 if TYPE_CHECKING:
     import pandas as pd
 
-    from airflow_imagetag.stores.base import OpenStore
+    from airflow_imagetag.stores.open_store import OpenStore
 
 log = logging.getLogger(__name__)
 

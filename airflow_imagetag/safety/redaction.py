@@ -108,12 +108,12 @@ _TIMES = frozenset(
 )
 """Parameters that hold the end of a signature's life, if there is one and they hold a time."""
 
-_TIME = re.compile(r"\d{10}|\d{13}|[0-9a-fA-F]{8}")
+_TIME = _lazy(r"\d{10}|\d{13}|[0-9a-fA-F]{8}")
 
 # Line breaks of every kind, and lone surrogates, which no encoding can write.
 _CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _PLAIN = re.compile(rf"[^{_CONTROL_CHARACTERS} ?#@;]*")
-_CONTROL = re.compile(rf"[{_CONTROL_CHARACTERS}]")
+_CONTROL = _lazy(rf"[{_CONTROL_CHARACTERS}]")
 # Each secret parameter has one of these pieces in its name, unless the name is percent-encoded.
 _SUSPECT = _lazy(
     rf"[@%{_CONTROL_CHARACTERS}]|token|jwt|key|secret|auth|pass|pwd|hmac|sig|hdn|x-|q-|bearer|cred",
@@ -123,8 +123,8 @@ _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:\-]{0,60}):[/\\\s]*")
 # Parsers of URLs leave out white space, also in the middle of the scheme.
 _WEB = _lazy(r"\s*h\s*t\s*t\s*p\s*(?:s\s*)?:[/\\\s]*", re.IGNORECASE)
 _AUTHORITY = re.compile(r"[^/?#\\]*")
-_SEPARATOR = re.compile(r"(&|;(?=[^;&=]*=))")
-_PATH_PARAMETER = re.compile(r";([^;/=]{1,100})=[^;/]*")
+_SEPARATOR = _lazy(r"(&|;(?=[^;&=]*=))")
+_PATH_PARAMETER = _lazy(r";([^;/=]{1,100})=[^;/]*")
 _URI_IN_TEXT = _lazy(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s\"'<>]+")
 # A secret parameter outside a URI that can be parsed: in HTML (&amp;), in JSON (\u0026), or
 # percent-encoded as a parameter of another URI.
@@ -149,6 +149,9 @@ _USER_IN_TEXT = _lazy(
 )
 # The same in the escapes of JSON.
 _UNSEEN = _lazy(rf"(?! )[{_CONTROL_CHARACTERS}\u00a0]|\\[bfnrt]")
+
+_MARKS = frozenset(":=%\\\"'")
+"""Each URI in a text, and each secret parameter outside one, has one of these characters."""
 
 
 def without_secrets(uri: str) -> str:
@@ -208,12 +211,14 @@ def redact(uri: str) -> str:
         shown = shown.partition("#")[0]
     if scheme_of(shown) not in LOCAL_SCHEMES:
         shown = _SHOWN_IN_URI().sub(r"\1***", _mask_parameters(shown))
-    return _CONTROL.sub("?", shown)
+    return _CONTROL().sub("?", shown)
 
 
 def redact_text(text: str) -> str:
     """Return a message with every URI in it redacted, and every secret parameter outside one."""
     cut = text[:MAX_TEXT_CHARACTERS]
+    if _MARKS.isdisjoint(cut):
+        return cut
     redacted = _redact_uris(cut)
     # A secret may be cut in two by characters that parsers leave out.
     joined = _UNSEEN().sub("", cut)
@@ -252,7 +257,7 @@ def _short(uri: str) -> str:
         # Its end may lie behind the cut, so all of this may be a password.
         shown = f"{head[0]}***"
     else:
-        shown = _CONTROL.sub("?", without_secrets(beginning))
+        shown = _CONTROL().sub("?", without_secrets(beginning))
     return f"{shown[:SHOWN_CHARACTERS]}... ({len(uri):,} characters)"
 
 
@@ -282,7 +287,7 @@ def _without_parameters(url: str) -> str:
     """Return the URL without secret parameters in path, query and fragment."""
     place, mark, fragment = url.partition("#")
     path, question, query = place.partition("?")
-    path = _PATH_PARAMETER.sub(
+    path = _PATH_PARAMETER().sub(
         lambda found: "" if _SECRET().fullmatch(_name_of(found[1])) else found[0], path
     )
     return f"{path}{_public(question, query)}{_public(mark, fragment)}"
@@ -296,7 +301,7 @@ def _public(mark: str, parameters: str, secret: _Compiled = _SECRET) -> str:
     if not parameters:
         return mark
     # The parameters alternate with the separators before them.
-    separated = [mark, *_SEPARATOR.split(parameters)]
+    separated = [mark, *_SEPARATOR().split(parameters)]
     separators, items = separated[::2], separated[1::2]
     hidden = set(_hidden(items, secret()))
     if secret is not _SECRET and not hidden:
@@ -320,12 +325,12 @@ def _hidden(items: list[str], secret: re.Pattern[str]) -> Iterator[int]:
             yield place
         elif found and name in _TIMES:
             value = item.partition("=")[2]
-            if name == "expires" or _TIME.fullmatch(value):
+            if name == "expires" or _TIME().fullmatch(value):
                 yield place
 
 
 def _name_of(item: str) -> str:
-    return _CONTROL.sub("", unquote(item.partition("=")[0])).strip(BLANKS).lower()
+    return _CONTROL().sub("", unquote(item.partition("=")[0])).strip(BLANKS).lower()
 
 
 def _mask_parameters(text: str) -> str:

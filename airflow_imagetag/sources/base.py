@@ -5,19 +5,30 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.adapters.descriptions import Description
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.selection.difference import PushDown
-from airflow_imagetag.selection.rules import Window
-from airflow_imagetag.selection.shards import Shard, shard_names
 
 if TYPE_CHECKING:
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.models import Entry, Image
+    from airflow_imagetag.selection.difference import PushDown
+    from airflow_imagetag.selection.rules import Window
+    from airflow_imagetag.selection.shards import Shard
 
 __all__ = ["ImageSource", "PushDown", "Trust"]
+
+DEFAULT_KEY_COLUMN = "image_key"
+DEFAULT_URI_COLUMN = "image_uri"
+
+
+def __getattr__(name: str) -> Any:
+    # An import path that is kept; the parsing of a DAG file needs no push-down.
+    if name != "PushDown":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("airflow_imagetag.selection.difference").PushDown
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,8 @@ class ImageSource(Description):
                 f"{type(self).__name__} does not know when an image changed, so modified_after and "
                 "settle_seconds cannot be used with it."
             )
+        from airflow_imagetag.models import Image
+
         return (entry for entry in self.entries(limit=limit) if isinstance(entry, Image))
 
     def keys(self) -> Iterator[str]:
@@ -150,6 +163,8 @@ class ImageSource(Description):
 
         :raises ConfigurationError: ``count`` is below 1.
         """
+        from airflow_imagetag.selection.shards import shard_names
+
         return shard_names(count)
 
 

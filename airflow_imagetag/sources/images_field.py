@@ -13,7 +13,6 @@ from airflow_imagetag.adapters.templating import (
 )
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.sources.base import ImageSource
-from airflow_imagetag.sources.values import ValueImages
 
 
 class ImagesField(TemplatedFields):
@@ -40,7 +39,7 @@ def wrap_images(images: Any, *, literal: bool = True) -> Any:
         raise ConfigurationError("images is a store; give it as store=.")
     if is_resolved_by_airflow(images):
         return images
-    return ValueImages(images, literal=literal)
+    return _values(images, literal=literal)
 
 
 def known_source(images: Any, parameter: str) -> ImageSource:
@@ -59,4 +58,10 @@ def known_source(images: Any, parameter: str) -> ImageSource:
 
 def as_source(images: Any) -> ImageSource:
     """Return the rendered parameter ``images`` as a source."""
-    return images if isinstance(images, ImageSource) else ValueImages(images)
+    return images if isinstance(images, ImageSource) else _values(images, literal=False)
+
+
+def _values(images: Any, *, literal: bool) -> ImageSource:
+    from airflow_imagetag.sources.values import ValueImages
+
+    return ValueImages(images, literal=literal)

@@ -11,9 +11,8 @@ from airflow_imagetag.errors import ImageTagError, InvalidImageError
 from airflow_imagetag.models import Image
 from airflow_imagetag.safety.redaction import output_uri, redact, storable_name
 from airflow_imagetag.safety.uris import is_blank, is_data, name_fault
+from airflow_imagetag.sources.base import DEFAULT_KEY_COLUMN, DEFAULT_URI_COLUMN
 
-DEFAULT_KEY_COLUMN = "image_key"
-DEFAULT_URI_COLUMN = "image_uri"
 CONTENT_COLUMN = "content"
 VERSION_COLUMN = "version"
 

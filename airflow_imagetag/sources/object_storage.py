@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.models import Entry, Image
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.safety.uris import is_below, is_local, local_path, storage_of
-from airflow_imagetag.selection.rules import Window
-from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource, Trust
 
 if TYPE_CHECKING:
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.models import Entry, Image
+    from airflow_imagetag.selection.rules import Window
+    from airflow_imagetag.selection.shards import Shard
     from airflow_imagetag.sources.listing import Folder
 
 SEND_CHOICES = ("bytes", "url")
@@ -112,6 +112,8 @@ class ObjectStorageImages(ImageSource):
         :raises StorageError: the storage failed.
         """
         del limit
+        from airflow_imagetag.models import Image
+
         return (image for image in self._list(window=window) if isinstance(image, Image))
 
     def key_test(self) -> Callable[[str], bool]:

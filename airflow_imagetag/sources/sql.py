@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_imagetag.errors import ConfigurationError
-from airflow_imagetag.models import Entry, Image
-from airflow_imagetag.selection.rules import Condition, Window
-from airflow_imagetag.selection.shards import Shard
 from airflow_imagetag.sources.base import ImageSource
 
 if TYPE_CHECKING:
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.models import Entry, Image
+    from airflow_imagetag.selection.rules import Condition, Window
+    from airflow_imagetag.selection.shards import Shard
     from airflow_imagetag.sources.sql_reader import SqlReader
 
 

@@ -15,12 +15,14 @@ from airflow_imagetag.errors import ConfigurationError, DuplicateKeyError, Image
 from airflow_imagetag.models import Entry, Image, RejectedImage, SkippedImage
 from airflow_imagetag.safety.redaction import redact
 from airflow_imagetag.safety.uris import is_local, is_storage, storage_of
-from airflow_imagetag.selection.shards import Shard
-from airflow_imagetag.sources.base import ImageSource, Trust
-from airflow_imagetag.sources.items import (
-    CONTENT_COLUMN,
+from airflow_imagetag.sources.base import (
     DEFAULT_KEY_COLUMN,
     DEFAULT_URI_COLUMN,
+    ImageSource,
+    Trust,
+)
+from airflow_imagetag.sources.items import (
+    CONTENT_COLUMN,
     VERSION_COLUMN,
     as_image,
     name_of,
@@ -28,6 +30,7 @@ from airflow_imagetag.sources.items import (
 
 if TYPE_CHECKING:
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
+    from airflow_imagetag.selection.shards import Shard
 
 _SHOWN_ITEMS = 10
 

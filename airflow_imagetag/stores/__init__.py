@@ -16,14 +16,9 @@ if TYPE_CHECKING:
         Status,
         StoredState,
     )
-    from airflow_imagetag.stores.base import (
-        BatchBounds,
-        LabelStore,
-        OpenStore,
-        StoreMode,
-        UnlabelledCounts,
-    )
+    from airflow_imagetag.stores.base import LabelStore, StoreMode
     from airflow_imagetag.stores.delta import DeltaLabelStore
+    from airflow_imagetag.stores.open_store import BatchBounds, OpenStore, UnlabelledCounts
     from airflow_imagetag.stores.parquet import ParquetLabelStore
     from airflow_imagetag.stores.rows import holds_answer, merged, outcome_of, rows_of, state_of
     from airflow_imagetag.stores.runs import RunOutcome, RunRecord, Spending, SpendingScope
@@ -61,6 +56,7 @@ __all__ = [
 _REFS = "airflow_imagetag.adapters.dataset_refs"
 _RULES = "airflow_imagetag.selection.rules"
 _BASE = "airflow_imagetag.stores.base"
+_OPEN = "airflow_imagetag.stores.open_store"
 
 _ROWS = "airflow_imagetag.stores.rows"
 
@@ -73,7 +69,7 @@ _MODULES = {
     "HeldImage": "airflow_imagetag.selection.missing",
     "LabelStore": _BASE,
     "Need": _RULES,
-    "OpenStore": _BASE,
+    "OpenStore": _OPEN,
     "ParquetLabelStore": "airflow_imagetag.stores.parquet",
     "Retag": _RULES,
     "Rule": _RULES,
@@ -86,8 +82,8 @@ _MODULES = {
     "StoreMode": _BASE,
     "StoredState": _RULES,
     "TableRef": _REFS,
-    "UnlabelledCounts": _BASE,
-    "BatchBounds": _BASE,
+    "UnlabelledCounts": _OPEN,
+    "BatchBounds": _OPEN,
     "holds_answer": _ROWS,
     "merged": _ROWS,
     "outcome_of": _ROWS,

@@ -12,8 +12,8 @@ from airflow_imagetag.errors import StoreError
 from airflow_imagetag.runtime.retries import BlockingRetrier
 from airflow_imagetag.safety.redaction import redact_text
 from airflow_imagetag.selection.rules import StoredState
-from airflow_imagetag.stores.base import OpenStore, UnlabelledCounts
 from airflow_imagetag.stores.files import Files
+from airflow_imagetag.stores.open_store import OpenStore, UnlabelledCounts
 from airflow_imagetag.stores.parquet_runs import ParquetRuns
 from airflow_imagetag.stores.part_index import PartIndex
 from airflow_imagetag.stores.rows import key_digest

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from airflow_imagetag.selection.rules import UNFINISHED, Status, StoredState
-from airflow_imagetag.stores.base import UnlabelledCounts
+from airflow_imagetag.stores.open_store import UnlabelledCounts
 
 _TABLE = """
 CREATE TABLE image (

@@ -20,7 +20,8 @@ from airflow_imagetag.selection.rules import (
     Status,
     StoredState,
 )
-from airflow_imagetag.stores.base import BatchBounds, OpenStore, StoreMode, UnlabelledCounts
+from airflow_imagetag.stores.base import StoreMode
+from airflow_imagetag.stores.open_store import BatchBounds, OpenStore, UnlabelledCounts
 from airflow_imagetag.stores.rows import (
     LIFE_COLUMNS,
     MISSING_SINCE,

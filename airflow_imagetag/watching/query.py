@@ -16,7 +16,8 @@ from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
 from airflow_imagetag.errors import UnknownConnectionError
 from airflow_imagetag.models import Image
 from airflow_imagetag.selection.difference import new_images
-from airflow_imagetag.stores.base import LabelStore, OpenStore, StoreMode
+from airflow_imagetag.stores.base import LabelStore, StoreMode
+from airflow_imagetag.stores.open_store import OpenStore
 from airflow_imagetag.watching.condition import WaitCondition
 
 log = logging.getLogger(__name__)
