@@ -62,6 +62,26 @@ def parsed(statement: str, name: str) -> Any:
 
 
 @needs_warehouses
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        ("snowflake", "ALTER SESSION SET STATEMENT_TIMEOUT_IN_SECONDS = 30"),
+        ("redshift", "SET statement_timeout TO 30000"),
+        ("databricks", "SET STATEMENT_TIMEOUT = 30"),
+        ("trino", "SET SESSION query_max_run_time = '30s'"),
+        # Its sessions have no such setting.
+        ("bigquery", None),
+    ],
+)
+def test_a_session_of_a_warehouse_is_told_the_limit_of_a_page(name, statement):
+    """At least as long as one that has gone to sleep needs to start."""
+    recorder: Any = Recorder(name)
+    with dialect_named(name).limited(recorder, 5):
+        pass
+    assert recorder.statements == ([] if statement is None else [statement])
+
+
+@needs_warehouses
 @pytest.mark.parametrize("name", WAREHOUSES)
 def test_the_statements_of_a_batch(name: str):
     """Tables without indexes, a staging table, one MERGE by key: each is SQL of the database."""

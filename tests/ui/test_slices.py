@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 from databases import API, Database, tagged
 from pictures import write
 
+from airflow_imagetag.errors import StorageError
 from airflow_imagetag.stores import SqlLabelStore, digest_slices, sql_browsing
 from airflow_imagetag.stores.browsing import Cursor, ImageFilter, QueryTooSlowError
 from airflow_imagetag.stores.digest_slices import LAST_DIGEST, slices
@@ -85,3 +88,34 @@ def test_when_the_time_is_over_the_next_page_goes_on(store, monkeypatch):
         pytest.raises(QueryTooSlowError),
     ):
         browser.page(ImageFilter(label="cat"), None, 50)
+
+
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+
+LONG = {
+    "postgres": "SELECT pg_sleep(60)",
+    "sqlite": NUMBERS,
+    "duckdb_file": "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a < b",
+}
+
+
+@pytest.mark.parametrize("database", LONG)
+def test_a_query_that_takes_too_long_is_ended(request, database):
+    """By the database itself; the next query is answered, and one that is wrong is told apart."""
+    request.getfixturevalue(database)
+    found = SqlLabelStore("warehouse", "product_labels")
+    write(found, [tagged("key", "cat")])
+    with open_sql_browser(found.conn_id, found.table, None) as browser:
+
+        def ask(statement: str, seconds: float) -> object:
+            return browser._within(seconds, lambda c: c.execute(sa.text(statement)).scalar())
+
+        began = time.monotonic()
+        with pytest.raises(QueryTooSlowError, match=r"did not answer within 0\.3 seconds"):
+            ask(LONG[database], 0.3)
+        assert time.monotonic() - began < 20
+        assert ask("SELECT 1", 5) == 1
+        assert len(browser.page(ImageFilter(), None, 5).images) == 1
+        with pytest.raises(StorageError) as raised:
+            ask("SELECT nothing FROM nowhere", 5)
+        assert not isinstance(raised.value, QueryTooSlowError)

@@ -20,6 +20,7 @@ class Databricks(JsonWarehouse):
     # Each statement takes effect by itself.
     has_transactions = False
     stage_prefixes = ()
+    timeout = "SET STATEMENT_TIMEOUT = {seconds}"
     # Parameters of one statement: 256 at most.
     lookup_keys = 200
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,6 +49,9 @@ _WHOLE = ("INT", "HUGEINT", "BIGINT", "SMALLINT", "TINYINT")
 _LOCKED = ("could not set lock on file", "conflicting lock", "transaction conflict", "conflict on")
 """DuckDB's errors have no codes. Another process has the file, or another thread the rows."""
 
+INTERRUPT_SECONDS = 0.05
+"""Interval in which statements are ended whose time is over."""
+
 _OPENING = threading.Lock()
 """Held while a session begins or ends: the first one of a process opens the file, the last one
 closes it, and a session that begins meanwhile would find a database that is not complete."""
@@ -70,6 +74,27 @@ class DuckDb(Warehouse):
                 return Session(hook.get_conn())
 
         return {"poolclass": sa.pool.NullPool, "creator": begin}
+
+    @contextmanager
+    def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """End the statements of a ``with`` block when the time for all of them is over."""
+        driver: Any = connection.connection.dbapi_connection
+        ended = threading.Event()
+
+        def interrupt() -> None:
+            wait = seconds
+            while not ended.wait(wait):
+                driver.interrupt()
+                # For a statement that begins later.
+                wait = INTERRUPT_SECONDS
+
+        watcher = threading.Thread(target=interrupt, name="imagetag-limit", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
 
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Set the time zone."""

@@ -47,6 +47,7 @@ class Redshift(Warehouse):
     """Redshift. Its catalogs are not those that SQLAlchemy's dialect of PostgreSQL reads."""
 
     merge_alias = None
+    timeout = "SET statement_timeout TO {milliseconds}"
     # A cluster of one node refuses to fetch more.
     streamed_rows = 1_000
 

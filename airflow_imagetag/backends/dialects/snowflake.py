@@ -30,6 +30,8 @@ _TRANSIENT_NUMBERS = frozenset({625, 604, 250001, 250003, 250006, 251011, 290402
 class Snowflake(JsonWarehouse):
     """Snowflake. Its keys are not enforced, so tables have none."""
 
+    timeout = "ALTER SESSION SET STATEMENT_TIMEOUT_IN_SECONDS = {seconds}"
+
     def prepare(self, engine: sa.Engine, *, busy_seconds: float) -> None:
         """Set the time zone and the style of times."""
         del busy_seconds

@@ -19,6 +19,7 @@ class Trino(JsonWarehouse):
     # Connectors take effect statement by statement.
     has_transactions = False
     stage_prefixes = ()
+    timeout = "SET SESSION query_max_run_time = '{seconds}s'"
 
     @property
     def time_type(self) -> Any:

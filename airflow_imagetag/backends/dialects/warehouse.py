@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -22,6 +23,9 @@ from airflow_imagetag.backends.dialects.base import (
 from airflow_imagetag.safety.uris import BLANKS
 
 Row = dict[str, Any]
+
+LEAST_SECONDS = 30
+"""Least limit of a statement: a warehouse that has gone to sleep starts first."""
 
 
 class Warehouse(Dialect):
@@ -48,6 +52,19 @@ class Warehouse(Dialect):
 
     merge_alias: ClassVar[str | None] = "held"
     """Name of the target within a MERGE; None where it must have its own."""
+
+    timeout: ClassVar[str | None] = None
+    """Statement that limits the later ones of a session to ``{seconds}`` or ``{milliseconds}``."""
+
+    @contextmanager
+    def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """End each statement of a ``with`` block after some time, where its session can be told."""
+        if self.timeout is not None:
+            whole = max(LEAST_SECONDS, ceil(seconds))
+            connection.exec_driver_sql(
+                self.timeout.format(seconds=whole, milliseconds=1000 * whole)
+            )
+        yield
 
     @property
     def text_type(self) -> Any:
