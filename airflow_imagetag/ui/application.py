@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from airflow_imagetag.backends.configuration import ui_stores
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.stores.browsing import StoredImage
+from airflow_imagetag.ui.asgi import NO_STORE
 from airflow_imagetag.ui.hub import PictureCache, StoreHub
 from airflow_imagetag.ui.render import static_file
 from airflow_imagetag.ui.shown_stores import parse_stores
@@ -46,7 +47,13 @@ PICTURE_THREADS = 2
 """Number of small pictures that are made at the same time in a process."""
 
 PICTURE_WAIT_SECONDS = 45.0
-"""How long a small picture waits for its turn."""
+"""How long a request for a small picture waits for its turn: shorter than a proxy does."""
+
+PICTURE_WAITS = 4
+"""How often a small picture waits so long; a browser is led to the same address in between."""
+
+MAX_PICTURES = 4_096
+"""Maximum number of small pictures that wait; others are told that the server is busy."""
 
 PICTURE_CACHE_BYTES = 32 * 1024 * 1024
 """Maximum size of the small pictures that are kept in a process."""
@@ -118,6 +125,7 @@ class _Server:
         self._painters = ThreadPoolExecutor(PICTURE_THREADS, "imagetag-picture")
         self._waiting = 0
         self._turns = asyncio.Semaphore(PICTURE_THREADS)
+        self._queued = 0
         self._cache = PictureCache(PICTURE_CACHE_BYTES, PICTURE_CACHE_SECONDS)
 
     async def stores(self, request: Request) -> Response:
@@ -161,26 +169,57 @@ class _Server:
         key = (store, api, digest)
         picture: bytes | NoPicture | None = self._cache.get(key)
         if picture is None:
-            picture = await self._painted(store, api, digest)
+            picture = await self._painted(request, key)
         if picture is None:
             raise HTTPException(404)
+        if picture is NoPicture.BUSY:
+            return self._later(request)
         if isinstance(picture, bytes):
             self._cache.put(key, picture)
             headers = {"cache-control": "private, max-age=600"}
             return Response(picture, media_type="image/jpeg", headers=headers)
         return Response(placeholder(picture, _language(request)), media_type="image/svg+xml")
 
-    async def _painted(self, store: str, api: str, digest: str) -> bytes | NoPicture | None:
-        try:
-            async with asyncio.timeout(PICTURE_WAIT_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError:
+    async def _painted(
+        self, request: Request, key: tuple[str, str, str]
+    ) -> bytes | NoPicture | None:
+        """Return a small picture that is made when it has its turn."""
+        if not await self._has_turn():
             return NoPicture.BUSY
         try:
+            if await request.is_disconnected():
+                # The reader has left the page: the next one's turn.
+                return NoPicture.BUSY
+            if (made := self._cache.get(key)) is not None:
+                return made
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._painters, self._paint, store, api, digest)
+            return await loop.run_in_executor(self._painters, self._paint, *key)
         finally:
             self._turns.release()
+
+    async def _has_turn(self) -> bool:
+        """Wait for the turn of a small picture, without a thread; tell whether it came."""
+        if self._queued >= MAX_PICTURES:
+            return False
+        self._queued += 1
+        try:
+            async with asyncio.timeout(PICTURE_WAIT_SECONDS):
+                return await self._turns.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self._queued -= 1
+
+    def _later(self, request: Request) -> Response:
+        """Lead to the same picture once more, or say that the server is busy; neither is cached."""
+        waits = _parameter(request, "waits") or ""
+        waited = int(waits) if waits.isdecimal() and len(waits) == 1 else 0
+        headers = {"cache-control": NO_STORE}
+        if waited + 1 < PICTURE_WAITS and self._queued < MAX_PICTURES:
+            url = request.url.include_query_params(waits=waited + 1)
+            return RedirectResponse(f"thumbnail?{url.query}", 307, headers)
+        text = placeholder(NoPicture.BUSY, _language(request))
+        return Response(text, media_type="image/svg+xml", headers=headers)
 
     def _paint(self, store: str, api: str, digest: str) -> bytes | NoPicture | None:
         try:

@@ -160,6 +160,13 @@ _WORDS: dict[str, tuple[str, str]] = {
         ),
         "标签库未及时响应。请更改条件：指定标签、状态或接口最能缩小范围。",
     ),
+    "page_too_slow": (
+        (
+            "The store did not answer in time. Load this page again in a minute. If it stays so, the "
+            "database is busy, or its statistics are old: run ANALYZE on the tables of the store."
+        ),
+        "标签库未及时响应。请一分钟后重新加载此页。若问题持续，则数据库繁忙或统计信息过旧：请对标签库的表运行 ANALYZE。",
+    ),
     "not_read": ("The store cannot be read.", "无法读取标签库。"),
     "copying": (
         "This store is being read: {done}. The page loads again by itself.",

@@ -166,7 +166,7 @@ class WebPages:
             values |= {"message": text, "refresh": COPY_REFRESH_SECONDS}
             return Found(render("message.html", values))
         except QueryTooSlowError:
-            return Found(render("message.html", values | {"message": words["too_slow"]}), 503)
+            return Found(render("message.html", values | {"message": words["page_too_slow"]}), 503)
         except ImageTagError as error:
             # The message may name hosts and users, which belong into the server's log only.
             log.warning("The store %s cannot be read: %s", store, error)

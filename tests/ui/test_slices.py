@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import sqlalchemy as sa
 from databases import API, Database, tagged
 from pictures import write
+from web import client_of
 
 from airflow_imagetag.errors import StorageError
 from airflow_imagetag.stores import SqlLabelStore, digest_slices, sql_browsing
-from airflow_imagetag.stores.browsing import Cursor, ImageFilter, QueryTooSlowError
+from airflow_imagetag.stores.browsing import Cursor, ImageFilter, QueryTooSlowError, StoreBrowser
 from airflow_imagetag.stores.digest_slices import LAST_DIGEST, slices
 from airflow_imagetag.stores.rows import key_digest
 from airflow_imagetag.stores.sql_browsing import open_sql_browser
@@ -119,3 +121,23 @@ def test_a_query_that_takes_too_long_is_ended(request, database):
         with pytest.raises(StorageError) as raised:
             ask("SELECT nothing FROM nowhere", 5)
         assert not isinstance(raised.value, QueryTooSlowError)
+
+
+def test_a_page_of_a_database_that_is_too_slow_says_what_to_do(sqlite: Database):
+    """Instead of an error, for each page and in both languages."""
+
+    class Slow(SqlLabelStore):
+        def _browse(self) -> AbstractContextManager[StoreBrowser]:
+            return open_sql_browser(self.conn_id, self.table, None, seconds=0)
+
+    write(SqlLabelStore("warehouse", "product_labels"), [tagged("key", "cat")])
+    with client_of({"products": Slow("warehouse", "product_labels")}) as client:
+        for page in ("overview", "labels", "gallery", "failures", f"image?key={key_digest('key')}"):
+            answer = client.get(f"/products/{page}")
+            assert answer.status_code == 503
+            assert "did not answer in time. Load this page again in a minute." in answer.text
+        assert (
+            "标签库未及时响应。请一分钟后重新加载此页。"
+            in client.get("/products/labels?lang=zh").text
+        )
+        assert client.get("/products/runs").status_code == 200

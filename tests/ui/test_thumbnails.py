@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,23 +209,75 @@ def test_kept_pictures_have_a_bound(monkeypatch):
     assert cache.get("f") is None
 
 
-def test_few_pictures_are_made_at_a_time(store, photographer, monkeypatch):
-    """The others wait, and after a while say that the server is busy; pages go on meanwhile."""
+@contextmanager
+def busy(
+    store: LabelStore, photographer: type[Photographer], count: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve pages of slow photographs; the value is the URL and the addresses of the pictures."""
     photographer.seconds = 0.8
-    monkeypatch.setattr(application, "PICTURE_WAIT_SECONDS", 0.4)
     thumbnails = Thumbnails(ContentLoader(), True, ("127.0.0.1",), "pages")
-    keys = [f"cat {number}" for number in range(20)]
+    keys = [f"cat {number}" for number in range(count)]
     with (
         serving(photographer) as pictures,
         application_of({"products": store}, thumbnails) as made,
         served(made) as url,
-        ThreadPoolExecutor(len(keys)) as executor,
     ):
         write(store, [tagged(key, "x", uri=f"{pictures}/{key}.png") for key in keys])
-        addresses = [f"{url}/products/thumbnail?api={API}&key={key_digest(key)}" for key in keys]
-        answers = executor.map(lambda address: requests.get(address, timeout=60), addresses)
+        page = f"{url}/products/thumbnail?api={API}&key="
+        yield url, [page + key_digest(key) for key in keys]
+
+
+def get_all(addresses: list[str]) -> list[requests.Response]:
+    """Ask for all addresses at once."""
+    with ThreadPoolExecutor(len(addresses)) as executor:
+        return list(executor.map(lambda address: requests.get(address, timeout=60), addresses))
+
+
+def test_few_pictures_are_made_at_a_time(store, photographer, monkeypatch):
+    """The others wait, longer than one request may; pages go on meanwhile."""
+    monkeypatch.setattr(application, "PICTURE_WAIT_SECONDS", 1.2)
+    with busy(store, photographer, 6) as (url, addresses), ThreadPoolExecutor(1) as executor:
+        pending = executor.submit(get_all, addresses)
         assert requests.get(f"{url}/products/overview", timeout=60).ok
         assert len(photographer.asked) <= application.PICTURE_THREADS
-        kinds = [answer.headers["content-type"] for answer in answers]
-        assert kinds.count("image/jpeg") == application.PICTURE_THREADS
-        assert kinds.count("image/svg+xml") == len(keys) - application.PICTURE_THREADS
+        answers = pending.result()
+    assert {answer.headers["content-type"] for answer in answers} == {"image/jpeg"}
+    led = [answer.history for answer in answers if answer.history]
+    assert led
+    assert {step.headers["cache-control"] for history in led for step in history} == {"no-store"}
+
+
+def test_a_picture_does_not_wait_for_ever(store, photographer, monkeypatch):
+    """After some waits it says that the server is busy, which no browser keeps."""
+    monkeypatch.setattr(application, "PICTURE_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(application, "PICTURE_WAITS", 2)
+    with busy(store, photographer, 10) as (_, addresses):
+        answers = get_all(addresses)
+    kinds = [answer.headers["content-type"] for answer in answers]
+    assert kinds.count("image/jpeg") == application.PICTURE_THREADS
+    told = [answer for answer in answers if answer.headers["content-type"] == "image/svg+xml"]
+    assert len(told) == len(addresses) - application.PICTURE_THREADS
+    for answer in told:
+        assert "the server is busy" in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        assert len(answer.history) == 1
+
+
+def test_more_pictures_than_may_wait_are_told_so_at_once(store, photographer, monkeypatch):
+    """The queue has a bound, and so has its memory."""
+    monkeypatch.setattr(application, "MAX_PICTURES", 1)
+    with busy(store, photographer, 10) as (_, addresses):
+        answers = get_all(addresses)
+    kinds = [answer.headers["content-type"] for answer in answers]
+    assert kinds.count("image/jpeg") == application.PICTURE_THREADS + 1
+    assert not any(answer.history for answer in answers)
+
+
+@pytest.mark.parametrize("waits", ["x", "-1", "99", "", "9"])
+def test_a_reader_cannot_wait_longer_by_the_address(store, photographer, monkeypatch, waits):
+    """The number of waits in an address is bounded, and one that is none counts as none."""
+    monkeypatch.setattr(application, "PICTURE_WAIT_SECONDS", 0.05)
+    with busy(store, photographer, 5) as (_, addresses):
+        answers = get_all([f"{address}&waits={waits}" for address in addresses])
+    assert all(len(answer.history) < application.PICTURE_WAITS for answer in answers)
+    assert all("waits=4" not in answer.url for answer in answers)
