@@ -59,6 +59,7 @@ from airflow_imagetag.stores import (
 )
 from airflow_imagetag.testing import Emulator
 from airflow_imagetag.triggers.imagetag import NewImagesTrigger
+from airflow_imagetag.ui.shown_stores import parse_stores
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 ROOT = Path(__file__).resolve().parents[1]
@@ -562,6 +563,19 @@ def test_sql_of_the_pages_reads_a_dataset_with_duckdb(tmp_path, emulator, monkey
 
 
 # --- Lists
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_of_airflow_cfg_go_into_the_section_that_is_there(page: Path):
+    """A page that shows the section says so, and names a variable: a second one breaks Airflow."""
+    text = page.read_text()
+    for name in re.findall(r"AIRFLOW__IMAGETAG__([A-Z_]+)", text):
+        assert name.lower() in get_provider_info()["config"]["imagetag"]["options"]
+    for value in re.findall(r'AIRFLOW__IMAGETAG__UI_STORES="([^"]+)"', text):
+        assert parse_stores(value)
+    if "```ini\n[imagetag]" in text:
+        assert "`airflow.cfg`" in text
+        assert "AIRFLOW__IMAGETAG__" in text
 
 
 def section(page: str, heading: str) -> str:
