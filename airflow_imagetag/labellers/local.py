@@ -92,7 +92,7 @@ class LocalLabeller(LoadingLabeller):
         image, payload = prepared.image, prepared.payload
         self._preflight.fit(image, payload)
         if not payload.content:
-            raise ImageEmptyError("The image is empty: it has zero bytes.")
+            raise ImageEmptyError("The image is empty: it has zero bytes. Replace it.")
         picture = await in_thread(self._working, decode, payload.content, self.classifier.view)
         return Decoded(image, Payload(digest=payload.digest), picture)
 

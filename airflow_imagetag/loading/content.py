@@ -211,7 +211,7 @@ class ContentLoader:
             return Payload(url=self._presigned(uri))
         content = self._local(uri) if is_local(uri) else self._stored(uri)
         if not content:
-            raise ImageEmptyError(f"{redact(uri)} is empty: it has zero bytes.")
+            raise ImageEmptyError(f"{redact(uri)} is empty: it has zero bytes. Replace the image.")
         return self._hashed(content)
 
     def _url(self, url: str) -> Payload:

@@ -42,4 +42,4 @@ def damaged(reason: str) -> ImageDecodeError:
 
     :param reason: the fault, as the rest of a sentence.
     """
-    return ImageDecodeError(f"The image cannot be decoded: {reason}.")
+    return ImageDecodeError(f"The image cannot be decoded: {reason}. Replace the image.")

@@ -141,8 +141,8 @@ def _entry(item: _Object, key: str, uri: str) -> Entry:
         uri = uri.replace("%", "%25")
     if item.size > 0:
         return Image(key, uri, version=item.version)
-    error = ImageEmptyError(f"{redact(key)} is empty: it has zero bytes.")
-    return RejectedImage(key, uri, error, version=item.version, is_tolerated=True)
+    error = ImageEmptyError(f"{redact(key)} is empty: it has zero bytes. Replace the image.")
+    return RejectedImage(key, uri, error, version=item.version)
 
 
 def _was_written_in(window: Window, item: _Object, path: str) -> bool:

@@ -198,6 +198,8 @@ def test_empty_objects_are_reported(mixture: Bucket):
     assert empty.key == f"s3://{mixture.name}/2026/empty.jpg"
     assert isinstance(empty.error, ImageEmptyError)
     assert empty.version
+    # A file that should hold an image is no normal part of a folder.
+    assert not empty.is_tolerated
 
 
 def test_objects_that_are_no_images_are_counted(mixture: Bucket, caplog: pytest.LogCaptureFixture):
