@@ -168,6 +168,16 @@ def test_importing_the_operator_loads_little():
         assert len(ours) <= MOST_MODULES
 
 
+def test_importing_the_hook_loads_no_service():
+    """A DAG file that calls the hook in a task, and a webserver's form, need only its class."""
+    name = "airflow_imagetag.hooks.imagetag"
+    loaded = probe(name, touch=DAG_FILE)[name]
+    ours = [name for name in loaded if name.partition(".")[0] == "airflow_imagetag"]
+    assert len(ours) <= 10
+    layers = {name.split(".")[1] for name in ours if "." in name}
+    assert layers == {"adapters", "backends", "errors", "hooks"}
+
+
 def test_a_triggerer_loads_little_on_its_event_loop():
     """The trigger's module leaves the account, the query and the waiting to a thread."""
     loaded = probe("airflow_imagetag.triggers.imagetag", touch=DAG_FILE)

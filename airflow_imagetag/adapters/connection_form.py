@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_imagetag.get_provider_info import get_provider_info
-
 
 def connection_form_widgets() -> dict[str, Any]:
     """Return the form fields of the connection's extra, for Flask-AppBuilder.
@@ -31,6 +29,8 @@ def ui_field_behaviour() -> dict[str, Any]:
 
 
 def _connection_type() -> dict[str, Any]:
+    from airflow_imagetag.get_provider_info import get_provider_info
+
     declared: dict[str, Any] = get_provider_info()["connection-types"][0]
     return declared
 

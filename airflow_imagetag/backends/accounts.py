@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_imagetag.adapters.airflow_sdk import mask_secret
+from airflow_imagetag.backends.configuration import CONN_TYPE
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.services.account import API_OF_APP_ID, DEFAULT_API, Account
 from airflow_imagetag.services.connection_fields import parse_account
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from airflow_imagetag.adapters.airflow_sdk import Connection
 
 log = logging.getLogger(__name__)
-
-CONN_TYPE = "imagetag"
-"""Airflow's type of a connection that describes an account."""
 
 
 def account_of(connection: Connection) -> Account:

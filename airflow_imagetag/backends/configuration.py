@@ -10,6 +10,9 @@ from airflow_imagetag.adapters.airflow_sdk import conf
 if TYPE_CHECKING:
     from airflow_imagetag.selection.retry_schedule import RetrySchedule
 
+CONN_TYPE = "imagetag"
+"""Airflow's type of a connection that describes an account."""
+
 DEFAULT_CONN_ID = "imagetag_default"
 """Connection of hook, operator, sensor and trigger, unless they name another."""
 

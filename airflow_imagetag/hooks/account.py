@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook, Connection
-from airflow_imagetag.backends.accounts import account_of
+from airflow_imagetag.adapters.airflow_sdk import AirflowNotFoundException, BaseHook
 from airflow_imagetag.backends.configuration import (
     allowed_private_hosts,
     model_cache_path,
     user_agent,
 )
 from airflow_imagetag.errors import ConfigurationError, UnknownConnectionError
-from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BYTES, ContentLoader
-from airflow_imagetag.loading.preflight import ImagePreflight, Oversize, parse_oversize
-from airflow_imagetag.services import Account, Limits
-from airflow_imagetag.services.request_codec import RequestCodec
 
 if TYPE_CHECKING:
+    from airflow_imagetag.adapters.airflow_sdk import Connection
     from airflow_imagetag.hooks.local_model import HookModel
     from airflow_imagetag.labellers.base import Labeller
+    from airflow_imagetag.loading.content import ContentLoader
     from airflow_imagetag.loading.download import Downloader
+    from airflow_imagetag.loading.preflight import ImagePreflight
+    from airflow_imagetag.services import Account, Limits
+    from airflow_imagetag.services.request_codec import RequestCodec
 
 
 class AccountHook(BaseHook):
@@ -33,6 +33,8 @@ class AccountHook(BaseHook):
     """
 
     def __init__(self, imagetag_conn_id: str, *, oversize: str, **kwargs: Any) -> None:
+        from airflow_imagetag.loading.preflight import parse_oversize
+
         super().__init__(**kwargs)
         self.imagetag_conn_id = imagetag_conn_id
         self.oversize = parse_oversize(oversize)
@@ -53,7 +55,7 @@ class AccountHook(BaseHook):
                 raise UnknownConnectionError(
                     f"{error}. Correct imagetag_conn_id, or create the connection."
                 ) from None
-            self._account = account_of(connection)
+            self._account = _account_of(connection)
         return self._account
 
     @property
@@ -84,12 +86,17 @@ class AccountHook(BaseHook):
                 "images."
             )
         if self._codec is None:
+            from airflow_imagetag.services.request_codec import RequestCodec
+
             self._codec = RequestCodec(self.account)
         return self._codec
 
     @property
     def max_image_bytes(self) -> int:
         """Maximum size of an image that is read; larger than the service takes when downscaling."""
+        from airflow_imagetag.loading.content import MAX_IMAGE_BYTES, MAX_LARGE_IMAGE_BYTES
+        from airflow_imagetag.loading.preflight import Oversize
+
         is_decoded = self.oversize is Oversize.DOWNSCALE or self.account.local is not None
         return MAX_LARGE_IMAGE_BYTES if is_decoded else MAX_IMAGE_BYTES
 
@@ -130,6 +137,8 @@ class AccountHook(BaseHook):
         return self._model
 
     def _new_preflight(self) -> ImagePreflight:
+        from airflow_imagetag.loading.preflight import ImagePreflight
+
         return ImagePreflight(self.account.api, self.codec.limits, self.oversize)
 
     async def _fetch_account(self) -> Account:
@@ -137,10 +146,12 @@ class AccountHook(BaseHook):
         if self._account is None:
             connection = await self._fetched_connection()
             # Masking the secrets talks to Airflow's supervisor, which would block the event loop.
-            self._account = await asyncio.to_thread(account_of, connection)
+            self._account = await asyncio.to_thread(_account_of, connection)
         return self._account
 
     async def _fetched_connection(self) -> Connection:
+        from airflow_imagetag.adapters.airflow_sdk import Connection
+
         # Before Airflow 3.3.2 the method for coroutines masks the secrets with a blocking call to
         # the supervisor, which refuses it while another call is under way.
         if hasattr(Connection, "aextra_dejson"):
@@ -149,3 +160,10 @@ class AccountHook(BaseHook):
         from asgiref.sync import sync_to_async
 
         return await sync_to_async(self.get_connection)(self.imagetag_conn_id)
+
+
+def _account_of(connection: Connection) -> Account:
+    # The services are imported here: in a thread, where an event loop runs.
+    from airflow_imagetag.backends.accounts import account_of
+
+    return account_of(connection)

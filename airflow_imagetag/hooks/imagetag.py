@@ -6,21 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_imagetag.adapters.connection_form import connection_form_widgets, ui_field_behaviour
-from airflow_imagetag.backends.accounts import CONN_TYPE
-from airflow_imagetag.backends.configuration import DEFAULT_CONN_ID
-from airflow_imagetag.backends.parameter_files import configured_policy
+from airflow_imagetag.backends.configuration import CONN_TYPE, DEFAULT_CONN_ID
 from airflow_imagetag.errors import ImageTagError
 from airflow_imagetag.hooks.account import AccountHook
-from airflow_imagetag.loading.content import ContentLoader
-from airflow_imagetag.models import Image, TagResult
-from airflow_imagetag.runtime.threads import wait_for
-from airflow_imagetag.sources.items import as_image
-from airflow_imagetag.transport import blocking
 
 if TYPE_CHECKING:
     import requests
 
     from airflow_imagetag.labellers.base import Labeller
+    from airflow_imagetag.loading.content import ContentLoader
+    from airflow_imagetag.models import Image, TagResult
+    from airflow_imagetag.services.messages import HttpResponse, Request
 
 __all__ = ["ImageTagHook"]
 
@@ -66,6 +62,8 @@ class ImageTagHook(AccountHook):
     def get_conn(self) -> requests.Session:
         """Return the HTTP session that ``tag`` uses."""
         if self._session is None:
+            from airflow_imagetag.transport import blocking
+
             self._session = blocking.new_session()
         return self._session
 
@@ -77,11 +75,15 @@ class ImageTagHook(AccountHook):
         :raises ImageTagError: the class says what the caller may do; see
             ``airflow_imagetag.errors``.
         """
+        from airflow_imagetag.sources.items import as_image
+
         item = as_image(image)
         if self.account.local is not None:
+            from airflow_imagetag.runtime.threads import wait_for
+
             return wait_for(lambda: self.atag(item))
         payload = self._new_preflight().fit(item, self._own_loader().load(item))
-        response = blocking.send(self.get_conn(), self.account, self.codec.request(payload))
+        response = self._send(self.codec.request(payload))
         return self.codec.result(item, response, payload.sha256)
 
     async def atag(self, image: Image | bytes | str) -> TagResult:
@@ -90,9 +92,9 @@ class ImageTagHook(AccountHook):
         Inside ``async with hook:`` all calls share their connections; outside, each opens its own.
         """
         if self._open_labeller is not None:
-            return await _label(self._open_labeller, as_image(image))
+            return await _label(self._open_labeller, image)
         async with await self._new_labeller(max_connections=1) as labeller:
-            return await _label(labeller, as_image(image))
+            return await _label(labeller, image)
 
     async def __aenter__(self) -> Self:
         if self._open_labeller is not None:
@@ -114,13 +116,18 @@ class ImageTagHook(AccountHook):
         try:
             if self.account.local is not None:
                 return True, self._local_model().check()
-            response = blocking.send(self.get_conn(), self.account, self.codec.probe())
+            response = self._send(self.codec.probe())
             self.codec.check_probe(response)
         except ImageTagError as error:
             return False, f"{type(error).__name__}: {error.message}"
         account = self.account
         owner = f"AppID {account.app_id}" if account.app_id else "the account"
         return True, f"{account.endpoint} accepts the signature of {owner} for {account.api}"
+
+    def _send(self, request: Request) -> HttpResponse:
+        from airflow_imagetag.transport import blocking
+
+        return blocking.send(self.get_conn(), self.account, request)
 
     def _own_loader(self) -> ContentLoader:
         if self.account.local is not None:
@@ -131,6 +138,9 @@ class ImageTagHook(AccountHook):
         return self._loader
 
     def _new_loader(self, *, downloads: bool) -> ContentLoader:
+        from airflow_imagetag.backends.parameter_files import configured_policy
+        from airflow_imagetag.loading.content import ContentLoader
+
         allowed = configured_policy()
         return ContentLoader(
             allowed.folders,
@@ -149,5 +159,7 @@ class ImageTagHook(AccountHook):
         return self.labeller(self._own_loader(), max_connections=max_connections)
 
 
-async def _label(labeller: Labeller, image: Image) -> TagResult:
-    return await labeller.call(await labeller.fit(await labeller.prepare(image)))
+async def _label(labeller: Labeller, image: Image | bytes | str) -> TagResult:
+    from airflow_imagetag.sources.items import as_image
+
+    return await labeller.call(await labeller.fit(await labeller.prepare(as_image(image))))
