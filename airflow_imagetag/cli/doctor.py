@@ -202,7 +202,8 @@ def _configuration() -> Iterator[Check]:
             "allowed_connections",
             NOTE,
             "Not set: data may name any connection of a storage. Set [imagetag] "
-            f"allowed_connections to those that images need, or to {NO_CONNECTIONS!r}.",
+            "allowed_connections to those that images need; if they need none, write "
+            f"allowed_connections = {NO_CONNECTIONS}.",
         )
     else:
         named = ", ".join(sorted(allowed)) or "none: data may name no connection"

@@ -443,7 +443,7 @@ def test_the_doctor_tells_how_to_install_what_is_missing(emulator: Emulator, mon
     ("option", "value", "result", "said"),
     [
         ("allowed_local_paths", "", "note", "no pictures of local files"),
-        ("allowed_connections", "", "note", "to those that images need, or to 'none'"),
+        ("allowed_connections", "", "note", "if they need none, write allowed_connections = none."),
         ("allowed_connections", "none", "ok", "none: data may name no connection"),
         ("allowed_connections", "b, a", "ok", "a, b"),
     ],
