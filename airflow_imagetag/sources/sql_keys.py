@@ -74,6 +74,12 @@ class KeyOrder:
             return later
         return later | (self.finds(row) & (self._exact_text > self._bound_text(row)))
 
+    def is_among(self, texts: Sequence[str]) -> Any:
+        """Return the condition of the rows whose key has one of these texts."""
+        if self.is_native and self.is_exact and self.dialect.binds_keys_as_texts:
+            return self._key.in_(_bound_list(texts, sa_types.NullType()))
+        return self._exact_text.in_(_bound_list(texts, sa.String()))
+
     def finds(self, row: Row) -> Any:
         """Return the condition of the rows whose key is equal to that of a row."""
         return self._key == self._bound(row)
@@ -105,6 +111,10 @@ class KeyOrder:
         return self.dialect.bound_text(row["key"])
 
 
+def _bound_list(texts: Sequence[str], kind: Any) -> Any:
+    return sa.bindparam(None, list(texts), type_=kind, unique=True, expanding=True)
+
+
 def order_of(engine: sa.Engine, column: KeyColumn) -> KeyOrder:
     """Return the order in which the rows of a table or query are read.
 
@@ -125,6 +135,33 @@ def is_found(engine: sa.Engine, rows: sa.FromClause, order: KeyOrder, row: Row) 
         if order.dialect.is_transient(error):
             raise
         return False
+
+
+def candidates(
+    engine: sa.Engine, statement: sa.Select[Any], order: KeyOrder, most: int
+) -> list[str] | None:
+    """Return the texts of the keys of a statement's rows, if these are few.
+
+    Only in a database that can be told to plan for all rows of the statement. Planned for a page, a
+    statement that finds few rows in a large table looks up each row of the table by itself.
+
+    :param statement: the rows that meet all conditions; some may share a key.
+    :param order: the order of the rows by key.
+    :param most: maximum number of rows.
+    :return: None if there are more, or if the database cannot tell.
+    """
+    keys = statement.with_only_columns(order.text.label("key"))
+    found = order.dialect.planned_in_full(engine, keys)
+    if found is None:
+        return None
+    try:
+        with engine.connect() as connection:
+            texts = connection.execute(sa.select(found.c.key).limit(most + 1)).scalars().all()
+    except sa_exc.DBAPIError as error:
+        if not order.dialect.lacks_space(error):
+            raise
+        return None
+    return None if len(texts) > most else list(dict.fromkeys(texts))
 
 
 def numbered(rows: sa.FromClause, order: KeyOrder, names: Sequence[str | None]) -> sa.FromClause:

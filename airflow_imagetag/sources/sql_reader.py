@@ -34,6 +34,7 @@ from airflow_imagetag.sources.items import text_fault
 from airflow_imagetag.sources.sql_keys import (
     KeyOrder,
     Pages,
+    candidates,
     in_shard,
     is_found,
     numbered,
@@ -54,11 +55,14 @@ class PageSizes:
     :param unindexed: of a query, or a table whose keys may repeat: the database scans all of its
         rows for each page.
     :param with_content: of rows that hold the bytes: a page is held in memory whole.
+    :param candidates: maximum number of rows that a condition leaves for whose keys alone the
+        pages are read, if these are without the bytes.
     """
 
     indexed: int = 2_000
     unindexed: int = 20_000
     with_content: int = 16
+    candidates: int = 10_000
 
 
 class Rows(Protocol):
@@ -278,6 +282,14 @@ class SqlReader:
         :raises ConfigurationError: the database does not find keys again; nothing was yielded.
         """
         order = self._order(rows)
+        # Pages with the bytes are many and small: each would name all keys.
+        if self._condition is not None and not with_content:
+            keys = candidates(self._engine, select(rows), order, self._page_rows.candidates)
+            if keys == []:
+                return
+            if keys is not None:
+                rows = self._narrowed(rows, order, keys)
+                order = order.on(rows.c[self._source.key])
         pages = self._paged(rows, order, select, with_content=with_content)
         found = pages.first()
         is_last = len(found) < pages.size
@@ -293,6 +305,13 @@ class SqlReader:
             if found and found[0]["key"] == last["key"] and not self._dialect.is_exact:
                 raise self._not_ordered()
             yield from found
+
+    def _narrowed(self, rows: sa.FromClause, order: KeyOrder, keys: list[str]) -> sa.FromClause:
+        """Return the rows that have one of these keys."""
+        # A unique key may have a type that the database does not read from a text.
+        if self._unique is not None and not is_found(self._engine, rows, order, {"key": keys[0]}):
+            order = order.by_text()
+        return sa.select(*rows.c).where(order.is_among(keys)).subquery("narrowed")
 
     def _not_ordered(self) -> ConfigurationError:
         return self._wrong(

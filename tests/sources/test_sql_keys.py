@@ -49,10 +49,19 @@ def fill(database: Database, kind: str, values: list[str], *, unique: str = "PRI
         database.script(f"INSERT INTO photos VALUES ({value}, '{URI}')")
 
 
+def read_new(**fields: Any) -> list[Entry]:
+    """Return the entries that meet a condition, as all do."""
+    source = SqlImages("warehouse", key="id", **fields)
+    reader = SqlReader(source, condition=lambda key, _version, _uri: key != "no key", pages=SMALL)
+    return list(reader.entries())
+
+
 def in_every_way(sql: str = "SELECT * FROM photos") -> Iterator[list[str]]:
-    """Yield the keys of the table, and of a query of all its rows."""
+    """Yield the keys of the table, and of a query of all its rows, with and without a condition."""
     yield keys(read())
     yield keys(read(sql=sql))
+    yield keys(read_new(table="photos"))
+    yield keys(read_new(sql=sql))
 
 
 # -- types ------------------------------------------------------------------------------------

@@ -267,6 +267,22 @@ class Dialect:
 
     # -- bounds -----------------------------------------------------------------------------------
 
+    def planned_in_full(self, engine: sa.Engine, statement: sa.Select[Any]) -> sa.CTE | None:
+        """Return a statement as an expression that is planned for all of its rows.
+
+        A limit outside of it ends the reading early, and does not decide the plan.
+
+        :param engine: it has connected to the server.
+        :return: None where the database cannot be told, or needs not be.
+        """
+        del engine, statement
+        return None
+
+    def lacks_space(self, error: sa_exc.DBAPIError) -> bool:
+        """Tell whether it has no space for the temporary files of a statement."""
+        del error
+        return False
+
     @contextmanager
     def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
         """End the statements of a ``with`` block when the time is over, where it can.

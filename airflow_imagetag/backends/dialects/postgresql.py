@@ -38,6 +38,12 @@ REFUSALS = (
 UNDEFINED_FUNCTION = "42883"
 """SQLSTATE, also for an operator that two types do not have."""
 
+OUT_OF_RESOURCES = "53"
+"""Class of SQLSTATE."""
+
+HASHES_LISTS_SINCE = (14,)
+"""First version that finds a value in a long list by its hash, not one by one."""
+
 EXACT_OIDS = frozenset({20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950})
 """Whole numbers, dates, times and UUIDs: equal values have equal texts."""
 
@@ -79,6 +85,16 @@ class PostgreSql(Dialect):
         """Return a hash index: a B-tree takes no text above some 2,700 bytes."""
         del column
         return {"using": "hash"}
+
+    def planned_in_full(self, engine: sa.Engine, statement: sa.Select[Any]) -> sa.CTE | None:
+        """Return a materialized expression."""
+        if (engine.dialect.server_version_info or ()) < HASHES_LISTS_SINCE:
+            return None
+        return statement.cte("candidates").prefix_with("MATERIALIZED")
+
+    def lacks_space(self, error: sa_exc.DBAPIError) -> bool:
+        """Tell by SQLSTATE whether memory, the disk or a limit of temporary files is used up."""
+        return (sqlstate_of(error.orig) or "").startswith(OUT_OF_RESOURCES)
 
     @contextmanager
     def limited(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
