@@ -212,8 +212,12 @@ def _configuration() -> Iterator[Check]:
 
 def _store(text: str) -> Iterator[Check]:
     from airflow_imagetag.stores.base import StoreMode
+    from airflow_imagetag.stores.opening import missing_place
 
     found = store_of(text)
     with found.open("DetectLabelPro", StoreMode.READ) as opened:
         opened.known(["doctor"])
+    if missing_place(found) is not None:
+        yield Check(f"store {text}", NOTE, f"{found!r} is not created yet: the first run does it.")
+        return
     yield Check(f"store {text}", OK, f"{found!r} can be read")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import IO, Any
 
-from airflow_imagetag.cli.places import store_of, truth_of
+from airflow_imagetag.cli.places import existing_store_of, truth_of
 from airflow_imagetag.cli.screen import records, show, show_json
 from airflow_imagetag.errors import ConfigurationError
 
@@ -18,7 +18,7 @@ def evaluate(arguments: argparse.Namespace, out: IO[str]) -> int:
 
     if arguments.write_label_map and not arguments.precision:
         raise ConfigurationError("--write-label-map needs --precision, which the thresholds reach.")
-    store, truth = store_of(arguments.store), truth_of(arguments.truth)
+    store, truth = existing_store_of(arguments.store), truth_of(arguments.truth)
 
     def measured(api: str | None) -> Any:
         found = evaluation.evaluate(

@@ -7,7 +7,7 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_imagetag.cli.labelling import CommandRun, run_task
-from airflow_imagetag.cli.places import source_of, store_of
+from airflow_imagetag.cli.places import existing_store_of, source_of
 from airflow_imagetag.cli.screen import records, show, show_json
 from airflow_imagetag.errors import ConfigurationError
 from airflow_imagetag.sources.images_field import wrap_images
@@ -55,7 +55,7 @@ UNLABELLED = ("failed", "waiting", "gave_up")
 
 def runs(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Print the latest runs, or their sums by day or month."""
-    store = store_of(arguments.store)
+    store = existing_store_of(arguments.store)
     found = _joined(store.runs(), arguments.api)
     if found.empty:
         _print_nothing(f"No runs in {store!r}.", arguments, out)
@@ -68,7 +68,7 @@ def runs(arguments: argparse.Namespace, out: IO[str]) -> int:
 
 def failures(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Print the images without labels, or their number by cause."""
-    store = store_of(arguments.store)
+    store = existing_store_of(arguments.store)
     found = _unlabelled(store, arguments.api)
     if found.empty:
         _print_nothing(f"No images without labels in {store!r}.", arguments, out)
@@ -83,7 +83,7 @@ def failures(arguments: argparse.Namespace, out: IO[str]) -> int:
 
 def retry(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Label the images again that have no labels: those of a source, or all that have a URI."""
-    store = store_of(arguments.store)
+    store = existing_store_of(arguments.store)
     images: Any
     if arguments.source is not None:
         images = source_of(arguments.source, arguments)

@@ -45,6 +45,33 @@ def store_of(text: str) -> LabelStore:
     return _folder_store("ParquetLabelStore", text)
 
 
+def existing_store_of(text: str) -> LabelStore:
+    """Return the store that a text names, for a command that reads it.
+
+    :raises ConfigurationError: it names none, or its table or its dataset does not exist.
+    :raises StorageError: the place cannot be reached.
+    """
+    store = store_of(text)
+    check_exists(store, text)
+    return store
+
+
+def check_exists(store: LabelStore, text: str) -> None:
+    """Check that the table or the dataset of a store exists, and create nothing.
+
+    :param text: the store as it was written.
+    :raises ConfigurationError: it does not exist.
+    :raises StorageError: the place cannot be reached.
+    """
+    from airflow_imagetag.stores.opening import missing_place
+
+    if (missing := missing_place(store)) is not None:
+        raise ConfigurationError(
+            f"There is no {missing} yet. Correct the name, or label into it first: "
+            f"airflow-imagetag label SOURCE --to {text}"
+        )
+
+
 def source_of(text: str, arguments: Any) -> ImageSource:
     """Return the source that a text names.
 

@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from typing import IO
 
-from airflow_imagetag.cli.places import store_of
+from airflow_imagetag.cli.places import check_exists, existing_store_of, store_of
 from airflow_imagetag.cli.screen import show, show_json
 from airflow_imagetag.errors import ConfigurationError
 
@@ -19,6 +19,7 @@ def compact(arguments: argparse.Namespace, out: IO[str]) -> int:
         raise ConfigurationError(
             f"{store!r} needs no compaction: only stores of files have many of them."
         )
+    check_exists(store, arguments.store)
     work()
     if arguments.json:
         show_json({"store": store.serialize()}, out)
@@ -29,7 +30,7 @@ def compact(arguments: argparse.Namespace, out: IO[str]) -> int:
 
 def delete(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Delete images with their labels; 1 if the store holds none of them."""
-    count = store_of(arguments.store).delete(arguments.keys, api=arguments.api)
+    count = existing_store_of(arguments.store).delete(arguments.keys, api=arguments.api)
     if arguments.json:
         show_json({"deleted": count}, out)
     else:
@@ -39,7 +40,7 @@ def delete(arguments: argparse.Namespace, out: IO[str]) -> int:
 
 def report(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Write the report of a store."""
-    store_of(arguments.store).report(arguments.file)
+    existing_store_of(arguments.store).report(arguments.file)
     if arguments.json:
         show_json({"file": arguments.file}, out)
     else:
@@ -54,7 +55,7 @@ def store(arguments: argparse.Namespace, out: IO[str]) -> int:
 
 def _check(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Count the images of a store by their status; writes nothing."""
-    found = store_of(arguments.store)
+    found = existing_store_of(arguments.store)
     counts: Counter[tuple[str, str]] = Counter()
     labels: Counter[tuple[str, str]] = Counter()
     for images in found.images():

@@ -175,6 +175,15 @@ class LabelStore(Description):
         """Return a context with the rows for a copy; None if its frames tell them."""
         return None
 
+    def _missing_place(self) -> str | None:
+        """Return the table or the dataset that the first run has yet to create.
+
+        :return: a noun with its place, for a message; None if it exists, or if that is unknown.
+        :raises ConfigurationError: the place cannot be used.
+        :raises StorageError: the place cannot be reached.
+        """
+        return None
+
     def runs(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
         """Yield the runs that wrote to the store as frames, in the order of their starts.
 

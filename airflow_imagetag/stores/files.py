@@ -24,6 +24,9 @@ from airflow_imagetag.stores.rows import LIFE_COLUMNS
 SUFFIX = ".parquet"
 UNFINISHED = ".unfinished"
 
+KINDS = frozenset({"images", "labels", "runs"})
+"""Folders of a store."""
+
 LABELS_BATCH = "labels_batch"
 """Column of the batch with an image's labels, if it is not the batch of the image's row."""
 
@@ -81,6 +84,20 @@ class Files:
                 f"{self.place} cannot be written to: {type(error).__name__}: "
                 f"{redact_text(str(error))[:300]}"
             ) from None
+
+    def hold_rows(self) -> bool:
+        """Tell whether the folder has one of those that a store writes to.
+
+        :raises ConfigurationError: the storage refuses the listing.
+        :raises StorageError: the storage cannot be reached.
+        """
+        self._fs.invalidate_cache()
+        try:
+            with _foreign(self.place):
+                paths = self._fs.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return False
+        return not KINDS.isdisjoint(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the finished files, sorted.

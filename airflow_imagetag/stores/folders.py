@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_imagetag.adapters.dataset_refs import DatasetRef
     from airflow_imagetag.selection.missing import HeldImage
+    from airflow_imagetag.stores.files import Files
     from airflow_imagetag.stores.key_sets import KeySet
     from airflow_imagetag.stores.parquet_runs import ParquetRuns
     from airflow_imagetag.stores.stored_rows import StoredRows
@@ -162,6 +163,10 @@ class FolderLabelStore(LabelStore):
         :param api: the interface; None for all.
         """
 
+    def _missing_place(self) -> str | None:
+        files = self._files()
+        return None if files.hold_rows() else f"dataset of labels in {files.place}"
+
     def runs(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
         """Yield the runs that wrote to the store as frames, in the order of their starts.
 
@@ -170,12 +175,16 @@ class FolderLabelStore(LabelStore):
         yield from self._runs().frames(frame_rows=frame_rows)
 
     def _runs(self) -> ParquetRuns:
-        from airflow_imagetag.backends.places import check_folder
-        from airflow_imagetag.stores.files import Files
         from airflow_imagetag.stores.parquet_runs import ParquetRuns
 
+        return ParquetRuns(self._files())
+
+    def _files(self) -> Files:
+        from airflow_imagetag.backends.places import check_folder
+        from airflow_imagetag.stores.files import Files
+
         check_folder(self.path, self._written)
-        return ParquetRuns(Files(self.path, self.conn_id))
+        return Files(self.path, self.conn_id)
 
     @property
     def server_name(self) -> str:

@@ -29,3 +29,14 @@ def open_browser(
     from airflow_imagetag.stores.sqlite_copy import open_copy
 
     return open_copy(store, progress)
+
+
+def missing_place(store: LabelStore) -> str | None:
+    """Return the table or the dataset that the first run has yet to create; None if it exists.
+
+    A store of another package need not tell.
+
+    :raises ConfigurationError: the place cannot be used.
+    :raises StorageError: the place cannot be reached.
+    """
+    return store._missing_place()

@@ -147,6 +147,13 @@ class SqlLabelStore(LabelStore):
 
         return open_sql_browser(self.conn_id, self.table, self.schema)
 
+    def _missing_place(self) -> str | None:
+        from airflow_imagetag.stores.sql_tables import open_tables
+
+        with open_tables(self.conn_id, self.table, self.schema, StoreMode.READ) as tables:
+            name = tables.labels_table.fullname
+            return f"table {name} in {self.conn_id!r}" if tables.is_missing else None
+
     def runs(self, *, frame_rows: int = DEFAULT_FRAME_ROWS) -> Iterator[pd.DataFrame]:
         """Yield the runs that wrote to the tables as frames, in the order of their starts.
 

@@ -483,17 +483,52 @@ def test_a_wrong_configuration_is_one_line(arguments, message, capsys):
     assert message in line
 
 
-def test_a_place_without_rows_is_named(sqlite, tmp_path: Path, capsys, command):
-    """A wrong name of a store is seen, exits with 0, and creates nothing."""
+READING = (
+    ["runs"],
+    ["runs", "--by", "day"],
+    ["failures"],
+    ["failures", "--why"],
+    ["retry"],
+    ["store", "check"],
+)
+"""Commands that read a store, whose name they end with."""
+
+
+def test_a_store_that_does_not_exist_is_an_error(sqlite, tmp_path: Path, capsys, emulator, command):
+    """A wrong name is seen, nothing is created, and the doctor has a note."""
     lake = str(tmp_path / "lake")
-    for place in ("warehouse:labelz", lake):
-        for words in (["runs"], ["runs", "--by", "day"], ["failures"], ["failures", "--why"]):
+    places = {
+        "warehouse:labelz": "table labelz in 'warehouse'",
+        lake: f"dataset of labels in {lake}",
+        "delta:" + lake: f"dataset of labels in {lake}",
+    }
+    for place, name in places.items():
+        more = [["report", place, str(tmp_path / "r.html")], ["delete", place, "1"]]
+        more += [["evaluate", place, str(tmp_path / "truth.csv")]]
+        more += [["compact", place]] if place != "warehouse:labelz" else []
+        for words in (*([*words, place] for words in READING), *more):
+            assert main(words) == 2, words
+            said = capsys.readouterr().err
+            assert f"There is no {name} yet. Correct the name" in said, words
+            assert f"airflow-imagetag label SOURCE --to {place}" in said
+        code, checks = command("doctor", "--store", place)
+        assert (code, checks[-1]["result"]) == (0, "note")
+        assert "is not created yet" in checks[-1]["found"]
+    assert sqlite.tables() == set()
+    assert not list(tmp_path.glob("[lr]*"))
+
+
+def test_a_store_without_rows_is_named(sqlite, tmp_path: Path, capsys, command):
+    """A store that exists and holds nothing is no error."""
+    (tmp_path / "lake" / "runs").mkdir(parents=True)
+    with SqlLabelStore("warehouse", "labels").open(API):
+        pass
+    for place in ("warehouse:labels", str(tmp_path / "lake")):
+        for words in READING[:4]:
             assert command(*words, place) == (0, [])
             assert main([*words, place]) == 0
             assert repr(store_of(place)) in capsys.readouterr().out
         assert command("retry", place)[1]["calls"] == 0
-    assert sqlite.tables() == set()
-    assert not (tmp_path / "lake").exists()
 
 
 def test_images_whose_uri_is_unknown_do_not_stop_a_retry(
