@@ -297,7 +297,15 @@ class BudgetUsedUpError(RunError):
 
 
 class TooManyFailuresError(RunError):
-    """More images failed than ``max_failure_ratio`` allows."""
+    """More images failed than ``max_failure_ratio`` allows.
+
+    :param message: the numbers, the causes, and where the failures are.
+    :param facts: the numbers and the causes only.
+    """
+
+    def __init__(self, message: str, *, facts: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.facts = facts or message
 
 
 class TooManyMissingError(RunError):

@@ -28,6 +28,10 @@ EXTRAS = {
 """A module of each extra, and what the extra is for."""
 
 
+PAGES_SINCE = (3, 1)
+"""First version of Airflow that shows the pages."""
+
+
 class Check(NamedTuple):
     """The result of one check.
 
@@ -92,6 +96,8 @@ def _frames() -> Iterator[Check]:
 
 
 def _provider() -> Iterator[Check]:
+    from airflow_imagetag.adapters.airflow_sdk import airflow_version
+
     found = [point.value for point in entry_points(group="apache_airflow_provider")]
     ours = [value for value in found if value.startswith("airflow_imagetag.")]
     if not ours:
@@ -102,7 +108,10 @@ def _provider() -> Iterator[Check]:
     yield Check("Airflow knows the provider", OK, ours[0])
     plugins = [point.value for point in entry_points(group="airflow.plugins")]
     pages = [value for value in plugins if value.startswith("airflow_imagetag.")]
-    if pages:
+    if pages and airflow_version() < PAGES_SINCE:
+        instead = "Pages need Airflow 3.1 or newer; use airflow-imagetag report."
+        yield Check("page in Airflow", NOTE, instead)
+    elif pages:
         yield Check("page in Airflow", OK, pages[0])
 
 

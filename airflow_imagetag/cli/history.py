@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Collection
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_imagetag.backends.configuration import allowed_local_folders
 from airflow_imagetag.cli.labelling import CommandRun, run_task
 from airflow_imagetag.cli.places import existing_store_of, source_of
 from airflow_imagetag.cli.screen import records, show, show_json
 from airflow_imagetag.errors import ConfigurationError
+from airflow_imagetag.safety.uris import is_below, is_local, local_path
 from airflow_imagetag.sources.images_field import wrap_images
 
 if TYPE_CHECKING:
@@ -92,8 +96,7 @@ def retry(arguments: argparse.Namespace, out: IO[str]) -> int:
         if found.empty:
             _print_nothing(f"No images without labels in {store!r}.", arguments, out, NOTHING_DONE)
             return 0
-        # The store's rows are data: local files that they name must lie in an allowed folder.
-        images = wrap_images(_rows_with_uri(found), literal=False)
+        images = wrap_images(_rows_to_try(found, arguments.store), literal=False)
     task = CommandRun(
         images=images,
         store=store,
@@ -102,7 +105,7 @@ def retry(arguments: argparse.Namespace, out: IO[str]) -> int:
         max_images=arguments.max_images,
         only_failed=True,
     )
-    return run_task(task, arguments, out)
+    return run_task(task, arguments, out, place=arguments.store)
 
 
 def _joined(frames: Any, api: str | None) -> pd.DataFrame:
@@ -118,22 +121,44 @@ def _unlabelled(store: LabelStore, api: str | None) -> pd.DataFrame:
     return _joined(parts, api)
 
 
-def _rows_with_uri(found: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of images whose URI the store has, and tell the number of the others.
+def _rows_to_try(found: pd.DataFrame, store: str) -> list[dict[str, Any]]:
+    """Return the rows of images that can be read by their URI, and tell the number of the others.
 
-    :raises ConfigurationError: the store has no URI.
+    The store's rows are data: local files that they name must lie in an allowed folder. Those of
+    others are left as they are, with the failures that the store has recorded.
+
+    :param store: the store, as it was written.
+    :raises ConfigurationError: no image can be read.
     """
     with_uri = found.dropna(subset=["image_uri"])
-    left_out = len(found) - len(with_uri)
-    message = (
-        f"The store does not have the URIs of {left_out:,} of {len(found):,} images. To label "
-        "them, too, name their source: airflow-imagetag retry STORE SOURCE."
-    )
-    if with_uri.empty:
-        raise ConfigurationError(message)
-    if left_out:
+    folders = allowed_local_folders()
+    may_read = [_may_read(uri, folders) for uri in with_uri["image_uri"]]
+    readable = with_uri[may_read]
+    messages = []
+    if left_out := len(found) - len(with_uri):
+        messages.append(
+            f"The store does not have the URIs of {left_out:,} of {len(found):,} images. To label "
+            f"them, too, name their source: airflow-imagetag retry {store} SOURCE."
+        )
+    if outside := len(with_uri) - len(readable):
+        messages.append(
+            f"{outside:,} of {len(found):,} images are local files, which a store may name only in "
+            "the folders of [imagetag] allowed_local_paths. To label them, give the folder: "
+            f"airflow-imagetag retry {store} FOLDER"
+        )
+    if readable.empty:
+        raise ConfigurationError(" ".join(messages))
+    for message in messages:
         print(f"airflow-imagetag: {message}", file=sys.stderr)
-    return records(with_uri[["image_key", "image_uri", "version"]])
+    return records(readable[["image_key", "image_uri", "version"]])
+
+
+def _may_read(uri: str, folders: Collection[str]) -> bool:
+    """Tell whether data may name a URI, as far as local files go."""
+    if not is_local(uri):
+        return True
+    path = os.path.realpath(local_path(uri))
+    return any(is_below(path, folder) for folder in folders)
 
 
 def _sums(found: pd.DataFrame, by: str) -> pd.DataFrame:

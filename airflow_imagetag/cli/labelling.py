@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from airflow_imagetag.cli.main import INTERRUPTED
-from airflow_imagetag.cli.places import source_of, store_of
+from airflow_imagetag.cli.places import is_table, source_of, store_of
 from airflow_imagetag.cli.progress_bar import progress_bar
 from airflow_imagetag.cli.screen import printable, show, show_json
 from airflow_imagetag.engine.counts import Counts
 from airflow_imagetag.errors import ConfigurationError, RunInterruptedError, TooManyFailuresError
+from airflow_imagetag.hooks.imagetag import ImageTagHook
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 
 LOCAL_CONNECTION = "imagetag_local"
@@ -109,7 +110,7 @@ def label(arguments: argparse.Namespace, out: IO[str]) -> int:
         sample=arguments.sample,
         max_calls=arguments.max_calls,
     )
-    return run_task(task, arguments, out, file=arguments.to if is_file else None)
+    return run_task(task, arguments, out, place=arguments.to, is_file=is_file)
 
 
 def _check_writable(path: Path) -> None:
@@ -124,13 +125,19 @@ def _check_writable(path: Path) -> None:
 
 
 def run_task(
-    task: CommandRun, arguments: argparse.Namespace, out: IO[str], *, file: str | None = None
+    task: CommandRun,
+    arguments: argparse.Namespace,
+    out: IO[str],
+    *,
+    place: str,
+    is_file: bool = False,
 ) -> int:
     """Run an operator with a progress bar, print its summary, and return the exit code.
 
     Ctrl-C ends the run in order: finished images are kept.
 
-    :param file: where the labels of a run without a store are written, as CSV.
+    :param place: where the labels are, as it was written.
+    :param is_file: the run has no store: its labels are written to that place, as CSV.
     """
     code, message = 0, None
     try:
@@ -142,15 +149,55 @@ def run_task(
     except RunInterruptedError as error:
         code, message, labels = INTERRUPTED, error.message, task.kept.get("return_value")
     except TooManyFailuresError as error:
-        code, message, labels = 1, error.message, task.kept.get("return_value")
-    if file is not None and labels is not None:
-        labels.to_csv(file, index=False)
+        code, labels = 1, task.kept.get("return_value")
+        all_of_them = "" if is_file else f" All: airflow-imagetag failures {printable(place)}"
+        message = f"{error.facts}{all_of_them}"
+    if is_file and labels is not None:
+        labels.to_csv(place, index=False)
     summary = task.kept.get("summary", {})
     if arguments.json:
         show_json(summary | {"message": message}, out)
-    else:
-        _print_summary(summary, message, out)
+        return code
+    if summary and not summary["seen"]:
+        print(_nothing_to_label(task, arguments, summary, place), file=out)
+    _print_summary(summary, message, out)
+    if count := summary.get("tagged", 0) - summary.get("without_labels", 0):
+        images = "1 image are" if count == 1 else f"{count:,} images are"
+        print(f"The labels of {images} in {printable(place)}.", file=out)
     return code
+
+
+def _nothing_to_label(
+    task: CommandRun, arguments: argparse.Namespace, summary: dict[str, Any], place: str
+) -> str:
+    """Return sentences on a run without images: there are none, or the store knows them all."""
+    if arguments.source is not None and (lack := _lack_of_images(task, arguments)):
+        return f"Nothing to label: no images were found in {printable(arguments.source)}{lack}."
+    said = "Nothing to label: the source has no images that the store does not know."
+    later, ended = summary.get("waiting", 0), summary.get("gave_up", 0)
+    if later or ended:
+        said += (
+            f" {later:,} images wait for a later try and {ended:,} were given up: "
+            f"airflow-imagetag failures {printable(place)}"
+        )
+    return said
+
+
+def _lack_of_images(task: CommandRun, arguments: argparse.Namespace) -> str | None:
+    """Return why a source gives no images; None if it gives some."""
+    from airflow_imagetag.sources.suffixes import suffixes_of
+
+    with _environment():
+        formats = ImageTagHook(task.imagetag_conn_id).limits.formats
+        source = source_of(arguments.source, arguments).with_formats(formats)
+        if next(source.entries(limit=1), None) is not None:
+            return None
+    if is_table(arguments.source):
+        return ", which has no rows"
+    if arguments.pattern is not None:
+        return f": no name matches the pattern {arguments.pattern!r}"
+    suffixes = " ".join(suffixes_of(formats))
+    return f": no name ends in one of {suffixes} (--pattern '*' takes files of any name)"
 
 
 def print_plan(found: dict[str, Any], arguments: argparse.Namespace, out: IO[str]) -> None:
@@ -176,9 +223,6 @@ def _print_summary(summary: dict[str, Any], message: str | None, out: IO[str]) -
         for name in SHOWN
         if summary.get(name) not in (None, 0)
     ]
-    if summary and not summary["seen"]:
-        unknown = " that the store does not know" if summary.get("store") else ""
-        print(f"Nothing to label: the source has no images{unknown}.", file=out)
     show(rows, out, has_header=False)
     failures = [
         {name: one[name] for name in ("image_key", "error", "message")}

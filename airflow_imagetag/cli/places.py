@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _TABLE = re.compile(r"(?P<conn_id>[\w.-]+):(?P<table>[^/\\].*)", re.DOTALL)
 """``CONN_ID:TABLE``; a URI has a slash after its colon."""
 
+_NAME = re.compile(r"[\w-]+")
+"""A name that may be that of a connection, or of a folder below the current one."""
+
 _FORMATS = {"parquet": "ParquetLabelStore", "delta": "DeltaLabelStore"}
 
 
@@ -42,6 +45,7 @@ def store_of(text: str) -> LabelStore:
         return _folder_store(_FORMATS[kind], folder)
     if found := _TABLE.fullmatch(text):
         return SqlLabelStore(found["conn_id"], found["table"])
+    _check_folder_is_meant(text)
     return _folder_store("ParquetLabelStore", text)
 
 
@@ -89,7 +93,13 @@ def source_of(text: str, arguments: Any) -> ImageSource:
             uri=arguments.uri,
             version=arguments.version_column,
         )
+    _check_folder_is_meant(text)
     return ObjectStorageImages(_absolute(text), pattern=arguments.pattern)
+
+
+def is_table(text: str) -> bool:
+    """Tell whether a text names a table."""
+    return _TABLE.fullmatch(text) is not None
 
 
 def truth_of(text: str) -> Any:
@@ -98,6 +108,29 @@ def truth_of(text: str) -> Any:
 
     found = _TABLE.fullmatch(text)
     return TruthTable(found["conn_id"], found["table"]) if found else text
+
+
+def _check_folder_is_meant(text: str) -> None:
+    """Check that a name without a path is not a connection whose table was forgotten.
+
+    :raises ConfigurationError: it is the id of a connection, and no folder has this name.
+    """
+    if _NAME.fullmatch(text) and not Path(text).is_dir() and _is_connection(text):
+        raise ConfigurationError(
+            f"{text!r} is a connection. Name its table, too: {text}:TABLE, or write ./{text} for "
+            "a folder."
+        )
+
+
+def _is_connection(conn_id: str) -> bool:
+    from airflow_imagetag.backends.connection_policy import ConnectionTypes
+
+    try:
+        ConnectionTypes().type_of(conn_id)
+    # Airflow's database may be out of reach; a folder needs none.
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _quoted(name: str) -> str:

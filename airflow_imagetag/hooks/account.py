@@ -51,12 +51,17 @@ class AccountHook(BaseHook):
         if self._account is None:
             try:
                 connection = self.get_connection(self.imagetag_conn_id)
-            except AirflowNotFoundException as error:
-                raise UnknownConnectionError(
-                    f"{error}. Correct imagetag_conn_id, or create the connection."
-                ) from None
+            except AirflowNotFoundException:
+                raise self._unknown_connection() from None
             self._account = _account_of(connection)
         return self._account
+
+    def _unknown_connection(self) -> UnknownConnectionError:
+        conn_id = self.imagetag_conn_id
+        return UnknownConnectionError(
+            f"There is no connection {conn_id!r}. Correct imagetag_conn_id (--connection of the "
+            f"command), or create it: airflow connections add {conn_id} --conn-type imagetag ..."
+        )
 
     @property
     def api(self) -> str:
@@ -144,7 +149,10 @@ class AccountHook(BaseHook):
     async def _fetch_account(self) -> Account:
         """Return the account; the connection is read without blocking the event loop."""
         if self._account is None:
-            connection = await self._fetched_connection()
+            try:
+                connection = await self._fetched_connection()
+            except AirflowNotFoundException:
+                raise self._unknown_connection() from None
             # Masking the secrets talks to Airflow's supervisor, which would block the event loop.
             self._account = await asyncio.to_thread(_account_of, connection)
         return self._account

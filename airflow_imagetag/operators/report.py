@@ -139,12 +139,19 @@ def check_failures(
     counted = [one for one in failures if not (one.is_tolerated or one.is_again)]
     commonest = Counter(map(_error_name, counted)).most_common(NAMED_ERRORS)
     names = ", ".join(f"{name} {count:,}" for name, count in commonest)
-    first = f"The first: {counted[0].message} " if counted else ""
+    causes = f"Commonest: {names}."
+    if counted:
+        causes += f" The first: {counted[0].message}"
+    where = "The failures are in the XCom 'failures'."
+    if counts.tagged:
+        where = (
+            f"The labels of the other {counts.tagged:,} are in the {place}, the failures in the "
+            "XCom 'failures'."
+        )
+    said = f"{failed:,} of {judged:,} images failed ({failed / judged:.1%})"
     raise TooManyFailuresError(
-        f"{failed:,} of {judged:,} images failed ({failed / judged:.1%}), more than "
-        f"max_failure_ratio={max_failure_ratio:g} allows. Commonest: {names}. {first}"
-        f"The labels of the other {counts.tagged:,} are in the {place}, the failures in the "
-        "XCom 'failures'."
+        f"{said}, more than max_failure_ratio={max_failure_ratio:g} allows. {causes} {where}",
+        facts=f"{said}. {causes}",
     )
 
 

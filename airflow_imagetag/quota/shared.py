@@ -46,8 +46,11 @@ def open_schedule(
 
     try:
         kind = BaseHook.get_connection(conn_id).conn_type
-    except AirflowNotFoundException as error:
-        raise UnknownConnectionError(f"{error}. Correct quota_conn_id.") from None
+    except AirflowNotFoundException:
+        raise UnknownConnectionError(
+            f"There is no connection {conn_id!r}. Correct quota_conn_id, or create it: airflow "
+            f"connections add {conn_id} --conn-type ..."
+        ) from None
     schedule: SharedSchedule
     if kind == "redis":
         from airflow_imagetag.quota.redis import RedisSchedule

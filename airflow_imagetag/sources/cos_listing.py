@@ -59,9 +59,9 @@ def _account(conn_id: str, bucket: str) -> Account:
 
     try:
         account = account_of(BaseHook.get_connection(conn_id))
-    except AirflowNotFoundException as error:
+    except AirflowNotFoundException:
         raise UnknownConnectionError(
-            f"{error}. Name the connection of the account that labels the bucket's objects as "
+            f"There is no connection {conn_id!r}. Name the connection of the account that labels the bucket's objects as "
             "conn_id."
         ) from None
     if account.api != CiDetectLabel.api:

@@ -193,7 +193,7 @@ def test_runs_tell_what_they_cost(photos: Path, tmp_path: Path, emulator, monkey
 
 
 def test_failures_are_listed_and_tried_again(
-    photos: Path, tmp_path: Path, emulator, monkeypatch, command
+    photos: Path, tmp_path: Path, emulator, monkeypatch, command, capsys
 ):
     """All of them, their number by cause, and another try of them only."""
     (photos / "bad.jpg").write_bytes(b"no image")
@@ -205,7 +205,10 @@ def test_failures_are_listed_and_tried_again(
     assert (cause["status"], cause["code"], cause["images"]) == ("failed", "-1102", 1)
     (photos / "bad.jpg").write_bytes((photos / "0.jpg").read_bytes() + b"\0")
     # The paths in a store are data.
-    assert command("retry", lake)[1]["failed"] == 1
+    calls, before = emulator.stats.requests, command("failures", lake)[1]
+    assert main(["retry", lake]) == 2
+    assert f"give the folder: airflow-imagetag retry {lake} FOLDER" in capsys.readouterr().err
+    assert (emulator.stats.requests, command("failures", lake)[1]) == (calls, before)
     monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(photos))
     calls = emulator.stats.requests
     assert command("retry", lake)[1]["tagged"] == 1
@@ -323,7 +326,9 @@ def test_a_table_is_labelled_into_a_table(photos: Path, sqlite, emulator: Emulat
     code, summary = command("label", "warehouse:products", "--to", "warehouse:labels", *options)
     # Paths that a table names are data, and no folder is allowed here.
     assert (code, summary["failed"]) == (1, 6)
-    assert "images failed" in summary["message"]
+    assert summary["message"].startswith("6 of 6 images failed (100.0%). Commonest: ImageNot")
+    assert summary["message"].endswith("All: airflow-imagetag failures warehouse:labels")
+    assert "max_failure_ratio" not in summary["message"]
     assert emulator.stats.requests == 0
 
 
@@ -412,6 +417,9 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path, emulator: Emulator, monk
     assert (code, results["key"]["result"]) == (0, "ok")
     assert "Set price_per_thousand" in results["price"]["found"]
     assert emulator.stats.billed == 0
+    if "page in Airflow" in results:
+        page = results["page in Airflow"]
+        assert page["result"] == ("ok" if AIRFLOW_VERSION >= (3, 1) else "note")
 
     secret = "wrongKeyOfSomeone123456789012345"
     connection |= {"password": secret}
@@ -471,6 +479,10 @@ def test_the_doctor_names_no_price_of_free_calls(emulator: Emulator, monkeypatch
     ("arguments", "message"),
     [
         (["store", "check", "nowhere:labels"], "There is no connection 'nowhere'"),
+        (
+            ["label", "photos", "--to", "x.csv", "--connection", "no_such"],
+            "connections add no_such",
+        ),
         (["compact", "nowhere:labels"], "needs no compaction"),
         (["label", "photos", "--to", "x.csv", "--only-failed"], "--only-failed needs a store"),
         (["evaluate", "a:b", "c:d", "--write-label-map", "x.csv"], "needs --precision"),
@@ -548,6 +560,63 @@ def test_images_whose_uri_is_unknown_do_not_stop_a_retry(
     assert "the URIs of 1 of 2 images" in shown.err
     assert main(["retry", "warehouse:labels"]) == 2
     assert "name their source" in capsys.readouterr().err
+
+
+def test_a_connection_is_no_folder(photos: Path, tmp_path: Path, sqlite, monkeypatch, capsys):
+    """A table that was forgotten does not become a folder; a folder of this name is one."""
+    monkeypatch.chdir(tmp_path)
+    message = "'warehouse' is a connection. Name its table, too: warehouse:TABLE, or write ./war"
+    for words in (["label", str(photos), "--to", "warehouse"], ["label", "warehouse", "--to", "."]):
+        assert main([*words, "--dry-run"]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "warehouse").exists()
+    assert store_of("./warehouse") == ParquetLabelStore(str(tmp_path / "warehouse"))
+    assert store_of("lake") == ParquetLabelStore(str(tmp_path / "lake"))
+    (tmp_path / "warehouse").mkdir()
+    assert store_of("warehouse") == ParquetLabelStore(str(tmp_path / "warehouse"))
+
+
+def test_the_last_line_tells_where_the_labels_are(
+    photos: Path, tmp_path: Path, sqlite, emulator: Emulator, capsys
+):
+    """A table, a folder and a file; a run without labels names none."""
+    for place in ("warehouse:labels", str(tmp_path / "lake"), str(tmp_path / "labels.csv")):
+        assert main(["label", str(photos), "--to", place]) == 0
+        [*_, last] = capsys.readouterr().out.splitlines()
+        assert last == f"The labels of 6 images are in {place}."
+    assert main(["label", str(photos), "--to", "warehouse:labels"]) == 0
+    assert "The labels of" not in capsys.readouterr().out
+    assert main(["label", str(photos), "--to", str(tmp_path / "one.csv"), "--max-images", "1"]) == 0
+    assert "The labels of 1 image are in" in capsys.readouterr().out
+
+
+def test_nothing_to_label_has_reasons(
+    photos: Path, tmp_path: Path, sqlite, emulator: Emulator, capsys
+):
+    """The store knows all, some of them have failed, or there are no images at all."""
+    words = ["label", str(photos), "--to", "warehouse:labels"]
+    assert main(words) == 0
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "the source has no images that the store does not know." in shown
+    assert "given up" not in shown
+    sqlite.run("update labels_images set status = 'gave_up' where image_key like '%/0.jpg'")
+    assert main(words) == 0
+    assert (
+        "0 images wait for a later try and 1 were given up: airflow-imagetag failures warehouse:lab"
+    ) in capsys.readouterr().out
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no image")
+    sqlite.run("create table products (id integer primary key, image_url text)")
+    for source, more, reason in (
+        (str(tmp_path / "texts"), [], ": no name ends in one of .bmp"),
+        (str(photos), ["--pattern", "*.webp"], ": no name matches the pattern '*.webp'."),
+        ("warehouse:products", [], ", which has no rows."),
+    ):
+        for place in ("warehouse:labels", str(tmp_path / "labels.csv")):
+            assert main(["label", source, "--to", place, *more]) == 0
+            said = f"Nothing to label: no images were found in {source}{reason}"
+            assert said in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_written_costs_nothing(

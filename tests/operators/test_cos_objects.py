@@ -186,7 +186,7 @@ def test_a_sensor_waits_for_objects(emulator, images, sqlite, monkeypatch):
         (f"cos://{BUCKET}/", {"bucket": None}, "bucket in extra is missing"),
         (f"cos://{BUCKET}/", {"scenes": "CINEMA"}, "scenes in extra must be of"),
         (f"cos://{BUCKET}/", {"role": "qcs::r"}, "role in extra has no use"),
-        (f"cos://nobody@{BUCKET}/", {}, "isn't defined"),
+        (f"cos://nobody@{BUCKET}/", {}, "There is no connection 'nobody'"),
     ],
 )
 def test_a_connection_that_does_not_fit(emulator, monkeypatch, path, extra, match):
