@@ -86,15 +86,24 @@ def _watch_connects(engine: Engine, conn_id: str, database: Dialect) -> None:
             reason = database.misfit(made)
             if reason is not None:
                 made.close()
-                raise ConfigurationError(f"Connection {conn_id!r} cannot be used: {reason}.")
+                raise _misfit(conn_id, reason)
             return made
-        except (dialect.dbapi.Error, ImageTagError):
+        except dialect.dbapi.Error as error:
+            reason = database.fault_of_file(str(engine.url.database), error)
+            if reason is None:
+                raise
+            raise _misfit(conn_id, reason) from None
+        except ImageTagError:
             raise
         # A driver and the libraries by which it gets tokens have errors of many classes.
         except Exception as error:
             raise _unusable(conn_id, error) from None
 
     sa.event.listen(engine, "do_connect", connect)
+
+
+def _misfit(conn_id: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(f"Connection {conn_id!r} cannot be used: {reason}.")
 
 
 def _unusable(conn_id: str, error: Exception) -> ImageTagError:

@@ -13,7 +13,8 @@ from typing import IO, Any, NamedTuple
 
 from airflow_imagetag import __version__
 from airflow_imagetag.cli.installing import this_environment
-from airflow_imagetag.cli.places import store_of
+from airflow_imagetag.cli.metadata import message_of
+from airflow_imagetag.cli.places import read_once, store_of
 from airflow_imagetag.cli.screen import show, show_json
 from airflow_imagetag.errors import ConfigurationError, ImageTagError
 
@@ -73,7 +74,7 @@ def _guarded(name: str, work: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from work()
     except ImageTagError as error:
-        yield Check(name, FAILED, error.message)
+        yield Check(name, FAILED, message_of(error))
 
 
 def _packages() -> Iterator[Check]:
@@ -220,13 +221,8 @@ def _configuration() -> Iterator[Check]:
 
 
 def _store(text: str) -> Iterator[Check]:
-    from airflow_imagetag.stores.base import StoreMode
-    from airflow_imagetag.stores.opening import missing_place
-
     found = store_of(text)
-    with found.open("DetectLabelPro", StoreMode.READ) as opened:
-        opened.known(["doctor"])
-    if missing_place(found) is not None:
+    if read_once(found):
+        yield Check(f"store {text}", OK, f"{found!r} can be read")
+    else:
         yield Check(f"store {text}", NOTE, f"{found!r} is not created yet: the first run does it.")
-        return
-    yield Check(f"store {text}", OK, f"{found!r} can be read")

@@ -13,6 +13,7 @@ from typing import IO
 
 from airflow_imagetag import __version__
 from airflow_imagetag.cli.commands import COMMANDS, Command
+from airflow_imagetag.cli.metadata import message_of, quiet_look_ups
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: wrong arguments or configuration; a run or a check that failed; Ctrl-C."""
@@ -50,12 +51,13 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
     # A process that was started without a standard output has none.
     out = sys.stdout or io.StringIO()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        look_ups = contextlib.nullcontext() if arguments.verbose else quiet_look_ups()
+        with contextlib.redirect_stdout(sys.stderr), look_ups:
             code: int = getattr(import_module(module), name)(arguments, out)
             out.flush()
         return code
     except ImageTagError as error:
-        print(f"airflow-imagetag: {error.message}", file=sys.stderr)
+        print(f"airflow-imagetag: {message_of(error)}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigurationError) else FAILED
     except KeyboardInterrupt:
         print("airflow-imagetag: interrupted", file=sys.stderr)

@@ -76,6 +76,20 @@ def check_exists(store: LabelStore, text: str) -> None:
         )
 
 
+def read_once(store: LabelStore) -> bool:
+    """Ask a store a question, and tell whether its table or its dataset exists.
+
+    :raises ConfigurationError: the place cannot be used, or holds something else.
+    :raises StorageError: the place cannot be reached.
+    """
+    from airflow_imagetag.stores.base import StoreMode
+    from airflow_imagetag.stores.opening import missing_place
+
+    with store.open("DetectLabelPro", StoreMode.READ) as opened:
+        opened.known(["doctor"])
+    return missing_place(store) is None
+
+
 def source_of(text: str, arguments: Any) -> ImageSource:
     """Return the source that a text names.
 

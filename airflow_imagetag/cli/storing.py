@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
+from pathlib import Path
 from typing import IO
 
 from airflow_imagetag.cli.places import check_exists, existing_store_of, store_of
-from airflow_imagetag.cli.screen import show, show_json
+from airflow_imagetag.cli.screen import printable, show, show_json
 from airflow_imagetag.errors import ConfigurationError
 
 
@@ -40,11 +42,20 @@ def delete(arguments: argparse.Namespace, out: IO[str]) -> int:
 
 def report(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Write the report of a store."""
-    existing_store_of(arguments.store).report(arguments.file)
+    from airflow_imagetag.ui.report import write_report
+
+    left_out = write_report(existing_store_of(arguments.store), arguments.file)
     if arguments.json:
-        show_json({"file": arguments.file}, out)
-    else:
-        print(f"The report is in {arguments.file}.", file=out)
+        show_json({"file": arguments.file, "pictures_left_out": len(left_out)}, out)
+        return 0
+    print(f"The report is in {arguments.file}.", file=out)
+    if left_out:
+        folder = printable(os.path.commonpath([Path(path).parent for path in left_out]))
+        print(
+            f"{len(left_out):,} pictures are left out, since reading local files is not allowed: "
+            f"set [imagetag] allowed_local_paths to their folder, {folder}",
+            file=out,
+        )
     return 0
 
 

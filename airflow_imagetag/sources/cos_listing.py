@@ -61,8 +61,8 @@ def _account(conn_id: str, bucket: str) -> Account:
         account = account_of(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException:
         raise UnknownConnectionError(
-            f"There is no connection {conn_id!r}. Name the connection of the account that labels the bucket's objects as "
-            "conn_id."
+            f"There is no connection {conn_id!r}. Name the connection of the account that labels "
+            "the bucket's objects as conn_id."
         ) from None
     if account.api != CiDetectLabel.api:
         raise ConfigurationError(

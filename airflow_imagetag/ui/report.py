@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_imagetag.adapters.numbers import NumberRule
 from airflow_imagetag.backends.parameter_files import write_named_file
 from airflow_imagetag.safety.redaction import redact
+from airflow_imagetag.safety.uris import is_local, local_path
 from airflow_imagetag.stores.browsing import (
     MAX_PAGE_IMAGES,
     Cursor,
@@ -47,30 +48,35 @@ def write_report(
     max_images: int = 200,
     max_megabytes: float = 8.0,
     language: str = "en",
-) -> None:
+) -> list[str]:
     """Write one HTML file with charts, labels, failures and small pictures of a store.
 
     :param path: the file: a local path, or a URI of a storage.
     :param max_images: maximum number of images that are shown.
     :param max_megabytes: maximum size of all small pictures together.
     :param language: ``en`` or ``zh``.
+    :return: the local files whose pictures are left out, since reading them is not allowed.
     :raises ConfigurationError: a parameter or the path is wrong.
     :raises StorageError: the store cannot be read, or the file cannot be written.
     """
     words_of(language)
     images = _IMAGES.require_whole("max_images", max_images)
     megabytes = _MEGABYTES.require("max_megabytes", max_megabytes)
-    text = _report(store, images, megabytes * 1024 * 1024, language)
+    text, left_out = _report(store, images, megabytes * 1024 * 1024, language)
     write_named_file(path, text.encode("utf-8", "replace"), "The report")
+    return left_out
 
 
-def _report(store: LabelStore, max_images: int, max_bytes: float, language: str) -> str:
+def _report(
+    store: LabelStore, max_images: int, max_bytes: float, language: str
+) -> tuple[str, list[str]]:
     words = words_of(language)
     runs = pages.runs_of(store)
     with open_browser(store) as browser:
         counts, sample = pages.report_counts(browser)
         page = _first_images(browser, max_images)
         unlabelled = browser.unlabelled(pages.MAX_FAILURES)
+    pictures = _pictures(page.images, max_bytes)
     values: dict[str, Any] = {
         **pages.overview(counts, runs, words),
         **pages.failures(unlabelled),
@@ -79,12 +85,22 @@ def _report(store: LabelStore, max_images: int, max_bytes: float, language: str)
         "runs": runs,
         "t": words,
         "language": language,
-        "links": FileLinks(_pictures(page.images, max_bytes)),
+        "links": FileLinks(pictures),
         "store": redact(store.asset_uri),
         "made": datetime.now(UTC),
         "style": static_file("style.css").decode(),
     }
-    return render("report.html", values)
+    return render("report.html", values), list(_not_allowed(page.images, pictures))
+
+
+def _not_allowed(
+    images: Iterable[StoredImage], pictures: Mapping[tuple[str, str], bytes | NoPicture]
+) -> Iterator[str]:
+    """Yield the local files that may not be read."""
+    for image in images:
+        is_refused = pictures.get((image.api, image.digest)) is NoPicture.NOT_ALLOWED
+        if is_refused and image.image_uri and is_local(image.image_uri):
+            yield local_path(image.image_uri)
 
 
 def _first_images(browser: StoreBrowser, count: int) -> ImagePage:

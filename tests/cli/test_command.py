@@ -269,12 +269,22 @@ def test_a_task_is_planned_as_it_is_written(
         assert message in capsys.readouterr().err
 
 
-def test_a_report_is_one_file(photos: Path, tmp_path: Path, emulator: Emulator, command):
-    """The page has the labels of the store."""
+def test_a_report_is_one_file(
+    photos: Path, tmp_path: Path, emulator: Emulator, monkeypatch, capsys, command
+):
+    """The page has the labels of the store; the option that pictures need is named."""
     lake, page = str(tmp_path / "lake"), tmp_path / "report.html"
     assert command("label", str(photos), "--to", lake)[0] == 0
-    assert command("report", lake, str(page)) == (0, {"file": str(page)})
+    assert command("report", lake, str(page)) == (0, {"file": str(page), "pictures_left_out": 6})
     assert "<html" in page.read_text()
+    assert main(["report", lake, str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "6 pictures are left out" in shown
+    assert f"allowed_local_paths to their folder, {photos}" in shown
+    monkeypatch.setenv("AIRFLOW__IMAGETAG__ALLOWED_LOCAL_PATHS", str(photos))
+    assert command("report", lake, str(page))[1]["pictures_left_out"] == 0
+    assert main(["report", lake, str(page)]) == 0
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_a_folder_may_be_named_from_the_current_one(
@@ -431,7 +441,7 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path, emulator: Emulator, monk
     failed = {check["check"]: check["found"] for check in checks if check["result"] == "FAILED"}
     assert code == 1
     assert set(failed) == {"key", "quota server quota", "store missing:labels"}, failed
-    assert "Start the database" in failed["quota server quota"]
+    assert "there is no folder for /nowhere/at/all.db" in failed["quota server quota"]
     assert "airflow connections add missing" in failed["store missing:labels"]
     assert secret not in json.dumps(checks)
 
@@ -560,6 +570,37 @@ def test_images_whose_uri_is_unknown_do_not_stop_a_retry(
     assert "the URIs of 1 of 2 images" in shown.err
     assert main(["retry", "warehouse:labels"]) == 2
     assert "name their source" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///{}/no_tables.db", "Airflow's database has no tables: is AIRFLOW_HOME set as"),
+        ("sqlite:///{}/no/such/folder.db", "Airflow's database cannot be read: OperationalError"),
+    ],
+)
+def test_the_database_of_airflow_comes_first(url, said, tmp_path: Path, monkeypatch, capsys):
+    """A connection is unknown where nothing can be looked up: that is said, without a traceback."""
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", url.format(tmp_path))
+    assert main(["runs", "nowhere:labels"]) == 2
+    [line] = [one for one in capsys.readouterr().err.splitlines() if one]
+    assert line.startswith(f"airflow-imagetag: {said}")
+    assert "There is no connection 'nowhere'" in line
+    assert main(["doctor", "nowhere"]) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_a_database_without_its_folder_is_named(tmp_path: Path, emulator, monkeypatch, capsys):
+    """The driver's message has no path; the error has it, and the remedy."""
+    file = tmp_path / "none" / "labels.db"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f"sqlite:///{file}")
+    fault = f"Connection 'warehouse' cannot be used: there is no folder for {file}. Create it"
+    for words in (["runs", "warehouse:labels"], ["label", "warehouse:photos", "--to", "x.csv"]):
+        assert main(words) == 2
+        assert fault in capsys.readouterr().err
+    (tmp_path / "none" / "labels.db").mkdir(parents=True)
+    assert main(["runs", "warehouse:labels"]) == 2
+    assert f"{file} cannot be opened. Give this user access" in capsys.readouterr().err
 
 
 def test_a_connection_is_no_folder(photos: Path, tmp_path: Path, sqlite, monkeypatch, capsys):

@@ -152,6 +152,15 @@ class Dialect:
         del dbapi_connection
         return None
 
+    def fault_of_file(self, path: str, error: Exception) -> str | None:
+        """Return why the file of a database cannot be opened, and the remedy; None if unknown.
+
+        :param path: the database, as the connection names it.
+        :param error: the driver's error.
+        """
+        del path, error
+        return None
+
     # -- errors -----------------------------------------------------------------------------------
 
     def is_transient(self, error: sa_exc.DBAPIError) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -85,6 +86,18 @@ class Sqlite(Dialect):
 
         sa.event.listen(engine, "connect", at_connect)
         sa.event.listen(engine, "begin", _begin_immediately)
+
+    def fault_of_file(self, path: str, error: Exception) -> str | None:
+        """Return why a file cannot be opened: the driver's message does not name it."""
+        if "unable to open database file" not in str(error):
+            return None
+        if path.startswith("//"):
+            # Airflow's hook adds a slash.
+            path = "/" + path.lstrip("/")
+        is_uri = path.startswith("file:")
+        if not is_uri and not Path(path).absolute().parent.is_dir():
+            return f"there is no folder for {path}. Create it, or correct the host"
+        return f"{path} cannot be opened. Give this user access to it, or correct the host"
 
     def read_leniently(self, connection: sa.Connection, error: sa_exc.DBAPIError) -> bool:
         """Take texts that are no UTF-8: a column of text may hold any bytes."""
