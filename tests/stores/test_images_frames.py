@@ -65,7 +65,8 @@ def test_a_store_of_another_package_may_have_no_images(tmp_path):
     """It goes on to work, and says what a report needs."""
 
     class Plain(ParquetLabelStore):
-        images, _stored_rows = LabelStore.images, LabelStore._stored_rows
+        images = LabelStore.images
+        _stored_rows = LabelStore._stored_rows  # type: ignore[assignment]
 
     with pytest.raises(ConfigurationError, match="Plain does not tell its images"):
         Plain(f"{tmp_path}/lake").report(f"{tmp_path}/x.html")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from databases import API, NOON, Database, failed, tagged
@@ -24,14 +25,16 @@ from airflow_imagetag.stores.sqlite_copy import open_copy
 
 OTHER = "picture_classify"
 
+Store = TypeVar("Store", bound=LabelStore)
+
 
 class Foreign(ParquetLabelStore):
     """A store of another package, which only has frames."""
 
-    _stored_rows = LabelStore._stored_rows
+    _stored_rows = LabelStore._stored_rows  # type: ignore[assignment]
 
 
-def waiting(key: str, minute: int, **given: object) -> Failure:
+def waiting(key: str, minute: int, **given: Any) -> Failure:
     """Return a failure that may pass."""
     at = NOON + timedelta(minutes=minute)
     return failed(key, final=False, first_failed_at=at, next_try_at=at, tries=2, **given)
@@ -50,7 +53,7 @@ def batches() -> Iterator[tuple[str, list[TagResult | Failure]]]:
     yield API, [waiting("key 4", 4, version="3"), waiting("key 1", 4, version="3")]
 
 
-def written(store: LabelStore) -> LabelStore:
+def written(store: Store) -> Store:
     """Return a store that holds the batches."""
     for api, outcomes in batches():
         with store.open(api) as opened:
@@ -67,7 +70,7 @@ def shown(store: LabelStore) -> list[StoredImage]:
         return list(page.images)
 
 
-MAKERS: dict[str, Callable[[Path], LabelStore]] = {
+MAKERS: dict[str, Callable[[Path], ParquetLabelStore | DeltaLabelStore]] = {
     "parquet": lambda folder: ParquetLabelStore(str(folder)),
     "delta": lambda folder: DeltaLabelStore(str(folder)),
     "foreign": lambda folder: Foreign(str(folder)),

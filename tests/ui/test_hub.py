@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ READ_SECONDS = 0.2
 class SlowStore(ParquetLabelStore):
     """A dataset that takes its time, and counts how often it is read."""
 
-    def _stored_rows(self) -> AbstractContextManager[StoredRows]:
+    @contextmanager
+    def _stored_rows(self) -> Iterator[StoredRows]:
         reads.append(time.monotonic())
         time.sleep(READ_SECONDS)
-        return super()._stored_rows()
+        with super()._stored_rows() as rows:
+            yield rows
 
 
 reads: list[float] = []
