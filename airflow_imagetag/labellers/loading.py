@@ -65,9 +65,8 @@ class LoadingLabeller(Labeller):
         """
 
     def prepare_ahead(self, image: Image) -> Prepared | None:
-        """Compute the digest of large bytes in the thread that reads the source."""
-        content = image.content
-        if content is None or len(content) <= self._loader.max_inline_bytes:
+        """Compute the digest of bytes in the thread that reads the source."""
+        if image.content is None:
             return None
         try:
             return Prepared(image, self._loader.load(image))

@@ -124,11 +124,6 @@ class ContentLoader:
         self._max_bytes = max_bytes
         self._may_reach_private = service_url is None or names_private_host(service_url)
 
-    @property
-    def max_inline_bytes(self) -> int:
-        """Maximum size of bytes that ``inline`` takes."""
-        return self._max_inline_bytes
-
     def loads_bytes(self, image: Image) -> bool:
         """Tell whether the bytes of the image are loaded by the worker."""
         uri = image.uri

@@ -305,20 +305,19 @@ def test_a_download_keeps_the_rules_of_trust(emulator):
 # -- prepare_ahead
 
 
-def test_many_bytes_are_hashed_ahead(emulator):
-    """The thread that reads the source prepares them."""
+@pytest.mark.parametrize(("content", "thread"), [(LARGE, "imagetag-load"), (b"few", LOOP)])
+def test_bytes_are_hashed_ahead(emulator, content, thread):
+    """The thread that reads the source prepares them; without it, many bytes take another one."""
     parts = Parts(emulator)
-    image = Image("a", content=LARGE)
+    image = Image("a", content=content)
     prepared = parts.labeller.prepare_ahead(image)
     assert prepared == prepare(parts, image)
-    assert parts.loader.threads == [LOOP, "imagetag-load"]
+    assert parts.loader.threads == [LOOP, thread]
 
 
-@pytest.mark.parametrize(
-    "image", [Image("a", "https://host/a"), Image("a", "/a.jpg"), Image("a", content=b"few")]
-)
+@pytest.mark.parametrize("image", [Image("a", "https://host/a"), Image("a", "/a.jpg")])
 def test_nothing_else_is_prepared_ahead(emulator, image):
-    """The reading thread neither waits for a storage nor takes turns for a few bytes."""
+    """The reading thread does not wait for a storage."""
     parts = Parts(emulator)
     assert parts.labeller.prepare_ahead(image) is None
     assert parts.loader.threads == []

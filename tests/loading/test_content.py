@@ -36,7 +36,7 @@ from airflow_imagetag.errors import (
     StorageError,
 )
 from airflow_imagetag.loading import content
-from airflow_imagetag.loading.content import ContentLoader
+from airflow_imagetag.loading.content import MAX_INLINE_SHA256_BYTES, ContentLoader
 from airflow_imagetag.loading.download import Downloader
 from airflow_imagetag.models import Image
 
@@ -88,9 +88,9 @@ def test_an_image_that_needs_no_thread_is_loaded_inline(image, with_sha256, with
 
 
 def test_the_limit_of_inline_bytes_is_inclusive():
-    """The limit that the loader tells is the one that it keeps."""
+    """Bytes of exactly this size need no thread."""
     loader = ContentLoader()
-    limit = loader.max_inline_bytes
+    limit = MAX_INLINE_SHA256_BYTES
     assert loader.inline(Image("a", content=bytes(limit))) is not None
     assert loader.inline(Image("a", content=bytes(limit + 1))) is None
 
