@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -164,8 +164,8 @@ def _keep_latest(database: sqlite3.Connection) -> None:
         kept: list[tuple[str, int]] = []
         dropped: list[tuple[int]] = []
         for (api, digest), group in groupby(database.execute(_REPEATED), itemgetter(1, 2)):
-            latest = index.row(api, digest)
-            assert latest is not None  # noqa: S101 (all were put)
+            # All of them were put.
+            latest = cast("IndexRow", index.row(api, digest))
             batches = {row[0]: row[6] for row in group}
             number = max(one for one, batch in batches.items() if batch == latest.batch)
             kept.append((latest.labels_batch, number))
