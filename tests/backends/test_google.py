@@ -279,7 +279,7 @@ def delta_options(monkeypatch: pytest.MonkeyPatch, **extra: Any) -> dict[str, st
 @pytest.mark.parametrize("as_text", [False, True])
 def test_delta_is_given_the_key(monkeypatch: pytest.MonkeyPatch, as_text: bool):
     """As JSON, whether the connection has it as a text or as an object."""
-    key = {"client_email": "labels@shop", "private_key": "k"}
+    key = {"client_email": "labels@shop", "private_key": "the-private-key"}
     options = delta_options(monkeypatch, keyfile_dict=json.dumps(key) if as_text else key)
     assert json.loads(options["google_service_account_key"]) == key
 
