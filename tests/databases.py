@@ -33,6 +33,8 @@ from airflow_imagetag.testing import Emulator
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from airflow_imagetag.stores import DeltaLabelStore, ParquetLabelStore
+
 API = "DetectLabelPro"
 NOON = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=UTC)
 WAREHOUSE = "warehouse"
@@ -417,6 +419,16 @@ def gathered(frames: Iterator[Any]) -> list[tuple[Any, ...]]:
         for frame in frames
         for key, label in zip(frame["image_key"], frame["label"], strict=True)
     )
+
+
+def check_life(store: ParquetLabelStore | DeltaLabelStore) -> None:
+    """Check that labels are written, replaced, compacted and read in an empty store."""
+    for version in ("1", "2", "3"):
+        with store.open(API) as opened:
+            opened.check_writable()
+            opened.write([tagged("a", version, version=version), tagged(version, "x")])
+    store.compact()
+    assert gathered(store.labels()) == [("1", "x"), ("2", "x"), ("3", "x"), ("a", "3")]
 
 
 def unlimited(emulator: Emulator, **extra: Any) -> str:

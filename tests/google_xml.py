@@ -133,18 +133,6 @@ class XmlInterface(Handler):
         status, _, _ = self._ask(_object(bucket, name), method="DELETE")
         self.respond(status=status)
 
-    def respond(
-        self, body: bytes = b"", *, status: int = 200, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Send an answer, without a body where HTTP has none."""
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
 
 def _object(bucket: str, name: str) -> str:
     return f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}"

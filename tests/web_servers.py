@@ -20,7 +20,7 @@ class Handler(Silent, BaseHTTPRequestHandler):
     """Base of a test's own handler, which implements ``answer``."""
 
     def answer(self) -> None:
-        """Answer a request of either method."""
+        """Answer a request of any method."""
         raise NotImplementedError
 
     def do_GET(self) -> None:
@@ -38,13 +38,14 @@ class Handler(Silent, BaseHTTPRequestHandler):
     def respond(
         self, body: bytes = b"", *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send an answer."""
+        """Send an answer, without a body where HTTP has none."""
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 class _Server(ThreadingHTTPServer):

@@ -215,11 +215,17 @@ class ParquetDataset:
         :param schema: the columns.
         :raises StoreError: the part was removed.
         """
-        try:
+        with self._not_compacted("labels", part):
             yield from self.read("labels", part, schema, filters)
+
+    @contextmanager
+    def _not_compacted(self, kind: str, part: str) -> Iterator[None]:
+        """Raise our error where a file is missing since the dataset was compacted meanwhile."""
+        try:
+            yield
         except FileNotFoundError:
-            # A compaction removes the images file first.
-            if part not in self.files.names("images"):
+            # A part may have no labels; a compaction removes the images file first.
+            if kind == "images" or part not in self.files.names("images"):
                 raise StoreError(
                     f"{self.files.place} was compacted while it was read. Read it again."
                 ) from None
@@ -304,13 +310,9 @@ class ParquetDataset:
             yield frame(columns, IMAGE_COLUMNS)
 
     def _image_rows(self, part: str) -> Iterator[dict[str, Any]]:
-        try:
+        with self._not_compacted("images", part):
             for rows in self.images_of(part):
                 yield from rows
-        except FileNotFoundError:
-            raise StoreError(
-                f"{self.files.place} was compacted while it was read. Read it again."
-            ) from None
 
     def stored_rows(self) -> StoredRows:
         """Return all rows of the parts, which need not be loaded.
@@ -324,14 +326,8 @@ class ParquetDataset:
 
     def _pieces(self, kind: str, parts: list[str], schema: pa.Schema) -> Iterator[pa.Table]:
         for part in parts:
-            try:
+            with self._not_compacted(kind, part):
                 yield from self.files.read(kind, part, schema, READ_ROWS)
-            except FileNotFoundError:
-                # A part may have no labels; a compaction removes the images file first.
-                if kind == "images" or part not in self.files.names("images"):
-                    raise StoreError(
-                        f"{self.files.place} was compacted while it was read. Read it again."
-                    ) from None
 
     def compact(self) -> None:
         """Rewrite all parts as one that holds only the latest rows, and remove them."""

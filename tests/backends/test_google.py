@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from databases import API, gathered, tagged
+from databases import API, check_life, gathered, tagged
 from google_xml import XmlInterface
 from web_servers import Handler, serving
 
@@ -236,12 +236,7 @@ def test_delta_tables_on_google(xml: str):
     """They are written, replaced, read and compacted."""
     pytest.importorskip("deltalake", reason="the extra delta is not installed")
     store = DeltaLabelStore(f"gs://google_xml@{xml}/lake")
-    for version in ("1", "2", "3"):
-        with store.open(API) as opened:
-            opened.check_writable()
-            opened.write([tagged("a", version, version=version), tagged(version, "x")])
-    store.compact()
-    assert gathered(store.labels()) == [("1", "x"), ("2", "x"), ("3", "x"), ("a", "3")]
+    check_life(store)
 
 
 def test_writers_of_delta_tables_on_google(xml: str):

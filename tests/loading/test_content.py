@@ -667,7 +667,12 @@ def test_an_unusable_connection_that_data_names_is_the_image_s_error(extra, monk
     """A role that cannot be had, a missing profile, nonsense: one row must not end a run."""
     fields = {"endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1", **extra}
     extras = {"config_kwargs": {"retries": {"max_attempts": 0}}, **fields}
-    document = {"conn_type": "aws", "login": "a", "password": "b", "extra": extras}
+    document = {
+        "conn_type": "aws",
+        "login": "the-login",
+        "password": "the-password",
+        "extra": extras,
+    }
     monkeypatch.setenv("AIRFLOW_CONN_ODD_AWS", json.dumps(document))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises((ImageUnreadableError, StorageError)):
