@@ -102,25 +102,28 @@ class ImagePipeline:
             prepared = await self._prepare(image)
         digest = prepared.payload.digest
         if digest is None:
-            return await self._call(await self._fit(prepared), has_failed=has_failed)
-        with await self._cache.enter(digest) as remembered:
-            answer = remembered or await self._look_up(prepared)
-            if isinstance(answer, ImageError):
-                raise GaveUpError(answer, 0, prepared.payload.sha256)
+            return await self._call(prepared, has_failed=has_failed)
+        while not self._cache.hold(digest):
+            await self._cache.wait(digest)
+        try:
+            answer = self._cache.recall(digest)
+            if answer is None and self._lookup is not None:
+                answer = await self._look_up(self._lookup, prepared)
             if answer is not None:
+                if isinstance(answer, ImageError):
+                    raise GaveUpError(answer, 0, prepared.payload.sha256)
                 return _answer_for(image, answer)
-            # Fit only after a cache miss: resizing costs more than a look-up.
-            prepared = await self._fit(prepared)
-            try:
-                result = await self._call(prepared, has_failed=has_failed)
-            except GaveUpError as given_up:
-                # Remember only the service's own word on the bytes: a limit of ours depends on
-                # settings.
-                if isinstance(given_up.error, ImageError) and given_up.attempts:
-                    self._cache.remember(digest, given_up.error)
-                raise
+            result = await self._call(prepared, has_failed=has_failed)
             self._cache.remember(digest, result)
             return result
+        except GaveUpError as given_up:
+            # Remember only the service's own word on the bytes: a limit of ours depends on
+            # settings.
+            if isinstance(given_up.error, ImageError) and given_up.attempts:
+                self._cache.remember(digest, given_up.error)
+            raise
+        finally:
+            self._cache.release(digest)
 
     async def _prepare(self, image: Image) -> Prepared:
         attempt = partial(self._labeller.prepare, image)
@@ -129,26 +132,26 @@ class ImagePipeline:
         except ImageTagError as error:
             raise GaveUpError(error, 0) from None
 
-    async def _look_up(self, prepared: Prepared) -> CachedAnswer | None:
+    async def _look_up(self, lookup: BatchedLookup, prepared: Prepared) -> CachedAnswer | None:
         sha256 = prepared.payload.sha256
-        if self._lookup is None or sha256 is None:
+        if sha256 is None:
             return None
-        answer = await self._lookup.get(sha256)
+        answer = await lookup.get(sha256)
         if answer is not None:
             self._cache.remember(sha256, answer)
         return answer
 
-    async def _fit(self, prepared: Prepared) -> Prepared:
+    async def _call(self, prepared: Prepared, *, has_failed: bool) -> TagResult:
+        """Fit the image and call the service; only after a look-up, which costs less."""
         try:
-            return await self._labeller.fit(prepared)
+            prepared = await self._labeller.fit(prepared)
         except ImageTagError as error:
             raise GaveUpError(error, 0, prepared.payload.sha256) from None
-
-    async def _call(self, prepared: Prepared, *, has_failed: bool) -> TagResult:
         sent = 0
         answers_before = _NO_ANSWERS if has_failed else None
         try:
-            await self._admit()
+            if self._allowance is not None or not self._admission.admit_at_once():
+                await self._admit()
             sent = 1
             return await self._send(prepared, answers_before=answers_before)
         except ImageTagError as error:
@@ -236,7 +239,8 @@ class ImagePipeline:
             self._admission.record_no_result()
             raise
         self._counts.billed_calls += calls
-        self._settle(is_billed=True)
+        if self._allowance is not None:
+            self._settle(is_billed=True)
         self._admission.record_success()
         self._pool.record_latency(time.monotonic() - started)
         return result

@@ -128,7 +128,9 @@ class Prefetcher:
         if self._stopping.is_set():
             self._wake(len(self._waiting))
             return None
-        taken = self._sized(self._at_hand.popleft())
+        taken = self._at_hand.popleft()
+        if not taken.size_bytes:
+            taken = self._sized(taken)
         self._in_flight.hold(taken.size_bytes)
         if self._executor is not None and len(self._at_hand) <= self._refill_at:
             self._start_reading(self._executor)
@@ -232,6 +234,6 @@ class Prefetcher:
     def _sized(self, taken: PreparedEntry) -> PreparedEntry:
         """Add the expected size of an image whose bytes are not in memory yet."""
         entry = taken.entry
-        if taken.size_bytes or not isinstance(entry, Image):
+        if not isinstance(entry, Image):
             return taken
         return taken._replace(size_bytes=self._expected_bytes(entry))

@@ -27,15 +27,13 @@ class Advice:
         self._min_pixels = limits.advised_min_pixels
         self._max_aspect = limits.advised_max_aspect or 0.0
         self._counts: Counter[str] = Counter()
-
-    @property
-    def is_given(self) -> bool:
+        self.is_given = bool(self._min_pixels or self._max_aspect)
         """Whether the service gives any advice."""
-        return bool(self._min_pixels or self._max_aspect)
 
     def check(self, image: Image, size: tuple[int, int]) -> None:
         """Warn if the size is outside the advice."""
-        shorter, longer = sorted(size)
+        width, height = size
+        shorter, longer = (width, height) if width < height else (height, width)
         if shorter < self._min_pixels:
             self._warn(image, size, f"with a side under {self._min_pixels} pixels")
         if self._max_aspect and longer > self._max_aspect * shorter:

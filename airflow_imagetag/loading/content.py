@@ -184,18 +184,16 @@ class ContentLoader:
             a storage that the DAG's author named.
         """
         try:
-            return self._load(image)
+            _check_name(image)
+            content = image.content
+            return self._load(image.uri) if content is None else self._hashed(content)
         except ImageTagError:
             raise
         # An error that was not foreseen is this image's: one row must not end a run.
         except Exception as error:
             raise _unforeseen(error, image.uri) from None
 
-    def _load(self, image: Image) -> Payload:
-        _check_name(image)
-        uri = image.uri
-        if image.content is not None:
-            return self._hashed(image.content)
+    def _load(self, uri: str | None) -> Payload:
         if uri is None:
             raise InvalidImageError("The image has neither a URI nor bytes. Give it one of them.")
         if self._object_key is not None and (key := self._object_key(uri)) is not None:
@@ -353,9 +351,9 @@ class ContentLoader:
 
 def _check_name(image: Image) -> None:
     """Check the lengths of an image's texts: a source of another package may not have."""
-    longest = max(len(image.key), len(image.uri or ""), len(image.version or ""))
-    if longest > MAX_NAME_CHARACTERS:
-        raise InvalidImageError(name_fault(image.key, image.uri, image.version) or "")
+    for text in (image.key, image.uri, image.version):
+        if text is not None and len(text) > MAX_NAME_CHARACTERS:
+            raise InvalidImageError(name_fault(image.key, image.uri, image.version) or "")
 
 
 def _absolute(folder: str) -> str:

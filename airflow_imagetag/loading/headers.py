@@ -6,14 +6,15 @@ library: ``imagesize`` takes ten times as long, and a hostile file can keep it b
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
 from airflow_imagetag.loading.jpeg_segments import segments_of
 
-_SIGNATURES: Final = (
-    ("JPEG", 0, (b"\xff\xd8\xff",)),
-    ("PNG", 0, (b"\x89PNG\r\n\x1a\n",)),
+_JPEG_START: Final = b"\xff\xd8\xff"
+_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+_OTHER_SIGNATURES: Final = (
     ("WEBP", 8, (b"WEBP",)),
     ("GIF", 0, (b"GIF87a", b"GIF89a")),
     ("TIFF", 0, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
@@ -26,13 +27,20 @@ _SIGNATURES: Final = (
     ("PDF", 0, (b"%PDF-",)),
 )
 
+_PNG_SIZE: Final = struct.Struct(">II").unpack_from
+
 _SEGMENTS_WITHOUT_SIZE: Final = frozenset({0xC4, 0xC8, 0xCC})
 """The codes from C0 to CF that begin no frame: tables, and one that is reserved."""
 
 
 def format_of(content: bytes) -> str | None:
     """Return the format of an image as Pillow names it; None if it is unknown."""
-    for name, start, signatures in _SIGNATURES:
+    # Most images are of these two.
+    if content.startswith(_JPEG_START):
+        return "JPEG"
+    if content.startswith(_PNG_START):
+        return "PNG"
+    for name, start, signatures in _OTHER_SIGNATURES:
         if content.startswith(signatures, start):
             return name
     return None
@@ -45,13 +53,14 @@ def size_of(content: bytes, image_format: str | None) -> tuple[int, int] | None:
     """
     reader = _READERS.get(image_format or "")
     size = None if reader is None else reader(content)
-    return size if size is not None and min(size) > 0 else None
+    return size if size is not None and size[0] > 0 and size[1] > 0 else None
 
 
 def _png(content: bytes) -> tuple[int, int] | None:
     if len(content) < 24:
         return None
-    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+    width, height = _PNG_SIZE(content, 16)
+    return width, height
 
 
 def _bmp(content: bytes) -> tuple[int, int] | None:

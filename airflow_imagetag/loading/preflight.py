@@ -55,6 +55,7 @@ class ImagePreflight:
         self._limits = limits
         self._is_downscaling = oversize is Oversize.DOWNSCALE
         self._advice = Advice(api, limits)
+        self._reads_headers = limits.formats is not None or self._advice.is_given
         if self._is_downscaling:
             _check_pillow()
 
@@ -74,10 +75,9 @@ class ImagePreflight:
         # Building the request refuses an image without bytes.
         if not content:
             return payload
-        image_format = self._checked_format(content)
-        if self._advice.is_given and (size := size_of(content, image_format)) is not None:
-            self._advice.check(image, size)
-        if not self._is_too_large(content):
+        if self._reads_headers:
+            self._check_header(image, content)
+        if len(content) <= self._limits.max_content_bytes:
             return payload
         smaller = self._smaller(content)
         log.info(
@@ -95,18 +95,20 @@ class ImagePreflight:
     def _is_too_large(self, content: bytes | None) -> bool:
         return content is not None and len(content) > self._limits.max_content_bytes
 
-    def _checked_format(self, content: bytes) -> str | None:
+    def _check_header(self, image: Image, content: bytes) -> None:
+        image_format = format_of(content)
         allowed = self._limits.formats
-        if allowed is None:
-            return None
-        found = format_of(content)
-        if found not in allowed:
-            kind = "of an unknown format" if found is None else f"a {found}"
-            raise ImageFormatError(
-                f"The image is {kind}, and {self._api} takes only {', '.join(sorted(allowed))}. "
-                "Convert the image."
-            )
-        return found
+        if allowed is not None and image_format not in allowed:
+            raise self._format_error(image_format, allowed)
+        if self._advice.is_given and (size := size_of(content, image_format)) is not None:
+            self._advice.check(image, size)
+
+    def _format_error(self, found: str | None, allowed: frozenset[str]) -> ImageFormatError:
+        kind = "of an unknown format" if found is None else f"a {found}"
+        return ImageFormatError(
+            f"The image is {kind}, and {self._api} takes only {', '.join(sorted(allowed))}. "
+            "Convert the image."
+        )
 
     def _smaller(self, content: bytes) -> bytes:
         limit = self._limits.max_content_bytes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_imagetag.errors import ImageTagError
@@ -78,6 +80,7 @@ class Connections:
         )
         self._time_limit = TimeLimit(self._account.timeout_seconds)
         self._body = _body_class()
+        self._shared_headers = SharedHeaders()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -115,7 +118,7 @@ class Connections:
                     request.method,
                     _url(request),
                     data=content,
-                    headers=request.headers,
+                    headers=self._shared_headers.prepared(request.headers),
                     proxy=self._proxy,
                     # A redirect would carry the signature to another host.
                     allow_redirects=False,
@@ -133,6 +136,24 @@ class Connections:
             if isinstance(error, TimeoutError) and content is not None and not content.is_sent:
                 raise not_connected(self._account, error) from None
             raise map_error(error, self._account) from None
+
+
+class SharedHeaders:
+    """Prepares headers once that many requests share; to aiohttp, that is a tenth of their cost."""
+
+    def __init__(self) -> None:
+        self._latest: Mapping[str, str] | None = None
+        self._prepared: Mapping[str, str] = {}
+
+    def prepared(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return headers that cannot change in the form of aiohttp, others as they are."""
+        if type(headers) is not MappingProxyType:
+            return headers
+        if headers is not self._latest:
+            from multidict import CIMultiDict
+
+            self._latest, self._prepared = headers, CIMultiDict(headers)
+        return self._prepared
 
 
 def _url(request: Request) -> Any:

@@ -31,6 +31,10 @@ class Limiter:
     async def acquire(self) -> None:
         self.granted += 1
 
+    def grant_at_once(self) -> bool:
+        self.granted += 1
+        return True
+
     def depart(self) -> None:
         pass
 
@@ -264,5 +268,23 @@ def test_a_lone_refusal_pauses_nothing():
             admission.record_pause(error, 7)
             await admission.acquire()
             assert now() - start == pytest.approx(waited)
+
+    run(main())
+
+
+def test_what_is_admitted_at_once():
+    """Nothing is, while the service is paused or down: such a call has to wait."""
+
+    async def main() -> None:
+        limiter = Limiter()
+        admission = AdmissionControl(limiter, asyncio.Event(), CONFIG)
+        assert admission.admit_at_once()
+        assert limiter.granted == 1
+        admission.pause(1)
+        assert not admission.admit_at_once()
+        admission, limiter = await opened()
+        granted = limiter.granted
+        assert not admission.admit_at_once()
+        assert limiter.granted == granted
 
     run(main())

@@ -98,6 +98,9 @@ def test_a_pause_holds_workers_that_wait_for_the_quota():
         async def acquire(self) -> None:
             await self.free.wait()
 
+        def grant_at_once(self) -> bool:
+            return False
+
         def depart(self) -> None:
             raise AssertionError
 

@@ -362,3 +362,19 @@ def test_no_call_waits_once_the_run_ends(kind):
         assert now() - start <= RateLimiterConfig().stop_check_seconds
 
     run(main())
+
+
+def test_a_request_is_granted_at_once_where_there_is_no_rate():
+    """A quota is a rate, and an answer that was throttled leaves one for a while."""
+
+    async def main() -> None:
+        assert not RateLimiter(20).grant_at_once()
+        limiter = RateLimiter(None)
+        assert limiter.grant_at_once()
+        limiter.record_throttled()
+        assert not limiter.grant_at_once()
+        await asyncio.sleep(600)
+        await limiter.acquire()
+        assert limiter.grant_at_once()
+
+    run(main())

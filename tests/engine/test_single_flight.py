@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
 
 from airflow_imagetag.engine.answers.single_flight import SingleFlightCache
+from airflow_imagetag.engine.protocols import CachedAnswer
 from airflow_imagetag.errors import ImageDecodeError
 from airflow_imagetag.models import TagResult
 
 RESULT = TagResult("k", None, (), "picture_classify", datetime.now(UTC))
+
+
+@contextlib.asynccontextmanager
+async def held(cache: SingleFlightCache, digest: str) -> AsyncIterator[CachedAnswer | None]:
+    """Hold a digest as the pipeline does; the value is its remembered answer."""
+    while not cache.hold(digest):
+        await cache.wait(digest)
+    try:
+        yield cache.recall(digest)
+    finally:
+        cache.release(digest)
 
 
 def test_what_is_not_known():
@@ -19,11 +33,12 @@ def test_what_is_not_known():
 
     async def main() -> None:
         known = SingleFlightCache()
-        with await known.enter("a") as found:
+        async with held(known, "a") as found:
             assert found is None
-        with pytest.raises(KeyError), await known.enter("a"):
-            raise KeyError
-        with await known.enter("a") as found:
+        with pytest.raises(KeyError):
+            async with held(known, "a"):
+                raise KeyError
+        async with held(known, "a") as found:
             assert found is None
 
     asyncio.run(main())
@@ -39,7 +54,7 @@ def test_equal_images_wait_for_the_first(said):
 
         async def one() -> object:
             nonlocal calls
-            with await known.enter("a") as found:
+            async with held(known, "a") as found:
                 if found is None:
                     calls += 1
                     await asyncio.sleep(0.01)
@@ -59,11 +74,8 @@ def test_others_do_not_wait():
 
     async def main() -> None:
         known = SingleFlightCache()
-        with await known.enter("a"):
-            async with asyncio.timeout(1):
-                turn = await known.enter("b")
-            with turn as found:
-                assert found is None
+        async with held(known, "a"), asyncio.timeout(1), held(known, "b") as found:
+            assert found is None
 
     asyncio.run(main())
 
@@ -74,15 +86,15 @@ def test_memory_is_bounded():
     async def main() -> None:
         known = SingleFlightCache(3)
         for digest in "abc":
-            with await known.enter(digest):
+            async with held(known, digest):
                 known.remember(digest, RESULT)
-        with await known.enter("a"):
+        async with held(known, "a"):
             pass
-        with await known.enter("d"):
+        async with held(known, "d"):
             known.remember("d", RESULT)
         found = []
         for digest in "abcd":
-            with await known.enter(digest) as result:
+            async with held(known, digest) as result:
                 found.append(result is not None)
         assert found == [True, False, True, True]
         assert known._in_flight == {}
@@ -98,10 +110,10 @@ def test_a_waiter_that_is_cancelled_leaves_no_lock():
         known = SingleFlightCache()
 
         async def one() -> None:
-            with await known.enter("a"):
+            async with held(known, "a"):
                 pass
 
-        with await known.enter("a"):
+        async with held(known, "a"):
             waiting = [asyncio.create_task(one()) for _ in range(2)]
             await asyncio.sleep(0)
             waiting[0].cancel()

@@ -8,9 +8,13 @@ import urllib.parse
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import property_test
 
 from airflow_imagetag import errors
 from airflow_imagetag.errors import Billing, Decision, ImageTagError
+from airflow_imagetag.models import Label
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.messages import HttpResponse, ParsedLabels
@@ -392,3 +396,60 @@ def test_a_spoiled_answer_is_a_reading_or_an_error(seed):
             assert label.name.strip()
             label.name.encode()
     assert read > 5
+
+
+JSON_TEXTS = (
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
+    ).map(json.dumps)
+    | st.text()
+)
+
+
+@pytest.mark.parametrize("has_msgspec", [True, False])
+@given(text=JSON_TEXTS, encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+@property_test
+def test_every_decoder_reads_the_same_json(has_msgspec, text, encoding):
+    """As the standard library does: infinite numbers, half of a character, a byte-order mark."""
+    body = text.encode(encoding, "surrogatepass")
+    try:
+        expected = json.loads(body)
+    except ValueError:
+        expected = None
+    with pytest.MonkeyPatch.context() as patch:
+        if not has_msgspec:
+            patch.setattr(response_parsing, "_fast_decoder", lambda: None)
+        found = response_parsing.json_object(HttpResponse(200, {}, body))
+    # As text, since NaN is not equal to itself.
+    assert repr(found) == repr(expected if isinstance(expected, dict) else None)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, 0.0), (1, 0.01), (50, 0.5), (100, 1.0), (25.0, 0.25)]
+)
+def test_a_probability_is_a_float(value, expected):
+    """Also where the service gives a whole number."""
+    found = response_parsing.probability(HttpResponse(200, {}, b"{}"), value, 100.0)
+    assert type(found) is float
+    assert found == expected
+
+
+@pytest.mark.parametrize("blank", [None, "", "  ", [], {}, 0, False])
+def test_a_label_without_categories(blank):
+    """Anything empty stands for none, also what is no key of a cache."""
+    response = HttpResponse(200, {}, b"{}")
+    found = response_parsing.label(response, "cat", 1, category=blank, subcategory=blank)
+    assert found == Label("cat", 1.0)
+
+
+@pytest.mark.parametrize("wrong", ["\0", "\ud800", "x" * 1_001, 7, ["cat"], {"a": 1}, True])
+def test_a_label_with_a_category_of_no_use(wrong):
+    """No table could hold it."""
+    response = HttpResponse(200, {}, b"{}")
+    for names in ({"category": wrong}, {"subcategory": wrong}):
+        with pytest.raises(errors.MalformedAnswerError, match="a label's category"):
+            response_parsing.label(response, "cat", 1, **names)
+    with pytest.raises(errors.MalformedAnswerError, match="a label's name"):
+        response_parsing.label(response, wrong, 1)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -670,3 +671,16 @@ def test_connections_leave_nothing_open(emulator):
         return kept
 
     assert asyncio.run(main()) == 1
+
+
+def test_headers_are_prepared_once_where_they_cannot_change():
+    """A service of another package may change a dict that it gives again and again."""
+    shared, headers = nonblocking.SharedHeaders(), {"X-Number": "1"}
+    assert shared.prepared(headers) is headers
+    unchanging = MappingProxyType(headers)
+    prepared = shared.prepared(unchanging)
+    assert dict(prepared) == headers
+    assert shared.prepared(unchanging) is prepared
+    others = MappingProxyType({"X-Number": "2"})
+    assert dict(shared.prepared(others)) == {"X-Number": "2"}
+    assert dict(shared.prepared(unchanging)) == headers

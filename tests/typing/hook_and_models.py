@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_type
 
@@ -62,3 +63,9 @@ def frames() -> Iterator[pd.DataFrame]:
 
 
 assert_type(ImageTagHook().test_connection(), tuple[bool, str])
+
+
+def renamed(found: Label) -> Label:
+    """Return the label with another name: a label itself does not change."""
+    found.name = "cat"  # type: ignore[misc]
+    return replace(found, name="cat")

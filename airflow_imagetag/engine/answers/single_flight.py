@@ -28,19 +28,26 @@ class SingleFlightCache:
         # The digests in flight, each with the future of the images that wait for it, if any do.
         self._in_flight: dict[Digest, asyncio.Future[None] | None] = {}
 
-    async def enter(self, digest: Digest) -> _Flight:
-        """Wait until no other image has this digest in flight.
-
-        :return: a context manager that holds the digest and gives its remembered answer.
-        """
-        while digest in self._in_flight:
-            waiting = self._in_flight[digest]
-            if waiting is None:
-                waiting = self._in_flight[digest] = asyncio.get_running_loop().create_future()
-            # Shielded: a waiter that is cancelled must not cancel the others.
-            await asyncio.shield(waiting)
+    def hold(self, digest: Digest) -> bool:
+        """Hold a digest until ``release``; False while another image holds it."""
+        if digest in self._in_flight:
+            return False
         self._in_flight[digest] = None
-        return _Flight(self, digest)
+        return True
+
+    async def wait(self, digest: Digest) -> None:
+        """Wait until the image that holds the digest has released it."""
+        waiting = self._in_flight[digest]
+        if waiting is None:
+            waiting = self._in_flight[digest] = asyncio.get_running_loop().create_future()
+        # Shielded: a waiter that is cancelled must not cancel the others.
+        await asyncio.shield(waiting)
+
+    def release(self, digest: Digest) -> None:
+        """Let the next image with this digest go on."""
+        waiting = self._in_flight.pop(digest)
+        if waiting is not None:
+            waiting.set_result(None)
 
     def remember(self, digest: Digest, answer: CachedAnswer) -> None:
         """Keep an answer that will not change: labels, or an error of the image itself."""
@@ -54,28 +61,3 @@ class SingleFlightCache:
         if answer is not None:
             self._answers.move_to_end(digest)
         return answer
-
-    def leave(self, digest: Digest) -> None:
-        """Let the next image with this digest go on."""
-        waiting = self._in_flight.pop(digest)
-        if waiting is not None:
-            waiting.set_result(None)
-
-
-class _Flight:
-    """The time during which one image holds a digest.
-
-    A class, because ``contextmanager`` costs several times as much.
-    """
-
-    __slots__ = ("_cache", "_digest")
-
-    def __init__(self, cache: SingleFlightCache, digest: Digest) -> None:
-        self._cache = cache
-        self._digest = digest
-
-    def __enter__(self) -> CachedAnswer | None:
-        return self._cache.recall(self._digest)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._cache.leave(self._digest)

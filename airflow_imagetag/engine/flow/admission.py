@@ -27,6 +27,10 @@ class Limiter(Protocol):
         """Wait until one request may be sent."""
         ...
 
+    def grant_at_once(self) -> bool:
+        """Grant a request where there is no rate to keep; False asks for ``acquire``."""
+        ...
+
     def depart(self) -> Departure | None:
         """Return the departure of the request that was just granted; None if nothing asks."""
         ...
@@ -79,6 +83,15 @@ class AdmissionControl:
             if self._wait_seconds(is_retry) <= 0:
                 self._breaker.record_call()
                 return
+
+    def admit_at_once(self) -> bool:
+        """Admit a request where no quota, no pause and no outage holds it back.
+
+        :return: False for a request that has to ``acquire``.
+        """
+        if self._paused_until or self._breaker.is_open:
+            return False
+        return self._limiter.grant_at_once()
 
     def depart(self) -> Departure | None:
         """Return the departure of the request that was just admitted; None if nothing asks."""

@@ -55,6 +55,11 @@ class AimdRate:
         self._counted_from: float | None = None
         self._observed_rate = 1.0
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a rate to keep: a quota, or what answers that were throttled left."""
+        return self._full is not None
+
     def rate(self, now: float) -> float | None:
         """Return the requests that may be sent per second; None for no limit.
 

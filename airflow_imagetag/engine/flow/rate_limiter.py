@@ -113,6 +113,13 @@ class RateLimiter:
             now = _loop_time()
         self._aimd.record_request(now)
 
+    def grant_at_once(self) -> bool:
+        """Grant a request where there is no rate to keep; False asks for ``acquire``."""
+        if self._aimd.is_limited:
+            return False
+        self._aimd.record_request(_loop_time())
+        return True
+
     def depart(self) -> Departure | None:
         """Return the departure of the request that was just granted; None without a quota.
 

@@ -191,12 +191,14 @@ def _labels_in(response: HttpResponse, element: Element, scene: str | None) -> I
         for item in element.find_all("Labels"):
             yield from _labels_in(response, item, scene)
         return
-    yield Label(
-        response_parsing.label_name(response, element.text_of("Name")),
-        response_parsing.probability(response, _number(element.text_of("Confidence")), CERTAIN),
-        element.text_of("FirstCategory") or None,
-        element.text_of("SecondCategory") or None,
-        scene,
+    yield response_parsing.label(
+        response,
+        element.text_of("Name"),
+        _number(element.text_of("Confidence")),
+        CERTAIN,
+        category=element.text_of("FirstCategory"),
+        subcategory=element.text_of("SecondCategory"),
+        scene=scene,
     )
 
 

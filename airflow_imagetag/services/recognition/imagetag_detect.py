@@ -44,7 +44,5 @@ class ImagetagDetect(Recognition):
 def _label(response: HttpResponse, tag: Any) -> Label:
     if not isinstance(tag, dict):
         raise response_parsing.malformed(response, "a label is not an object")
-    return Label(
-        response_parsing.label_name(response, tag.get("tag_name")),
-        response_parsing.probability(response, tag.get("tag_confidence"), CERTAIN),
-    )
+    name, confidence = tag.get("tag_name"), tag.get("tag_confidence")
+    return response_parsing.label(response, name, confidence, CERTAIN)

@@ -89,7 +89,4 @@ def _label(response: HttpResponse, item: Any) -> Label:
     if not isinstance(item, dict):
         raise response_parsing.malformed(response, "a label is not an object")
     name = item["label_name"] if "label_name" in item else item.get("level_name")
-    return Label(
-        response_parsing.label_name(response, name),
-        response_parsing.probability(response, item.get("probability")),
-    )
+    return response_parsing.label(response, name, item.get("probability"))

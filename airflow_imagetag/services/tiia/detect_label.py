@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -140,10 +140,10 @@ class DetectLabelPro(Service):
         """Return the fields that each request has beside its image."""
         return {}
 
-    def _labels(self, response: HttpResponse, document: Mapping[str, Any]) -> Iterator[Label]:
+    def _labels(self, response: HttpResponse, document: Mapping[str, Any]) -> list[Label]:
         if "Labels" not in document:
             raise response_parsing.malformed(response, "it has no labels")
-        yield from _labels(response, document["Labels"])
+        return _labels(response, document["Labels"])
 
     def _content(self, content: bytes) -> Request:
         # Checked before encoding, so that a huge image costs no memory.
@@ -174,11 +174,14 @@ class DetectLabel(SceneService, DetectLabelPro):
     def _fields(self) -> dict[str, Any]:
         return {"Scenes": list(self.scenes)}
 
-    def _labels(self, response: HttpResponse, document: Mapping[str, Any]) -> Iterator[Label]:
+    def _labels(self, response: HttpResponse, document: Mapping[str, Any]) -> list[Label]:
         if not any(SCENES[scene] in document for scene in self.scenes):
             raise response_parsing.malformed(response, "it has no labels")
-        for scene in self.scenes:
-            yield from _labels(response, document.get(SCENES[scene]), scene)
+        return [
+            label
+            for scene in self.scenes
+            for label in _labels(response, document.get(SCENES[scene]), scene)
+        ]
 
 
 def _endpoint_errors(api: str, account: Account) -> Iterator[str]:
@@ -204,25 +207,24 @@ def _role_errors(account: Account) -> Iterator[str]:
         yield "app_id in extra is missing. Without keys, it names the quota that workers share"
 
 
-def _labels(response: HttpResponse, items: Any, scene: str | None = None) -> Iterable[Label]:
-    """Yield the labels of one list of a response; null stands for an empty list."""
+def _labels(response: HttpResponse, items: Any, scene: str | None = None) -> list[Label]:
+    """Return the labels of one list of a response; null stands for an empty list."""
     if items is None:
-        return
+        return []
     if not isinstance(items, list):
         raise response_parsing.malformed(response, "the labels are not a list")
-    for item in items:
-        if not isinstance(item, dict):
-            raise response_parsing.malformed(response, "a label is not an object")
-        yield Label(
-            response_parsing.label_name(response, item.get("Name")),
-            response_parsing.probability(response, item.get("Confidence"), CERTAIN),
-            _category(response, item.get("FirstCategory")),
-            _category(response, item.get("SecondCategory")),
-            scene,
-        )
+    return [_label(response, item, scene) for item in items]
 
 
-def _category(response: HttpResponse, value: Any) -> str | None:
-    if not value or (isinstance(value, str) and value.isspace()):
-        return None
-    return response_parsing.text(response, value, "a label's category")
+def _label(response: HttpResponse, item: Any, scene: str | None) -> Label:
+    if not isinstance(item, dict):
+        raise response_parsing.malformed(response, "a label is not an object")
+    return response_parsing.label(
+        response,
+        item.get("Name"),
+        item.get("Confidence"),
+        CERTAIN,
+        category=item.get("FirstCategory"),
+        subcategory=item.get("SecondCategory"),
+        scene=scene,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from airflow_imagetag.services.account import Account
@@ -60,7 +61,8 @@ class Signer:
         }
         if not account.sign_payload:
             self._headers["X-TC-Content-SHA256"] = UNSIGNED_PAYLOAD.decode()
-        self._latest: tuple[Keys, int, Mapping[str, str]] | None = None
+        # Headers that will not change, so that a transport may keep its own form of them.
+        self._latest = self._keys, -1, MappingProxyType(self._headers)
 
     @property
     def needs_io(self) -> bool:
@@ -76,6 +78,7 @@ class Signer:
         """
         keys = self._keys if self._role is None else self._role.current()
         now = int(self._clock())
+        headers: Mapping[str, str]
         if self._is_payload_signed:
             headers = self._signed_headers(keys, now, _sha256(body))
         else:
@@ -84,12 +87,13 @@ class Signer:
 
     def _unsigned_headers(self, keys: Keys, now: int) -> Mapping[str, str]:
         """Return headers that sign no body: they are the same for all requests of a second."""
-        latest = self._latest
-        if latest is None or latest[:2] != (keys, now):
-            latest = self._latest = keys, now, self._signed_headers(keys, now, _UNSIGNED_SHA256)
-        return latest[2]
+        latest_keys, latest_now, headers = self._latest
+        if latest_now != now or latest_keys != keys:
+            headers = MappingProxyType(self._signed_headers(keys, now, _UNSIGNED_SHA256))
+            self._latest = keys, now, headers
+        return headers
 
-    def _signed_headers(self, keys: Keys, now: int, payload_sha256: str) -> Mapping[str, str]:
+    def _signed_headers(self, keys: Keys, now: int, payload_sha256: str) -> dict[str, str]:
         headers = self._headers | {"X-TC-Timestamp": str(now)}
         if keys.token:
             headers["X-TC-Token"] = keys.token
