@@ -872,6 +872,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
         retry_policy,
         worker_pool,
     )
+    from airflow_imagetag.labellers import http
     from airflow_imagetag.loading import (
         advice,
         content,
@@ -956,7 +957,7 @@ def test_numbers_of_the_pages_are_those_of_the_code():
                 f"{content.MAX_LARGE_IMAGE_BYTES // 2**20} MB with"
             ),
             (
-                f"{downscaling.MAX_DECODING} at most, with "
+                f"{http.MAX_DECODING} at most, with "
                 f"{downscaling.MAX_MEMORY_BYTES // 1_000_000} MB of memory"
             ),
             (

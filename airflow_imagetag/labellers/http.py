@@ -7,13 +7,15 @@ from contextlib import AsyncExitStack
 from airflow_imagetag.labellers.base import Prepared
 from airflow_imagetag.labellers.loading import LoadingLabeller, in_thread
 from airflow_imagetag.loading.content import ContentLoader
-from airflow_imagetag.loading.downscaling import MAX_DECODING
 from airflow_imagetag.loading.preflight import ImagePreflight
 from airflow_imagetag.models import TagResult
 from airflow_imagetag.runtime.threads import DaemonExecutor
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.request_codec import RequestCodec
 from airflow_imagetag.transport.nonblocking import Connections
+
+MAX_DECODING = 4
+"""Maximum number of images that a run decodes at the same time; fewer if they are large."""
 
 MAX_BUILDING = 8
 """Maximum number of requests that are built in threads at the same time."""

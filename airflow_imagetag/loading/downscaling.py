@@ -25,14 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BYTES_PER_PIXEL",
-    "MAX_DECODING",
     "MAX_MEMORY_BYTES",
     "MAX_SIDE_PIXELS",
     "downscale",
 ]
-
-MAX_DECODING: Final = 4
-"""Maximum number of images that a run decodes at the same time; fewer if they are large."""
 
 MAX_SIDE_PIXELS: Final = encoding.MAX_SIDE_PIXELS
 """Maximum width and height of the JPEG."""

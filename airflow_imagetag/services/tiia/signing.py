@@ -88,7 +88,7 @@ class Signer:
     def _unsigned_headers(self, keys: Keys, now: int) -> Mapping[str, str]:
         """Return headers that sign no body: they are the same for all requests of a second."""
         latest_keys, latest_now, headers = self._latest
-        if latest_now != now or latest_keys != keys:
+        if latest_now != now or latest_keys is not keys:
             headers = MappingProxyType(self._signed_headers(keys, now, _UNSIGNED_SHA256))
             self._latest = keys, now, headers
         return headers
