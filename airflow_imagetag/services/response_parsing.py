@@ -6,7 +6,6 @@ Source: the vendor's interface document of ``picture_classify``, section on HTTP
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -244,21 +243,21 @@ def json_object(response: HttpResponse) -> Mapping[str, Any] | None:
 
 
 def _decoded(body: bytes) -> Any:
-    """Return the same as ``json.loads``, in a third of the time."""
-    if (decode := _fast_decoder()) is not None:
-        # What it refuses may still be JSON: half of a character, an infinite number.
-        with contextlib.suppress(Exception):
-            return decode(body)
-    return json.loads(body)
+    """Return the same as ``json.loads``, in a quarter of the time where msgspec is installed."""
+    try:
+        return _decoder()(body)
+    except Exception:
+        # What msgspec refuses may still be JSON: half of a character, an infinite number.
+        return json.loads(body)
 
 
 @cache
-def _fast_decoder() -> Callable[[bytes], Any] | None:
-    """Return the decoder of msgspec, which Airflow 3 depends on; None without msgspec."""
+def _decoder() -> Callable[[bytes], Any]:
+    """Return the decoder of msgspec, which Airflow 3 depends on; without it, that of Python."""
     try:
         from msgspec.json import Decoder
     except ImportError:
-        return None
+        return json.loads
     return Decoder().decode
 
 
