@@ -88,7 +88,7 @@ def _check(arguments: argparse.Namespace, out: IO[str]) -> int:
 
 def _upgrade(arguments: argparse.Namespace, out: IO[str]) -> int:
     """Bring the tables to the form of this version."""
-    changes = store_of(arguments.store).upgrade()
+    changes = existing_store_of(arguments.store).upgrade()
     if arguments.json:
         show_json({"changes": changes}, out)
     for change in [] if arguments.json else changes or ["Nothing was to be changed."]:

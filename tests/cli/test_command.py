@@ -506,15 +506,16 @@ def test_a_wrong_configuration_is_one_line(arguments, message, capsys):
     assert message in line
 
 
-READING = (
+OF_A_STORE = (
     ["runs"],
     ["runs", "--by", "day"],
     ["failures"],
     ["failures", "--why"],
     ["retry"],
     ["store", "check"],
+    ["store", "upgrade"],
 )
-"""Commands that read a store, whose name they end with."""
+"""Commands for a store that exists, whose name they end with."""
 
 
 def test_a_store_that_does_not_exist_is_an_error(sqlite, tmp_path: Path, capsys, emulator, command):
@@ -530,7 +531,7 @@ def test_a_store_that_does_not_exist_is_an_error(sqlite, tmp_path: Path, capsys,
         more = [["report", place, str(tmp_path / "r.html")], ["delete", place, "1"]]
         more += [["evaluate", place, str(tmp_path / "truth.csv")]]
         more += [["compact", place]] if place != "warehouse:labelz" else []
-        for words in (*([*words, place] for words in READING), *more):
+        for words in (*([*words, place] for words in OF_A_STORE), *more):
             assert main(words) == 2, words
             said = capsys.readouterr().err
             assert f"There is no {name} yet. Correct the name" in said, words
@@ -548,7 +549,7 @@ def test_a_store_without_rows_is_named(sqlite, tmp_path: Path, capsys, command):
     with SqlLabelStore("warehouse", "labels").open(API):
         pass
     for place in ("warehouse:labels", str(tmp_path / "lake")):
-        for words in READING[:4]:
+        for words in OF_A_STORE[:4]:
             assert command(*words, place) == (0, [])
             assert main([*words, place]) == 0
             assert repr(store_of(place)) in capsys.readouterr().out
