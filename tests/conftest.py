@@ -51,7 +51,12 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def photographs() -> list[Path]:
-    """Name real photographs of scikit-image's wheel, without importing it."""
+    """Name real photographs of scikit-image's wheel."""
+    return photograph_paths()
+
+
+def photograph_paths() -> list[Path]:
+    """Return the paths of real photographs of scikit-image's wheel, without importing it."""
     specification = importlib.util.find_spec("skimage")
     assert specification is not None
     assert specification.origin is not None
@@ -60,14 +65,18 @@ def photographs() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def small_jpegs(photographs: list[Path]) -> Callable[[int], list[bytes]]:
-    """Make any number of small JPEGs, all different, by cropping a photograph."""
+def small_jpegs() -> Callable[[int], list[bytes]]:
+    """Make any number of small JPEGs, all different, by cropping a photograph.
+
+    It takes no fixture: it lives longer than a folder's own fixture of the same name.
+    """
     from PIL import Image
 
     made: list[bytes] = []
+    path = photograph_paths()[1]
 
     def make(count: int) -> list[bytes]:
-        with Image.open(photographs[1]) as photograph:
+        with Image.open(path) as photograph:
             columns = photograph.width - 64
             for number in range(len(made), count):
                 left, top = (7 * number) % columns, 3 * (7 * number // columns)

@@ -64,10 +64,14 @@ def written(store: Store) -> Store:
 def shown(store: LabelStore) -> list[StoredImage]:
     """Return all images as the pages show them."""
     with open_browser(store) as browser:
-        page = browser.page(ImageFilter(), None, 200)
-        assert page.after is None
         assert list(browser.apis()) == [API, OTHER]
-        return list(page.images)
+        page = browser.page(ImageFilter(), None, 200)
+        images = list(page.images)
+        # On a busy machine, the time of a page may be over before its end.
+        while page.after is not None:
+            page = browser.page(ImageFilter(), page.after, 200)
+            images += page.images
+        return images
 
 
 MAKERS: dict[str, Callable[[Path], ParquetLabelStore | DeltaLabelStore]] = {
