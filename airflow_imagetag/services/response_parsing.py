@@ -219,10 +219,12 @@ def _checked_category(value: Any) -> str | None:
 
 
 def _checked_text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         raise ValueError(f"{name} is missing")
     if len(value) > MAX_TEXT_CHARACTERS:
         raise ValueError(f"{name} is longer than a name")
+    if not value.strip():
+        raise ValueError(f"{name} is missing")
     if "\0" in value:
         raise ValueError(f"{name} holds a zero byte")
     try:

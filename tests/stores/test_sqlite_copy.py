@@ -67,8 +67,9 @@ def shown(store: LabelStore) -> list[StoredImage]:
         assert list(browser.apis()) == [API, OTHER]
         page = browser.page(ImageFilter(), None, 200)
         images = list(page.images)
-        # On a busy machine, the time of a page may be over before its end.
+        # On a busy machine, the time of a page may be over before its end; nothing else cuts it.
         while page.after is not None:
+            assert page.is_cut
             page = browser.page(ImageFilter(), page.after, 200)
             images += page.images
         return images

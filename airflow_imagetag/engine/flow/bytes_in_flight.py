@@ -32,7 +32,7 @@ class BytesInFlight:
 
     def release(self, size_bytes: int) -> None:
         """Count an image that has ended, with the same size."""
-        if self._held >= self._max_bytes:
+        if self.is_full:
             self._released.set()
         self._held -= size_bytes
 

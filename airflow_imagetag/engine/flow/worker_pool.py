@@ -65,7 +65,7 @@ class AdaptiveWorkerPool:
 
     def should_exit(self) -> bool:
         """Tell the worker that asks, between two images, whether it should end."""
-        if len(self.workers) <= self.size() or self._missing() >= 0:
+        if self._missing() >= 0:
             return False
         # At once: a worker that asks before this task has ended would count it, and end as well.
         self.workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))

@@ -61,8 +61,7 @@ class Signer:
         }
         if not account.sign_payload:
             self._headers["X-TC-Content-SHA256"] = UNSIGNED_PAYLOAD.decode()
-        # Headers that will not change, so that a transport may keep its own form of them.
-        self._latest = self._keys, -1, MappingProxyType(self._headers)
+        self._latest: tuple[Keys, int, Mapping[str, str]] | None = None
 
     @property
     def needs_io(self) -> bool:
@@ -87,11 +86,12 @@ class Signer:
 
     def _unsigned_headers(self, keys: Keys, now: int) -> Mapping[str, str]:
         """Return headers that sign no body: they are the same for all requests of a second."""
-        latest_keys, latest_now, headers = self._latest
-        if latest_now != now or latest_keys is not keys:
+        latest = self._latest
+        if latest is None or latest[0] is not keys or latest[1] != now:
+            # They cannot change, so that a transport may keep its own form of them.
             headers = MappingProxyType(self._signed_headers(keys, now, _UNSIGNED_SHA256))
-            self._latest = keys, now, headers
-        return headers
+            latest = self._latest = keys, now, headers
+        return latest[2]
 
     def _signed_headers(self, keys: Keys, now: int, payload_sha256: str) -> dict[str, str]:
         headers = self._headers | {"X-TC-Timestamp": str(now)}
