@@ -105,25 +105,24 @@ class ImagePipeline:
             return await self._call(prepared, has_failed=has_failed)
         while not self._cache.hold(digest):
             await self._cache.wait(digest)
+        answer = self._cache.recall(digest)
         try:
-            answer = self._cache.recall(digest)
             if answer is None and self._lookup is not None:
                 answer = await self._look_up(self._lookup, prepared)
-            if answer is not None:
-                if isinstance(answer, ImageError):
-                    raise GaveUpError(answer, 0, prepared.payload.sha256)
-                return _answer_for(image, answer)
-            result = await self._call(prepared, has_failed=has_failed)
-            self._cache.remember(digest, result)
-            return result
+            if answer is None:
+                answer = result = await self._call(prepared, has_failed=has_failed)
+                return result
+            if isinstance(answer, ImageError):
+                raise GaveUpError(answer, 0, prepared.payload.sha256)
+            return _answer_for(image, answer)
         except GaveUpError as given_up:
             # Remember only the service's own word on the bytes: a limit of ours depends on
             # settings.
             if isinstance(given_up.error, ImageError) and given_up.attempts:
-                self._cache.remember(digest, given_up.error)
+                answer = given_up.error
             raise
         finally:
-            self._cache.release(digest)
+            self._cache.release(digest, answer)
 
     async def _prepare(self, image: Image) -> Prepared:
         attempt = partial(self._labeller.prepare, image)
@@ -136,10 +135,7 @@ class ImagePipeline:
         sha256 = prepared.payload.sha256
         if sha256 is None:
             return None
-        answer = await lookup.get(sha256)
-        if answer is not None:
-            self._cache.remember(sha256, answer)
-        return answer
+        return await lookup.get(sha256)
 
     async def _call(self, prepared: Prepared, *, has_failed: bool) -> TagResult:
         """Fit the image and call the service; only after a look-up, which costs less."""
@@ -150,10 +146,11 @@ class ImagePipeline:
         sent = 0
         answers_before = _NO_ANSWERS if has_failed else None
         try:
-            if self._allowance is not None or not self._admission.admit_at_once():
+            is_paced = self._allowance is not None or not self._admission.admit_at_once()
+            if is_paced:
                 await self._admit()
             sent = 1
-            return await self._send(prepared, answers_before=answers_before)
+            return await self._send(prepared, answers_before=answers_before, is_paced=is_paced)
         except ImageTagError as error:
             if answers_before is None:
                 answers_before = self._admission.answers
@@ -202,10 +199,16 @@ class ImagePipeline:
             self._allowance.settle(self._labeller.calls_per_image, is_billed=is_billed)
 
     async def _send(
-        self, prepared: Prepared, *, is_retry: bool = False, answers_before: int | None = None
+        self,
+        prepared: Prepared,
+        *,
+        is_retry: bool = False,
+        answers_before: int | None = None,
+        is_paced: bool = True,
     ) -> TagResult:
         """Make a call that the quota has admitted.
 
+        :param is_paced: a quota may ask when the request leaves; False for one that none held back.
         :param answers_before: number of answers when the image failed first; None if it has not.
         """
         if self._stopping.is_set():
@@ -216,7 +219,7 @@ class ImagePipeline:
         self._counts.retries += is_retry
         started = time.monotonic()
         try:
-            pending = self._admission.depart()
+            pending = self._admission.depart() if is_paced else None
             if pending is None:
                 result = await self._labeller.call(prepared)
             else:

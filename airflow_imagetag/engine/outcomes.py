@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from airflow_imagetag.engine.counts import Counts
@@ -22,7 +21,6 @@ class OutcomeMaker:
 
     :param pipeline: labels one image.
     :param counts: the run's counts.
-    :param stopping: set when nothing more may be sent.
     :param end_with: ends the run with an error.
     :param has_failed: tells whether an earlier run failed for an image.
     """
@@ -31,13 +29,11 @@ class OutcomeMaker:
         self,
         pipeline: ImagePipeline,
         counts: Counts,
-        stopping: asyncio.Event,
         end_with: Callable[[Exception], None],
         has_failed: Callable[[Image], bool],
     ) -> None:
         self._pipeline = pipeline
         self._counts = counts
-        self._stopping = stopping
         self._end_with = end_with
         self._has_failed = has_failed
         self._recorder = FailureRecorder()
@@ -52,8 +48,6 @@ class OutcomeMaker:
 
         :raises StoppingError: the run ends first.
         """
-        if self._stopping.is_set():
-            raise StoppingError
         entry = taken.entry
         if isinstance(entry, Image):
             try:

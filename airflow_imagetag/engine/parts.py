@@ -18,10 +18,10 @@ from airflow_imagetag.engine.prefetcher import ENTRIES_PER_WORKER, PrefetchConfi
 from airflow_imagetag.engine.settings import EngineSettings
 from airflow_imagetag.runtime.threads import DaemonExecutor
 
-INLINE_ENTRIES = 8
+INLINE_ENTRIES = 32
 """Maximum number of entries in a chunk of a source in memory."""
 
-INLINE_BYTES = 128 * 1024
+INLINE_BYTES = 1024 * 1024
 """Size of image bytes from which such a chunk ends."""
 
 

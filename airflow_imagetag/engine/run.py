@@ -125,9 +125,7 @@ class _Run:
         pipeline = parts.image_pipeline(
             inputs, settings, counts, self._pool, stopping, self._asking
         )
-        self._outcomes = OutcomeMaker(
-            pipeline, counts, stopping, self._end_with, inputs.ends.has_failed
-        )
+        self._outcomes = OutcomeMaker(pipeline, counts, self._end_with, inputs.ends.has_failed)
 
     async def run(self) -> None:
         """Label everything and write it.

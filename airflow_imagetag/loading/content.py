@@ -346,7 +346,7 @@ class ContentLoader:
         return content
 
     def _hashed(self, content: bytes) -> Payload:
-        return Payload(content=content, digest=self._digest(content))
+        return Payload(None, content, self._digest(content))
 
 
 def _check_name(image: Image) -> None:

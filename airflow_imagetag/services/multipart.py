@@ -35,16 +35,16 @@ class Form:
     def fill(self, content: bytes) -> tuple[str, tuple[bytes, ...]]:
         """Return content type and body, in pieces, with this file."""
         # A new random boundary for each body: no file can be made to hold it.
-        boundary = self._boundary()
+        try:
+            boundary = self._boundaries.pop()
+        except IndexError:
+            boundary = self._draw()
         head = boundary.join(self._parts).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
         return f"multipart/form-data; boundary={boundary}", (head, content, tail)
 
-    def _boundary(self) -> str:
-        try:
-            return self._boundaries.pop()
-        except IndexError:
-            random = secrets.token_bytes(BOUNDARY_BYTES * BOUNDARIES_PER_DRAW)
-            drawn = random.hex(" ", BOUNDARY_BYTES).split()
-            self._boundaries = drawn[1:]
-            return drawn[0]
+    def _draw(self) -> str:
+        """Draw boundaries, keep all but one of them, and return that one; safe in threads."""
+        random = secrets.token_bytes(BOUNDARY_BYTES * BOUNDARIES_PER_DRAW)
+        first, *self._boundaries = random.hex(" ", BOUNDARY_BYTES).split()
+        return first

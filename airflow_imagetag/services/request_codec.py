@@ -74,15 +74,17 @@ class RequestCodec:
             it.
         """
         parsed = self._read(response)
+        # By position: names would take as long again.
         return TagResult(
-            image_key=image.key,
-            image_uri=image.display_uri,
-            labels=parsed.labels,
-            api=self._service.api,
-            tagged_at=datetime.fromtimestamp(self._clock(), UTC),
-            request_id=parsed.request_id,
-            version=image.version,
-            content_sha256=digest,
+            image.key,
+            image.display_uri,
+            parsed.labels,
+            self._service.api,
+            datetime.fromtimestamp(self._clock(), UTC),
+            parsed.request_id,
+            False,
+            image.version,
+            digest,
         )
 
     def _read(self, response: HttpResponse) -> ParsedLabels:

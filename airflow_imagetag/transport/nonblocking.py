@@ -116,7 +116,7 @@ class Connections:
             with self._time_limit:
                 response = await self._session.request(
                     request.method,
-                    _url(request),
+                    request.url if request.method == "POST" else _encoded(request.url),
                     data=content,
                     headers=self._shared_headers.prepared(request.headers),
                     proxy=self._proxy,
@@ -126,7 +126,8 @@ class Connections:
                 # ``read`` is enough for most responses: it gives the connection back at the end and
                 # closes it on an error.
                 length = response.content_length
-                if length is None or length > self._max_answer_bytes or _is_encoded(response):
+                is_encoded = "Content-Encoding" in response.headers
+                if length is None or length > self._max_answer_bytes or is_encoded:
                     body = await self._read(response)
                 else:
                     body = await response.read()
@@ -156,17 +157,11 @@ class SharedHeaders:
         return self._prepared
 
 
-def _url(request: Request) -> Any:
+def _encoded(url: str) -> Any:
     """Return the URL as aiohttp takes it, with exactly the encoding that was signed."""
-    if request.method == "POST":
-        return request.url
     from yarl import URL
 
-    return URL(request.url, encoded=True)
-
-
-def _is_encoded(response: aiohttp.ClientResponse) -> bool:
-    return "Content-Encoding" in response.headers
+    return URL(url, encoded=True)
 
 
 async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -221,16 +216,16 @@ def _body_class() -> Any:
             return b"".join(self._pieces).decode(encoding, errors)
 
         async def write(self, writer: Any) -> None:
-            """Send it; aiohttp calls this once there is a connection."""
+            """Send it; aiohttp before version 3.12 calls this one."""
+            await self.write_with_length(writer, None)
+
+        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+            """Send it; aiohttp calls this once there is a connection, with the length it has."""
+            del content_length
             self.is_sent = True
             departure.leave()
             for piece in self._pieces:
                 await writer.write(piece)
-
-        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-            """Send it; aiohttp calls this one from version 3.12 on, with the length it has."""
-            del content_length
-            await self.write(writer)
 
     return Body
 

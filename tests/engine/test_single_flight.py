@@ -18,14 +18,19 @@ RESULT = TagResult("k", None, (), "picture_classify", datetime.now(UTC))
 
 
 @contextlib.asynccontextmanager
-async def held(cache: SingleFlightCache, digest: str) -> AsyncIterator[CachedAnswer | None]:
-    """Hold a digest as the pipeline does; the value is its remembered answer."""
+async def held(
+    cache: SingleFlightCache, digest: str, answer: CachedAnswer | None = None
+) -> AsyncIterator[CachedAnswer | None]:
+    """Hold a digest as the pipeline does; the value is its remembered answer.
+
+    :param answer: is remembered at the end.
+    """
     while not cache.hold(digest):
         await cache.wait(digest)
     try:
         yield cache.recall(digest)
     finally:
-        cache.release(digest)
+        cache.release(digest, answer)
 
 
 def test_what_is_not_known():
@@ -54,11 +59,10 @@ def test_equal_images_wait_for_the_first(said):
 
         async def one() -> object:
             nonlocal calls
-            async with held(known, "a") as found:
+            async with held(known, "a", said) as found:
                 if found is None:
                     calls += 1
                     await asyncio.sleep(0.01)
-                    known.remember("a", said)
                 return found
 
         found = await asyncio.gather(*(one() for _ in range(10)))
@@ -86,12 +90,12 @@ def test_memory_is_bounded():
     async def main() -> None:
         known = SingleFlightCache(3)
         for digest in "abc":
-            async with held(known, digest):
-                known.remember(digest, RESULT)
+            async with held(known, digest, RESULT):
+                pass
         async with held(known, "a"):
             pass
-        async with held(known, "d"):
-            known.remember("d", RESULT)
+        async with held(known, "d", RESULT):
+            pass
         found = []
         for digest in "abcd":
             async with held(known, digest) as result:

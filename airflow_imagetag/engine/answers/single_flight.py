@@ -43,17 +43,19 @@ class SingleFlightCache:
         # Shielded: a waiter that is cancelled must not cancel the others.
         await asyncio.shield(waiting)
 
-    def release(self, digest: Digest) -> None:
-        """Let the next image with this digest go on."""
+    def release(self, digest: Digest, answer: CachedAnswer | None = None) -> None:
+        """Let the next image with this digest go on.
+
+        :param answer: an answer to remember, which will not change: labels, or an error of the
+            image itself; None for none.
+        """
+        if answer is not None:
+            self._answers[digest] = answer
+            if len(self._answers) > self._max_remembered:
+                self._answers.popitem(last=False)
         waiting = self._in_flight.pop(digest)
         if waiting is not None:
             waiting.set_result(None)
-
-    def remember(self, digest: Digest, answer: CachedAnswer) -> None:
-        """Keep an answer that will not change: labels, or an error of the image itself."""
-        self._answers[digest] = answer
-        if len(self._answers) > self._max_remembered:
-            self._answers.popitem(last=False)
 
     def recall(self, digest: Digest) -> CachedAnswer | None:
         """Return the remembered answer; None if there is none."""

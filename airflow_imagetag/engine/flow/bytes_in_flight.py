@@ -20,21 +20,20 @@ class BytesInFlight:
         self._max_bytes = max_bytes
         self._held = 0
         self._released = asyncio.Event()
-
-    @property
-    def is_full(self) -> bool:
+        self.is_full = False
         """Whether the next image has to wait until another one has ended."""
-        return self._held >= self._max_bytes
 
     def hold(self, size_bytes: int) -> None:
         """Count an image that is taken."""
         self._held += size_bytes
+        self.is_full = self._held >= self._max_bytes
 
     def release(self, size_bytes: int) -> None:
         """Count an image that has ended, with the same size."""
-        if self.is_full:
-            self._released.set()
         self._held -= size_bytes
+        if self.is_full:
+            self.is_full = self._held >= self._max_bytes
+            self._released.set()
 
     async def wait(self) -> None:
         """Wait until an image has ended."""

@@ -71,11 +71,12 @@ class PictureClassify(Recognition):
 
 
 def _items(response: HttpResponse, data: Any) -> list[Any]:
-    if not isinstance(data, list):
-        return _group_items(response, data)
-    if not data:
+    groups = data if isinstance(data, list) else [data]
+    if len(groups) == 1:
+        return _group_items(response, groups[0])
+    if not groups:
         raise response_parsing.malformed(response, "'data' is empty")
-    return [item for group in data for item in _group_items(response, group)]
+    return [item for group in groups for item in _group_items(response, group)]
 
 
 def _group_items(response: HttpResponse, group: Any) -> list[Any]:

@@ -72,18 +72,24 @@ class ReusableSignature:
     renew_before_seconds: int = 600
     clock: Callable[[], float] = field(default=time.time, repr=False)
     nonce: Callable[[], int] = field(default=lambda: secrets.randbelow(MAX_NONCE + 1), repr=False)
-    _current: tuple[str, int, int] | None = field(default=None, init=False, repr=False)
+    # The signature, and the first and the last moment at which it is good for a request.
+    _current: tuple[str, int, int] = field(default=("", 0, 0), init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def value(self) -> str:
         """Return a signature that stays valid for at least ``renew_before_seconds``."""
         now = int(self.clock())
-        if (found := self._fresh(now)) is not None:
-            return found
+        signature, begin, end = self._current
+        # A clock set back past the time of signing would make the service see a signature from the
+        # future, so that renews too.
+        return signature if begin <= now < end else self._renewed(now)
+
+    def _renewed(self, now: int) -> str:
         with self._lock:
             # Another thread may have signed meanwhile.
-            if (found := self._fresh(now)) is not None:
-                return found
+            signature, begin, end = self._current
+            if begin <= now < end:
+                return signature
             expires = now + self.lifetime_seconds
             signature = sign(
                 self.app_id,
@@ -94,14 +100,5 @@ class ReusableSignature:
                 expires=expires,
                 nonce=self.nonce(),
             )
-            self._current = (signature, now, expires)
+            self._current = (signature, now, expires - self.renew_before_seconds)
             return signature
-
-    def _fresh(self, now: int) -> str | None:
-        """Return the last signature where it is still good for a request; else None."""
-        if self._current is None:
-            return None
-        signature, signed_at, expires = self._current
-        # A clock set back past the time of signing would make the service see a signature from the
-        # future, so that renews too.
-        return signature if signed_at <= now < expires - self.renew_before_seconds else None

@@ -17,9 +17,6 @@ API_VERSION = "2019-05-29"
 
 SERVICE = "tiia"
 
-CLIENT_NAME = "airflow-provider-imagetag"
-"""Names this package in the vendor's statistics of clients."""
-
 LANGUAGE = "zh-CN"
 """Language of error messages; the vendor's SDK asks for the same one."""
 
@@ -56,7 +53,6 @@ class Signer:
             "X-TC-Action": action,
             "X-TC-Version": API_VERSION,
             "X-TC-Region": account.region,
-            "X-TC-RequestClient": CLIENT_NAME,
             "X-TC-Language": LANGUAGE,
         }
         if not account.sign_payload:
