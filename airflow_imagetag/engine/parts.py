@@ -75,6 +75,7 @@ def image_pipeline(
         shared_requests_per_second=settings.shared_requests_per_second,
         threads=asking,
         stopping=stopping,
+        clock=asyncio.get_running_loop().time,
     )
     lookup = None if inputs.ends.lookup is None else BatchedLookup(inputs.ends.lookup)
     return ImagePipeline(

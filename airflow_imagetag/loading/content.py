@@ -186,7 +186,9 @@ class ContentLoader:
         try:
             _check_name(image)
             content = image.content
-            return self._load(image.uri) if content is None else self._hashed(content)
+            if content is None:
+                return self._load(image.uri)
+            return Payload(None, content, self._digest(content))
         except ImageTagError:
             raise
         # An error that was not foreseen is this image's: one row must not end a run.
@@ -205,7 +207,7 @@ class ContentLoader:
         content = self._local(uri) if is_local(uri) else self._stored(uri)
         if not content:
             raise ImageEmptyError(f"{redact(uri)} is empty: it has zero bytes. Replace the image.")
-        return self._hashed(content)
+        return Payload(None, content, self._digest(content))
 
     def _url(self, url: str) -> Payload:
         if is_link_local(url) or (not self._may_reach_private and names_private_host(url)):
@@ -344,9 +346,6 @@ class ContentLoader:
                 "is read: no interface of the service takes it. Make the image smaller."
             )
         return content
-
-    def _hashed(self, content: bytes) -> Payload:
-        return Payload(None, content, self._digest(content))
 
 
 def _check_name(image: Image) -> None:

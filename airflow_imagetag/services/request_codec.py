@@ -11,7 +11,7 @@ from airflow_imagetag.models import Image, Label, TagResult
 from airflow_imagetag.services import response_parsing
 from airflow_imagetag.services.account import Account
 from airflow_imagetag.services.base import Limits
-from airflow_imagetag.services.messages import HttpResponse, ParsedLabels, Payload, Request
+from airflow_imagetag.services.messages import HttpResponse, Payload, Request
 from airflow_imagetag.services.registry import BUILT_IN, find_service
 
 
@@ -73,7 +73,22 @@ class RequestCodec:
         :raises ImageTagError: the response is an error, or the vendor's document does not describe
             it.
         """
-        parsed = self._read(response)
+        try:
+            parsed = self._service.read(response)
+            if not self._is_built_in:
+                for label in parsed.labels:
+                    _check_storable(label)
+        except MalformedAnswerError as error:
+            if self._is_built_in:
+                raise
+            # The mark of success in a response of another vendor is not known here.
+            raise _perhaps_billed(error, response) from None
+        except ImageTagError:
+            raise
+        # The author of a service of another package may not have foreseen the response.
+        except Exception as error:
+            why = f"{self._service.api} cannot read it ({type(error).__name__})"
+            raise _perhaps_billed(response_parsing.malformed(response, why), response) from error
         # By position: names would take as long again.
         return TagResult(
             image.key,
@@ -86,25 +101,6 @@ class RequestCodec:
             image.version,
             digest,
         )
-
-    def _read(self, response: HttpResponse) -> ParsedLabels:
-        try:
-            parsed = self._service.read(response)
-            if not self._is_built_in:
-                for label in parsed.labels:
-                    _check_storable(label)
-            return parsed
-        except MalformedAnswerError as error:
-            if self._is_built_in:
-                raise
-            # The mark of success in a response of another vendor is not known here.
-            raise _perhaps_billed(error, response) from None
-        except ImageTagError:
-            raise
-        # The author of a service of another package may not have foreseen the response.
-        except Exception as error:
-            why = f"{self._service.api} cannot read it ({type(error).__name__})"
-            raise _perhaps_billed(response_parsing.malformed(response, why), response) from error
 
     def probe(self) -> Request:
         """Return a signed request that is not billed."""

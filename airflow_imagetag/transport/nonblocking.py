@@ -123,13 +123,15 @@ class Connections:
                     # A redirect would carry the signature to another host.
                     allow_redirects=False,
                 )
-                # ``read`` is enough for most responses: it gives the connection back at the end and
-                # closes it on an error.
                 length = response.content_length
                 is_encoded = "Content-Encoding" in response.headers
                 if length is None or length > self._max_answer_bytes or is_encoded:
                     body = await self._read(response)
+                elif response.content.is_eof():
+                    # It came with its headers, as most do, and the connection is given back.
+                    body = response.content.read_nowait()
                 else:
+                    # ``read`` gives the connection back at the end and closes it on an error.
                     body = await response.read()
             return HttpResponse(response.status, response.headers, body)
         except _foreign_errors().kinds as error:

@@ -64,6 +64,7 @@ class RateLimiter:
     :param threads: run the blocking calls of the shared schedule.
     :param stopping: set when no slot is needed any more; None for never.
     :param config: spacing and leasing of slots.
+    :param clock: clock of the event loop, in seconds; None asks the running loop each time.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class RateLimiter:
         threads: Executor | None = None,
         stopping: asyncio.Event | None = None,
         config: RateLimiterConfig = RateLimiterConfig(),
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._config = config
+        self._clock = clock or _loop_time
         self._stopping = asyncio.Event() if stopping is None else stopping
         self._aimd = AimdRate(requests_per_second)
         # The shared quota as a multiple of this process's rate.
@@ -89,7 +92,7 @@ class RateLimiter:
         max_lag = config.max_local_lag_seconds
         if self._schedule is not None:
             max_lag = config.max_lag_seconds
-        self._local = LocalSchedule(_loop_time, max_lag_seconds=max_lag)
+        self._local = LocalSchedule(self._clock, max_lag_seconds=max_lag)
         self._local_slot: float | None = None
         self._margin = config.margin
         self._window: ArrivalWindow | None = None
@@ -106,18 +109,18 @@ class RateLimiter:
 
         :raises QuotaUnavailableError: the shared schedule cannot be reached.
         """
-        now = _loop_time()
+        now = self._clock()
         if self._aimd.rate(now) is not None:
             async with self._turn:
                 await self._take_slot()
-            now = _loop_time()
+            now = self._clock()
         self._aimd.record_request(now)
 
     def grant_at_once(self) -> bool:
         """Grant a request where there is no rate to keep; False asks for ``acquire``."""
         if self._aimd.is_limited:
             return False
-        self._aimd.record_request(_loop_time())
+        self._aimd.record_request(self._clock())
         return True
 
     def depart(self) -> Departure | None:
@@ -136,7 +139,7 @@ class RateLimiter:
 
         :param weight: weight of the answer, up to 1.
         """
-        self._aimd.record_throttled(_loop_time(), weight)
+        self._aimd.record_throttled(self._clock(), weight)
         if self._window is not None and weight == 1:
             # The way to this server varies by more than the margin.
             config = self._config
@@ -145,7 +148,7 @@ class RateLimiter:
 
     async def _take_slot(self) -> None:
         """Wait for a slot; a caller that is cancelled leaves it to the next."""
-        rate = self._aimd.rate(_loop_time())
+        rate = self._aimd.rate(self._clock())
         if rate is None:
             return
         if self._schedule is None or self._shared_ratio > 1:
@@ -159,13 +162,13 @@ class RateLimiter:
     async def _take_local_slot(self, rate: float) -> None:
         if self._local_slot is None:
             interval = (1 + self._margin) / rate
-            self._local_slot = _loop_time() + self._local.reserve(1, interval)
+            self._local_slot = self._clock() + self._local.reserve(1, interval)
         await self._sleep_until(self._local_slot)
 
     async def _wait_for_room(self) -> None:
         """Wait until the server has seen few enough requests within its window."""
         window = self._window
-        while window is not None and (wait := window.wait_seconds(_loop_time())) > 0:
+        while window is not None and (wait := window.wait_seconds(self._clock())) > 0:
             if self._stopping.is_set():
                 return
             await asyncio.sleep(min(wait, self._config.stop_check_seconds))
@@ -180,7 +183,7 @@ class RateLimiter:
             slot = leased[0]
             await self._sleep_until(slot)
             leased.popleft()
-            lag, stale = _loop_time() - slot, self._config.stale_seconds
+            lag, stale = self._clock() - slot, self._config.stale_seconds
             usual = self._usual_lag
             self._usual_lag += (min(lag, stale) - usual) * self._config.lag_weight
             # Beside the requests of others, a later one would be one too many. The usual lag does
@@ -192,11 +195,11 @@ class RateLimiter:
         wanted = int(min(rate, shared_rate) * self._config.lease_seconds)
         count = max(1, min(wanted, self._config.max_lease_slots))
         interval = (1 + self._config.shared_margin) / shared_rate
-        first = await self._reserve(schedule, count, interval) + _loop_time()
+        first = await self._reserve(schedule, count, interval) + self._clock()
         self._leased.extend(first + number * interval for number in range(count))
 
     async def _sleep_until(self, moment: float) -> None:
-        while (wait := moment - _loop_time()) > 0 and not self._stopping.is_set():  # noqa: ASYNC110 (looks for a stop)
+        while (wait := moment - self._clock()) > 0 and not self._stopping.is_set():  # noqa: ASYNC110 (looks for a stop)
             await asyncio.sleep(min(wait, self._config.stop_check_seconds))
 
     async def _reserve(self, schedule: Schedule, count: int, interval: float) -> float:
