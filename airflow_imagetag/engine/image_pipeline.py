@@ -87,23 +87,30 @@ class ImagePipeline:
         self._lookup = lookup
         self._allowance = allowance
 
-    async def label(
-        self, image: Image, prepared: Prepared | None = None, *, has_failed: bool = False
-    ) -> TagResult:
-        """Return the labels of the image, from the service or from an image with equal bytes.
+    async def prepare(self, image: Image) -> Prepared:
+        """Load the image, or take its URL.
 
-        :param prepared: the image, if it is prepared already.
+        :raises GaveUpError: it gets no labels.
+        :raises StoppingError: the run ends first.
+        """
+        attempt = partial(self._labeller.prepare, image)
+        try:
+            return await retry_policy.retry(attempt, self._policy, self._sleep)
+        except ImageTagError as error:
+            raise GaveUpError(error, 0) from None
+
+    async def label(self, prepared: Prepared, *, has_failed: bool = False) -> TagResult:
+        """Return the labels of an image, from the service or from an image with equal bytes.
+
         :param has_failed: an earlier run failed for the image: a failure of the service for it
             says nothing about others.
         :raises GaveUpError: it gets no labels.
         :raises StoppingError: the run ends first.
         """
-        if prepared is None:
-            prepared = await self._prepare(image)
         digest = prepared.payload.digest
         if digest is None:
             return await self._call(prepared, has_failed=has_failed)
-        while not self._cache.hold(digest):
+        while not self._cache.claim(digest):
             await self._cache.wait(digest)
         answer = self._cache.recall(digest)
         try:
@@ -114,7 +121,7 @@ class ImagePipeline:
                 return result
             if isinstance(answer, ImageError):
                 raise GaveUpError(answer, 0, prepared.payload.sha256)
-            return _answer_for(image, answer)
+            return _answer_for(prepared.image, answer)
         except GaveUpError as given_up:
             # Remember only the service's own word on the bytes: a limit of ours depends on
             # settings.
@@ -123,13 +130,6 @@ class ImagePipeline:
             raise
         finally:
             self._cache.release(digest, answer)
-
-    async def _prepare(self, image: Image) -> Prepared:
-        attempt = partial(self._labeller.prepare, image)
-        try:
-            return await retry_policy.retry(attempt, self._policy, self._sleep)
-        except ImageTagError as error:
-            raise GaveUpError(error, 0) from None
 
     async def _look_up(self, lookup: BatchedLookup, prepared: Prepared) -> CachedAnswer | None:
         sha256 = prepared.payload.sha256

@@ -23,6 +23,7 @@ class OutcomeMaker:
     :param counts: the run's counts.
     :param end_with: ends the run with an error.
     :param has_failed: tells whether an earlier run failed for an image.
+    :param on_loaded: is called with the size of an image's bytes when a worker has loaded them.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class OutcomeMaker:
         counts: Counts,
         end_with: Callable[[Exception], None],
         has_failed: Callable[[Image], bool],
+        on_loaded: Callable[[PreparedEntry, int], None],
     ) -> None:
         self._pipeline = pipeline
         self._counts = counts
         self._end_with = end_with
         self._has_failed = has_failed
+        self._on_loaded = on_loaded
         self._recorder = FailureRecorder()
         self._causes = SharedCauses()
 
@@ -51,9 +54,11 @@ class OutcomeMaker:
         entry = taken.entry
         if isinstance(entry, Image):
             try:
-                result = await self._pipeline.label(
-                    entry, taken.prepared, has_failed=self._has_failed(entry)
-                )
+                prepared = taken.prepared
+                if prepared is None:
+                    prepared = await self._pipeline.prepare(entry)
+                    self._on_loaded(taken, len(prepared.payload.content or b""))
+                result = await self._pipeline.label(prepared, has_failed=self._has_failed(entry))
             except GaveUpError as given_up:
                 # A service that reads objects itself may name a cause that they share, too.
                 if given_up.attempts and getattr(given_up.error, "cause", None) is None:

@@ -45,8 +45,14 @@ class PrefetchConfig:
     max_seconds: float = 0.02
 
 
-class PreparedEntry(NamedTuple):
-    """An entry of the source, its bytes in memory, and the prepared image if it was read ahead."""
+@dataclass(slots=True)
+class PreparedEntry:
+    """An entry of the source, and the prepared image if it was read ahead.
+
+    :param entry: the entry.
+    :param prepared: the image with its payload; None leaves that to the worker.
+    :param size_bytes: size of the image's bytes: in memory, or expected until they are loaded.
+    """
 
     entry: Entry
     prepared: Prepared | None
@@ -129,8 +135,8 @@ class Prefetcher:
             self._wake(len(self._waiting))
             return None
         taken = self._at_hand.popleft()
-        if not taken.size_bytes:
-            taken = self._sized(taken)
+        if not taken.size_bytes and isinstance(taken.entry, Image):
+            taken.size_bytes = self._expected_bytes(taken.entry)
         self._in_flight.hold(taken.size_bytes)
         if self._executor is not None and len(self._at_hand) <= self._refill_at:
             self._start_reading(self._executor)
@@ -230,10 +236,3 @@ class Prefetcher:
         if isinstance(entry, Image) and entry.content is not None:
             return PreparedEntry(entry, self._prepare_ahead(entry), len(entry.content))
         return PreparedEntry(entry, None, 0)
-
-    def _sized(self, taken: PreparedEntry) -> PreparedEntry:
-        """Add the expected size of an image whose bytes are not in memory yet."""
-        entry = taken.entry
-        if not isinstance(entry, Image):
-            return taken
-        return taken._replace(size_bytes=self._expected_bytes(entry))

@@ -20,7 +20,7 @@ from airflow_imagetag.engine.inputs import RunInputs
 from airflow_imagetag.engine.latency import Latency
 from airflow_imagetag.engine.outcomes import OutcomeMaker, StoppingError
 from airflow_imagetag.engine.output.batch_writer import BatchWriter
-from airflow_imagetag.engine.prefetcher import Prefetcher
+from airflow_imagetag.engine.prefetcher import Prefetcher, PreparedEntry
 from airflow_imagetag.engine.settings import EngineSettings
 from airflow_imagetag.runtime.loop_thread import StopSignal
 
@@ -125,7 +125,9 @@ class _Run:
         pipeline = parts.image_pipeline(
             inputs, settings, counts, self._pool, stopping, self._asking
         )
-        self._outcomes = OutcomeMaker(pipeline, counts, self._end_with, inputs.ends.has_failed)
+        self._outcomes = OutcomeMaker(
+            pipeline, counts, self._end_with, inputs.ends.has_failed, self._resize
+        )
 
     async def run(self) -> None:
         """Label everything and write it.
@@ -196,6 +198,11 @@ class _Run:
                 self._in_flight.release(taken.size_bytes)
                 # A worker that waits for its next image must not keep the bytes of the last one.
                 del taken
+
+    def _resize(self, taken: PreparedEntry, size_bytes: int) -> None:
+        """Correct the size of an image that a worker has loaded: others may have room now."""
+        self._in_flight.resize(taken.size_bytes, size_bytes)
+        taken.size_bytes = size_bytes
 
     def _end_with(self, error: Exception) -> None:
         self._errors.append(error)

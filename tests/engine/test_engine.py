@@ -349,6 +349,23 @@ def test_a_stop_leaves_a_source_in_memory_alone():
     assert run.counts.seen == run.counts.tagged + run.counts.skipped < 100
 
 
+def test_images_that_are_loaded_make_room():
+    """The size of an image is assumed only until it is loaded, and not until it is labelled."""
+
+    class Loading(FakeLabeller):
+        def expected_bytes(self, image: Image) -> int:
+            return 100
+
+    labeller = Loading(call_seconds=0.2)
+    tuning = EngineTuning(max_bytes_in_flight=300)
+    source = [Image(str(number), "/photos/a.jpg") for number in range(40)]
+    run = make(source, labeller, FakeWriter(), max_in_flight=40, tuning=tuning)
+    assert go(run) is None
+    assert labeller.calls.total() == 40
+    assert labeller.most_loading <= 3
+    assert labeller.most_calling > 30
+
+
 @pytest.mark.parametrize("is_large", [True, False], ids=["large", "small"])
 def test_large_images_are_digested_beside_the_loop(is_large):
     """The digest of a large image takes no time of the loop; a small one is not worth a thread."""

@@ -25,7 +25,7 @@ async def held(
 
     :param answer: is remembered at the end.
     """
-    while not cache.hold(digest):
+    while not cache.claim(digest):
         await cache.wait(digest)
     try:
         yield cache.recall(digest)

@@ -28,15 +28,15 @@ class SingleFlightCache:
         # The digests in flight, each with the future of the images that wait for it, if any do.
         self._in_flight: dict[Digest, asyncio.Future[None] | None] = {}
 
-    def hold(self, digest: Digest) -> bool:
-        """Hold a digest until ``release``; False while another image holds it."""
+    def claim(self, digest: Digest) -> bool:
+        """Claim a digest until ``release``; False while another image has the claim."""
         if digest in self._in_flight:
             return False
         self._in_flight[digest] = None
         return True
 
     async def wait(self, digest: Digest) -> None:
-        """Wait until the image that holds the digest has released it."""
+        """Wait until the image that has the claim has released it."""
         waiting = self._in_flight[digest]
         if waiting is None:
             waiting = self._in_flight[digest] = asyncio.get_running_loop().create_future()

@@ -35,6 +35,11 @@ class BytesInFlight:
             self.is_full = self._held >= self._max_bytes
             self._released.set()
 
+    def resize(self, expected_bytes: int, size_bytes: int) -> None:
+        """Correct the size of an image that is loaded now."""
+        self.release(expected_bytes)
+        self.hold(size_bytes)
+
     async def wait(self) -> None:
         """Wait until an image has ended."""
         self._released.clear()
