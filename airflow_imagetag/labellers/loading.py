@@ -19,10 +19,10 @@ MAX_LOADING = 32
 """Maximum number of images that are read from disks and storages at the same time."""
 
 FIRST_IMAGE_BYTES = 32 * 1024 * 1024
-"""Size that is assumed of images that are loaded, until the first one is."""
+"""Size that is assumed of images that are loaded, until some are."""
 
 SIZE_WEIGHT = 0.1
-"""Weight of the newest image in the average size."""
+"""Weight of the newest image in the expected size, if it is smaller."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -39,7 +39,7 @@ class LoadingLabeller(Labeller):
         self._loader = loader
         self._loading = DaemonExecutor(min(max_connections, MAX_LOADING), "imagetag-load")
         self._resources = AsyncExitStack()
-        self._average_bytes: float | None = None
+        self._expected_bytes: float = FIRST_IMAGE_BYTES
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
@@ -75,10 +75,10 @@ class LoadingLabeller(Labeller):
             return None
 
     def expected_bytes(self, image: Image) -> int:
-        """Return the average size of the images that were loaded; 0 for a URL that is sent."""
+        """Return the expected size, by the images that were loaded; 0 for a URL that is sent."""
         if not self._loader.loads_bytes(image):
             return 0
-        return FIRST_IMAGE_BYTES if self._average_bytes is None else int(self._average_bytes)
+        return int(self._expected_bytes)
 
     def needs_io(self, image: Image) -> bool:
         """Tell whether ``prepare`` reads the image from somewhere, or uses a thread for it."""
@@ -100,10 +100,9 @@ class LoadingLabeller(Labeller):
         return Prepared(image, payload)
 
     def _record_size(self, size_bytes: int) -> None:
-        average = self._average_bytes
-        self._average_bytes = (
-            size_bytes if average is None else average + (size_bytes - average) * SIZE_WEIGHT
-        )
+        # Up at once and down slowly: small images are loaded first, and say little of the others.
+        expected = self._expected_bytes
+        self._expected_bytes = max(size_bytes, expected + (size_bytes - expected) * SIZE_WEIGHT)
 
 
 async def in_thread(pool: Executor, work: Callable[[*Ts], T], *arguments: *Ts) -> T:

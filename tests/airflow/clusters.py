@@ -204,9 +204,16 @@ class Cluster:
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
-        """Start one of its processes; the one before it must have ended."""
+        """Start one of its processes again, or for the first time.
+
+        The one before it has a minute to end, and is killed then, as an init system does it: a
+        scheduler of Airflow sometimes hangs at its end.
+        """
         if name in self.processes:
-            self.processes[name].wait(60)
+            try:
+                self.processes[name].wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill(name)
         command = self.commands[name]
         self.processes[name] = self.home.start(*command, log=self.home.path / f"{name}.log")
 
