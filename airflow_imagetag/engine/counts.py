@@ -14,7 +14,7 @@ class Counts:
     :param reused: tagged images that took the answer of another image with equal bytes.
     :param failed: images that ended in the failures.
     :param tolerated: failed images that do not count against ``max_failure_ratio``: rows without a
-        URI or with a key that repeats, empty objects.
+        URI or with a key that repeats.
     :param skipped: entries that need no work, and entries that a stopped run left.
     :param calls: calls that the vendor may bill: requests sent, one for each scene.
     :param billed_calls: those of them that were answered with labels.

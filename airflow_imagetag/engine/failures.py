@@ -8,7 +8,12 @@ from datetime import UTC, datetime
 
 from airflow_imagetag.engine.flow import retry_policy
 from airflow_imagetag.engine.image_pipeline import GaveUpError
-from airflow_imagetag.errors import Decision, DuplicateKeyError, ImageTagError
+from airflow_imagetag.errors import (
+    Decision,
+    DuplicateKeyError,
+    ImageEmptyError,
+    ImageTagError,
+)
 from airflow_imagetag.models import Failure, Image, RejectedImage
 from airflow_imagetag.safety.redaction import output_uri, redact, storable_name
 
@@ -60,12 +65,14 @@ class FailureRecorder:
 def _is_of_image(entry: Image | RejectedImage, error: ImageTagError) -> bool:
     """Tell whether a store keeps the failure under the key of its entry.
 
-    A faulty entry of a list may have the key of a good image, and nothing was paid for it. An error
-    that ends the run is not the image's fault.
+    A faulty entry of a list may have the key of a good image, and nothing was paid for it; an
+    object without bytes is the only one of its key. An error that ends the run is not the image's
+    fault.
     """
     if isinstance(entry, Image):
         return error.decision is not Decision.STOP
-    return entry.is_tolerated and not isinstance(entry.error, DuplicateKeyError)
+    is_only_one = entry.is_tolerated or isinstance(entry.error, ImageEmptyError)
+    return is_only_one and not isinstance(entry.error, DuplicateKeyError)
 
 
 def _storable(text: str) -> str:

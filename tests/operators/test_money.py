@@ -28,6 +28,7 @@ from airflow_imagetag.loading.content import ContentLoader
 from airflow_imagetag.models import Image
 from airflow_imagetag.operators.imagetag import ImageTagOperator
 from airflow_imagetag.operators.run import OperatorRun
+from airflow_imagetag.sources import ObjectStorageImages
 from airflow_imagetag.stores import ParquetLabelStore, SqlLabelStore
 from airflow_imagetag.stores.parquet_open import open_parquet_store
 from airflow_imagetag.testing import Emulator
@@ -241,6 +242,30 @@ def test_whole_numbers_stay_whole_beside_an_empty_cell(service: Emulator, small_
     frame = pd.DataFrame({"image_key": [1, 2, None], "content": [*contents, None]})
     labels, _ = label(frame, max_failure_ratio=1)
     assert set(labels["image_key"]) == {"1", "2"}
+
+
+def test_a_file_of_zero_bytes_fails_once(
+    service: Emulator, small_jpegs: SmallJpegs, tmp_path: Path
+):
+    """The store keeps its failure: the next run has nothing to do, until the file is replaced."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    *contents, later = small_jpegs(3)
+    for name, content in zip(("a", "b", "c"), (*contents, b""), strict=True):
+        (folder / f"{name}.jpg").write_bytes(content)
+    images = ObjectStorageImages(f"file://{folder}/")
+    store = ParquetLabelStore(f"file://{tmp_path}/lake")
+    _, first = label(images, store=store, max_failure_ratio=0.5)
+    assert (first.xcoms["summary"]["tagged"], first.xcoms["summary"]["failed"]) == (2, 1)
+    _, second = label(images, store=store, max_failure_ratio=0)
+    assert (second.xcoms["summary"]["tagged"], second.xcoms["summary"]["failed"]) == (0, 0)
+    assert service.stats.requests == 2
+    with store.open("picture_classify") as opened:
+        [state] = opened.known([f"file://{folder}/c.jpg"]).values()
+    assert state.status == "failed"
+    (folder / "c.jpg").write_bytes(later)
+    _, third = label(images, store=store, max_failure_ratio=0)
+    assert third.xcoms["summary"]["tagged"] == 1
 
 
 def test_a_limit_of_ours_is_no_word_on_the_bytes(

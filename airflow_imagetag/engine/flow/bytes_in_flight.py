@@ -11,7 +11,8 @@ MAX_BYTES_IN_FLIGHT = 512 * 1024 * 1024
 class BytesInFlight:
     """Count the bytes of the images that are being labelled; made inside the loop that runs them.
 
-    An image may be larger than what is left, so the count passes the limit by one image at most.
+    An image may be larger than what is left, or than it was expected, so the count may pass the
+    limit by the images that were taken last.
 
     :param max_bytes: size from which no further image is taken.
     """
