@@ -51,7 +51,6 @@ class HttpLabeller(LoadingLabeller):
         self._codec = codec
         self._max_inline_bytes = codec.max_inline_bytes
         self._preflight = preflight
-        self._may_decode = preflight.is_downscaling
         self._connections = Connections(account, max_connections=max_connections)
         self._decoding = DaemonExecutor(MAX_DECODING, "imagetag-decode")
         self._building = DaemonExecutor(min(max_connections, MAX_BUILDING), "imagetag-build")
@@ -69,7 +68,7 @@ class HttpLabeller(LoadingLabeller):
         :raises ImageError: the service does not take the image.
         """
         image, payload = prepared.image, prepared.payload
-        if self._may_decode and self._preflight.needs_decoding(payload):
+        if self._preflight.needs_decoding(payload):
             fitted = await in_thread(self._decoding, self._preflight.fit, image, payload)
         else:
             fitted = self._preflight.fit(image, payload)

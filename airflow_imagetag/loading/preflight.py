@@ -53,18 +53,15 @@ class ImagePreflight:
     def __init__(self, api: str, limits: Limits, oversize: Oversize = Oversize.ERROR) -> None:
         self._api = api
         self._limits = limits
-        self.is_downscaling = oversize is Oversize.DOWNSCALE
-        """Whether images over the limit are replaced by smaller ones."""
+        self._is_downscaling = oversize is Oversize.DOWNSCALE
         self._advice = Advice(api, limits)
         self._reads_headers = limits.formats is not None or self._advice.is_given
-        if self.is_downscaling:
+        if self._is_downscaling:
             _check_pillow()
 
     def needs_decoding(self, payload: Payload) -> bool:
         """Tell whether ``fit`` decodes the image, which takes long and belongs in a thread."""
-        content = payload.content
-        is_large = content is not None and len(content) > self._limits.max_content_bytes
-        return self.is_downscaling and is_large
+        return self._is_downscaling and self._is_too_large(payload.content)
 
     def fit(self, image: Image, payload: Payload) -> Payload:
         """Return the payload to send; its digest stays that of the original bytes.
@@ -95,6 +92,9 @@ class ImagePreflight:
         """Log the number of images that are outside the service's advice."""
         self._advice.report()
 
+    def _is_too_large(self, content: bytes | None) -> bool:
+        return content is not None and len(content) > self._limits.max_content_bytes
+
     def _check_header(self, image: Image, content: bytes) -> None:
         image_format = format_of(content)
         allowed = self._limits.formats
@@ -112,7 +112,7 @@ class ImagePreflight:
 
     def _smaller(self, content: bytes) -> bytes:
         limit = self._limits.max_content_bytes
-        if self.is_downscaling:
+        if self._is_downscaling:
             from airflow_imagetag.loading.downscaling import downscale
 
             return downscale(content, max_bytes=limit)

@@ -21,7 +21,7 @@ RESULT = TagResult("k", None, (), "picture_classify", datetime.now(UTC))
 async def held(
     cache: SingleFlightCache, digest: str, answer: CachedAnswer | None = None
 ) -> AsyncIterator[CachedAnswer | None]:
-    """Hold a digest as the pipeline does; the value is its remembered answer.
+    """Claim a digest as the pipeline does; the value is its remembered answer.
 
     :param answer: is remembered at the end.
     """

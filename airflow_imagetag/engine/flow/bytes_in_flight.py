@@ -21,20 +21,21 @@ class BytesInFlight:
         self._max_bytes = max_bytes
         self._held = 0
         self._released = asyncio.Event()
-        self.is_full = False
+
+    @property
+    def is_full(self) -> bool:
         """Whether the next image has to wait until another one has ended."""
+        return self._held >= self._max_bytes
 
     def hold(self, size_bytes: int) -> None:
         """Count an image that is taken."""
         self._held += size_bytes
-        self.is_full = self._held >= self._max_bytes
 
     def release(self, size_bytes: int) -> None:
         """Count an image that has ended, with the same size."""
-        self._held -= size_bytes
         if self.is_full:
-            self.is_full = self._held >= self._max_bytes
             self._released.set()
+        self._held -= size_bytes
 
     def resize(self, expected_bytes: int, size_bytes: int) -> None:
         """Correct the size of an image that is loaded now."""

@@ -48,7 +48,6 @@ class AdaptiveWorkerPool:
         self._max_in_flight = max_in_flight
         self._latency_seconds = first_latency_seconds
         self._backing_off = 0
-        self._target = self.size()
         self.latency = Latency()
         self.workers: set[asyncio.Task[None]] = set()
 
@@ -56,8 +55,6 @@ class AdaptiveWorkerPool:
         """Add the latency of a call to the average."""
         self.latency.add(seconds)
         self._latency_seconds += (seconds - self._latency_seconds) * LATENCY_WEIGHT
-        if self._requests_per_second is not None:
-            self._aim()
 
     def size(self) -> int:
         """Return the target number of workers that do not back off."""
@@ -68,7 +65,7 @@ class AdaptiveWorkerPool:
 
     def should_exit(self) -> bool:
         """Tell the worker that asks, between two images, whether it should end."""
-        if len(self.workers) <= self._target:
+        if self._missing() >= 0:
             return False
         # At once: a worker that asks before this task has ended would count it, and end as well.
         self.workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -76,7 +73,7 @@ class AdaptiveWorkerPool:
 
     def fill(self) -> None:
         """Start the missing workers."""
-        for _ in range(self._target - len(self.workers)):
+        for _ in range(self._missing()):
             worker = asyncio.create_task(self._work())
             self.workers.add(worker)
             worker.add_done_callback(self.workers.discard)
@@ -85,14 +82,11 @@ class AdaptiveWorkerPool:
     def backing_off(self) -> Iterator[None]:
         """Let another worker take the place of one that sleeps between two attempts."""
         self._backing_off += 1
-        self._aim()
         self.fill()
         try:
             yield
         finally:
             self._backing_off -= 1
-            self._aim()
 
-    def _aim(self) -> None:
-        """Compute the target number of workers, those that back off included."""
-        self._target = self.size() + min(self._backing_off, self._max_in_flight)
+    def _missing(self) -> int:
+        return self.size() + min(self._backing_off, self._max_in_flight) - len(self.workers)
